@@ -1,0 +1,123 @@
+# make demo, make test: each sets up .venv by itself, once. `make help` lists the rest.
+#
+#   ARGS="…"      more arguments for callflow demo (make demo) or pytest (make test)
+#   PYTHON=…      the Python for .venv; without it the first one from 3.11 up that is found
+#   UV=           set up with `python -m venv` and pip even where there is uv
+#
+# Indexes, proxies and certificates of pip and uv are those of their own settings. Works with the
+# GNU make 3.81 of macOS. Assigned with = so that only the command line counts, not the environment:
+# `uv run` exports UV, and many a shell exports PYTHON.
+ARGS =
+PYTHON =
+UV = uv
+
+.PHONY: help demo test check setup lock clean
+
+help:
+	@echo 'make demo    sync three emulated providers into an embedded Postgres and look at the result'
+	@echo 'make test    make check, then all tests'
+	@echo 'make check   ruff (lint and format) and mypy'
+	@echo 'make lock    write requirements.lock anew after a change of pyproject.toml (needs uv);'
+	@echo '             ARGS=--upgrade takes the newest versions'
+	@echo 'make clean   remove .venv, caches and builds; the data of the demo stays'
+
+demo: setup
+	@.venv/bin/python -m etl demo $(ARGS)
+
+test: check
+	.venv/bin/python -m pytest $(ARGS)
+
+check: setup
+	.venv/bin/python -m ruff check .
+	.venv/bin/python -m ruff format --check .
+	.venv/bin/python -m mypy
+
+# The stamp is written last. Whatever else .venv is (of an interrupted set-up, of another lock, moved
+# here from elsewhere, made by hand) is replaced whole: that is sure to be right, and takes seconds.
+define set_up
+wanted="$$(pwd -P) $(PYTHON) $$(cat pyproject.toml requirements.lock | cksum)"
+tools='import etl, hatchling, mypy, pytest, ruff'
+if [ "$$(cat .venv/callflow.stamp 2>/dev/null)" = "$$wanted" ] &&
+    .venv/bin/python -c "$$tools" 2>/dev/null; then
+    exit 0
+fi
+
+stop() { printf 'callflow: %s\n' "$$@" >&2; exit 1; }
+
+# The interpreter itself, in case this one belongs to the .venv that goes.
+base='import sys; sys.version_info < (3, 11) and sys.exit(1); print(sys._base_executable)'
+python=
+name=
+for name in $(if $(PYTHON),"$(PYTHON)",python3 python3.14 python3.13 python3.12 python3.11); do
+    python="$$("$$name" -c "$$base" 2>/dev/null)" && break
+    python=
+done
+
+if command -v "$(UV)" >/dev/null; then
+    echo 'Setting up .venv with uv, this once …' >&2
+    cache="$$($(UV) cache dir)" && mkdir -p "$$cache" 2>/dev/null && [ -w "$$cache" ] ||
+        export UV_NO_CACHE=1
+    rm -rf .venv
+    "$(UV)" venv --quiet --python "$${python:-$(or $(PYTHON),>=3.11)}" .venv
+    install() { "$(UV)" pip install --quiet --python .venv/bin/python --no-build-isolation "$$@"; }
+else
+    [ "$$python" ] || stop \
+        "Python 3.11 or newer is needed; $(or $(PYTHON),python3) is $$(
+            "$(or $(PYTHON),python3)" -V 2>&1 | sed -n 's/^Python //p' | grep . || echo missing)" \
+        'Debian, Ubuntu: sudo apt install python3 python3-venv    macOS: brew install python' \
+        'or name one: make … PYTHON=/path/to/python3.12    or install uv, which brings its own'
+    "$$python" -c 'import ensurepip, venv' 2>/dev/null || stop \
+        "$$name cannot make virtual environments: its module ensurepip is missing" \
+        "Debian, Ubuntu: sudo apt install $$(basename "$$name")-venv" \
+        'or install uv, which needs no such package'
+    echo 'Setting up .venv with pip, this once; it takes up to a minute …' >&2
+    rm -rf .venv
+    "$$python" -m venv .venv
+    install() {
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-user --no-compile \
+            --use-pep517 --no-build-isolation "$$@"
+    }
+fi
+
+# Nothing comes from outside the lock: setuptools goes first, because one package has no wheel.
+sed -n '/^setuptools==/,/[^\\]$$/p' requirements.lock >.venv/setuptools.lock
+install --require-hashes -r .venv/setuptools.lock
+install --require-hashes -r requirements.lock
+install --no-deps --editable .
+echo "$$wanted" >.venv/callflow.stamp
+endef
+
+setup: export SCRIPT = $(set_up)
+setup:
+	@sh -eu -c "$$SCRIPT"
+
+# Two parts, so that the image can leave out the second one. Names no index; both parts agree.
+define re_lock
+command -v "$(UV)" >/dev/null || { echo 'callflow: make lock needs uv' >&2; exit 1; }
+work="$$(mktemp -d)"
+trap 'rm -rf "$$work"' EXIT
+compile() {
+    "$(UV)" pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+        --no-emit-index-url --no-annotate --no-header pyproject.toml "$$@" >/dev/null
+}
+cp requirements.lock "$$work/all"
+compile --all-extras --group build $(ARGS) -o "$$work/all"
+compile -c "$$work/all" -o "$$work/runtime"
+{
+    echo '# Made by `make lock` out of pyproject.toml. First what callflow runs with:'
+    cat "$$work/runtime"
+    echo '# Not in the image: the embedded Postgres, the tests, the build.'
+    awk 'FNR == NR { if (/^[a-z]/) runtime[$$1]; next }
+         /^[a-z]/ { other = !($$1 in runtime) }
+         other' "$$work/runtime" "$$work/all"
+} >"$$work/lock"
+cp "$$work/lock" requirements.lock
+endef
+
+lock: export SCRIPT = $(re_lock)
+lock:
+	@sh -eu -c "$$SCRIPT"
+
+clean:
+	rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	find . -name .git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,17 @@
+"""callflow: call-flow configuration of cloud contact centres, kept in step in Postgres.
+
+The path of one page:
+
+    cli        a command; reads the configuration (config) and picks streams (units, catalog)
+    sync       the spine: lease, scan, proof, deletes, merge
+    extract    pages of one provider's list, its envelope taken off; http is the seam to the network
+    transform  records → rows, as tables defines them; what does not fit stays in `extra`
+    load       rows → staging → current tables and history; runs, watermarks, leases
+    warehouse  Postgres by URL, or the embedded one (embedded); migrate brings its schema to head
+
+Beside it: sandbox (the providers, emulated), demo, check, query, show.
+"""
+
+from importlib.metadata import version
+
+__version__ = version("callflow")

@@ -1,0 +1,113 @@
+"""Which provider has which streams: where extractors, transformers and tables meet."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Table
+
+from etl import tables
+from etl.extract import alibaba as extract_alibaba
+from etl.extract import twilio as extract_twilio
+from etl.extract import zoom as extract_zoom
+from etl.http import Http
+from etl.model import Lookup, Page, Rows
+from etl.transform import alibaba, twilio, zoom
+
+Transform = Callable[[Page, int], Rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One list of a provider, from its API to its tables. `settings` is the source's, of config.
+
+    `tables`     the records' own table, then their children's, parents first.
+    `connect`    opens the HTTP seam with the provider's authentication.
+    `extract`    pages through the whole list.
+    `transform`  makes rows of a page, once it has the settings.
+    `lookup`     asks for one record by its key without source; None: the API cannot be asked.
+    `probe`      one cheap request that shows whether credentials and rights suffice.
+    `modified`   the column of the provider's modification time: the watermark.
+    `scope`      the key column that splits the list (Alibaba: its instances).
+    `counted`    whether the API says how many rows the list has.
+    `lasting`    False: run-time objects, which may leave the list while they still exist.
+    `overlapping` whether pages repeat rows of the page before, on purpose.
+    `batch`      pages per COPY.
+    """
+
+    name: str
+    tables: tuple[Table, ...]
+    connect: Callable[..., Http]
+    extract: Callable[[Http, Any], Iterator[Page]]
+    transform: Callable[[Any], Transform]
+    lookup: Callable[[Http, Any, tuple[Any, ...]], Lookup] | None
+    probe: Callable[[Http, Any], str]
+    modified: str
+    scope: str | None = None
+    counted: bool = True
+    lasting: bool = True
+    overlapping: bool = False
+    batch: int = 10
+
+
+CATALOG: Mapping[str, tuple[Stream, ...]] = {
+    "zoom": (
+        Stream(
+            name="flows",
+            tables=(tables.zoom_flows, tables.zoom_flow_versions, tables.zoom_entry_points),
+            connect=extract_zoom.connect,
+            extract=extract_zoom.flows,
+            transform=lambda settings: zoom.flows,
+            lookup=extract_zoom.lookup_flow,
+            probe=extract_zoom.probe_flows,
+            modified="last_modified_time",
+        ),
+    ),
+    "twilio": (
+        Stream(
+            name="flex_flows",
+            tables=(tables.twilio_flex_flows,),
+            connect=extract_twilio.connect,
+            extract=extract_twilio.flex_flows,
+            transform=lambda settings: twilio.flex_flows,
+            lookup=extract_twilio.lookup_flex_flow,
+            probe=extract_twilio.probe_flex_flows,
+            modified="date_updated",
+            counted=False,
+        ),
+        Stream(
+            name="channels",
+            tables=(tables.twilio_channels,),
+            connect=extract_twilio.connect,
+            extract=extract_twilio.channels,
+            transform=lambda settings: twilio.channels,
+            lookup=extract_twilio.lookup_channel,
+            probe=extract_twilio.probe_channels,
+            modified="date_updated",
+            counted=False,
+            lasting=False,
+        ),
+    ),
+    "alibaba": (
+        Stream(
+            name="contact_flows",
+            tables=(
+                tables.alibaba_contact_flows,
+                *tables.children(tables.alibaba_contact_flows),
+            ),
+            connect=extract_alibaba.connect,
+            extract=extract_alibaba.contact_flows,
+            transform=lambda settings: partial(
+                alibaba.contact_flows, zone=ZoneInfo(settings.timezone)
+            ),
+            lookup=None,
+            probe=extract_alibaba.probe_contact_flows,
+            modified="updated_time",
+            scope="instance_id",
+            overlapping=True,
+            batch=1,  # a hundred Definitions of a hundred kilobytes are enough to hold
+        ),
+    ),
+}

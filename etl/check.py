@@ -1,0 +1,69 @@
+"""`callflow check`: is everything there that a sync needs? It writes nothing."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from etl import embedded, migrate
+from etl.config import Settings
+from etl.errors import CallflowError
+from etl.units import Unit
+from etl.warehouse import connect, database_url, plain_errors
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report: what was looked at, whether it is good, and what was found."""
+
+    subject: str
+    good: bool
+    text: str
+
+
+def check(settings: Settings, units: Sequence[Unit], env: Mapping[str, str]) -> Iterator[Finding]:
+    """Look at the configuration, the warehouse, and every stream's credentials and rights."""
+    where = settings.path or "the environment"
+    yield Finding("config", True, f"{where}: {len(settings.sources)} sources")
+    for warning in settings.warnings:
+        yield Finding("config", True, f"note: {warning}")
+    yield _finding("warehouse", lambda: _warehouse(settings, env))
+    for source, stream in units:
+
+        def probe(source: object = source, stream: Unit = (source, stream)) -> str:
+            with stream[1].connect(source, stream[1].name) as http:
+                return stream[1].probe(http, source)
+
+        yield _finding(f"{source.name}.{stream.name}", probe)
+
+
+def _finding(subject: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(subject, True, look())
+    except CallflowError as error:
+        return Finding(subject, False, str(error).removeprefix(f"{subject}: "))
+
+
+def _warehouse(settings: Settings, env: Mapping[str, str]) -> str:
+    if settings.warehouse.url is None:
+        data_dir = settings.warehouse.data_dir or embedded.default_data_dir()
+        if not embedded.exists(data_dir, env):
+            binaries = embedded.find_binaries(env)
+            return f"embedded Postgres ({binaries}); the first sync makes its data in {data_dir}"
+    url = database_url(settings, env)
+    engine = connect(url)
+    try:
+        with plain_errors("warehouse"), engine.connect() as connection:
+            version = connection.exec_driver_sql("SHOW server_version").scalar_one()
+            major = int(str(version).split(".")[0].split(" ")[0])
+            state = migrate.state(connection)
+    finally:
+        engine.dispose()
+    place = f"{url.host}:{url.port or 5432}/{url.database}, PostgreSQL {version}"
+    advice = {
+        "head": "the schema is up to date",
+        "empty": "no tables yet; the first sync makes them",
+        "behind": "the schema is behind → run `callflow migrate`",
+        "unknown": "the schema is newer than this callflow → upgrade callflow",
+    }
+    if major < 15:
+        raise CallflowError(f"{place}: too old", advice="use PostgreSQL 15 or newer")
+    return f"{place}; {advice[state]}"

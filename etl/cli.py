@@ -1,0 +1,369 @@
+"""The commands. Each reads its arguments, calls one stage, and shows what came of it."""
+
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from sqlalchemy import Engine
+
+from etl import __version__, check, config, embedded, migrate, query, show
+from etl.config import Settings
+from etl.errors import CallflowError, ConfigError, SchemaError, StoppedError
+from etl.load.lease import process_name
+from etl.load.runs import Run
+from etl.sync import Job, run_stream
+from etl.units import Unit, exit_code, run_all, select
+from etl.warehouse import connect, database_url, plain_errors
+
+app = typer.Typer(
+    name="callflow",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Keeps a Postgres warehouse in step with the call flows of Zoom Contact Center, Twilio "
+    "Flex and Alibaba Cloud CCC. "
+    "Start with `callflow demo`; for your own accounts, `callflow init`.",
+)
+
+ConfigPath = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        metavar="FILE",
+        help="The configuration file. Default: $CALLFLOW_CONFIG, else ./callflow.toml.",
+    ),
+]
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[SOURCE[.STREAM]]…",
+        help="Sources or streams; all of them without any.",
+        show_default=False,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
+) -> None:
+    if version:
+        stdout().print(f"callflow {__version__}")
+        raise typer.Exit
+
+
+def stderr() -> Console:
+    """Where messages go."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def stdout() -> Console:
+    """Where results go; lines are not broken where nobody looks at them."""
+    width = None if sys.stdout.isatty() else 10_000
+    return Console(highlight=False, soft_wrap=True, width=width)
+
+
+@contextmanager
+def warehouse(settings: Settings, *, allow_behind: bool = False) -> Iterator[Engine]:
+    """An engine for the configured warehouse, its tables made if there are none.
+
+    Raises SchemaError when they are behind, unless that is allowed, and when they are too new.
+    """
+    url = database_url(settings, os.environ)
+    engine = connect(url)
+    try:
+        with plain_errors("warehouse"):
+            with engine.connect() as connection:
+                state = migrate.state(connection)
+            if state == "empty" or (state == "behind" and allow_behind):
+                migrate.upgrade(url)
+            elif state == "behind":
+                raise SchemaError(
+                    "the schema is behind this version of callflow",
+                    where="warehouse",
+                    advice="run `callflow migrate`, or this command with --migrate",
+                )
+            elif state == "unknown":
+                raise migrate.newer()
+            yield engine
+    finally:
+        engine.dispose()
+
+
+@app.command("demo")
+def demo_command(
+    flows: Annotated[int, typer.Option(help="Flows per provider.", min=1, max=5000)] = 60,
+    channels: Annotated[int, typer.Option(help="Twilio channels.", min=0, max=1_000_000)] = 5000,
+    seed: Annotated[int, typer.Option(help="Seed of the invented data.")] = 1,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where the embedded Postgres keeps its data.")
+    ] = None,
+) -> None:
+    """Show everything, with no credentials and no network.
+
+    Starts the embedded Postgres and the sandbox (the three providers' APIs, emulated on this
+    machine), syncs one from the other twice, answers a few questions, and says how to connect.
+    """
+    from etl import demo  # it brings the sandbox along, which no other command needs
+
+    messages = stderr()
+    with show.stopping() as stopped:
+
+        def run(engine: Engine, units: Sequence[Unit]) -> Iterator[Run]:
+            return run_units(engine, units, messages, stopped)
+
+        code = demo.run(
+            messages,
+            stdout(),
+            run,
+            stopped,
+            flows=flows,
+            channels=channels,
+            seed=seed,
+            data_dir=data_dir,
+            env=os.environ,
+        )
+    raise typer.Exit(code)
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("callflow.toml"),
+) -> None:
+    """Write a commented callflow.toml to fill in. An existing file is not touched."""
+    config.write_example(path)
+    stdout().print(
+        f"Wrote {path}. Fill in one source, then:\n"
+        "  callflow check   shows what is missing\n"
+        "  callflow sync    fills the warehouse"
+    )
+
+
+@app.command("check")
+def check_command(names: Names = None, path: ConfigPath = None) -> None:
+    """Check the configuration, the warehouse, credentials and rights. Writes nothing.
+
+    One line each: what is wrong and how to mend it. Exits 1 when something is wrong.
+    """
+    settings = config.load(path, os.environ)
+    config.require_sources(settings)
+    good = True
+    for finding in check.check(settings, select(settings, names or []), os.environ):
+        mark = "[green]ok  [/green]" if finding.good else "[red]FAIL[/red]"
+        stdout().print(f"{mark} {escape(finding.subject):<24} {escape(finding.text)}")
+        good &= finding.good
+    raise typer.Exit(0 if good else 1)
+
+
+@app.command()
+def sync(
+    names: Names = None,
+    full: Annotated[bool, typer.Option("--full", help="Scan whole lists.")] = False,
+    accept_deletes: Annotated[
+        bool,
+        typer.Option("--accept-deletes", help="Remove even suspiciously many rows at once."),
+    ] = False,
+    with_migrate: Annotated[
+        bool, typer.Option("--migrate", help="Bring the schema to head first if it is behind.")
+    ] = False,
+    as_json: AsJson = False,
+    path: ConfigPath = None,
+) -> None:
+    """Bring the warehouse up to date now: one run of every stream, or of those named.
+
+    Exits 0 when all are complete, 1 when one failed or is incomplete (the others were still
+    synced), 75 when another run was busy with one, 2 on a wrong configuration.
+    """
+    settings = config.load(path, os.environ)
+    config.require_sources(settings)
+    units = select(settings, names or [])
+    messages = stderr()
+    for warning in settings.warnings:
+        messages.print(f"note: {escape(warning)}")
+    runs = []
+    with warehouse(settings, allow_behind=with_migrate) as engine, show.stopping() as stopped:
+        for run in run_units(engine, units, messages, stopped, accept_deletes, quiet=as_json):
+            runs.append(run)
+            if as_json:
+                sys.stdout.write(show.run_json(run) + "\n")
+                sys.stdout.flush()
+            else:
+                stdout().print(show.run_line(run))
+    raise typer.Exit(exit_code(runs))
+
+
+@app.command()
+def status(as_json: AsJson = False, path: ConfigPath = None) -> None:
+    """Show every stream: last success, watermark, rows, and what is wrong."""
+    settings = config.load(path, os.environ)
+    with warehouse(settings) as engine:
+        rows = query.status(engine, select(settings, []))
+    if as_json:
+        for row in rows:
+            sys.stdout.write(show.as_json(row) + "\n")
+    for row in [] if as_json else rows:
+        stdout().print(show.stream_line(row))
+    if not rows:
+        stderr().print("No sources are configured, and none was ever synced.")
+
+
+@app.command("migrate")
+def migrate_command(path: ConfigPath = None) -> None:
+    """Bring the warehouse's schema to the head of the migrations."""
+    settings = config.load(path, os.environ)
+    url = database_url(settings, os.environ)
+    with plain_errors("warehouse"):
+        before = migrate.upgrade(url)
+    text = {"head": "was at head already", "empty": "made", "behind": "brought to head"}[before]
+    stdout().print(f"The schema was {text}." if before != "head" else f"The schema {text}.")
+
+
+@app.command()
+def sandbox(
+    ports: Annotated[
+        tuple[int, int, int], typer.Option(help="Ports for Zoom, Twilio, Alibaba; 0: any free one.")
+    ] = (8801, 8802, 8803),
+    flows: Annotated[int, typer.Option(help="Flows per provider.", min=0, max=100_000)] = 60,
+    channels: Annotated[int, typer.Option(help="Twilio channels.", min=0, max=1_000_000)] = 5000,
+    seed: Annotated[int, typer.Option(help="Seed of the invented data.")] = 1,
+) -> None:
+    """Serve the three providers' APIs, emulated, on this machine, until Ctrl-C.
+
+    Prints a callflow.toml for them.
+    """
+    from etl.sandbox import server
+    from etl.sandbox.data import Sizes
+
+    def announce(running: server.Sandbox) -> None:
+        sys.stdout.write(running.toml())
+        sys.stdout.flush()
+        stderr().print(
+            "Serving. Save the above as callflow.toml, then `callflow sync`. Ctrl-C ends."
+        )
+
+    with show.stopping() as stopped:
+        server.run(ports, Sizes.of(flows, channels), seed, stopped, announce)
+
+
+@app.command()
+def sql(
+    statement: Annotated[
+        str | None, typer.Argument(metavar="[QUERY]", help="A SELECT; without one psql is opened.")
+    ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    as_json: AsJson = False,
+    path: ConfigPath = None,
+) -> None:
+    """Run a query on the warehouse, in a read-only transaction, and print its rows."""
+    if as_csv and as_json:
+        raise ConfigError("--csv and --json exclude each other", advice="choose one")
+    settings = config.load(path, os.environ)
+    with warehouse(settings) as engine:
+        if statement is None:
+            command = query.psql(engine.url)
+            os.execve(command[0], command, query.psql_environment(engine.url))  # noqa: S606
+        rows = query.ask(engine, statement)
+        if as_csv:
+            show.write_csv(rows)
+        elif as_json:
+            show.write_json(rows)
+        else:
+            count = show.table(stdout(), rows)
+            stderr().print(f"{count} row{'' if count == 1 else 's'}")
+
+
+@app.command()
+def grant(
+    role: Annotated[str, typer.Argument(help="An existing role of the warehouse.")],
+    path: ConfigPath = None,
+) -> None:
+    """Give a Postgres role the read-only rights that analysts and BI tools need."""
+    settings = config.load(path, os.environ)
+    with warehouse(settings) as engine, plain_errors("grant"), engine.begin() as connection:
+        query.grant(connection, role)
+    schemas = ", ".join(query.READABLE)
+    stdout().print(f"{role} can read the schemas {schemas}: now, and what migrations add.")
+
+
+@app.command()
+def stop(path: ConfigPath = None) -> None:
+    """Stop the embedded Postgres. Its data stays; the next command starts it again."""
+    settings = config.load(path, os.environ)
+    if settings.warehouse.url is not None:
+        raise ConfigError("warehouse.url names a server of yours", advice="stop it where it runs")
+    data_dir = settings.warehouse.data_dir or embedded.default_data_dir()
+    running = embedded.stop(data_dir, env=os.environ)
+    stdout().print("Stopped." if running else "It was not running.")
+
+
+def run_units(
+    engine: Engine,
+    units: Sequence[Unit],
+    messages: Console,
+    stopped: threading.Event,
+    accept_deletes: bool = False,
+    *,
+    quiet: bool = False,
+) -> Iterator[Run]:
+    """Run `units`, with progress bars when `messages` is a terminal; yield their runs."""
+    holder = process_name()
+    names = [f"{source.name}.{stream.name}" for source, stream in units]
+    with show.Watch(messages, names, quiet=quiet) as watch, ThreadPoolExecutor(8) as executor:
+
+        def run_unit(unit: Unit) -> Run:
+            source, stream = unit
+            name = f"{source.name}.{stream.name}"
+            job = Job(
+                engine,
+                stream,
+                source,
+                holder,
+                accept_deletes,
+                on_page=partial(watch.page, name),
+                stopped=stopped.is_set,
+            )
+            run = run_stream(job)
+            watch.done(name)
+            return run
+
+        finished = run_all(units, run_unit, executor)
+        # Above bars that are being drawn there is no room for lines.
+        yield from list(finished) if watch.shown else finished
+
+
+def main() -> None:
+    """Run the command line; every error becomes one message and an exit code, never a traceback."""
+    try:
+        app()
+    except StoppedError as error:
+        stderr().print(f"callflow: {escape(str(error))}")
+        sys.exit(error.exit_code)
+    except CallflowError as error:
+        stderr().print(f"[red]callflow:[/red] {escape(str(error))}")
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone
+        sys.exit(1)
+    except Exception as error:
+        if "CALLFLOW_TRACEBACK" in os.environ:
+            raise
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        stderr().print(
+            f"[red]callflow:[/red] a bug: {type(error).__name__} at {Path(place.filename).name}:"
+            f"{place.lineno} → run it again with CALLFLOW_TRACEBACK=1 and report what it prints"
+        )
+        sys.exit(1)

@@ -1,0 +1,816 @@
+"""callflow.toml and the environment → frozen settings; all problems at once.
+
+`load` merges the file, the secret files and the CALLFLOW_ variables into plain tables, lets
+pydantic validate them, and turns whatever is wrong into one line per key. Messages name keys, files
+and variables, never values: a value may be a secret, or a secret in the wrong place.
+"""
+
+import contextlib
+import difflib
+import ipaddress
+import json
+import os
+import re
+import tomllib
+import zoneinfo
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, PydanticCustomError
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from etl.errors import ConfigError
+
+_STRICT = ConfigDict(
+    frozen=True, extra="forbid", strict=True, hide_input_in_errors=True, allow_inf_nan=False
+)
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_URL = re.compile(
+    r"(https?)://([a-z0-9_](?:[a-z0-9_.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::(\d{1,5}))?"
+    r"((?:/[\w.~%!$&'()*+,;=:/-]*)?)(\?[!-~]*)?",
+    re.ASCII | re.IGNORECASE,
+)
+_DSN = re.compile(
+    r"(?!.*%(?:00|(?![0-9a-f]{2})))"  # a NUL, or a percent sign that escapes nothing
+    r"(?:[^\x00-\x20\x7f@:/?#\[\]]*(?::[^\x00-\x20\x7f@:/?#\[\]]*)?@)?[^\x00-\x20\x7f@#]*",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+# --- values --------------------------------------------------------------------------------------
+def _told(message: str) -> PydanticCustomError:
+    return PydanticCustomError("told", "{message}", {"message": message})
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _web_url(text: str, *, query: bool = False) -> str:
+    match = _URL.fullmatch(text)
+    if not match or (match[5] and not query) or not 0 < int(match[3] or 1) < 65536:
+        raise _told("expected https://host[:port][/path], without user, query or fragment")
+    scheme, host, port, path, rest = match.groups(default="")
+    if scheme.lower() == "http" and not _loopback(host):
+        raise _told("http:// is for loopback hosts only, it would send secrets in the clear")
+    return f"{scheme}://{host}{port and ':' + port}".lower() + path.rstrip("/") + rest
+
+
+def _secret_web_url(value: SecretStr) -> SecretStr:
+    return SecretStr(_web_url(value.get_secret_value(), query=True))
+
+
+def _printable(value: SecretStr) -> SecretStr:
+    if not re.fullmatch("[!-~]+", value.get_secret_value()):
+        raise _told("expected printable ASCII without blanks or line breaks, and not empty")
+    return value
+
+
+def _warehouse_url(value: SecretStr) -> SecretStr:
+    scheme, _, rest = value.get_secret_value().partition("://")
+    if scheme not in ("postgresql", "postgres", "postgresql+psycopg"):
+        raise _told("expected a URL that starts with postgresql://")
+    try:
+        url = make_url(f"postgresql+psycopg://{rest}")
+        rendered = url.render_as_string(hide_password=False)
+    except (ArgumentError, ValueError):
+        rendered = ""
+    # SQLAlchemy and libpq cut an unescaped password in two and then name its tail as the host.
+    if not (rendered and _DSN.fullmatch(rest) and url.port in (None, *range(1, 65536))):
+        raise _told(
+            "cannot be read; in the user and the password write @ as %40, : as %3A, / as %2F,"
+            " % as %25, # as %23, ? as %3F, [ as %5B, ] as %5D, a blank as %20"
+        )
+    return SecretStr(rendered)
+
+
+def _duration(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if not re.fullmatch(r"([0-9]{1,6}[smhdw])+", value):
+        raise _told("expected a number with a unit out of s, m, h, d, w")
+    parts = re.findall(r"(\d+)(\w)", value)
+    return sum((timedelta(**{_UNITS[unit]: int(n)}) for n, unit in parts), timedelta())
+
+
+def _share(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if not re.fullmatch(r"(100|[0-9]{1,2}(\.[0-9]+)?)%", value):
+        raise _told("expected a share from 0% to 100%")
+    return float(value[:-1]) / 100
+
+
+def _zone(name: str) -> str:
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (OSError, ValueError, KeyError):
+        hint = _did_you_mean(name, zoneinfo.available_timezones())
+        raise _told(f"no such time zone in the IANA database{hint}") from None
+    return name
+
+
+def _http_address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if text and not (host and re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536):
+        raise _told('expected host:port, or "" for off')
+    return text
+
+
+def _unique(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise _told("names the same instance twice")
+    return names
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _directory(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        if value and "\0" not in value:
+            return Path(value).expanduser().absolute()
+    except (OSError, RuntimeError):
+        pass
+    raise _told("expected the path of a directory")
+
+
+_DURATION = "a duration from 1s, in s, m, h, d or w"
+Secret = Annotated[SecretStr, AfterValidator(_printable)]
+PostgresUrl = Annotated[SecretStr, AfterValidator(_warehouse_url)]
+Directory = Annotated[Path, BeforeValidator(_directory)]
+Duration = Annotated[timedelta, BeforeValidator(_duration), Field(ge=timedelta(seconds=1))]
+Cron = Annotated[str, Field(pattern=r"^[0-9A-Za-z*/,-]+( +[0-9A-Za-z*/,-]+){4}$")]
+DaskUrl = Annotated[str, Field(pattern=r"^(tcp|tls)://[A-Za-z0-9_.\[\]:-]+:[0-9]{1,5}$")]
+Name = Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,39}$")]
+Word = Annotated[str, Field(pattern="^[!-~]+$", examples=["abc123"])]
+InstanceIds = Annotated[
+    tuple[Word, ...], BeforeValidator(_tuple), Field(min_length=1), AfterValidator(_unique)
+]
+WebUrl = Annotated[
+    str,
+    AfterValidator(_web_url),
+    Field(description="an https:// URL", examples=["https://host.example/path"]),
+]
+Rate = Annotated[
+    float, Field(ge=0, description="requests per second, 0 for no pacing", examples=[5])
+]
+Timeout = Annotated[
+    float,
+    Field(gt=0, le=3600, description="seconds per request, above 0, at most 3600", examples=[30]),
+]
+Share = Annotated[
+    float,
+    BeforeValidator(_share),
+    Field(ge=0, le=1, description="a share from 0% to 100%", examples=["10%"]),
+]
+TimeZone = Annotated[
+    str,
+    AfterValidator(_zone),
+    Field(description="the name of an IANA time zone", examples=["Europe/Berlin"]),
+]
+
+
+# --- settings ------------------------------------------------------------------------------------
+class Warehouse(BaseModel):
+    """Where the data goes: `url`, or without one the embedded Postgres in `data_dir`.
+
+    `url` is normalised to SQLAlchemy's form with the driver `postgresql+psycopg`. `data_dir` is
+    absolute; None stands for the platform's user data directory.
+    """
+
+    model_config = _STRICT
+    url: PostgresUrl | None = Field(
+        default=None,
+        description="a Postgres URL, or none for the embedded Postgres",
+        examples=["postgresql://user:p%40ss@host:5432/db"],
+    )
+    data_dir: Directory | None = Field(
+        default=None, description="a directory", examples=["/var/lib/callflow"]
+    )
+
+
+class Schedule(BaseModel):
+    """When a source is synced: by `every` or by `cron` (in `timezone`), never both.
+
+    `full_every` is the longest time between two complete scans, `jitter` a share of the interval
+    (0.1 = 10 %), `stale_after` the age from which a stream counts as stale (None: no limit given).
+    """
+
+    model_config = _STRICT
+    every: Duration | None = Field(default=None, description=_DURATION, examples=["15m"])
+    cron: Cron | None = Field(
+        default=None, description="the five fields of a crontab line", examples=["*/15 * * * *"]
+    )
+    timezone: TimeZone = "UTC"
+    full_every: Duration | None = Field(default=None, description=_DURATION, examples=["24h"])
+    jitter: Share = 0.1
+    stale_after: Duration | None = Field(default=None, description=_DURATION, examples=["1h"])
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        _raise_conflicts(self)
+        return self
+
+
+class Daemon(BaseModel):
+    """What `callflow daemon` listens on and runs with. `http` is host:port; "" is off."""
+
+    model_config = _STRICT
+    http: Annotated[str, AfterValidator(_http_address)] = Field(
+        default="127.0.0.1:8787",
+        description='host:port, or "" for off',
+        examples=["127.0.0.1:8787"],
+    )
+    http_token: Secret | None = Field(default=None, description="the token that clients must send")
+    executor: Literal["threads", "dask"] = Field(
+        default="threads", description='"threads" or "dask"', examples=["threads"]
+    )
+    workers: int = Field(
+        default=8, ge=1, le=1000, description="a whole number from 1 to 1000", examples=[8]
+    )
+    dask_scheduler: DaskUrl | None = Field(
+        default=None, description="a Dask scheduler's address", examples=["tcp://host:8786"]
+    )
+    stop_deadline: Duration = Field(
+        default=timedelta(seconds=25), description=_DURATION, examples=["25s"]
+    )
+    alert_webhook: Annotated[SecretStr, AfterValidator(_secret_web_url)] | None = Field(
+        default=None, description="an https:// URL"
+    )
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        _raise_conflicts(self)
+        return self
+
+
+class ZoomSource(BaseModel):
+    """A Zoom account, reached with a server-to-server OAuth app.
+
+    Default pace: 10 requests per second, the lowest Medium limit of Contact Center (Zoom's docs,
+    "Rate limits").
+    """
+
+    model_config = _STRICT
+    name: Name
+    provider: Literal["zoom"] = "zoom"
+    account_id: Word = Field(description="the account ID of the server-to-server OAuth app")
+    client_id: Word = Field(description="the client ID of the server-to-server OAuth app")
+    client_secret: Secret = Field(description="the client secret of that app")
+    base_url: WebUrl = "https://api.zoom.us/v2"
+    token_url: WebUrl = "https://zoom.us/oauth/token"  # noqa: S105
+    requests_per_second: Rate = 10.0
+    timeout: Timeout = 30.0
+    schedule: Schedule = Field(default_factory=Schedule, description="a table")
+
+
+class TwilioSource(BaseModel):
+    """A Twilio account, reached with its auth token, or with an API key and its secret.
+
+    Default pace: 5 requests per second, the lower one of the two lists' limits (Twilio's docs,
+    "Flex limits", legacy messaging).
+    """
+
+    model_config = _STRICT
+    name: Name
+    provider: Literal["twilio"] = "twilio"
+    account_sid: Annotated[str, Field(pattern="^AC[0-9a-fA-F]{32}$")] = Field(
+        description="AC and 32 hexadecimal digits", examples=["AC" + 32 * "0"]
+    )
+    auth_token: Secret | None = Field(default=None, description="the account's auth token")
+    api_key_sid: Annotated[str, Field(pattern="^SK[0-9a-fA-F]{32}$")] | None = Field(
+        default=None, description="SK and 32 hexadecimal digits", examples=["SK" + 32 * "0"]
+    )
+    api_key_secret: Secret | None = Field(default=None, description="the secret of the API key")
+    base_url: WebUrl = "https://flex-api.twilio.com"
+    requests_per_second: Rate = 5.0
+    timeout: Timeout = 30.0
+    schedule: Schedule = Field(default_factory=Schedule, description="a table")
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        _raise_conflicts(self)
+        return self
+
+
+class AlibabaSource(BaseModel):
+    """An Alibaba Cloud account; `timezone` is the one that its zone-less times are meant in.
+
+    Default pace: 5 requests per second; no limit is documented for CCC, its sister products state
+    5 to 10 per account.
+    """
+
+    model_config = _STRICT
+    name: Name
+    provider: Literal["alibaba"] = "alibaba"
+    access_key_id: Word = Field(description="the ID of a RAM user's access key")
+    access_key_secret: Secret = Field(description="the secret of that access key")
+    security_token: Secret | None = Field(
+        default=None, description="the STS token that belongs to a temporary key"
+    )
+    instance_ids: InstanceIds = Field(
+        description="a list of CCC instance ids, each once", examples=[["ccc-test"]]
+    )
+    base_url: WebUrl = "https://ccc.cn-shanghai.aliyuncs.com"
+    timezone: TimeZone = "Asia/Shanghai"
+    requests_per_second: Rate = 5.0
+    timeout: Timeout = 30.0
+    schedule: Schedule = Field(default_factory=Schedule, description="a table")
+
+
+Source = ZoomSource | TwilioSource | AlibabaSource
+
+
+class Settings(BaseModel):
+    """All of callflow's configuration. Secrets are `SecretStr`: they print as asterisks.
+
+    `path` is the file that was read (None: no file), `warnings` what a person should mend although
+    nothing is refused for it. A source's schedule has the general one merged in.
+    """
+
+    model_config = _STRICT
+    path: Path | None = None
+    warehouse: Warehouse = Field(default_factory=Warehouse)
+    schedule: Schedule = Field(default_factory=Schedule)
+    daemon: Daemon = Field(default_factory=Daemon)
+    sources: Mapping[str, Annotated[Source, Field(discriminator="provider")]] = {}
+    warnings: tuple[str, ...] = ()
+
+
+# --- from tables to settings ---------------------------------------------------------------------
+_SINGLE: Mapping[str, type[BaseModel]] = {
+    "warehouse": Warehouse,
+    "schedule": Schedule,
+    "daemon": Daemon,
+}
+_PROVIDERS: Mapping[str, type[BaseModel]] = {
+    "zoom": ZoomSource,
+    "twilio": TwilioSource,
+    "alibaba": AlibabaSource,
+}
+_NOT_SETTINGS = re.compile("CALLFLOW_(CONFIG|PG_BIN|TRACEBACK|TEST_.*)")
+# Kubernetes sets these in every pod of a namespace that has a service named callflow or callflow-x.
+_KUBERNETES = re.compile(
+    r"CALLFLOW_(?:(?!.*__)\w+_)??(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)"
+)
+_MOUNTED = (Path("/run/secrets"), Path("/var/run/secrets"))
+_PLACEHOLDER = re.compile(r".*….*|[A-Z]{0,2}\.\.\.", re.DOTALL)
+_JSON_TYPES = {str: "text", bool: "true or false", int: "a number", float: "a number"}
+_JSON_TYPES |= {list: "a list", dict: "a table"}
+Key = tuple[str, ...]
+
+
+@dataclass
+class _Draft:
+    """The merged tables before validation: where each value is from, and what is wrong so far."""
+
+    file: Path | None
+    tree: dict[str, Any] = field(default_factory=dict)
+    lines: dict[Key, int] = field(default_factory=dict)
+    variables: dict[Key, str] = field(default_factory=dict)
+    problems: dict[Key, str] = field(default_factory=dict)
+    unread: set[Key] = field(default_factory=set)
+    warnings: list[str] = field(default_factory=list)
+
+    def problem(self, key: Key, message: str) -> None:
+        """Keep the first problem of a key; what follows from it would only be noise."""
+        self.problems.setdefault(key, message)
+
+    def tables(self) -> Iterator[tuple[Key, dict[str, Any], type[BaseModel]]]:
+        """Every table that is one, with its path and the model that knows its keys."""
+        for name, model in _SINGLE.items():
+            if isinstance(table := self.tree.get(name), dict):
+                yield (name,), table, model
+        sources = self.tree.get("sources")
+        for name, table in sources.items() if isinstance(sources, dict) else ():
+            provider = table.get("provider") if isinstance(table, dict) else None
+            if isinstance(provider, str) and provider in _PROVIDERS:
+                yield ("sources", name), table, _PROVIDERS[provider]
+                if isinstance(schedule := table.get("schedule"), dict):
+                    yield ("sources", name, "schedule"), schedule, Schedule
+
+    def place(self, key: Key) -> str:
+        """Where a person finds the key: the variable, the line, or the line of its table."""
+        if key in self.variables:
+            return f" ({_dotted(('$' + self.variables[key],))})"
+        line = self.lines.get(key) or self.lines.get(key[:-1])
+        return f" (line {line})" if line else ""
+
+    def example(self, key: Key, info: FieldInfo) -> str:
+        """`info`'s example in the form in which the key was or would be given."""
+        value = (info.examples or ["/run/secrets/" + key[-1]])[0]
+        suffix = "" if info.examples else "_file"
+        if key in self.variables:
+            text = ",".join(value) if isinstance(value, list) else value
+            return f"{_dotted((self.variables[key] + suffix.upper(),))}={text}"
+        return f"{key[-1]}{suffix} = {json.dumps(value)}"
+
+
+def find(path: Path | None, env: Mapping[str, str]) -> Path | None:
+    """Which file `load` reads: `path`, else $CALLFLOW_CONFIG, else ./callflow.toml if it exists."""
+    if path or env.get("CALLFLOW_CONFIG"):
+        return path or Path(env["CALLFLOW_CONFIG"])
+    default = Path("callflow.toml")
+    try:
+        return default if default.exists() else None
+    except OSError:  # a directory that may not be searched; reading the file will say so
+        return default
+
+
+def load(path: Path | None, env: Mapping[str, str]) -> Settings:
+    """Read the file that `find` names, the secret files and the CALLFLOW_ variables of `env`.
+
+    A variable wins over the file. Without a file the variables and the defaults count; no source
+    is no problem here, see `require_sources`. Of a source whose provider is not known, only that
+    and its name can be judged.
+
+    Raises ConfigError with one line per problem, all of them; it holds no value of any setting.
+    """
+    draft = _Draft(find(path, env))
+    exposed = draft.file is not None and _read_toml(draft.file, draft)
+    _overlay(env, draft)
+    inline = _read_secrets(draft)
+    if exposed and inline:
+        draft.warnings.append(f"{draft.file}: holds secrets and others can read it; chmod 600 it")
+    for key, table, model in draft.tables():
+        _prepare(key, table, model, draft)
+    settings = _validate(draft)
+    if draft.problems or settings is None:
+        lines = [f"{_dotted(k)}{draft.place(k)}: {m}" for k, m in sorted(draft.problems.items())]
+        count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
+        where = str(draft.file or "environment")
+        raise ConfigError("\n  ".join([count, *lines]), where=where)
+    default = Schedule(every=timedelta(minutes=15), full_every=timedelta(hours=24))
+    general = _inherit(settings.schedule, default)
+    sources = {
+        name: source.model_copy(update={"schedule": _inherit(source.schedule, general)})
+        for name, source in settings.sources.items()
+    }
+    return settings.model_copy(update={"schedule": general, "sources": sources})
+
+
+def require_sources(settings: Settings) -> None:
+    """Raise ConfigError when there is nothing to sync from, and say where sources come from."""
+    if settings.sources:
+        return
+    if settings.path:
+        advice = "uncomment a [sources.…] table there and fill it in"
+        raise ConfigError("no sources", where=str(settings.path), advice=advice)
+    raise ConfigError(
+        f"no configuration: no --config, no $CALLFLOW_CONFIG, no callflow.toml in {Path.cwd()}",
+        advice="`callflow init` writes a callflow.toml to fill in; `callflow demo` needs none",
+    )
+
+
+def write_example(path: Path) -> None:
+    """Write the commented example to the new file `path`, readable by its owner only.
+
+    Raises ConfigError when the file exists already, or cannot be written.
+    """
+    text = resources.files("etl").joinpath("callflow.example.toml").read_bytes()
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            file.write(text)
+    except FileExistsError:
+        advice = "edit it, or name another file"
+        raise ConfigError("exists already; left as it is", where=str(path), advice=advice) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not a possible path"
+        raise ConfigError(f"cannot be written: {reason}", where=str(path)) from None
+
+
+def _read(file: Path, limit: int = 1 << 20) -> tuple[str, bool]:
+    """The file's text, and whether others than its owner can read it."""
+    try:
+        with file.open("rb") as opened:
+            data = opened.read(limit + 1)
+            exposed = bool(os.fstat(opened.fileno()).st_mode & 0o077)
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise ConfigError("cannot be read: not a possible path") from None
+    if len(data) > limit:
+        raise ConfigError(f"is larger than {limit >> 10} KiB")
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise ConfigError("is UTF-16; save it as UTF-8")
+    try:
+        return data.decode("utf-8-sig"), exposed
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"is not UTF-8 (line {line}); save it as UTF-8") from None
+
+
+def _read_toml(file: Path, draft: _Draft) -> bool:
+    try:
+        text, exposed = _read(file)
+    except ConfigError as error:
+        advice = "name another with --config or $CALLFLOW_CONFIG; `callflow init` writes a new one"
+        raise ConfigError(error.what, where=str(file), advice=advice) from None
+    slip = None
+    try:
+        draft.tree = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        slip = _syntax_error(str(error), text, file)
+    if (
+        slip
+    ):  # raised out here: newer Pythons' TOML error holds the text, as context it would travel
+        raise slip
+    table: Key = ()
+    for number, line in enumerate(text.split("\n"), 1):
+        if match := re.match(r"\s*\[([\w.\s\"-]+)\]", line):
+            table = tuple(part.strip(' "') for part in match[1].split("."))
+            draft.lines.setdefault(table, number)
+        elif match := re.match(r'\s*"?([\w-]+)"?\s*=', line):
+            draft.lines.setdefault((*table, match[1]), number)
+    return exposed
+
+
+def _syntax_error(message: str, text: str, file: Path) -> ConfigError:
+    lines = text.split("\n")
+    at = re.search(r" \(at line (\d+), column (\d+)\)$", message)
+    number, column = (int(at[1]), int(at[2])) if at else (len(lines), len(lines[-1]) + 1)
+    words = {"sources", *_SINGLE, *_PROVIDERS}
+    words.update(key for model in (*_SINGLE.values(), *_PROVIDERS.values()) for key in _keys(model))
+    # What is not a word of ours may be a secret: the shape of the line is enough to see the slip.
+    shape = re.sub(
+        r"[^\s\[\]{}\"'=,#.]+",
+        lambda word: word[0] if word[0] in words else "•" * len(word[0]),
+        lines[number - 1].rstrip(),
+    )
+    return ConfigError(
+        f"not valid TOML: {message.removesuffix(at[0]) if at else message}\n  {shape}\n"
+        f"  {' ' * (column - 1)}^",
+        where=f"{file}, line {number}, column {column}",
+        advice='text needs quotes on both sides, as in key = "value"; each key stands once per'
+        " table, on a line of its own; a backslash in text is written twice",
+    )
+
+
+def _overlay(env: Mapping[str, str], draft: _Draft) -> None:
+    """Lay the CALLFLOW_ variables over the file's tables."""
+    for variable in sorted(env):
+        name = variable.upper().removeprefix("CALLFLOW_")
+        if (
+            name == variable.upper()
+            or _NOT_SETTINGS.fullmatch(variable)
+            or _KUBERNETES.fullmatch(variable)
+        ):
+            continue
+        key = _variable_key(name.lower())
+        if key is None or not variable.isascii():
+            known = ["CALLFLOW_CONFIG", "CALLFLOW_PG_BIN"]
+            known += [f"CALLFLOW_{t}__{k}".upper() for t, m in _SINGLE.items() for k in _keys(m)]
+            known += [f"CALLFLOW_SOURCES__{rest}" for rest in [name.partition("__")[2]] if rest]
+            draft.problem(
+                (f"${variable}",),
+                "unknown variable; expected CALLFLOW_TABLE__KEY, or CALLFLOW_SOURCES__NAME__KEY"
+                f"{_did_you_mean(variable.upper(), known)}",
+            )
+            continue
+        if key in draft.variables:
+            draft.problem(key, f"given twice, also as{draft.place(key)}")
+        table: Any = draft.tree
+        for part in key[:-1]:
+            table = table.setdefault(part, {}) if isinstance(table, dict) else None
+        if isinstance(table, dict):
+            plain = key[-1].removesuffix("_file")
+            other = plain if plain != key[-1] else plain + "_file"
+            if (*key[:-1], other) not in draft.variables:
+                table.pop(other, None)
+            table[key[-1]] = env[variable]
+            draft.variables[key] = variable
+
+
+def _variable_key(name: str) -> Key | None:
+    table, _, rest = name.partition("__")
+    if table != "sources":
+        return (table, rest) if table in _SINGLE and rest else None
+    source, _, setting = rest.rpartition("__")
+    if not source or not setting or setting == "schedule":
+        return None
+    if source.endswith("__schedule"):
+        return ("sources", source.removesuffix("__schedule"), "schedule", setting)
+    return ("sources", source, setting)
+
+
+def _read_secrets(draft: _Draft) -> bool:
+    """Replace each NAME_file by NAME. Returns whether callflow.toml itself holds a secret."""
+    inline = False
+    for path, table, model in draft.tables():
+        for name in (n for n, info in model.model_fields.items() if _is_secret(info)):
+            key, file_key = (*path, name), (*path, name + "_file")
+            inline = inline or (name in table and key not in draft.variables)
+            if name + "_file" not in table:
+                continue
+            given = table.pop(name + "_file")
+            if name in table:
+                draft.problem(file_key, f"given together with {name}; expected one of the two")
+                continue
+            try:
+                table[name] = _secret(given, file_key, draft)
+            except ConfigError as error:
+                draft.problem(file_key, f"{error.what}; expected a file that holds only the secret")
+                draft.unread.add(key)
+                table[name] = ""
+    return inline
+
+
+def _secret(given: Any, key: Key, draft: _Draft) -> str:
+    if not isinstance(given, str) or not given:
+        raise ConfigError("expected a path, as text")
+    if _PLACEHOLDER.fullmatch(given):
+        raise ConfigError("is still the placeholder")
+    path = _path(given, key, draft)
+    text, exposed = _read(path, 1 << 16)
+    if not text.strip():
+        raise ConfigError("the file is empty")
+    # Docker and Kubernetes mount secrets as 0444; nobody but the container is there to read them.
+    if exposed and not any(path.is_relative_to(mounted) for mounted in _MOUNTED):
+        draft.warnings.append(f"{_dotted(key)}: others can read that file; chmod 600 it")
+    return text.rstrip("\r\n")
+
+
+def _path(given: str, key: Key, draft: _Draft) -> Path:
+    """`given` from the variables is relative to the working directory, else to the file's."""
+    base = Path() if key in draft.variables or not draft.file else draft.file.parent
+    try:
+        return (base / Path(given).expanduser()).absolute()
+    except (OSError, RuntimeError):
+        raise ConfigError("expected a path that exists") from None
+
+
+def _prepare(path: Key, table: dict[str, Any], model: type[BaseModel], draft: _Draft) -> None:
+    """Give the table's values the types that pydantic checks, and look at them together."""
+    for name, info in model.model_fields.items():
+        key, value = (*path, name), table.get(name)
+        if isinstance(value, str) and key in draft.variables:
+            table[name] = value = _from_text(info.annotation, value)
+        if name == "data_dir" and isinstance(value, str) and value:
+            with contextlib.suppress(ConfigError):
+                table[name] = str(_path(value, key, draft))
+        if any(
+            isinstance(item, str) and _PLACEHOLDER.fullmatch(item)
+            for item in (value if isinstance(value, list) else [value])
+        ):
+            draft.problem(key, f"is still the placeholder; expected {info.description}")
+    for name, message in _conflicts(model, table).items():
+        draft.problem((*path, name), message)
+
+
+def _from_text(kind: Any, text: str) -> Any:
+    with contextlib.suppress(ValueError, RecursionError):
+        if kind in (int, float):
+            return kind(text)
+        if get_origin(kind) is tuple:
+            listed = text.lstrip().startswith("[")
+            return json.loads(text) if listed else [item.strip() for item in text.split(",")]
+    return text
+
+
+def _conflicts(model: type[BaseModel], given: Mapping[str, Any]) -> dict[str, str]:
+    """What is wrong between the keys of one table, by the key to mend."""
+    if model is Schedule and "every" in given and "cron" in given:
+        return {"cron": "given together with every; expected one of the two"}
+    if model is Daemon and "http_token" not in given:
+        host = str(given.get("http") or "localhost").rpartition(":")[0] or "localhost"
+        example = 'http_token_file = "/run/secrets/http_token"'
+        message = f"missing; expected one because other machines reach http; for example {example}"
+        return {} if _loopback(host) else {"http_token": message}
+    if model is not TwilioSource:
+        return {}
+    half = {"api_key_sid", "api_key_secret"} - given.keys()
+    if "auth_token" in given:
+        both = "given together with api_key_sid or api_key_secret; expected one way to log in"
+        return {"auth_token": both} if len(half) < 2 else {}
+    if len(half) == 2:
+        return {"auth_token": "missing; expected auth_token, or api_key_sid and api_key_secret"}
+    return dict.fromkeys(half, "missing; an API key has api_key_sid and api_key_secret")
+
+
+def _raise_conflicts(model: BaseModel) -> None:
+    given = {name: value for name, value in model if value is not None}
+    for key, message in _conflicts(type(model), given).items():
+        raise PydanticCustomError("conflict", "{message}", {"message": f"{key}: {message}"})
+
+
+def _validate(draft: _Draft) -> Settings | None:
+    for name in draft.tree.keys() - {"sources", *_SINGLE}:
+        draft.problem((name,), _unknown(name, ["sources", *_SINGLE]))
+        del draft.tree[name]
+    sources = draft.tree.get("sources")
+    for name, table in sources.items() if isinstance(sources, dict) else ():
+        if not re.fullmatch("[a-z][a-z0-9_]{0,39}", name):
+            fit = re.sub("[^a-z0-9]+", "_", name.lower()).strip("_0123456789")[:40] or "zoom_eu"
+            wanted = "a name of at most 40 characters a-z 0-9 _ that starts with a letter"
+            draft.problem(("sources", name), f"expected {wanted}; for example [sources.{fit}]")
+        if isinstance(table, dict):
+            if "name" in table:
+                draft.problem(
+                    ("sources", name, "name"), "unknown key; the table's name is the name"
+                )
+            table["name"] = name
+    models = {path: model for path, _, model in draft.tables()}
+    extra = {"path": draft.file, "warnings": tuple(draft.warnings)}
+    try:
+        return Settings.model_validate({**draft.tree, **extra})
+    except ValidationError as error:
+        for found in error.errors(include_input=False, include_url=False):
+            _explain(found, models, draft)
+        return None
+
+
+def _explain(error: ErrorDetails, models: Mapping[Key, type[BaseModel]], draft: _Draft) -> None:
+    """Turn one of pydantic's errors into a line of ours."""
+    kind, key = error["type"], tuple(str(part) for part in error["loc"])
+    if key[0] == "sources" and len(key) > 2:
+        key = key[:2] + key[3:]  # pydantic puts the provider there
+    if kind == "extra_forbidden":
+        draft.problem(key, _unknown(key[-1], _keys(models[key[:-1]])))
+        return
+    if kind.startswith("union_tag"):
+        draft.problem((*key, "provider"), _provider_problem(key, draft))
+        return
+    if key[:-1] not in models and key[:-2] in models:
+        kind, key = "item", key[:-1]
+    if kind == "conflict" or key in draft.unread or (len(key) == 3 and key[2] == "name"):
+        return  # has its line already
+    info = models[key[:-1]].model_fields.get(key[-1]) if key[:-1] in models else None
+    if info is None:
+        draft.problem(key, "expected a table, such as [sources.zoom_eu] or [warehouse]")
+        return
+    message = error["msg"] if kind == "told" else f"expected {info.description}"
+    if kind == "missing":
+        message = f"missing; {message}"
+    elif kind.endswith("_type"):
+        value: Any = draft.tree
+        for part in key:
+            value = value[part]
+        message += f", not {_JSON_TYPES.get(type(value), 'that type')}"
+    draft.problem(key, f"{message}; for example {draft.example(key, info)}")
+
+
+def _provider_problem(key: Key, draft: _Draft) -> str:
+    sources = draft.tree["sources"]
+    given, wanted = sources[key[1]].get("provider"), '"zoom", "twilio" or "alibaba"'
+    if given is not None:
+        return f"expected {wanted}{_did_you_mean(given, _PROVIDERS)}"
+    message = f'missing; expected {wanted}; for example provider = "zoom"'
+    if all((*key, name) in draft.variables for name in sources[key[1]].keys() - {"name"}):
+        others = sources.keys() - {key[1]}
+        message += f"; this source is in the environment only{_did_you_mean(key[1], others)}"
+    return message
+
+
+def _unknown(word: str, known: Collection[str]) -> str:
+    return "unknown key" + (_did_you_mean(word, known) or f"; known here: {', '.join(known)}")
+
+
+def _did_you_mean(word: Any, known: Collection[str]) -> str:
+    close = difflib.get_close_matches(str(word)[:100], known, n=1)
+    return f"; did you mean {json.dumps(close[0])[1:-1]}?" if close else ""
+
+
+def _keys(model: type[BaseModel]) -> list[str]:
+    fields = {name: info for name, info in model.model_fields.items() if name != "name"}
+    return [*fields, *(f"{name}_file" for name, info in fields.items() if _is_secret(info))]
+
+
+def _is_secret(info: FieldInfo) -> bool:
+    kinds = (info.annotation, *get_args(info.annotation))
+    return any(kind is SecretStr or SecretStr in get_args(kind) for kind in kinds)
+
+
+def _dotted(key: Key) -> str:
+    bare = re.compile(r"[$\w-]{1,80}", re.ASCII)
+    return ".".join(part if bare.fullmatch(part) else json.dumps(part[:80]) for part in key)
+
+
+def _inherit(own: Schedule, general: Schedule) -> Schedule:
+    """`general` with what `own` sets; an own `every` or `cron` replaces either."""
+    given = {name: getattr(own, name) for name in own.model_fields_set}
+    trigger = {"every": None, "cron": None} if given.keys() & {"every", "cron"} else {}
+    return general.model_copy(update={**trigger, **given})

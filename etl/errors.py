@@ -1,0 +1,130 @@
+"""Every error that callflow raises on purpose.
+
+    CallflowError                 what happened, where, what to do now
+    ├── ConfigError               callflow.toml, the environment, the command line     exit 2
+    ├── BusyError                 another run holds the lease                          exit 75
+    ├── ProviderError             a stream cannot go on                                exit 1
+    │   ├── CredentialsError      refused: wrong key, missing scope, wrong clock
+    │   ├── UnavailableError      no usable answer after all retries
+    │   ├── ContractError         an answer that the provider's documents rule out
+    │   ├── PageTokenError        the page token was refused; the scan can start over
+    │   └── UnreachableRowsError  the list is longer than the API lets anyone page
+    ├── IncompleteError           the run ended, but cannot prove that it saw everything  exit 1
+    ├── WarehouseError            Postgres                                             exit 1
+    │   ├── SchemaError           behind on migrations, or not ours
+    │   └── LeaseLostError        another run took the lease over; nothing more is written
+    └── StoppedError              asked to stop; what was not committed is rolled back exit 130, 143
+
+`kind` is the word that `etl.runs.error_kind` records.
+"""
+
+
+class CallflowError(Exception):
+    """An error that a person can act on.
+
+    `what` says what happened, `where` names the place (source, stream, page, key, file), `advice`
+    says what to do now. None of them may contain a secret.
+    """
+
+    kind: str = "internal"
+    exit_code: int = 1
+
+    def __init__(self, what: str, *, where: str = "", advice: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.advice = advice
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        advice = f" → {self.advice}" if self.advice else ""
+        return f"{place}{self.what}{advice}"
+
+
+class ConfigError(CallflowError):
+    """The configuration or the command line is wrong; nothing was started."""
+
+    kind = "config"
+    exit_code = 2
+
+
+class BusyError(CallflowError):
+    """Another run of the same stream holds the lease."""
+
+    kind = "busy"
+    exit_code = 75
+
+
+class ProviderError(CallflowError):
+    """A provider's API cannot give the next page."""
+
+    kind = "provider"
+
+
+class CredentialsError(ProviderError):
+    """The provider refused the credentials, a scope or the clock. Retrying does not help."""
+
+    kind = "credentials"
+
+
+class UnavailableError(ProviderError):
+    """The provider gave no usable answer, and the retries are spent."""
+
+    kind = "unavailable"
+
+
+class ContractError(ProviderError):
+    """The provider answered something that its own documents rule out."""
+
+    kind = "contract"
+
+
+class PageTokenError(ProviderError):
+    """The provider refused a page token that it had handed out; the scan can start over."""
+
+    kind = "page_token"
+
+
+class UnreachableRowsError(ProviderError):
+    """The list is longer than the API lets anyone page; what could be read was read."""
+
+    kind = "unreachable_rows"
+
+
+class WarehouseError(CallflowError):
+    """Postgres is not reachable, refuses, or is not in the state that callflow needs."""
+
+    kind = "database"
+
+
+class SchemaError(WarehouseError):
+    """The warehouse's schema is behind, ahead of, or unlike what this version needs."""
+
+    kind = "database_schema"
+
+
+class LeaseLostError(WarehouseError):
+    """Another run took the lease over; this one must not write any more."""
+
+    kind = "lease_lost"
+
+
+class IncompleteError(CallflowError):
+    """The run ended, but it cannot prove that it saw everything; it removed nothing.
+
+    `kind` says why: incomplete_scan, rejected_rows, undecided, safety_stop.
+    """
+
+    def __init__(self, what: str, *, kind: str, where: str = "", advice: str = "") -> None:
+        super().__init__(what, where=where, advice=advice)
+        self.kind = kind
+
+
+class StoppedError(CallflowError):
+    """The run was asked to stop."""
+
+    kind = "stopped"
+
+    def __init__(self, what: str, *, signal: int = 2) -> None:
+        super().__init__(what)
+        self.exit_code = 128 + signal

@@ -1,0 +1,53 @@
+"""What the walks through paged lists share: a guard against one that never ends, and numbers."""
+
+from typing import Any
+
+from etl.errors import ContractError
+
+MAX_EMPTY_PAGES = 20
+MAX_PAGES = 100_000
+
+
+class Guard:
+    """Stops a scan that goes round in circles. `where` names the stream in messages."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._seen: set[str] = set()
+        self._empty = 0
+
+    def follow(self, pointer: str, rows: int) -> None:
+        """Note that a page of `rows` rows names `pointer` (a token, a URL) as the next page.
+
+        Raises ContractError when the pointer was there before, after more than 20 empty pages in a
+        row, and after 100,000 pages.
+        """
+        page = len(self._seen) + 1
+        self._empty = 0 if rows else self._empty + 1
+        problem = ""
+        if pointer in self._seen:
+            problem = "paging loops: the pointer to the next page was there before"
+        elif self._empty > MAX_EMPTY_PAGES:
+            problem = f"paging loops: {self._empty} empty pages in a row, each with a next page"
+        elif page >= MAX_PAGES:
+            problem = f"paging loops: no end after {page} pages"
+        self._seen.add(pointer)
+        if problem:
+            raise ContractError(
+                problem,
+                where=f"{self._where}, page {page}",
+                advice="nothing is deleted; run again, and tell the provider if it stays",
+            )
+
+
+def count(value: Any) -> int | None:
+    """A row count as a provider sent it; None when it is not a whole number from 0 on."""
+    return value if type(value) is int and value >= 0 else None
+
+
+def error_code(body: Any) -> int | None:
+    """The numeric `code` of an error envelope, which old services send as text; else None."""
+    code = body.get("code") if isinstance(body, dict) else None
+    if isinstance(code, str) and len(code) < 10 and code.isascii() and code.isdigit():
+        return int(code)
+    return code if type(code) is int else None

@@ -1,0 +1,183 @@
+"""Twilio Flex: the lists of flex flows and of chat channels."""
+
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any
+
+from etl.config import TwilioSource
+from etl.errors import (
+    ContractError,
+    CredentialsError,
+    PageTokenError,
+    ProviderError,
+)
+from etl.extract.paging import Guard, error_code
+from etl.http import Answer, Http, MissingError, basic, busy, judge_status, same_origin, utc_now
+from etl.model import Lookup, Page
+
+_FLEX_FLOWS = "/v1/FlexFlows"
+_CHANNELS = "/v1/Channels"
+_PAGE_SIZE = "1000"  # the maximum (Twilio's API reference, "PageSize")
+
+
+def connect(
+    settings: TwilioSource,
+    stream: str,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+    now: Callable[[], datetime] = utc_now,
+) -> Http:
+    """A connection to Twilio for one run of `stream`; the caller closes it. Sends nothing yet.
+
+    Signs with the API key where there is one, else with the account's auth token.
+    """
+    if settings.api_key_sid and settings.api_key_secret:
+        authorization = basic(settings.api_key_sid, settings.api_key_secret.get_secret_value())
+    else:
+        password = settings.auth_token.get_secret_value() if settings.auth_token else ""
+        authorization = basic(settings.account_sid, password)
+    return Http(
+        settings.base_url,
+        sign=lambda method, url, body: {"authorization": authorization},
+        judge=_judge,
+        where=f"{settings.name}.{stream}",
+        timeout=settings.timeout,
+        requests_per_second=settings.requests_per_second,
+        clock=clock,
+        sleep=sleep,
+        now=now,
+    )
+
+
+def flex_flows(http: Http, settings: TwilioSource) -> Iterator[Page]:
+    """Every page of the account's flex flows; see `_pages` for what it raises."""
+    return _pages(http, _FLEX_FLOWS, "flex_flows")
+
+
+def channels(http: Http, settings: TwilioSource) -> Iterator[Page]:
+    """Every page of the account's chat channels; see `_pages` for what it raises."""
+    return _pages(http, _CHANNELS, "flex_chat_channels")
+
+
+def lookup_flex_flow(http: Http, settings: TwilioSource, key: tuple[str, ...]) -> Lookup:
+    """Whether the flex flow with the sid `key[0]` exists. "gone" only for 404 with code 20404."""
+    return _lookup(http, _FLEX_FLOWS, key)
+
+
+def lookup_channel(http: Http, settings: TwilioSource, key: tuple[str, ...]) -> Lookup:
+    """Whether the channel with the sid `key[0]` exists. "gone" only for 404 with code 20404."""
+    return _lookup(http, _CHANNELS, key)
+
+
+def probe_flex_flows(http: Http, settings: TwilioSource) -> str:
+    """Ask for one flex flow: a line about what there is. Raises what `flex_flows` would raise."""
+    return _probe(http, _FLEX_FLOWS, "flex_flows", "flex flows")
+
+
+def probe_channels(http: Http, settings: TwilioSource) -> str:
+    """Ask for one channel: a line about what there is. Raises what `channels` would raise."""
+    return _probe(http, _CHANNELS, "flex_chat_channels", "channels")
+
+
+def _pages(http: Http, path: str, key: str) -> Iterator[Page]:
+    """Follow `meta.next_page_url` until it is null (Twilio's docs, "Paging").
+
+    The URL is followed as it is, but only when it leads to `path` under the base URL, as the
+    credentials go with it. There is no count: each page's `total` is None. Raises PageTokenError
+    when Twilio refuses a page token (21481): then the scan can start over; ContractError for a
+    next page that leads elsewhere, was there before or is not told.
+    """
+    guard = Guard(http.where)
+    number = 1
+    body = http.call("GET", path, {"PageSize": _PAGE_SIZE}, at="page 1")
+    while True:
+        where = f"{http.where}, page {number}"
+        rows, next_url = _envelope(body, key, where)
+        yield Page(rows, number)
+        if next_url is None:
+            return
+        try:
+            same_origin(next_url, http.base_url, path)
+        except ContractError as error:
+            error.where = where
+            raise
+        guard.follow(next_url, len(rows))
+        number += 1
+        body = http.call("GET", next_url, at=f"page {number}")
+
+
+def _envelope(body: dict[str, Any], key: str, where: str) -> tuple[list[Any], str | None]:
+    """The rows and the next page's URL, None at the end.
+
+    `meta.key` names the array of rows; where it is not told, the documented name holds.
+    """
+    meta = body.get("meta")
+    if not isinstance(meta, dict) or "next_page_url" not in meta:
+        raise ContractError("the answer does not say whether there is a next page", where=where)
+    name = meta.get("key")
+    if not isinstance(name, str) or not name:
+        name = key
+    rows = body.get(name)
+    if not isinstance(rows, list) or (name != key and key in body):
+        raise ContractError(
+            f"the answer holds no list `{key}`, or says that its rows are elsewhere",
+            where=where,
+            advice="check that base_url is the API's address",
+        )
+    next_url = meta["next_page_url"]
+    if next_url is not None and (not isinstance(next_url, str) or not next_url):
+        raise ContractError("next_page_url is neither a URL nor null", where=where)
+    return rows, next_url
+
+
+def _lookup(http: Http, path: str, key: tuple[str, ...]) -> Lookup:
+    (sid,) = key
+    if sid in ("", ".", ".."):
+        return Lookup("undecided", reason="its sid cannot stand in a URL")
+    try:
+        body = http.call("GET", f"{path}/{urllib.parse.quote(sid, safe='')}", at="one record")
+    except MissingError:
+        return Lookup("gone")
+    except (ProviderError, UnicodeError) as error:
+        return Lookup("undecided", reason=str(error))
+    if body.get("sid") != sid:
+        return Lookup("undecided", reason="Twilio answered with another record")
+    return Lookup("found", record=body)
+
+
+def _probe(http: Http, path: str, key: str, noun: str) -> str:
+    body = http.call("GET", path, {"PageSize": "1"}, at="a first look")
+    rows, _ = _envelope(body, key, http.where)
+    return f"readable, there are {noun}" if rows else f"readable, there are no {noun}"
+
+
+def _judge(answer: Answer) -> None:
+    """Twilio's error envelope is `{"code", "message", "more_info", "status"}`."""
+    code = error_code(answer.body)
+    if answer.status < 300 and (code is None or "meta" in answer.body or "sid" in answer.body):
+        return
+    if code == 21481:
+        raise PageTokenError(f"Twilio refuses the page token: {answer.said}")
+    if code in (20429, 45010):
+        raise busy(answer)
+    if code == 20404 and answer.status == 404:
+        raise MissingError(
+            f"Twilio does not have it: {answer.said}",
+            advice="Twilio announced the end of Flex's legacy messaging, which flex flows and"
+            " channels belong to, for 2026-06-01; remove the source if it no longer answers",
+        )
+    if code in (20403, 70051) or answer.status == 403:
+        raise CredentialsError(
+            f"Twilio does not permit it: {answer.said}",
+            advice="give the API key permission for Flex, and check that the account is active",
+        )
+    if code == 20003 or answer.status == 401:
+        raise CredentialsError(
+            f"Twilio refuses the credentials: {answer.said}",
+            advice="check account_sid with auth_token, or api_key_sid with api_key_secret",
+        )
+    judge_status(answer)
+    raise ContractError(f"HTTP {answer.status} with the error {code}: {answer.said}")

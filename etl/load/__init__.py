@@ -1,0 +1,1 @@
+"""From rows to tables: staging, merge, history, bookkeeping. Knows SQL, and no provider."""

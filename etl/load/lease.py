@@ -1,0 +1,138 @@
+"""One writer per stream: a lease row with holder, epoch and end (no advisory locks: poolers).
+
+The epoch rises with every new holder. `renew` checks it in every transaction that writes, so a
+holder that slept past the end of its lease cannot write any more once another one has taken over.
+"""
+
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, timedelta
+from pathlib import Path
+
+from sqlalchemy import Connection, func, literal, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from etl.errors import BusyError, LeaseLostError
+from etl.tables import leases
+
+TTL = timedelta(seconds=60)
+"""How long a lease lasts unless it is renewed; the longest wait after a holder vanished."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to write one stream of one source."""
+
+    source: str
+    stream: str
+    holder: str
+    epoch: int
+
+
+def process_name() -> str:
+    """`host:pid:place` of this process; `place` differs between machines and containers."""
+    return f"{platform.node()}:{os.getpid()}:{_place()}"
+
+
+def _place() -> str:
+    """The kernel and the pid namespace, in which a pid names one process."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")[:8]
+        return f"{boot}-{Path('/proc/self/ns/pid').stat().st_ino}"
+    except OSError:
+        return "unknown"
+
+
+def is_dead(holder: str) -> bool:
+    """Whether `holder` is a process of this very machine and container that has ended."""
+    try:
+        _, pid, place = holder.rsplit(":", 2)
+        if place == "unknown" or place != _place():
+            return False
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return False
+
+
+def acquire(
+    connection: Connection,
+    source: str,
+    stream: str,
+    *,
+    holder: str,
+    dead: Callable[[str], bool] = is_dead,
+) -> Lease:
+    """Take the lease in the open transaction.
+
+    It is free when it was never taken, has ended, or its holder is `dead`. Raises BusyError, which
+    names the holder, when it is not.
+    """
+    here = (leases.c.source == source, leases.c.stream == stream)
+    former = connection.scalar(select(leases.c.holder).where(*here))
+    vanished = former is not None and dead(former)
+    statement = insert(leases).values(
+        source=source, stream=stream, holder=holder, epoch=1, until=func.clock_timestamp() + TTL
+    )
+    epoch = connection.scalar(
+        statement.on_conflict_do_update(
+            index_elements=["source", "stream"],
+            set_={
+                "holder": holder,
+                "epoch": leases.c.epoch + 1,
+                "until": statement.excluded.until,
+            },
+            where=or_(
+                leases.c.until < func.clock_timestamp(),
+                literal(vanished) & (leases.c.holder == former),
+            ),
+        ).returning(leases.c.epoch)
+    )
+    if epoch is None:
+        row = connection.execute(select(leases.c.holder, leases.c.until).where(*here)).one()
+        raise BusyError(
+            f"another run holds the lease: {row.holder}, "
+            f"until {row.until.astimezone(UTC):%H:%M:%S} UTC",
+            where=f"{source}.{stream}",
+            advice="let it finish, or try again later",
+        )
+    return Lease(source, stream, holder, epoch)
+
+
+def renew(connection: Connection, lease: Lease) -> None:
+    """Check and prolong the lease in the open transaction; every one that writes begins with it.
+
+    Raises LeaseLostError when another holder has taken it over.
+    """
+    renewed = connection.execute(
+        update(leases)
+        .where(
+            leases.c.source == lease.source,
+            leases.c.stream == lease.stream,
+            leases.c.epoch == lease.epoch,
+        )
+        .values(until=func.clock_timestamp() + TTL)
+    )
+    if renewed.rowcount != 1:
+        raise LeaseLostError(
+            "another run took the lease over; this one stops and writes nothing more",
+            where=f"{lease.source}.{lease.stream}",
+            advice="nothing to do: the other run does the work",
+        )
+
+
+def release(connection: Connection, lease: Lease) -> None:
+    """End the lease, if it is still ours, in the open transaction."""
+    connection.execute(
+        update(leases)
+        .where(
+            leases.c.source == lease.source,
+            leases.c.stream == lease.stream,
+            leases.c.epoch == lease.epoch,
+        )
+        .values(until=func.clock_timestamp())
+    )

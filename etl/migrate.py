@@ -1,0 +1,84 @@
+"""The schema's version: alembic's migrations, run from wherever callflow is installed.
+
+alembic is imported where it is needed: most commands only ask whether the schema is at head, and
+importing it would be a quarter of their start-up.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from sqlalchemy import Connection, text
+from sqlalchemy.engine import URL
+
+from etl.errors import SchemaError
+from etl.tables import REVISION
+from etl.warehouse import connect
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+State = Literal["empty", "behind", "head", "unknown"]
+
+
+def migrations() -> Path:
+    """The folder of the migrations: in the wheel beside this file, in a checkout one level up."""
+    here = Path(__file__).resolve().parent
+    inside = here / "migrations"
+    return inside if inside.is_dir() else here.parent / "migrations"
+
+
+def _config(connection: Connection | None = None) -> "Config":
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(migrations()).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def state(connection: Connection) -> State:
+    """How the schema stands to this version of callflow.
+
+    "unknown" is a revision that this version does not have: the schema is newer than the program.
+    """
+    if connection.scalar(text("SELECT to_regclass('etl.alembic_version')")) is None:
+        return "empty"
+    current = connection.scalar(text("SELECT version_num FROM etl.alembic_version"))
+    if current is None:
+        return "empty"
+    if current == REVISION:
+        return "head"
+    from alembic.script import ScriptDirectory
+
+    script = ScriptDirectory.from_config(_config())
+    known = {revision.revision for revision in script.walk_revisions()}
+    return "behind" if current in known else "unknown"
+
+
+def upgrade(url: str | URL) -> State:
+    """Bring the schema at `url` to head, in one transaction; return how it stood before.
+
+    Raises SchemaError when the schema is newer than this version of callflow.
+    """
+    from alembic import command
+
+    engine = connect(url)
+    try:
+        with engine.begin() as connection:
+            before = state(connection)
+            if before == "unknown":
+                raise newer()
+            if before != "head":
+                command.upgrade(_config(connection), "head")
+    finally:
+        engine.dispose()
+    return before
+
+
+def newer() -> SchemaError:
+    """The error about a schema that a newer version of callflow has made."""
+    return SchemaError(
+        "the schema was made by a newer version of callflow",
+        where="warehouse",
+        advice="upgrade callflow to that version; nothing was changed",
+    )

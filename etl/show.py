@@ -1,0 +1,203 @@
+"""What a person sees: progress, runs, and tables. Results go to stdout, all else to stderr."""
+
+import csv
+import json
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
+
+from etl.errors import StoppedError
+from etl.load.runs import Run
+
+COLOURS = {"complete": "green", "incomplete": "yellow", "failed": "red", "busy": "yellow"}
+
+
+class Watch:
+    """Shows how far streams have come: bars on a terminal, nothing elsewhere."""
+
+    def __init__(self, console: Console, names: Sequence[str], *, quiet: bool = False) -> None:
+        self.shown = console.is_terminal and not quiet
+        self._progress = Progress(
+            TextColumn("{task.description:<28}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TextColumn("records"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            disable=not self.shown,
+        )
+        self._tasks: dict[str, TaskID] = {
+            name: self._progress.add_task(name, total=None, start=False) for name in names
+        }
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def page(self, name: str, records: int, total: int | None) -> None:
+        """`name` has read `records` of `total`."""
+        task = self._tasks[name]
+        self._progress.start_task(task)
+        self._progress.update(task, completed=records, total=total)
+
+    def done(self, name: str) -> None:
+        """`name` is through."""
+        self._progress.update(self._tasks[name], visible=False)
+
+
+@contextmanager
+def stopping() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C or SIGTERM sets; a second one ends the process at once.
+
+    Raises StoppedError afterwards when one came, with the exit code of its signal.
+    """
+    stopped = threading.Event()
+    came: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        stopped.set()
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_DFL)
+
+    former = {each: signal.signal(each, stop) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped
+    finally:
+        for each, handler in former.items():
+            signal.signal(each, handler)
+        if came:
+            raise StoppedError(
+                "stopped by a signal; what was not committed is rolled back", signal=came[0]
+            )
+
+
+def run_line(run: Run) -> str:
+    """One line about a run, in rich's markup, and a second one when something is wrong."""
+    seconds = (run.finished_at - run.started_at).total_seconds() if run.finished_at else 0.0
+    counts = [
+        f"{count:,} {word}"
+        for count, word in (
+            (run.inserted, "new"),
+            (run.updated, "changed"),
+            (run.unchanged, "unchanged"),
+            (run.deleted, "gone"),
+            (run.rejected, "rejected"),
+            (run.warnings, "values kept in extra"),
+        )
+        if count
+    ]
+    name = f"{run.source}.{run.stream}"
+    colour = COLOURS[run.status]
+    line = (
+        f"{escape(name):<28} [{colour}]{run.status:<10}[/{colour}] {run.records:>8,} records  "
+        f"{', '.join(counts) or 'nothing there'}  ({run.requests} requests, {seconds:.1f} s)"
+    )
+    return f"{line}\n    [{colour}]{escape(run.error)}[/{colour}]" if run.error else line
+
+
+def stream_line(row: Mapping[str, Any]) -> str:
+    """One line about a stream's row of etl.streams, in rich's markup, and one for what is wrong."""
+    state = row["last_status"]
+    colour = COLOURS.get(state, "yellow")
+    line = f"{row['source'] + '.' + row['stream']:<28} [{colour}]{state:<10}[/{colour}]"
+    if row["rows"] is not None:
+        line += f" {row['rows']:>10,} rows"
+    for name, label in (("last_success_at", "last success"), ("watermark", "watermark")):
+        line += f"  {label} {_cell(row[name]) or 'none yet'}"
+    return f"{line}\n    [{colour}]{escape(row['error'])}[/{colour}]" if row["error"] else line
+
+
+def as_json(value: Any) -> str:
+    """`value` as one line of JSON; times as ISO 8601, numbers of any size as numbers."""
+    return json.dumps(value, ensure_ascii=False, default=_plain)
+
+
+def run_json(run: Run) -> str:
+    """A run as one JSON object: the columns of etl.runs."""
+    return as_json(asdict(run))
+
+
+def table(console: Console, rows: Iterator[Sequence[Any]], title: str = "") -> int:
+    """Print rows (the first one is the header) as a table; return how many there were."""
+    header = next(rows)
+    grid = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for name in header:
+        grid.add_column(escape(str(name)), overflow="fold")
+    count = 0
+    for row in rows:
+        grid.add_row(*(escape(_cell(value)) for value in row))
+        count += 1
+    console.print(grid)
+    return count
+
+
+def write_csv(rows: Iterator[Sequence[Any]]) -> None:
+    """Write rows (the first one is the header) to stdout as CSV; NULL is empty."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(next(rows))
+    writer.writerows([_flat(value) for value in row] for row in rows)
+
+
+def write_json(rows: Iterator[Sequence[Any]]) -> None:
+    """Write rows (the first one is the header) to stdout as JSON objects, one a line."""
+    header = list(next(rows))
+    for row in rows:
+        sys.stdout.write(as_json(dict(zip(header, row, strict=True))) + "\n")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, datetime):
+        return value.isoformat(sep=" ", timespec="seconds").removesuffix(":00")
+    return str(_flat(value))
+
+
+def _flat(value: Any) -> Any:
+    if isinstance(value, dict | list):
+        return as_json(value)
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    return str(value)

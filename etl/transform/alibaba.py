@@ -1,0 +1,100 @@
+"""Alibaba's records → rows: a contact flow, its numbers, and what its Definition says."""
+
+from collections.abc import Iterator
+from datetime import tzinfo
+from typing import Any
+
+from etl import tables
+from etl.decode import decode
+from etl.model import Page, Reject, Rows
+from etl.transform.values import (
+    Row,
+    UnkeyedError,
+    items,
+    key,
+    last_of_each,
+    no_rows,
+    readable,
+    reader,
+)
+
+_activity = reader(tables.alibaba_contact_flow_activities, apart=("events",))
+_transition = reader(tables.alibaba_contact_flow_transitions)
+
+
+def contact_flows(page: Page, start: int, *, zone: tzinfo) -> Rows:
+    """A page of `Data.List[]` → rows of alibaba.contact_flows and of its three child tables.
+
+    `start` is the ordinal of the page's first record in the scan, `zone` that of times without one.
+    Every row begins with the ordinal of its record; a row of alibaba.contact_flows goes on with
+    whether a number of it could not be read.
+    """
+    rows = no_rows(tables.alibaba_contact_flows, *tables.children(tables.alibaba_contact_flows))
+    flow = reader(tables.alibaba_contact_flows, zone, apart=("NumberList",))
+
+    def read(record: dict[str, Any], given: Row) -> tuple[Row, int]:
+        return flow(_without_instance(record, page.scope), given)
+
+    for index, record, row in readable("contact flow", page.records, read, (page.scope,), rows):
+        ordinal, flow_key = start + index, row[:2]
+        numbers = items(record, "NumberList")
+        found = list(_numbers(numbers or [], flow_key, rows))
+        partial = numbers is None or len(found) < len(numbers)
+        rows.tables["alibaba.contact_flows"].append((ordinal, partial, *row))
+        rows.tables["alibaba.contact_flow_numbers"] += [
+            (ordinal, *number) for number in last_of_each(found, 3)
+        ]
+        for activity, transitions in _activities(record.get("Definition"), flow_key, rows):
+            rows.tables["alibaba.contact_flow_activities"].append((ordinal, *activity))
+            rows.tables["alibaba.contact_flow_transitions"] += [
+                (ordinal, *transition) for transition in transitions
+            ]
+    return rows
+
+
+def _without_instance(record: dict[str, Any], instance_id: str) -> dict[str, Any]:
+    """`record` without an InstanceId that says no more than what was asked for."""
+    if record.get("InstanceId") in (None, instance_id):
+        return {name: value for name, value in record.items() if name != "InstanceId"}
+    return record
+
+
+def _numbers(numbers: list[Any], flow_key: Row, rows: Rows) -> Iterator[Row]:
+    for number in numbers:
+        try:
+            yield (*flow_key, key(number, "number") if number != "" else "", None)
+        except UnkeyedError as error:
+            what = f"NumberList of contact flow {flow_key[1]}"
+            rows.rejects.append(Reject(f"{what}: {error}", number))
+
+
+def _activities(definition: Any, flow_key: Row, rows: Rows) -> Iterator[tuple[Row, list[Row]]]:
+    """Activities of a Definition with their transitions; of a repeated id the last one only.
+
+    Alibaba's document of ListContactFlows calls the Definition "parsed by the backend, customers
+    need not care": it may be anything, and its text is kept in any case. So what is odd in it is
+    counted as a warning, never a reject.
+    """
+    try:
+        content = decode(definition) if isinstance(definition, str) else None
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        rows.warnings += bool(definition)
+        return
+    inside = Rows({})
+    found: dict[str, tuple[Row, list[Row]]] = {}
+    activities = items(content, "activities")
+    for _, activity, row in readable("activity", activities or [], _activity, flow_key, inside):
+        events = items(activity, "events")
+        transitions = [
+            transition
+            for index, event in enumerate(events or [])
+            for _, _, transition in readable(
+                "event", [event], _transition, (*row[:3], index), inside
+            )
+        ]
+        inside.warnings += events is None
+        found[row[2]] = row, transitions
+    rows.warnings += inside.warnings + len(inside.rejects) + (activities is None)
+    yield from found.values()

@@ -1,0 +1,32 @@
+"""Twilio's records → rows: Flex Flows and chat channels."""
+
+from etl import tables
+from etl.model import Page, Rows
+from etl.transform.values import no_rows, readable, reader
+
+_flex_flow = reader(tables.twilio_flex_flows)
+_channel = reader(tables.twilio_channels)
+
+
+def flex_flows(page: Page, start: int) -> Rows:
+    """A page of `flex_flows[]` → rows of twilio.flex_flows.
+
+    `start` is the ordinal of the page's first record in the scan. Every row begins with the ordinal
+    of its record and False: it has no children that could be unreadable.
+    """
+    rows = no_rows(tables.twilio_flex_flows)
+    rows.tables["twilio.flex_flows"] += [
+        (start + index, False, *row)
+        for index, _, row in readable("flex flow", page.records, _flex_flow, (), rows)
+    ]
+    return rows
+
+
+def channels(page: Page, start: int) -> Rows:
+    """A page of `flex_chat_channels[]` → rows of twilio.channels; begun as those of flex_flows."""
+    rows = no_rows(tables.twilio_channels)
+    rows.tables["twilio.channels"] += [
+        (start + index, False, *row)
+        for index, _, row in readable("channel", page.records, _channel, (), rows)
+    ]
+    return rows

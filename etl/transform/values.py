@@ -1,0 +1,302 @@
+"""From a provider's JSON object to a row: one reader per table, built from its definition.
+
+A value that fits its column goes there. One that does not leaves NULL in the column and stays, as
+sent, in `extra` under the provider's name; so does everything that no column models. Text that
+Postgres cannot hold (NUL, lone surrogates) is stored with U+FFFD, its JSON-escaped original in
+`extra`. So nothing that a provider sent is lost.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime, tzinfo
+from typing import Annotated, Any, Final
+
+import msgspec
+from sqlalchemy import Boolean, DateTime, Integer, Table, Text
+from sqlalchemy.dialects.postgresql import JSONB
+
+from etl import tables
+from etl.model import Reject, Rows
+
+Row = tuple[Any, ...]
+Reader = Callable[[dict[str, Any], Row], tuple[Row, int]]
+
+MAX_KEY_BYTES: Final = 600
+"""Longest key column: four of them fit into an index row of Postgres (2,704 bytes)."""
+
+INT4: Final = range(-(2**31), 2**31)
+
+MAX_DEPTH: Final = 100
+"""Levels of a JSON value that are stored as such; what is deeper is stored as its JSON text, so
+that neither Python's stack nor that of Postgres runs out."""
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+_NOTHING: Final = object()
+
+
+class UnkeyedError(ValueError):
+    """The record has no usable key; the message says why."""
+
+
+def storable(text: str) -> bool:
+    """Whether Postgres can hold `text`: it has no NUL and no lone surrogate."""
+    return (text.isascii() and "\0" not in text) or not _UNSTORABLE.search(text)
+
+
+def replaced(text: str) -> str:
+    """`text` with U+FFFD for every character that Postgres cannot hold."""
+    return _UNSTORABLE.sub("\ufffd", text)
+
+
+def escaped(text: str) -> str:
+    """`text` as the inside of a JSON string, so that the original can be read back."""
+    inner = json.dumps(text, ensure_ascii=False)[1:-1]
+    return _UNSTORABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", inner)
+
+
+def _deep(value: Any, clean: Callable[[str], str], room: int = MAX_DEPTH) -> Any:
+    """`value` with `clean` applied to every string that Postgres cannot hold, keys included.
+
+    A key that would then stand twice in its object gets a "_" more. Values below `room` levels
+    become JSON text.
+    """
+    if isinstance(value, str):
+        return value if storable(value) else clean(value)
+    if not isinstance(value, dict | list):
+        return value
+    if not room:
+        return _text_of(value)
+    if isinstance(value, list):
+        return [_deep(inner, clean, room - 1) for inner in value]
+    cleaned: dict[str, Any] = {}
+    for name, inner in value.items():
+        new = _deep(name, clean)
+        while new != name and (new in value or new in cleaned):
+            new += "_"
+        cleaned[new] = _deep(inner, clean, room - 1)
+    return cleaned
+
+
+def _text_of(value: Any) -> str:
+    """`value` as JSON text, however deeply it nests (json.dumps recurses); pure ASCII."""
+    done: list[str] = []
+    todo: list[tuple[str, Any]] = [("", value)]  # text that comes first, then a value
+    while todo:
+        text, inner = todo.pop()
+        done.append(text)
+        if isinstance(inner, dict):
+            named = [(json.dumps(name) + ":", one) for name, one in inner.items()]
+        elif isinstance(inner, list):
+            named = [("", one) for one in inner]
+        else:
+            done.append("" if inner is _NOTHING else json.dumps(inner))
+            continue
+        begin, end = "{}" if isinstance(inner, dict) else "[]"
+        todo.append((end, _NOTHING))
+        members = [
+            (("," if index else begin) + name, one) for index, (name, one) in enumerate(named)
+        ]
+        todo += reversed(members or [(begin, _NOTHING)])
+    return "".join(done)
+
+
+def as_json(value: Any) -> str:
+    """`value` as JSON text that a jsonb column takes; what it cannot hold is escaped text."""
+    return json.dumps(_deep(value, escaped), ensure_ascii=False, separators=(",", ":"))
+
+
+def parse_time(value: Any, zone: tzinfo | None) -> datetime | None:
+    """An ISO 8601 date and time → an aware datetime; None when it is not one.
+
+    A time without an offset is read in `zone`; with no zone it is refused rather than guessed.
+    So is an instant that lies outside the years 1 to 9999 in UTC: no client could read it back.
+    """
+    try:
+        moment = msgspec.convert(value, datetime)
+        if moment.tzinfo is None:
+            if zone is None:
+                return None
+            moment = moment.replace(tzinfo=zone)
+        moment.astimezone(UTC)
+    except (msgspec.ValidationError, UnicodeEncodeError, OverflowError):
+        return None
+    return moment
+
+
+Converter = Callable[[Any], tuple[Any, bool]]
+"""A value as sent → the cell, and whether the original has to be kept beside it."""
+
+_MISFIT: Final = (None, True)
+
+
+def _text(value: Any) -> tuple[Any, bool]:
+    if type(value) is not str:
+        return _MISFIT
+    return (value, False) if storable(value) else (replaced(value), True)
+
+
+def _boolean(value: Any) -> tuple[Any, bool]:
+    return (value, False) if type(value) is bool else _MISFIT
+
+
+def _integer(value: Any) -> tuple[Any, bool]:
+    if type(value) is float and value.is_integer():  # JSON has one kind of number: 3.0 is 3
+        value = int(value)
+    return (value, False) if type(value) is int and value in INT4 else _MISFIT
+
+
+def _json(value: Any) -> tuple[Any, bool]:
+    clean = _deep(value, replaced)
+    return json.dumps(clean, ensure_ascii=False, separators=(",", ":")), clean != value
+
+
+def _time(zone: tzinfo | None) -> Converter:
+    def convert(value: Any) -> tuple[Any, bool]:
+        moment = parse_time(value, zone)
+        return moment, moment is None
+
+    return convert
+
+
+def _converter(kind: Any, zone: tzinfo | None) -> Converter:
+    if isinstance(kind, DateTime):
+        return _time(zone)
+    return {Text: _text, Boolean: _boolean, Integer: _integer, JSONB: _json}[type(kind)]
+
+
+def key(value: Any, name: str) -> str:
+    """`value` if it can be (part of) a key, else UnkeyedError: keys are never cast or mended."""
+    if not isinstance(value, str):
+        found = "missing" if value is None else f"not text but {type(value).__name__}"
+        raise UnkeyedError(f"{name} is {found}")
+    if not value:
+        raise UnkeyedError(f"{name} is empty")
+    if not storable(value):
+        raise UnkeyedError(f"{name} holds a NUL or a lone surrogate")
+    if len(value.encode()) > MAX_KEY_BYTES:
+        raise UnkeyedError(f"{name} is longer than {MAX_KEY_BYTES} bytes")
+    return value
+
+
+def _exact(table: Table, zone: tzinfo | None) -> Callable[[dict[str, Any]], Row | None]:
+    """A fast reader of records of `table` that are just as documented; None for any other record.
+
+    It gives the same rows as the general way, five times as fast: for lists of run-time objects.
+    """
+    keys = set(tables.key_columns(table))
+    text = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_KEY_BYTES // 4)]
+    time = Annotated[datetime, msgspec.Meta(tz=True if zone is None else None)]
+    int4 = Annotated[int, msgspec.Meta(ge=INT4.start, lt=INT4.stop)]
+    kinds: dict[type, Any] = {Text: str, Boolean: bool, Integer: int4, DateTime: time}
+    fields: list[tuple[str, Any] | tuple[str, Any, Any]] = [
+        (c.info["json"][0], text)
+        if c.name in keys
+        else (c.info["json"][0], kinds[type(c.type)] | None, None)
+        for c in table.columns
+        if "json" in c.info
+    ]
+    struct = msgspec.defstruct(table.name, fields, forbid_unknown_fields=True, gc=False)
+
+    def read(record: dict[str, Any]) -> Row | None:
+        try:
+            row = msgspec.structs.astuple(msgspec.convert(record, struct))
+        except (msgspec.ValidationError, UnicodeEncodeError):
+            return None
+        for cell in row:
+            if type(cell) is str:
+                if not storable(cell):
+                    return None
+            elif type(cell) is datetime and not 1 < cell.year < 9999:
+                return None
+        return (*row, None)
+
+    return read
+
+
+def reader(table: Table, zone: tzinfo | None = None, *, apart: Iterable[str] = ()) -> Reader:
+    """A function that reads one record of `table`.
+
+    `zone`   of times that come without one; None: such times do not fit.
+    `apart`  members that hold children: they are read elsewhere and do not go to `extra`.
+
+    The function takes the record and the given key columns (a parent's key, a position). It returns
+    the row in COPY order and the number of values that did not fit. It does not change the record.
+    It raises UnkeyedError when the record has no usable key.
+    """
+    keys = set(tables.key_columns(table))
+    columns = [column for column in table.columns if "json" in column.info]
+    own_keys = [(c.info["json"][0], c.name) for c in columns if c.name in keys]
+    fields = [(c.info["json"], _converter(c.type, zone)) for c in columns if c.name not in keys]
+    groups = {path[0] for path, _ in fields if len(path) > 1}
+    lists = tuple(apart)
+    exact = None if lists or groups or len(own_keys) < len(keys) else _exact(table, zone)
+
+    def read(record: dict[str, Any], given: Row) -> tuple[Row, int]:
+        if exact and (row := exact(record)):
+            return row, 0
+        rest = dict(record)
+        cells = [*given, *(key(rest.pop(member, None), member) for member, _ in own_keys)]
+        warnings = 0
+        for member in lists:
+            if isinstance(rest.get(member, []), list | None):
+                rest.pop(member, None)
+            else:
+                warnings += 1
+        inner = {name: dict(rest.pop(name)) for name in groups if isinstance(rest.get(name), dict)}
+        for path, convert in fields:
+            home = rest if len(path) == 1 else inner.get(path[0], {})
+            sent = home.pop(path[-1], None)
+            cell, keep = (None, False) if sent is None else convert(sent)
+            if keep:
+                home[path[-1]] = sent
+                warnings += 1
+            cells.append(cell)
+        for name in groups:
+            if inner.get(name):
+                rest[name] = inner[name]
+            elif rest.get(name, 0) is None:
+                del rest[name]
+            elif name in rest:
+                warnings += 1
+        cells.append(as_json(rest) if rest else None)
+        return tuple(cells), warnings
+
+    return read
+
+
+def items(record: dict[str, Any], member: str) -> list[Any] | None:
+    """The children that `record` holds in its list `member`; null and missing are an empty list.
+
+    None when the member is something else: then nobody can say which children the record has.
+    """
+    value = record.get(member)
+    if value is None:
+        return []
+    return value if isinstance(value, list) else None
+
+
+def readable(
+    what: str, records: Iterable[Any], read: Reader, given: Row, rows: Rows
+) -> Iterator[tuple[int, dict[str, Any], Row]]:
+    """Those of `records` that have a key: index, record, row. The others go to `rows.rejects`."""
+    for index, record in enumerate(records):
+        try:
+            if not isinstance(record, dict):
+                raise UnkeyedError("it is not an object")
+            row, warnings = read(record, given)
+        except UnkeyedError as error:
+            rows.rejects.append(Reject(f"{what}: {error}", record))
+            continue
+        rows.warnings += warnings
+        yield index, record, row
+
+
+def last_of_each(found: Iterable[Row], width: int) -> Iterable[Row]:
+    """The rows of `found` without those whose key (the first `width` cells) comes again later."""
+    return {row[:width]: row for row in found}.values()
+
+
+def no_rows(*of: Table) -> Rows:
+    """Rows with an empty list for each table."""
+    return Rows({table.fullname: [] for table in of})

@@ -1,0 +1,67 @@
+"""Which streams a command means, and running them: sources side by side, their streams in turn."""
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, as_completed
+from itertools import groupby
+
+from etl.catalog import CATALOG, Stream
+from etl.config import Settings, Source
+from etl.errors import ConfigError
+from etl.load.runs import Run
+
+Unit = tuple[Source, Stream]
+
+
+def select(settings: Settings, names: Sequence[str]) -> list[Unit]:
+    """The streams named by `names` ("source" or "source.stream"; none: all), in the config's order.
+
+    Raises ConfigError that lists every name that is not one, with what was perhaps meant.
+    """
+    every = {
+        f"{source.name}.{stream.name}": (source, stream)
+        for source in settings.sources.values()
+        for stream in CATALOG[source.provider]
+    }
+    wanted = {name for name in every if not names or {name, name.split(".")[0]} & set(names)}
+    known = [*settings.sources, *every]
+    if unknown := [name for name in names if name not in known]:
+        raise ConfigError(
+            "; ".join(f"there is no source or stream {name!r}" for name in unknown),
+            where=str(settings.path or "environment"),
+            advice=_perhaps(unknown, known),
+        )
+    return [unit for name, unit in every.items() if name in wanted]
+
+
+def _perhaps(unknown: Iterable[str], known: Sequence[str]) -> str:
+    close = [match for name in unknown for match in difflib.get_close_matches(name, known, n=1)]
+    if close:
+        return f"did you mean {' '.join(close)}?"
+    return f"choose from: {', '.join(known)}" if known else "add a source to the configuration"
+
+
+def run_all(
+    units: Sequence[Unit], run_unit: Callable[[Unit], Run], executor: Executor
+) -> Iterator[Run]:
+    """Run the units and yield their runs as they end.
+
+    Sources run side by side, the streams of one in turn: a provider's limits are per account.
+    """
+    sources = [list(group) for _, group in groupby(units, key=lambda unit: unit[0].name)]
+    done: list[Run] = []
+
+    def run_source(group: Sequence[Unit]) -> list[Run]:
+        return [run_unit(unit) for unit in group]
+
+    for future in as_completed([executor.submit(run_source, group) for group in sources]):
+        done = future.result()
+        yield from done
+
+
+def exit_code(runs: Mapping[str, Run] | Iterable[Run]) -> int:
+    """0 all complete · 1 one failed or incomplete · 75 otherwise one was busy."""
+    states = {run.status for run in (runs.values() if isinstance(runs, Mapping) else runs)}
+    if states & {"failed", "incomplete"}:
+        return 1
+    return 75 if "busy" in states else 0

@@ -1,0 +1,100 @@
+"""What every test may ask for: a real Postgres, and a seed that is printed.
+
+    postgres   the server (session)                             etl.embedded.Server
+    database   a new, empty database                            its SQLAlchemy URL
+    warehouse  a new database at the head of the migrations     its SQLAlchemy URL
+    seed       for random.Random(seed); CALLFLOW_TEST_SEED=… repeats a run
+
+A test marked `every_postgres` runs once per PostgreSQL found on this machine. The whole suite runs
+on another one with CALLFLOW_PG_BIN=/usr/lib/postgresql/15/bin.
+"""
+
+import os
+import random
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from etl.embedded import Server, find_binaries
+from tests.postgres import Cluster, bin_dirs, running
+
+SEED = pytest.StashKey[int]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "every_postgres: run on each PostgreSQL of this machine (needs a database)"
+    )
+    given = os.environ.get("CALLFLOW_TEST_SEED")
+    config.stash[SEED] = int(given) if given else random.SystemRandom().randrange(2**32)
+
+
+def _seed_line(config: pytest.Config) -> str:
+    return f"seed: CALLFLOW_TEST_SEED={config.stash[SEED]}"
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return _seed_line(config)
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    # -q hides the header.
+    if config.get_verbosity() < 0 or terminalreporter.stats.keys() & {"failed", "error"}:
+        terminalreporter.write_line(_seed_line(config))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.definition.get_closest_marker("every_postgres"):
+        metafunc.parametrize("bin_dir", bin_dirs(), indirect=True, ids=_version_of)
+
+
+def _version_of(bin_dir: Path) -> str:
+    return "embedded" if "site-packages" in bin_dir.parts else f"postgres-{bin_dir.parent.name}"
+
+
+@pytest.fixture(scope="session")
+def clusters() -> Iterator[Callable[[Path], Cluster]]:
+    """One server for each directory of binaries, started when it is first asked for."""
+    started: dict[Path, Cluster] = {}
+    with ExitStack() as stack:
+
+        def cluster(bin_dir: Path) -> Cluster:
+            if bin_dir not in started:
+                started[bin_dir] = stack.enter_context(running(bin_dir))
+            return started[bin_dir]
+
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def postgres(clusters: Callable[[Path], Cluster]) -> Server:
+    return clusters(find_binaries(os.environ)).server
+
+
+@pytest.fixture
+def bin_dir(request: pytest.FixtureRequest) -> Path:
+    chosen = getattr(request, "param", None) or find_binaries(os.environ)
+    assert isinstance(chosen, Path)
+    return chosen
+
+
+@pytest.fixture
+def database(clusters: Callable[[Path], Cluster], bin_dir: Path) -> Iterator[str]:
+    with clusters(bin_dir).database() as url:
+        yield url
+
+
+@pytest.fixture
+def warehouse(clusters: Callable[[Path], Cluster], bin_dir: Path) -> Iterator[str]:
+    cluster = clusters(bin_dir)
+    with cluster.database(template=cluster.migrated) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def seed(pytestconfig: pytest.Config) -> int:
+    return pytestconfig.stash[SEED]

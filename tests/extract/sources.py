@@ -1,0 +1,84 @@
+"""Settings of sources that live in a sandbox, and connections that never really sleep."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pydantic import SecretStr
+
+from etl.config import AlibabaSource, TwilioSource, ZoomSource
+from etl.extract import alibaba, twilio, zoom
+from etl.http import Http
+from etl.sandbox.alibaba import Alibaba
+from etl.sandbox.twilio import Twilio
+from etl.sandbox.wire import serving
+from etl.sandbox.zoom import Zoom
+from tests.extract.scripted import Time
+
+DEFAULTS = {"requests_per_second": 0.0, "timeout": 10.0}
+
+
+def zoom_source(emulator: Any, **changes: Any) -> ZoomSource:
+    values = {
+        "name": "zoom_eu",
+        "account_id": "sandbox-zoom-account",
+        "client_id": "sandbox-zoom-client",
+        "client_secret": SecretStr("sandbox-zoom-secret"),
+        "base_url": emulator.url + "/v2",
+        "token_url": emulator.url + "/oauth/token",
+    }
+    return ZoomSource(**(DEFAULTS | values | changes))
+
+
+def twilio_source(emulator: Any, **changes: Any) -> TwilioSource:
+    values = {
+        "name": "twilio_main",
+        "account_sid": "AC" + "5" * 32,
+        "auth_token": SecretStr("sandbox-twilio-token"),
+        "base_url": emulator.url,
+    }
+    return TwilioSource(**(DEFAULTS | values | changes))
+
+
+def alibaba_source(emulator: Any, **changes: Any) -> AlibabaSource:
+    values = {
+        "name": "alibaba_sh",
+        "access_key_id": "sandbox-alibaba-key",
+        "access_key_secret": SecretStr("sandbox-alibaba-secret"),
+        "instance_ids": ("ccc-sandbox",),
+        "base_url": emulator.url,
+    }
+    return AlibabaSource(**(DEFAULTS | values | changes))
+
+
+@contextmanager
+def zoom_flows(
+    emulator: Any = None, time: Time | None = None, **changes: Any
+) -> Iterator[tuple[Http, ZoomSource]]:
+    emulator, time = emulator or Zoom(), time or Time()
+    with serving(emulator):
+        settings = zoom_source(emulator, **changes)
+        with zoom.connect(settings, "flows", clock=time, sleep=time.sleep) as http:
+            yield http, settings
+
+
+@contextmanager
+def twilio_lists(
+    emulator: Any = None, time: Time | None = None, stream: str = "channels", **changes: Any
+) -> Iterator[tuple[Http, TwilioSource]]:
+    emulator, time = emulator or Twilio(), time or Time()
+    with serving(emulator):
+        settings = twilio_source(emulator, **changes)
+        with twilio.connect(settings, stream, clock=time, sleep=time.sleep) as http:
+            yield http, settings
+
+
+@contextmanager
+def alibaba_flows(
+    emulator: Any = None, time: Time | None = None, **changes: Any
+) -> Iterator[tuple[Http, AlibabaSource]]:
+    emulator, time = emulator or Alibaba(("ccc-sandbox",)), time or Time()
+    with serving(emulator):
+        settings = alibaba_source(emulator, **changes)
+        with alibaba.connect(settings, "contact_flows", clock=time, sleep=time.sleep) as http:
+            yield http, settings

@@ -1,0 +1,96 @@
+"""Loading records as a run does it, and looking at what is in the tables then."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Connection, Table, select
+
+from etl import tables
+from etl.load import merge, stage
+from etl.load.merge import Key, Written
+from etl.load.stage import Settled, Staged
+from etl.model import Page, Rows
+from etl.transform import alibaba, twilio, zoom
+
+Rowset = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A stream: its tables and what makes rows of its pages."""
+
+    tables: tuple[Table, ...]
+    transform: Callable[[Page, int], Rows]
+    scope: str | None = None
+
+
+FLOWS = Kind((tables.zoom_flows, tables.zoom_flow_versions, tables.zoom_entry_points), zoom.flows)
+CHANNELS = Kind((tables.twilio_channels,), twilio.channels)
+FLEX_FLOWS = Kind((tables.twilio_flex_flows,), twilio.flex_flows)
+CONTACT_FLOWS = Kind(
+    (tables.alibaba_contact_flows, *tables.children(tables.alibaba_contact_flows)),
+    partial(alibaba.contact_flows, zone=ZoneInfo("Asia/Shanghai")),
+    scope="instance_id",
+)
+KINDS = (FLOWS, CHANNELS, FLEX_FLOWS, CONTACT_FLOWS)
+
+
+def at(hour: float) -> datetime:
+    """An instant for valid_from and valid_to."""
+    return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=hour)
+
+
+def pairs_of(source: str, kind: Kind) -> list[Staged]:
+    return [stage.staged(source, table) for table in kind.tables]
+
+
+def scan(
+    connection: Connection, source: str, kind: Kind, *pages: Sequence[Any], scope: str = "ccc"
+) -> Settled:
+    """Stage `pages` of records, each in a transaction of its own, and settle them."""
+    pairs = pairs_of(source, kind)
+    with connection.begin():
+        stage.prepare(connection, pairs)
+    start = 0
+    for number, records in enumerate(pages, 1):
+        rows = kind.transform(Page(list(records), number, scope=scope), start)
+        with connection.begin():
+            for pair in pairs:
+                stage.copy(connection, pair.stage, rows.tables[pair.current.fullname])
+        start += len(records)
+    with connection.begin():
+        return stage.settle(connection, pairs, kind.scope)
+
+
+def load(
+    connection: Connection,
+    source: str,
+    kind: Kind,
+    *pages: Sequence[Any],
+    now: datetime,
+    gone: Sequence[Key] = (),
+    scope: str = "ccc",
+) -> Written:
+    """Stage `pages` and merge them."""
+    scan(connection, source, kind, *pages, scope=scope)
+    with connection.begin():
+        return merge.merge(connection, source, pairs_of(source, kind), gone, now)
+
+
+def rows_of(connection: Connection, table: Table, source: str | None = None) -> Rowset:
+    """The rows of `table` by the names of their columns, NULLs left out, in key order."""
+    query = select(table).order_by(*table.primary_key)
+    if source is not None:
+        query = query.where(table.c.source == source)
+    with connection.begin():
+        found = [dict(row) for row in connection.execute(query).mappings()]
+    return [{name: cell for name, cell in row.items() if cell is not None} for row in found]
+
+
+def versions_of(connection: Connection, table: Table) -> Rowset:
+    """The rows of `table`'s history, oldest first."""
+    return sorted(rows_of(connection, tables.HISTORY[table]), key=lambda row: row["valid_to"])

@@ -1,0 +1,118 @@
+"""The least that can talk to each API; nothing of callflow's own extractors is used here."""
+
+import hashlib
+import secrets
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import urlencode
+
+import httpx
+from alibabacloud_openapi_util.client import (  # type: ignore[import-untyped]
+    Client as OfficialSigner,
+)
+
+from etl.sandbox.alibaba import Alibaba
+from etl.sandbox.twilio import Twilio
+from etl.sandbox.zoom import Zoom
+
+Params = dict[str, str]
+
+
+def zoom_token(http: httpx.Client, zoom: Zoom) -> str:
+    answer = http.post(
+        f"{zoom.url}/oauth/token",
+        data={"grant_type": "account_credentials", "account_id": zoom.account_id},
+        auth=(zoom.client_id, zoom.client_secret),
+    )
+    assert answer.status_code == 200, answer.text
+    token = answer.json()["access_token"]
+    assert isinstance(token, str)
+    return token
+
+
+def zoom_get(
+    http: httpx.Client, zoom: Zoom, token: str, path: str = "", **params: str
+) -> httpx.Response:
+    url = f"{zoom.url}/v2/contact_center/flows{path}"
+    return http.get(url, params=params, headers={"Authorization": f"Bearer {token}"})
+
+
+def zoom_pages(http: httpx.Client, zoom: Zoom, **params: str) -> list[list[str]]:
+    """The ids of every page."""
+    token = zoom_token(http, zoom)
+    pages = []
+    while True:
+        page = zoom_get(http, zoom, token, **params).json()
+        pages.append([flow["flow_id"] for flow in page["flows"]])
+        if not page.get("next_page_token"):
+            return pages
+        params["next_page_token"] = page["next_page_token"]
+
+
+def twilio_get(http: httpx.Client, twilio: Twilio, path: str, **params: str) -> httpx.Response:
+    query = f"?{urlencode(params)}" if params else ""
+    auth = (twilio.account_sid, twilio.auth_token)
+    return http.get(f"{twilio.url}/v1/{path}{query}", auth=auth)
+
+
+def twilio_pages(http: httpx.Client, twilio: Twilio, path: str, **params: str) -> list[list[str]]:
+    """The sids of every page, next_page_url followed as it is."""
+    answer, pages = twilio_get(http, twilio, path, **params), []
+    while True:
+        page = answer.json()
+        pages.append([row["sid"] for row in page[page["meta"]["key"]]])
+        if page["meta"]["next_page_url"] is None:
+            return pages
+        auth = (twilio.account_sid, twilio.auth_token)
+        answer = http.get(page["meta"]["next_page_url"], auth=auth)
+
+
+def v3_headers(alibaba: Alibaba, action: str = "ListContactFlows") -> Params:
+    """All headers but Authorization, for the emulator's present time and no body."""
+    key = alibaba.keys[alibaba.access_key_id]
+    headers = {
+        "host": alibaba.url.removeprefix("http://"),
+        "x-acs-action": action,
+        "x-acs-version": "2020-07-01",
+        "x-acs-date": datetime.fromtimestamp(alibaba.clock(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "x-acs-signature-nonce": secrets.token_hex(16),
+        "x-acs-content-sha256": hashlib.sha256(b"").hexdigest(),
+    }
+    if key.security_token is not None:
+        headers["x-acs-security-token"] = key.security_token
+    return headers
+
+
+def v3_send(
+    http: httpx.Client,
+    alibaba: Alibaba,
+    headers: Params,
+    params: Params,
+    *,
+    method: str = "POST",
+) -> httpx.Response:
+    """Sign what is given with Alibaba's own library and send it."""
+    request = SimpleNamespace(method=method, pathname="/", query=params, headers=headers)
+    authorization = OfficialSigner.get_authorization(
+        request,
+        "ACS3-HMAC-SHA256",
+        headers["x-acs-content-sha256"],
+        alibaba.access_key_id,
+        alibaba.access_key_secret,
+    )
+    url = f"{alibaba.url}/?{urlencode(params)}"
+    return http.request(method, url, headers={**headers, "authorization": authorization})
+
+
+def alibaba_call(
+    http: httpx.Client, alibaba: Alibaba, action: str = "ListContactFlows", **params: str
+) -> httpx.Response:
+    return v3_send(http, alibaba, v3_headers(alibaba, action), params)
+
+
+def alibaba_data(http: httpx.Client, alibaba: Alibaba, action: str, **params: str) -> Any:
+    answer = alibaba_call(http, alibaba, action, **params)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["Code"] == "OK"
+    return answer.json()["Data"]

@@ -1,0 +1,217 @@
+"""Generated data: reproducible, like the real thing, and nobody's."""
+
+import json
+import re
+from collections import Counter
+from random import Random
+from typing import Any
+
+import pytest
+
+from etl.sandbox import data
+from etl.sandbox.data import Sizes
+from etl.sandbox.server import Sandbox, serve
+
+# Ranges that the numbering authorities set aside for film and print.
+RESERVED = (
+    r"\+1[2-9]\d\d55501\d\d",  # NANP
+    r"\+442079460\d{3}",  # Ofcom: London
+    r"\+441614960\d{3}",  # Manchester
+    r"\+448081570\d{3}",  # freephone
+    r"\+493023125\d{3}",  # Bundesnetzagentur: Berlin
+    r"\+496990009\d{3}",  # Frankfurt
+    r"\+492214710\d{3}",  # Cologne
+    r"\+3319900\d{4}",  # ARCEP
+    r"\+6127010\d{4}",  # ACMA
+)
+
+SIZES = Sizes(zoom_flows=300, twilio_flex_flows=120, twilio_channels=2000, alibaba_flows=150)
+
+
+@pytest.fixture(scope="module")
+def generated() -> dict[str, Any]:
+    with serve(SIZES, seed=5) as sandbox:
+        return sandbox.records()
+
+
+def strings(value: Any) -> list[str]:
+    """Every string anywhere inside, definitions included."""
+    if isinstance(value, dict):
+        return [text for member in value.values() for text in strings(member)]
+    if isinstance(value, list):
+        return [text for member in value for text in strings(member)]
+    return [value] if isinstance(value, str) else []
+
+
+def test_sizes_are_kept_and_the_seed_decides(generated: dict[str, Any]) -> None:
+    assert len(generated["zoom"]) == 300
+    assert {key: len(rows) for key, rows in generated["twilio"].items()} == {
+        "flex_flows": 120,
+        "channels": 2000,
+    }
+    assert [len(rows) for rows in generated["alibaba"].values()] == [150, 150]
+    with serve(SIZES, seed=5) as again, serve(SIZES, seed=6) as other:
+        assert again.records() == generated
+        assert other.records()["zoom"] != generated["zoom"]
+    first, second = generated["alibaba"].values()
+    assert {row["ContactFlowId"] for row in first}.isdisjoint(
+        row["ContactFlowId"] for row in second
+    )
+
+
+def test_keys_are_unique_and_well_formed(generated: dict[str, Any]) -> None:
+    for rows, key, pattern in (
+        (generated["zoom"], "flow_id", r"[A-Za-z0-9_-]{22}"),
+        (generated["twilio"]["flex_flows"], "sid", r"FO[0-9a-f]{32}"),
+        (generated["twilio"]["channels"], "sid", r"CH[0-9a-f]{32}"),
+    ):
+        keys = [row[key] for row in rows]
+        assert len(set(keys)) == len(keys)
+        assert all(re.fullmatch(pattern, each) for each in keys)
+    for row in generated["twilio"]["channels"]:
+        for name, letters in (("account", "AC"), ("flex_flow", "FO"), ("user", "US")):
+            assert re.fullmatch(f"{letters}[0-9a-f]{{32}}", row[f"{name}_sid"])
+
+
+def test_every_telephone_number_is_fictional_or_masked(generated: dict[str, Any]) -> None:
+    entries = [entry for flow in generated["zoom"] for entry in flow["entry_points"]]
+    numbers = [entry["entry_number"] for entry in entries if "entry_number" in entry]
+    identities = [flow["contact_identity"] for flow in generated["twilio"]["flex_flows"]]
+    numbers += [each.removeprefix("whatsapp:") for each in identities if each is not None]
+    flows = [flow for rows in generated["alibaba"].values() for flow in rows]
+    numbers += [number for flow in flows for number in flow["NumberList"]]
+    assert len(numbers) > 300
+    for number in numbers:
+        masked = re.fullmatch(r"\d{6}\*{4}", number)
+        assert masked or any(re.fullmatch(each, number) for each in RESERVED), number
+    for pattern in data.FICTION:
+        assert any(re.fullmatch(each, pattern.replace("x", "5")) for each in RESERVED), pattern
+
+
+def test_addresses_are_of_example_domains(generated: dict[str, Any]) -> None:
+    texts = strings(generated)
+    mails = [text for text in texts if "@" in text]
+    assert mails
+    assert all(text.endswith("@example.com") for text in mails)
+    hosts = {text.split("/")[2] for text in texts if text.startswith("http")}
+    assert hosts - {"flex-api.twilio.com"}
+    assert all(host == "flex-api.twilio.com" or host.endswith(".example.com") for host in hosts)
+
+
+def test_zoom_has_every_kind_of_flow(generated: dict[str, Any]) -> None:
+    flows = generated["zoom"]
+    assert {flow["status"] for flow in flows} == {"published", "draft", "archived", "debugging"}
+    assert {flow["channel"] for flow in flows} == {"voice", "video", "messaging", "email"}
+    languages = {e["entry_language"] for flow in flows for e in flow["entry_points"]}
+    assert languages == set(data.LANGUAGES)
+    unpublished = 0
+    for flow in flows:
+        numbers = [version["flow_version"] for version in flow["flow_versions"]]
+        assert numbers == list(range(len(numbers), 0, -1))
+        states = [version["flow_version_status"] for version in flow["flow_versions"]]
+        unpublished += states[0] == "draft" and flow["status"] == "published"
+        if flow["status"] == "published":
+            assert states.count("published") == 1
+        reach = {"voice": "entry_number", "email": "email_address", "video": "entry_name"}
+        for entry in flow["entry_points"]:
+            assert reach.get(flow["channel"], "entry_language") in entry
+    assert unpublished > 20
+
+
+def test_twilio_has_every_integration_and_some_orphans(generated: dict[str, Any]) -> None:
+    flows = {flow["sid"]: flow for flow in generated["twilio"]["flex_flows"]}
+    keys = {
+        "studio": {"flow_sid", "retry_count"},
+        "external": {"url", "retry_count"},
+        "task": {
+            "workspace_sid",
+            "workflow_sid",
+            "channel",
+            "timeout",
+            "priority",
+            "creation_on_message",
+        },
+    }
+    assert {flow["integration_type"] for flow in flows.values()} == keys.keys()
+    for flow in flows.values():
+        assert flow["integration"].keys() == keys[flow["integration_type"]]
+    channels = generated["twilio"]["channels"]
+    for channel in channels:
+        flow = flows.get(channel["flex_flow_sid"])
+        is_task = flow is not None and flow["integration_type"] == "task"
+        assert (channel["task_sid"] is not None) == is_task
+        assert channel["date_created"] <= channel["date_updated"]
+    per_flow = Counter(channel["flex_flow_sid"] for channel in channels)
+    orphans = sum(count for sid, count in per_flow.items() if sid not in flows)
+    assert 0 < orphans < 0.06 * len(channels)
+    assert max(per_flow.values()) > 20
+
+
+def test_alibabas_definitions_hang_together(generated: dict[str, Any]) -> None:
+    flows = [flow for rows in generated["alibaba"].values() for flow in rows]
+    kinds = set()
+    for flow in flows:
+        activities = json.loads(flow["Definition"])["activities"]
+        ids = {activity["id"] for activity in activities}
+        assert len(ids) == len(activities)
+        kinds |= {activity["type"] for activity in activities}
+        for activity in activities:
+            for event in activity["events"]:
+                assert event["next"] is None or event["next"] in ids
+                assert ("edgeId" in event) == (event["next"] is not None)
+        assert len(set(flow["NumberList"])) == len(flow["NumberList"])
+        assert flow["Published"] or "DraftId" in flow
+        assert flow["CreatedTime"] < flow["UpdatedTime"]
+    assert {"INCOMING_CALL", "PLAY_SAY", "HANGUP", "DTMF_MENU"} <= kinds
+    assert {flow["Type"] for flow in flows} == {"MAIN_FLOW", "SUB_FLOW", "SURVEY_FLOW"}
+    times = Counter(flow["UpdatedTime"] for flow in flows)
+    assert len(times) > 100
+    assert any("Definition" in flow and ".5" in flow["Definition"] for flow in flows)
+
+
+def test_no_time_is_later_than_the_newest(generated: dict[str, Any]) -> None:
+    limit = f"{data.NEWEST:%Y-%m-%d}" + "z"
+    times = [text for text in strings(generated) if re.match(r"\d{4}-\d\d-\d\d[T ]", text)]
+    assert len(times) > 4000
+    assert max(times) < limit
+
+
+def test_awkward_rows_have_keys_of_their_own() -> None:
+    for rows, key in (
+        (data.awkward_zoom_flows(), "flow_id"),
+        (data.awkward_twilio_flex_flows(), "sid"),
+        (data.awkward_twilio_channels(), "sid"),
+        (data.awkward_alibaba_flows("ccc-x"), "ContactFlowId"),
+    ):
+        assert len({row[key] for row in rows}) == len(rows) >= 5
+        assert json.loads(json.dumps(rows)) == rows
+    dashed = [row["flow_id"] for row in data.awkward_zoom_flows()]
+    assert any(flow_id.startswith("-") for flow_id in dashed)
+    assert {row["InstanceId"] for row in data.awkward_alibaba_flows("ccc-x")} == {"ccc-x"}
+
+
+def test_dates_come_in_either_form() -> None:
+    flows = data.twilio_flex_flows(Random(1), 3, "AC" + "5" * 32, "+00:00")
+    rows = list(data.twilio_channels(Random(1), 3, "AC" + "5" * 32, flows, "+00:00"))
+    for row in [*flows, *(json.loads(text) for _, text, _ in rows)]:
+        assert row["date_updated"].endswith("+00:00")
+    assert [updated for _, _, updated in rows] == [
+        json.loads(t)["date_updated"] for _, t, _ in rows
+    ]
+
+
+def test_numbers_repeat_only_when_there_are_no_more() -> None:
+    numbers = data.phone_numbers(Random(1))
+    assert len({next(numbers) for _ in range(3000)}) == 3000
+    few = data.phone_numbers(Random(1), ("+1x", "+4x"))
+    assert len({next(few) for _ in range(100)}) == 20
+
+
+def test_an_empty_sandbox_is_empty() -> None:
+    with serve(data.EMPTY) as sandbox:
+        assert isinstance(sandbox, Sandbox)
+        assert sandbox.records() == {
+            "zoom": [],
+            "twilio": {"flex_flows": [], "channels": []},
+            "alibaba": {"ccc-sandbox": [], "ccc-sandbox-survey": []},
+        }

@@ -1,0 +1,345 @@
+"""A run that cannot prove that it saw everything says so, and removes nothing."""
+
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from etl.sandbox import alibaba, data, twilio, zoom
+from etl.sandbox.server import Sandbox
+from etl.sandbox.wire import Fault, Response, html, redirect, serving
+from etl.sandbox.zoom import Zoom
+from tests.postgres import dsn
+from tests.sync.conftest import Sync
+
+ZOOM = "zoom_demo.flows"
+
+
+def flow(number: int, **changes: Any) -> dict[str, Any]:
+    return {
+        "flow_id": f"flow-{number:04}",
+        "flow_name": f"Flow {number}",
+        "status": "published",
+        "last_modified_time": f"2025-01-01T00:{number // 60 % 60:02}:{number % 60:02}Z",
+        "flow_versions": [{"flow_version_id": "v1", "flow_version": 1}],
+        "entry_points": [{"entry_id": "e1", "entry_number": "+12125550100"}],
+        **changes,
+    }
+
+
+def fill(sandbox: Sandbox, count: int) -> None:
+    for number in range(count):
+        sandbox.zoom.flows.add(flow(number))
+
+
+def ask(url: str, query: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(dsn(url)) as connection:
+        return connection.execute(query).fetchall()
+
+
+def count(url: str) -> int:
+    return int(ask(url, "SELECT count(*) FROM zoom.flows")[0][0])
+
+
+Starter = Callable[[Sandbox], Sync]
+
+
+def test_unkeyable_records_are_kept_raw_once_and_nothing_is_removed(
+    sync: Starter, sandbox: Sandbox, warehouse: str
+) -> None:
+    fill(sandbox, 20)
+    run = sync(sandbox)
+    assert run(ZOOM).status == "complete"
+    watermark = ask(warehouse, "SELECT watermark FROM etl.streams")
+    sandbox.zoom.flows.delete("flow-0003")
+    sandbox.zoom.flows.add(
+        {"flow_name": "no id", "last_modified_time": "2026-01-01T00:00:00Z"}, key="a"
+    )
+    sandbox.zoom.flows.add("not an object", key="b")
+    sandbox.zoom.flows.add(flow(900, entry_points=[{"entry_name": "no id"}, {"entry_id": "e"}]))
+
+    first = run(ZOOM)
+    second = run(ZOOM)
+
+    assert (first.status, first.error_kind) == ("incomplete", "rejected_rows")
+    assert (first.inserted, first.rejected, first.deleted) == (1, 3, 0)
+    assert "etl.rejects" in str(first.error)
+    assert count(warehouse) == 21  # the deleted one is still there, the new one too
+    rejects = ask(warehouse, "SELECT run_id, payload, last_seen > first_seen FROM etl.rejects")
+    assert {(row[0], row[2]) for row in rejects} == {(second.run_id, True)}
+    assert sorted(str(row[1]) for row in rejects) == sorted(
+        [
+            str({"flow_name": "no id", "last_modified_time": "2026-01-01T00:00:00Z"}),
+            "not an object",
+            str({"entry_name": "no id"}),
+        ]
+    )
+    assert ask(warehouse, "SELECT watermark FROM etl.streams") == watermark
+
+
+def test_an_unreadable_child_does_not_remove_its_siblings(
+    sync: Starter, sandbox: Sandbox, warehouse: str
+) -> None:
+    sandbox.zoom.flows.add(flow(1, entry_points=[{"entry_id": "a"}, {"entry_id": "b"}]))
+    run = sync(sandbox)
+    run(ZOOM)
+    sandbox.zoom.flows.update("flow-0001", entry_points=[{"entry_id": "a"}, {"entry_name": "?"}])
+    assert run(ZOOM).status == "incomplete"
+    assert ask(warehouse, "SELECT entry_id FROM zoom.entry_points ORDER BY 1") == [("a",), ("b",)]
+    sandbox.zoom.flows.update("flow-0001", entry_points=[{"entry_id": "a"}])
+    assert run(ZOOM).status == "complete"
+    assert ask(warehouse, "SELECT entry_id FROM zoom.entry_points ORDER BY 1") == [("a",)]
+
+
+STOPPING: dict[str, tuple[Response | None, dict[str, Any], str]] = {
+    "HTML": (html(200), {}, "contract"),
+    "unavailable": (html(503), {}, "unavailable"),
+    "truncated": (None, {"delivery": "truncated"}, "unavailable"),
+    "reset": (None, {"delivery": "reset"}, "unavailable"),
+    "close-delimited": (None, {"delivery": "close_delimited"}, "contract"),
+    "redirect": (redirect("https://other.example/"), {}, "contract"),
+    "scope": (zoom.missing_scope("contact_center:read:list_flows:admin"), {}, "credentials"),
+    "today": (zoom.too_many_today("2026-11-21T00:00:00Z"), {}, "unavailable"),
+}
+
+
+@pytest.mark.parametrize("name", STOPPING)
+def test_a_scan_that_breaks_off_keeps_what_it_saw_and_removes_nothing(
+    name: str, sync: Starter, sandbox: Sandbox, warehouse: str
+) -> None:
+    response, how, kind = STOPPING[name]
+    fill(sandbox, 250)
+    run = sync(sandbox)
+    assert run(ZOOM).status == "complete"
+    before = ask(warehouse, "SELECT watermark, last_success_at FROM etl.streams")
+    sandbox.zoom.flows.update("flow-0249", flow_name="renamed")
+    sandbox.zoom.flows.delete("flow-0100")
+    sandbox.zoom.paging = "offset/updated"  # the renamed one comes on the first page
+    sandbox.zoom.faults.append(
+        Fault(
+            path="/v2/contact_center/flows", when=on_page_two, times=None, response=response, **how
+        )
+    )
+
+    result = run(ZOOM)
+
+    assert (result.status, result.error_kind) == ("failed", kind)
+    assert "zoom_demo.flows" in str(result.error)
+    assert (result.updated, result.deleted, result.watermark_after) == (1, 0, before[0][0])
+    assert count(warehouse) == 250
+    assert ask(warehouse, "SELECT watermark, last_success_at FROM etl.streams") == before
+
+    sandbox.zoom.faults.clear()
+    assert run(ZOOM).status == "complete"
+    assert count(warehouse) == 249
+
+
+def on_page_two(request: Any) -> bool:
+    return "next_page_token" in request.params
+
+
+def test_an_expired_page_token_starts_the_scan_over(
+    sync: Starter, sandbox: Sandbox, warehouse: str
+) -> None:
+    fill(sandbox, 250)
+    sandbox.zoom.faults.append(Fault(when=on_page_two, nth=2, response=zoom.page_token_refused()))
+    result = sync(sandbox)(ZOOM)
+    assert (result.status, result.pages, count(warehouse)) == ("complete", 2 + 3, 250)
+
+    sandbox.zoom.faults.append(
+        Fault(when=on_page_two, times=None, response=zoom.page_token_refused())
+    )
+    result = sync(sandbox)(ZOOM)
+    assert (result.status, result.error_kind, result.pages) == ("failed", "page_token", 3)
+
+
+def test_a_list_that_moves_under_the_scan_is_scanned_again(
+    sync: Starter, sandbox: Sandbox, warehouse: str
+) -> None:
+    """Newest first by offset: an update of an unread row moves it into the part already read."""
+    fill(sandbox, 250)
+    sandbox.zoom.paging = "offset/updated"
+    move = Fault(
+        when=on_page_two,
+        before_request=lambda emulator, request: emulator.flows.update("flow-0000", status="draft"),
+    )
+    sandbox.zoom.faults.append(move)
+    result = sync(sandbox)(ZOOM)
+    assert move.fired == 1
+    assert (result.status, result.pages, count(warehouse)) == ("complete", 6, 250)
+
+
+def test_a_list_that_never_adds_up_is_incomplete(
+    sync: Starter, sandbox: Sandbox, warehouse: str
+) -> None:
+    fill(sandbox, 250)
+    run = sync(sandbox)
+    run(ZOOM)
+    sandbox.zoom.flows.delete("flow-0007")
+    sandbox.zoom.paging = "offset/updated"
+    numbers = iter(range(10, 100))
+    sandbox.zoom.faults.append(
+        Fault(
+            when=on_page_two,
+            times=None,
+            before_request=lambda emulator, request: emulator.flows.update(
+                f"flow-{next(numbers):04}", status="draft"
+            ),
+        )
+    )
+    result = run(ZOOM)
+    assert (result.status, result.error_kind) == ("incomplete", "incomplete_scan")
+    assert "249 rows" in str(result.error)
+    assert (result.deleted, count(warehouse)) == (0, 250)
+
+
+def test_a_list_that_repeats_a_row_is_complete(
+    sync: Starter, sandbox: Sandbox, warehouse: str
+) -> None:
+    fill(sandbox, 120)
+    sandbox.zoom.flows.add(flow(5, flow_name="the last wins"), key="again")
+    result = sync(sandbox)(ZOOM)
+    assert (result.status, count(warehouse)) == ("complete", 120)
+
+
+def test_suspiciously_many_missing_rows_are_not_removed(
+    sync: Starter, sandbox: Sandbox, warehouse: str
+) -> None:
+    fill(sandbox, 50)
+    run = sync(sandbox)
+    run(ZOOM)
+    for number in range(11):
+        sandbox.zoom.flows.delete(f"flow-{number:04}")
+
+    result = run(ZOOM)
+    assert (result.status, result.error_kind) == ("incomplete", "safety_stop")
+    assert "11 of 50 rows" in str(result.error)
+    assert "callflow sync zoom_demo.flows --full --accept-deletes" in str(result.error)
+    assert count(warehouse) == 50
+
+    result = run(ZOOM, accept_deletes=True)
+    assert (result.status, result.deleted, count(warehouse)) == ("complete", 11, 39)
+
+
+def test_an_empty_list_removes_nothing(sync: Starter, sandbox: Sandbox, warehouse: str) -> None:
+    fill(sandbox, 3)
+    run = sync(sandbox)
+    run(ZOOM)
+    sandbox.zoom.flows.clear()
+    result = run(ZOOM)
+    assert (result.status, result.error_kind, count(warehouse)) == ("incomplete", "safety_stop", 3)
+
+
+def test_rows_are_removed_only_when_the_provider_says_that_they_are_gone(
+    sync: Starter, sandbox: Sandbox, warehouse: str
+) -> None:
+    """A list that leaves out a row which can still be read by its id."""
+    fill(sandbox, 30)
+    run = sync(sandbox)
+    run(ZOOM)
+    hidden = Fault(
+        path="/v2/contact_center/flows/flow-0004",
+        times=None,
+        response=Response(200, b'{"flow_id": "flow-0004", "flow_name": "Flow 4"}'),
+    )
+    sandbox.zoom.faults.append(hidden)
+    sandbox.zoom.flows.delete("flow-0004")
+    sandbox.zoom.flows.delete("flow-0005")
+    result = run(ZOOM)
+    assert hidden.fired == 1
+    assert (result.status, result.error_kind) == ("incomplete", "incomplete_scan")
+    assert (result.deleted, count(warehouse)) == (1, 29)
+
+
+def test_without_the_right_to_read_one_flow_a_second_scan_confirms(
+    sync: Starter, sandbox: Sandbox, warehouse: str
+) -> None:
+    fill(sandbox, 30)
+    run = sync(sandbox)
+    run(ZOOM)
+    sandbox.zoom.scopes = {"contact_center:read:list_flows:admin"}
+    sandbox.zoom.flows.delete("flow-0004")
+    result = run(ZOOM)
+    assert (result.status, result.deleted, result.pages) == ("complete", 1, 2)
+
+
+def test_twilio_flows_stay_when_nobody_can_say_that_they_are_gone(
+    sync: Starter, sandbox: Sandbox, warehouse: str
+) -> None:
+    for record in data.awkward_twilio_flex_flows():
+        sandbox.twilio.flex_flows.add(record)
+    run = sync(sandbox)
+    run("twilio_demo.flex_flows")
+    sid = sandbox.twilio.flex_flows.keys()[0]
+    sandbox.twilio.flex_flows.delete(sid)
+    sandbox.twilio.faults.append(
+        Fault(path=f"/v1/FlexFlows/{sid}", times=None, response=twilio.error(403, 20403, "no"))
+    )
+    result = run("twilio_demo.flex_flows")
+    assert (result.status, result.error_kind, result.deleted) == ("incomplete", "undecided", 0)
+    sandbox.twilio.faults.clear()
+    result = run("twilio_demo.flex_flows")
+    assert (result.status, result.deleted) == ("complete", 1)
+
+
+def test_an_error_envelope_in_a_200_is_never_an_empty_list(
+    sync: Starter, sandbox: Sandbox, warehouse: str
+) -> None:
+    for record in data.awkward_alibaba_flows("ccc-sandbox"):
+        sandbox.alibaba.flows["ccc-sandbox"].add(record)
+    run = sync(sandbox)
+    before = run("alibaba_demo.contact_flows")
+    sandbox.alibaba.faults.append(Fault(times=None, response=alibaba.not_ok()))
+    result = run("alibaba_demo.contact_flows")
+    assert result.status == "failed"
+    stored = ask(warehouse, "SELECT count(*) FROM alibaba.contact_flows")
+    assert stored == [(before.inserted,)]
+
+
+def test_a_foreign_next_page_is_never_asked(
+    sync: Starter, sandbox: Sandbox, warehouse: str
+) -> None:
+    foreign = Zoom()
+    with serving(foreign) as elsewhere:
+        for record in data.twilio_flex_flows(__import__("random").Random(1), 1200, "AC", "Z"):
+            sandbox.twilio.flex_flows.add(record)
+        sandbox.twilio.next_base = elsewhere
+        result = sync(sandbox)("twilio_demo.flex_flows")
+    assert (result.status, result.error_kind) == ("failed", "contract")
+    assert not foreign.requests
+    assert ask(warehouse, "SELECT count(*) FROM twilio.flex_flows") == [(1000,)]
+
+
+def test_wrong_credentials_name_what_to_do_and_no_secret(sync: Starter, sandbox: Sandbox) -> None:
+    run = sync(sandbox)
+    sandbox.zoom.client_secret = "changed-meanwhile"
+    result = run(ZOOM)
+    assert (result.status, result.error_kind) == ("failed", "credentials")
+    assert "client_secret" in str(result.error)
+    assert "sandbox-zoom" not in str(result.error)
+
+
+def test_two_runs_of_one_stream_never_overlap(
+    sync: Starter, sandbox: Sandbox, warehouse: str
+) -> None:
+    fill(sandbox, 150)
+    run = sync(sandbox)
+    inside: list[Any] = []
+    sandbox.zoom.faults.append(
+        Fault(
+            when=on_page_two,
+            before_request=lambda emulator, request: inside.append(
+                run(ZOOM, holder="other:2:unknown")
+            ),
+        )
+    )
+    outer = run(ZOOM)
+    assert [(r.status, r.error_kind) for r in inside] == [("busy", "busy")]
+    assert "test:1:unknown" in str(inside[0].error)
+    assert outer.status == "complete"
+    assert ask(warehouse, "SELECT status FROM etl.runs ORDER BY status") == [
+        ("busy",),
+        ("complete",),
+    ]
+    assert ask(warehouse, "SELECT last_status FROM etl.streams") == [("complete",)]

@@ -1,0 +1,95 @@
+"""The main job: every table equals the provider, again after a change, and a third run is quiet."""
+
+from collections.abc import Callable
+
+import pytest
+
+from etl.load.runs import Run
+from etl.sandbox.server import Sandbox
+from tests.sync import truth
+from tests.sync.conftest import Sync
+
+STREAMS = (
+    "zoom_demo.flows",
+    "twilio_demo.flex_flows",
+    "twilio_demo.channels",
+    "alibaba_demo.contact_flows",
+)
+
+
+def sync_all(run: Sync) -> dict[str, Run]:
+    runs = {name: run(name) for name in STREAMS}
+    assert {name: (run.status, run.error) for name, run in runs.items()} == dict.fromkeys(
+        STREAMS, ("complete", None)
+    )
+    return runs
+
+
+def change(sandbox: Sandbox) -> None:
+    zoom = sandbox.zoom.flows
+    first, second, third, fourth, *_ = zoom.keys()
+    zoom.update(first, flow_name="Neue Hotline ☎", status="archived")
+    zoom.update(second, flow_versions=[], entry_points=None)
+    zoom.delete(third)
+    record = zoom.get(fourth)
+    record["entry_points"] = [{"entry_id": "new", "entry_number": "+12125550100"}]
+    zoom.update_silently(fourth, **record)
+    zoom.add({**record, "flow_id": "-brand_new-", "flow_versions": []})
+    flex = sandbox.twilio.flex_flows
+    one, two, *_ = flex.keys()
+    flex.update(one, enabled=False, integration={"url": "https://hooks.example/x"})
+    flex.delete(two)
+    sandbox.twilio.channels.delete(sandbox.twilio.channels.keys()[0])
+    for store in sandbox.alibaba.flows.values():
+        one, two, three, *_ = store.keys()
+        store.update(one, Name="改名", NumberList=["4001"])
+        store.update(two, Definition='{"activities": []}')
+        store.delete(three)
+
+
+@pytest.mark.every_postgres
+def test_every_table_equals_the_provider_before_and_after_a_change(
+    sync: Callable[[Sandbox], Sync], full_sandbox: Sandbox, warehouse: str
+) -> None:
+    run = sync(full_sandbox)
+
+    first = sync_all(run)
+    assert truth.stored(warehouse) == truth.of(full_sandbox)
+    assert all(r.inserted == r.records - r.rejected for r in first.values())
+
+    change(full_sandbox)
+    second = sync_all(run)
+    assert truth.stored(warehouse) == truth.of(full_sandbox)
+    counts = {name: (r.inserted, r.updated, r.deleted) for name, r in second.items()}
+    assert counts == {
+        "zoom_demo.flows": (1, 3, 1),
+        "twilio_demo.flex_flows": (0, 1, 1),
+        "twilio_demo.channels": (0, 0, 1),
+        "alibaba_demo.contact_flows": (0, 4, 2),
+    }
+
+    before = truth.versions(warehouse)
+    third = sync_all(run)
+    assert truth.versions(warehouse) == before
+    assert {r.rows_written for r in third.values()} == {0}
+    assert all(r.unchanged > 0 and r.updated == 0 for r in third.values())
+
+
+def test_requests_use_the_largest_pages_and_no_more(
+    sync: Callable[[Sandbox], Sync], full_sandbox: Sandbox
+) -> None:
+    run = sync(full_sandbox)
+    runs = sync_all(run)
+    assert runs["zoom_demo.flows"].requests == 3
+    assert runs["twilio_demo.flex_flows"].requests == 1
+    assert runs["twilio_demo.channels"].requests == 3
+    assert runs["alibaba_demo.contact_flows"].requests == 2 * 2
+
+
+def test_watermark_is_the_newest_time_of_the_provider(
+    sync: Callable[[Sandbox], Sync], full_sandbox: Sandbox
+) -> None:
+    runs = sync_all(sync(full_sandbox))
+    newest = max(flow[-1] for flow in truth.of(full_sandbox)["zoom.flows"] if flow[-1] is not None)
+    assert runs["zoom_demo.flows"].watermark_after == newest
+    assert sync_all(sync(full_sandbox))["zoom_demo.flows"].watermark_before == newest

@@ -1,0 +1,150 @@
+"""What every table has to hold, worked out from well-formed records apart from the product."""
+
+import json
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import psycopg
+
+from etl.sandbox.server import Sandbox
+from tests.postgres import dsn
+
+Rows = dict[str, set[tuple[Any, ...]]]
+
+SHANGHAI = timezone(timedelta(hours=8))
+
+
+def _time(text: str | None, zone: timezone | None = None) -> datetime | None:
+    if text is None:
+        return None
+    moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return moment.replace(tzinfo=zone) if zone else moment
+
+
+def of(sandbox: Sandbox) -> Rows:
+    """Rows per table, without extra and valid_from; all records are as documented."""
+    rows: Rows = {name: set() for name in COLUMNS}
+    for flow in sandbox.zoom.flows.records():
+        _zoom(flow, rows)
+    for flow in sandbox.twilio.flex_flows.records():
+        inside = flow.get("integration") or {}
+        names = COLUMNS["twilio.flex_flows"].split()[1:]
+        rows["twilio.flex_flows"].add(
+            (
+                "twilio_demo",
+                *(
+                    inside.get(name.removeprefix("integration_"))
+                    if name.startswith("integration_") and name != "integration_type"
+                    else _time(flow.get(name))
+                    if name.startswith("date_")
+                    else flow.get(name)
+                    for name in names
+                ),
+            )
+        )
+    for channel in sandbox.twilio.channels.records():
+        rows["twilio.channels"].add(
+            (
+                "twilio_demo",
+                *(
+                    _time(channel.get(name)) if name.startswith("date_") else channel.get(name)
+                    for name in COLUMNS["twilio.channels"].split()[1:]
+                ),
+            )
+        )
+    for instance, store in sandbox.alibaba.flows.items():
+        for flow in store.records():
+            _alibaba(instance, flow, rows)
+    return rows
+
+
+def _zoom(flow: dict[str, Any], rows: Rows) -> None:
+    def cells(record: dict[str, Any], table: str) -> tuple[Any, ...]:
+        return tuple(
+            _time(record.get(name)) if name.endswith("_time") else record.get(name)
+            for name in COLUMNS[table].split()[2:]
+        )
+
+    head = ("zoom_demo", flow["flow_id"])
+    rows["zoom.flows"].add((*head, *cells(flow, "zoom.flows")))
+    for child in flow.get("flow_versions") or ():
+        rows["zoom.flow_versions"].add((*head, *cells(child, "zoom.flow_versions")))
+    for child in flow.get("entry_points") or ():
+        rows["zoom.entry_points"].add((*head, *cells(child, "zoom.entry_points")))
+
+
+def _alibaba(instance: str, flow: dict[str, Any], rows: Rows) -> None:
+    head = ("alibaba_demo", instance, flow["ContactFlowId"])
+    plain = ("Name", "Type", "Description", "Definition", "DraftId", "Published", "Editor")
+    times = (_time(flow.get(name), SHANGHAI) for name in ("CreatedTime", "UpdatedTime"))
+    rows["alibaba.contact_flows"].add((*head, *(flow.get(name) for name in plain), *times))
+    for number in flow.get("NumberList") or ():
+        rows["alibaba.contact_flow_numbers"].add((*head, number))
+    for activity in json.loads(flow["Definition"])["activities"]:
+        rows["alibaba.contact_flow_activities"].add(
+            (
+                *head,
+                activity["id"],
+                activity.get("type"),
+                activity.get("name"),
+                activity.get("nodeIndex"),
+                json.dumps(activity.get("properties"), sort_keys=True),
+            )
+        )
+        for position, event in enumerate(activity.get("events") or ()):
+            rows["alibaba.contact_flow_transitions"].add(
+                (
+                    *head,
+                    activity["id"],
+                    position,
+                    event.get("event"),
+                    event.get("edgeId"),
+                    event.get("next"),
+                )
+            )
+
+
+COLUMNS = {
+    "zoom.flows": "source flow_id flow_name flow_description channel_type channel channel_source "
+    "status modified_by last_modified_time",
+    "zoom.flow_versions": "source flow_id flow_version_id flow_version flow_version_description "
+    "flow_version_status flow_version_modified_by flow_version_last_modified_time",
+    "zoom.entry_points": "source flow_id entry_id entry_name entry_number entry_language "
+    "email_address",
+    "twilio.flex_flows": "source sid account_sid friendly_name channel_type chat_service_sid "
+    "contact_identity enabled integration_type integration_flow_sid integration_url "
+    "integration_workspace_sid integration_workflow_sid integration_channel integration_timeout "
+    "integration_priority integration_creation_on_message integration_retry_count janitor_enabled "
+    "long_lived date_created date_updated url",
+    "twilio.channels": "source sid account_sid flex_flow_sid user_sid task_sid date_created "
+    "date_updated url",
+    "alibaba.contact_flows": "source instance_id contact_flow_id name type description definition "
+    "draft_id published editor created_time updated_time",
+    "alibaba.contact_flow_numbers": "source instance_id contact_flow_id number",
+    "alibaba.contact_flow_activities": "source instance_id contact_flow_id activity_id type name "
+    "node_index properties",
+    "alibaba.contact_flow_transitions": "source instance_id contact_flow_id activity_id position "
+    "event edge_id next_activity_id",
+}
+
+
+def stored(url: str) -> Rows:
+    """The rows of the warehouse, in the same form."""
+    rows: Rows = {}
+    with psycopg.connect(dsn(url)) as connection:
+        for table, columns in COLUMNS.items():
+            found = connection.execute(f"SELECT {', '.join(columns.split())} FROM {table}")
+            rows[table] = {
+                tuple(json.dumps(c, sort_keys=True) if isinstance(c, dict) else c for c in row)
+                for row in found
+            }
+    return rows
+
+
+def versions(url: str) -> Rows:
+    """Where every row lies and who wrote it: equal before and after means that none was written."""
+    with psycopg.connect(dsn(url)) as connection:
+        return {
+            table: set(connection.execute(f"SELECT ctid::text, xmin::text FROM {table}"))
+            for table in COLUMNS
+        }

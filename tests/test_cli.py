@@ -1,0 +1,408 @@
+"""The command line as a person or a scheduler uses it: a process, its output, its exit code."""
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from etl.load.runs import Run
+from etl.sandbox import data, zoom
+from etl.sandbox.server import Sandbox, serve
+from etl.sandbox.wire import Fault
+from tests.postgres import dsn
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+SECRETS = ("sandbox-zoom-secret", "sandbox-alibaba-secret", "auth_token")
+
+
+def environment(**changes: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("CALLFLOW_")}
+    return {**kept, **changes}
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    with serve(data.Sizes(120, 12, 1200, 30), seed=3) as running:
+        yield running
+
+
+@pytest.fixture
+def config(sandbox: Sandbox, warehouse: str, tmp_path: Path) -> Path:
+    path = tmp_path / "callflow.toml"
+    path.write_text(f'[warehouse]\nurl = "{dsn(warehouse)}"\n\n{sandbox.toml()}', encoding="utf-8")
+    path.chmod(0o600)
+    return path
+
+
+@pytest.fixture
+def cli(config: Path, sandbox: Sandbox, tmp_path: Path) -> Cli:
+    """Runs `callflow …` on `config`; no output may hold a traceback or a secret."""
+
+    def run(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "etl", *words],
+            env=environment(CALLFLOW_CONFIG=str(config), **env),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        for text in (done.stdout, done.stderr):
+            assert "Traceback" not in text
+            for secret in (
+                sandbox.zoom.client_secret,
+                sandbox.twilio.auth_token,
+                sandbox.alibaba.keys[sandbox.alibaba.access_key_id].secret,
+            ):
+                assert secret not in text
+        return done
+
+    return run
+
+
+def start(config: Path, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "etl", *words],
+        env=environment(CALLFLOW_CONFIG=str(config)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def runs_of(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, Any]]:
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    return {f"{run['source']}.{run['stream']}": run for run in lines}
+
+
+def ask(url: str, query: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(dsn(url)) as connection:
+        return connection.execute(query).fetchall()
+
+
+def test_help_names_every_command(cli: Cli) -> None:
+    done = cli("--help")
+    assert done.returncode == 0
+    for command in (
+        "demo",
+        "init",
+        "check",
+        "sync",
+        "status",
+        "migrate",
+        "sandbox",
+        "sql",
+        "grant",
+    ):
+        assert f"\n  {command} " in done.stdout
+        assert cli(command, "--help").returncode == 0
+
+
+@pytest.mark.parametrize("words", [["sink"], ["sync", "--fast"], ["sync", "zoom_demo.flow"]])
+def test_wrong_usage_exits_2(cli: Cli, words: list[str]) -> None:
+    done = cli(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr
+
+
+def test_sync_prints_one_json_object_per_stream_and_nothing_else(
+    cli: Cli, sandbox: Sandbox
+) -> None:
+    first, second = cli("sync", "--json"), cli("sync", "--json")
+    assert (first.returncode, second.returncode, first.stderr) == (0, 0, "")
+    runs = runs_of(first)
+    assert {name: run["status"] for name, run in runs.items()} == dict.fromkeys(
+        (
+            "zoom_demo.flows",
+            "twilio_demo.flex_flows",
+            "twilio_demo.channels",
+            "alibaba_demo.contact_flows",
+        ),
+        "complete",
+    )
+    assert set(runs["zoom_demo.flows"]) == set(Run.__dataclass_fields__)
+    assert runs["twilio_demo.channels"]["inserted"] == 1200
+    again = runs_of(second)["twilio_demo.channels"]
+    assert (again["unchanged"], again["inserted"], again["updated"]) == (1200, 0, 0)
+
+
+def test_sync_of_named_streams_runs_only_those(cli: Cli) -> None:
+    done = cli("sync", "twilio_demo.flex_flows", "zoom_demo", "--json")
+    assert set(runs_of(done)) == {"twilio_demo.flex_flows", "zoom_demo.flows"}
+
+
+def test_without_a_terminal_sync_prints_a_plain_line_per_stream(cli: Cli) -> None:
+    done = cli("sync")
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == 4
+    assert "twilio_demo.channels" in done.stdout
+    assert "1,200 new" in done.stdout
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_on_a_terminal_sync_shows_bars(config: Path) -> None:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "etl", "sync"],
+        env=environment(CALLFLOW_CONFIG=str(config), TERM="xterm-256color", COLUMNS="100"),
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    seen = b""
+    try:
+        while select.select([ours], [], [], 60)[0]:
+            try:
+                part = os.read(ours, 65536)
+            except OSError:  # Linux says so when the other side has closed
+                break
+            if not part:
+                break
+            seen += part
+    finally:
+        os.close(ours)
+    assert process.wait(60) == 0
+    text = seen.decode()
+    assert "━" in text
+    assert text.count("complete") == 4
+
+
+def test_one_failing_source_does_not_hold_up_the_others(
+    cli: Cli, sandbox: Sandbox, config: Path
+) -> None:
+    sandbox.zoom.client_secret = "revoked"
+    done = cli("sync", "--json")
+    runs = runs_of(done)
+    assert done.returncode == 1
+    assert runs["zoom_demo.flows"]["status"] == "failed"
+    assert runs["zoom_demo.flows"]["error_kind"] == "credentials"
+    assert [run["status"] for run in runs.values()].count("complete") == 3
+
+
+def test_every_problem_of_the_configuration_is_told_at_once(cli: Cli, config: Path) -> None:
+    config.write_text('[sources.a]\nprovider = "zoom"\nclient_secrt = "x"\n[warehous]\n')
+    done = cli("sync")
+    assert (done.returncode, done.stdout) == (2, "")
+    for word in ("account_id", "client_id", "client_secret", "client_secrt", "warehous"):
+        assert word in done.stderr
+
+
+def test_a_database_that_is_down_is_named(cli: Cli) -> None:
+    for command in (["sync"], ["status"], ["sql", "SELECT 1"], ["migrate"]):
+        done = cli(*command, CALLFLOW_WAREHOUSE__URL="postgresql://me:canary@127.0.0.1:1/db")
+        assert done.returncode == 1
+        assert "127.0.0.1" in done.stderr
+        assert "canary" not in done.stderr
+
+
+def test_a_read_only_database_is_told_from_a_broken_one(cli: Cli, warehouse: str) -> None:
+    name = warehouse.rpartition("/")[2].split("?")[0]
+    with psycopg.connect(dsn(warehouse), autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    done = cli("sync", "--json")
+    assert done.returncode == 1
+    assert {run["status"] for run in runs_of(done).values()} == {"failed"}
+    assert "connect to the primary" in runs_of(done)["zoom_demo.flows"]["error"]
+
+
+def test_a_schema_of_a_newer_version_is_refused(cli: Cli, warehouse: str) -> None:
+    with psycopg.connect(dsn(warehouse)) as connection:
+        connection.execute("UPDATE etl.alembic_version SET version_num = 'future'")
+    for command in (["sync"], ["migrate"], ["status"]):
+        done = cli(*command)
+        assert done.returncode == 1
+        assert "upgrade callflow" in done.stderr
+
+
+def test_an_empty_database_gets_its_tables(cli: Cli, database: str) -> None:
+    done = cli("sync", "zoom_demo", CALLFLOW_WAREHOUSE__URL=dsn(database))
+    assert done.returncode == 0
+    assert ask(database, "SELECT count(*) FROM zoom.flows") == [(120,)]
+    assert "already" in cli("migrate", CALLFLOW_WAREHOUSE__URL=dsn(database)).stdout
+
+
+def test_check_says_what_is_wrong_and_writes_nothing(
+    cli: Cli, sandbox: Sandbox, database: str
+) -> None:
+    done = cli("check", CALLFLOW_WAREHOUSE__URL=dsn(database))
+    assert done.returncode == 0
+    assert done.stdout.count("ok ") == 6
+    assert ask(database, "SELECT count(*) FROM pg_namespace WHERE nspname = 'zoom'") == [(0,)]
+
+    sandbox.zoom.scopes = {"contact_center:read:list_queues:admin"}
+    done = cli("check", CALLFLOW_WAREHOUSE__URL=dsn(database))
+    assert done.returncode == 1
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("FAIL")]
+    assert "zoom_demo.flows" in line
+    assert "contact_center:read:list_flows:admin" in line
+
+
+def test_init_writes_a_file_once(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "callflow.toml"
+    path.parent.mkdir()
+    assert cli("init", str(path)).returncode == 0
+    text = path.read_text()
+    assert "[sources." in text
+    done = cli("init", str(path))
+    assert done.returncode == 2
+    assert path.read_text() == text
+
+
+def test_sql_prints_tables_csv_and_json_and_changes_nothing(cli: Cli, warehouse: str) -> None:
+    query = "SELECT 1 AS one, NULL AS nothing, 'a,\"b' AS text, '{\"k\": [1]}'::jsonb AS doc"
+    assert cli("sql", "--csv", query).stdout == 'one,nothing,text,doc\n1,,"a,""b","{""k"": [1]}"\n'
+    assert json.loads(cli("sql", "--json", query).stdout) == {
+        "one": 1,
+        "nothing": None,
+        "text": 'a,"b',
+        "doc": {"k": [1]},
+    }
+    shown = cli("sql", "SELECT generate_series(1, 3) AS n")
+    assert (shown.returncode, shown.stderr) == (0, "3 rows\n")
+    assert cli("sql", "--csv", "SELECT 1 AS a WHERE false").stdout == "a\n"
+    for wrong in ("SELEC", "DELETE FROM zoom.flows", "CREATE TABLE x ()", "SELECT * FROM nowhere"):
+        done = cli("sql", wrong)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "callflow: sql:" in done.stderr
+    assert cli("sql", "--csv", "--json", "SELECT 1").returncode == 2
+
+
+def test_grant_gives_what_a_bi_tool_needs_and_no_more(cli: Cli, warehouse: str) -> None:
+    cli("sync", "zoom_demo")
+    assert cli("grant", "no_such_role").returncode == 2
+    role = f"bi_{os.getpid()}"
+    with psycopg.connect(dsn(warehouse), autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {role}")
+        try:
+            assert cli("grant", role).returncode == 0
+            connection.execute(f"SET ROLE {role}")
+            for readable in ("zoom.flows", "zoom.flows_history", "twilio.channels"):
+                connection.execute(f"SELECT count(*) FROM {readable}")
+            keys = connection.execute(
+                "SELECT count(*) FROM information_schema.table_constraints "
+                "WHERE constraint_type IN ('PRIMARY KEY', 'FOREIGN KEY')"
+            ).fetchall()
+            assert keys == [(9 + 5,)]
+            for forbidden in (
+                "SELECT 1 FROM etl.runs",
+                "SELECT 1 FROM history.zoom_flows",
+                "DELETE FROM zoom.flows",
+            ):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    connection.execute(forbidden)
+        finally:
+            connection.execute("RESET ROLE")
+            connection.execute(f"DROP OWNED BY {role}")
+            connection.execute(f"DROP ROLE {role}")
+
+
+def test_status_tells_every_stream_before_and_after(cli: Cli, sandbox: Sandbox) -> None:
+    assert cli("status").stdout.count("never run") == 4
+    cli("sync", "twilio_demo")
+    sandbox.zoom.client_secret = "revoked"
+    cli("sync", "zoom_demo")
+    states = {
+        f"{row['source']}.{row['stream']}": row
+        for row in map(json.loads, cli("status", "--json").stdout.splitlines())
+    }
+    assert states["twilio_demo.channels"]["last_status"] == "complete"
+    assert states["twilio_demo.channels"]["rows"] == 1200
+    assert states["twilio_demo.channels"]["watermark"]
+    assert states["zoom_demo.flows"]["last_status"] == "failed"
+    assert states["zoom_demo.flows"]["error"]
+    assert states["alibaba_demo.contact_flows"]["last_status"] == "never run"
+
+
+def hold(sandbox: Sandbox) -> tuple[threading.Event, threading.Event]:
+    """Make the provider hold its second page back: (a request has come, let it go)."""
+    came, go = threading.Event(), threading.Event()
+
+    def wait(emulator: Any, request: Any) -> None:
+        came.set()
+        go.wait(60)
+
+    sandbox.zoom.faults.append(
+        Fault(when=lambda r: "next_page_token" in r.params, before_request=wait)
+    )
+    return came, go
+
+
+def test_a_second_run_of_a_stream_is_busy_and_exits_75(
+    cli: Cli, config: Path, sandbox: Sandbox
+) -> None:
+    came, go = hold(sandbox)
+    with start(config, "sync", "zoom_demo", "--json") as first:
+        assert came.wait(60)
+        second = cli("sync", "zoom_demo", "--json")
+        go.set()
+        out, _ = first.communicate(timeout=60)
+    assert second.returncode == 75
+    assert runs_of(second)["zoom_demo.flows"]["status"] == "busy"
+    assert (first.returncode, json.loads(out)["status"]) == (0, "complete")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_after_a_signal_in_the_middle_of_a_scan_the_next_run_just_works(
+    number: signal.Signals, cli: Cli, config: Path, sandbox: Sandbox, warehouse: str
+) -> None:
+    came, go = hold(sandbox)
+    with start(config, "sync", "zoom_demo") as process:
+        assert came.wait(60)
+        process.send_signal(number)
+        asked = time.monotonic()
+        _, errors = process.communicate(timeout=60)
+        waited = time.monotonic() - asked
+        go.set()
+    expected = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
+    assert process.returncode == expected[number]
+    assert waited < 5
+    assert "Traceback" not in errors
+    assert ask(warehouse, "SELECT count(*) FROM zoom.flows") == [(0,)]
+    done = cli("sync", "zoom_demo", "--json")
+    assert (done.returncode, runs_of(done)["zoom_demo.flows"]["inserted"]) == (0, 120)
+
+
+def test_the_sandbox_serves_until_it_is_stopped(tmp_path: Path, database: str) -> None:
+    words = ["sandbox", "--ports", "0", "0", "0", "--flows", "3", "--channels", "5"]
+    with start(tmp_path / "none", *words) as process:
+        assert process.stdout
+        lines: list[str] = []
+        while lines.count("requests_per_second = 0\n") < 3:
+            lines.append(process.stdout.readline())
+        config = tmp_path / "callflow.toml"
+        config.write_text("".join(lines))
+        done = subprocess.run(
+            [sys.executable, "-m", "etl", "sync", "-c", str(config), "--json"],
+            env=environment(CALLFLOW_WAREHOUSE__URL=dsn(database)),
+            capture_output=True,
+            text=True,
+        )
+        process.terminate()
+        process.communicate(timeout=30)
+    assert (done.returncode, process.returncode) == (0, 143)
+    assert runs_of(done)["twilio_demo.channels"]["inserted"] == 5
+
+
+def test_a_daily_limit_is_told_and_not_waited_for(cli: Cli, sandbox: Sandbox) -> None:
+    sandbox.zoom.faults.append(
+        Fault(
+            times=None,
+            path="/v2/contact_center/flows",
+            response=zoom.too_many_today("2031-01-01T00:00:00Z"),
+        )
+    )
+    done = cli("sync", "zoom_demo")
+    assert done.returncode == 1
+    assert "2031-01-01" in done.stdout

@@ -1,0 +1,894 @@
+"""callflow.toml and the environment: what is accepted, what is said, and what is never said."""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from contextlib import chdir
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import SecretStr, ValidationError
+from sqlalchemy.engine import make_url
+
+from etl.config import (
+    AlibabaSource,
+    Schedule,
+    Settings,
+    TwilioSource,
+    ZoomSource,
+    find,
+    load,
+    require_sources,
+    write_example,
+)
+from etl.errors import ConfigError
+
+EXAMPLE = Path(__file__).parent.parent / "etl" / "callflow.example.toml"
+AC, SK = "AC" + 32 * "0", "SK" + 32 * "f"
+CANARY = "zAnArY7Q"
+ZOOM = """
+[sources.zoom_eu]
+provider = "zoom"
+account_id = "acc"
+client_id = "cid"
+client_secret = "sec"
+"""
+TWILIO = f"""
+[sources.tw]
+provider = "twilio"
+account_sid = "{AC}"
+"""
+ALIBABA = """
+[sources.al]
+provider = "alibaba"
+access_key_id = "id"
+access_key_secret = "sec"
+instance_ids = ["ccc-test"]
+"""
+
+Loader = Callable[..., Settings]
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Loader:
+    """`load` on a file with the given text, with nothing in the environment but `env`."""
+
+    def run(text: str | bytes, env: Mapping[str, str] | None = None) -> Settings:
+        file = tmp_path / "callflow.toml"
+        file.write_bytes(text.encode() if isinstance(text, str) else text)
+        file.chmod(0o600)
+        return load(file, env or {})
+
+    return run
+
+
+def problems(read: Loader, text: str | bytes, env: Mapping[str, str] | None = None) -> list[str]:
+    """The problem lines; each belongs to one key and fills one line."""
+    with pytest.raises(ConfigError) as caught:
+        read(text, env)
+    assert caught.value.exit_code == 2
+    count, *lines = caught.value.what.split("\n")
+    assert count == (f"{len(lines)} problems" if len(lines) > 1 else "1 problem")
+    return [line.removeprefix("  ") for line in lines]
+
+
+# --- what is accepted ----------------------------------------------------------------------------
+def test_defaults_are_the_documented_ones(read: Loader) -> None:
+    loaded = read(ZOOM + TWILIO + 'auth_token = "t"' + ALIBABA)
+    zoom, twilio, alibaba = (loaded.sources[name] for name in ("zoom_eu", "tw", "al"))
+    assert isinstance(zoom, ZoomSource)
+    assert isinstance(twilio, TwilioSource)
+    assert isinstance(alibaba, AlibabaSource)
+    assert (zoom.name, zoom.account_id, zoom.client_id) == ("zoom_eu", "acc", "cid")
+    assert zoom.client_secret.get_secret_value() == "sec"
+    assert zoom.base_url == "https://api.zoom.us/v2"
+    assert zoom.token_url == "https://zoom.us/oauth/token"
+    assert twilio.base_url == "https://flex-api.twilio.com"
+    assert alibaba.base_url == "https://ccc.cn-shanghai.aliyuncs.com"
+    assert alibaba.timezone == "Asia/Shanghai"
+    assert alibaba.instance_ids == ("ccc-test",)
+    assert [s.requests_per_second for s in (zoom, twilio, alibaba)] == [10, 5, 5]
+    assert {s.timeout for s in loaded.sources.values()} == {30}
+    assert loaded.warehouse.url is None
+    assert loaded.warehouse.data_dir is None
+    assert loaded.daemon.http == "127.0.0.1:8787"
+    assert loaded.daemon.stop_deadline == timedelta(seconds=25)
+    usual = Schedule(every=timedelta(minutes=15), full_every=timedelta(hours=24), jitter=0.1)
+    assert loaded.schedule == usual
+    assert {s.schedule for s in loaded.sources.values()} == {usual}
+    assert loaded.warnings == ()
+
+
+def test_settings_are_frozen(read: Loader) -> None:
+    loaded = read(ZOOM)
+    for model in (loaded, loaded.warehouse, loaded.schedule, loaded.sources["zoom_eu"]):
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(model, next(iter(type(model).model_fields)), None)
+
+
+def test_models_hold_their_rules_without_a_file() -> None:
+    with pytest.raises(ValidationError, match="auth_token: missing"):
+        TwilioSource(name="tw", account_sid=AC)
+    with pytest.raises(ValidationError, match="cron: given together with every"):
+        Schedule(every=timedelta(minutes=1), cron="* * * * *")
+    key = TwilioSource(
+        name="tw", account_sid=AC, api_key_sid=SK, api_key_secret=SecretStr("s"), timeout=1.5
+    )
+    assert key.auth_token is None
+
+
+def test_a_source_overrides_the_general_schedule(read: Loader) -> None:
+    loaded = read(
+        '[schedule]\nevery = "1h30m"\njitter = "2.5%"\nstale_after = "2h"\n'
+        'timezone = "Asia/Tokyo"\n'
+        + ZOOM
+        + '[sources.zoom_eu.schedule]\ncron = "*/5 8-17 * * MON-FRI"\nfull_every = "1w"\n'
+        + ALIBABA
+    )
+    assert loaded.schedule.every == timedelta(minutes=90)
+    assert loaded.sources["al"].schedule == loaded.schedule
+    own = loaded.sources["zoom_eu"].schedule
+    assert (own.every, own.cron, own.timezone) == (None, "*/5 8-17 * * MON-FRI", "Asia/Tokyo")
+    assert own.full_every == timedelta(weeks=1)
+    assert (own.jitter, own.stale_after) == (0.025, timedelta(hours=2))
+
+
+@pytest.mark.parametrize(
+    ("given_url", "kept"),
+    [
+        ("https://api-eu.zoom.us/v2/", "https://api-eu.zoom.us/v2"),
+        ("HTTPS://API.Zoom.us/V2", "https://api.zoom.us/V2"),
+        ("https://host:8443", "https://host:8443"),
+        ("http://127.0.0.1:8000/", "http://127.0.0.1:8000"),
+        ("http://127.8.9.1/v2", "http://127.8.9.1/v2"),
+        ("http://localhost:1/v2", "http://localhost:1/v2"),
+        ("http://[::1]:9/v2/", "http://[::1]:9/v2"),
+    ],
+)
+def test_base_url_is_normalised(read: Loader, given_url: str, kept: str) -> None:
+    assert read(ZOOM + f'base_url = "{given_url}"').sources["zoom_eu"].base_url == kept
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://api.zoom.us/v2",
+        "http://10.0.0.1/v2",
+        "http://127.0.0.1.evil.example/v2",
+        "http://localhost.evil.example/",
+        "http://0.0.0.0/",
+        "http://[::2]/",
+        "https://user:pw@api.zoom.us/v2",
+        "https://user@api.zoom.us/v2",
+        "https://api.zoom.us/v2?x=1",
+        "https://api.zoom.us/v2#x",
+        "https://api.zoom.us:0/",
+        "https://api.zoom.us:65536/",
+        "https://",
+        "https:///v2",
+        "https://a b/",
+        "https://bücher.example/",
+        "ftp://api.zoom.us/v2",
+        "api.zoom.us/v2",
+        "https://api.zoom.us\\\\@evil.example/",
+        "https://api.zoom.us/v2\\n",
+        "",
+    ],
+)
+@pytest.mark.parametrize("key", ["base_url", "token_url"])
+def test_urls_that_are_refused(read: Loader, key: str, url: str) -> None:
+    (line,) = problems(read, ZOOM + f'{key} = "{url}"')
+    assert line.startswith(f"sources.zoom_eu.{key} (line 7): ")
+    assert ("expected https://" in line) or ("loopback hosts only" in line)
+    assert f"for example {key} = " in line
+    assert "evil" not in line
+
+
+# --- the warehouse's URL -------------------------------------------------------------------------
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
+def test_warehouse_url_gets_the_driver(read: Loader, scheme: str) -> None:
+    loaded = read(f'[warehouse]\nurl = "{scheme}://u:p@h:5433/db?sslmode=require"')
+    assert loaded.warehouse.url is not None
+    assert loaded.warehouse.url.get_secret_value() == (
+        "postgresql+psycopg://u:p@h:5433/db?sslmode=require"
+    )
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql:///db?host=/var/run/postgresql",
+        "postgresql://[::1]:5432/db",
+        "postgresql://u@h/db?application_name=me%40x",
+        "postgresql://h",
+    ],
+)
+def test_warehouse_url_in_its_shorter_forms(read: Loader, url: str) -> None:
+    loaded = read(f'[warehouse]\nurl = "{url}"').warehouse.url
+    assert loaded is not None
+    assert make_url(loaded.get_secret_value()) == make_url(url.replace(":", "+psycopg:", 1))
+
+
+@given(password=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")))
+def test_any_escaped_password_survives(password: str) -> None:
+    url = f"postgresql://u:{quote(password, safe='')}@h/db"
+    loaded = load(None, {"CALLFLOW_WAREHOUSE__URL": url}).warehouse.url
+    assert loaded is not None
+    assert (make_url(loaded.get_secret_value()).password or "") == password
+
+
+PASSWORDS = [
+    "@",
+    "/",
+    ":",
+    "%",
+    "#",
+    "?",
+    "[",
+    "]",
+    " ",
+    "@@",
+    "/@",
+    "@/",
+    ":@",
+    "%zz",
+    "%0",
+    "%00",
+]
+
+
+@pytest.mark.parametrize("before", ["", "q"])
+@pytest.mark.parametrize("awkward", PASSWORDS)
+def test_an_unescaped_password_is_refused_and_not_repeated(
+    read: Loader, awkward: str, before: str
+) -> None:
+    url = f"postgresql://user:{before}{awkward}{CANARY}@host:5432/db"
+    (line,) = problems(read, f'[warehouse]\nurl = "{url}"')
+    assert line.startswith("warehouse.url (line 2): cannot be read; in the user and the password")
+    assert "@ as %40" in line
+    assert CANARY not in line
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql://user:{CANARY}",
+        f"postgresql://user:x@host:{CANARY}/db",
+        "postgresql://user:x@host:0/db",
+        "postgresql://user:x@host:65536/db",
+        f"mysql://user:{CANARY}@host/db",
+        f"postgresql+asyncpg://user:{CANARY}@host/db",
+        f"{CANARY}",
+        "",
+    ],
+)
+def test_warehouse_urls_that_are_refused(read: Loader, url: str) -> None:
+    (line,) = problems(read, f'[warehouse]\nurl = "{url}"')
+    assert line.startswith("warehouse.url (line 2): ")
+    assert line.endswith('; for example url = "postgresql://user:p%40ss@host:5432/db"')
+    assert CANARY not in line
+
+
+def test_data_dir_is_relative_to_the_file_and_in_the_environment_to_here(
+    read: Loader, tmp_path: Path
+) -> None:
+    text = '[warehouse]\ndata_dir = "pg"'
+    assert read(text).warehouse.data_dir == tmp_path / "pg"
+    variable = {"CALLFLOW_WAREHOUSE__DATA_DIR": "pg"}
+    assert read(text, variable).warehouse.data_dir == Path.cwd() / "pg"
+    home = read('[warehouse]\ndata_dir = "~/pg"').warehouse.data_dir
+    assert home == Path.home() / "pg"
+    for bad in ("", "a\\u0000b", "~no_such_user_x/pg"):
+        (line,) = problems(read, f'[warehouse]\ndata_dir = "{bad}"')
+        assert line.startswith("warehouse.data_dir (line 2): expected the path of a directory")
+
+
+# --- problems, one line each ---------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (ZOOM + "timeout = 0", "sources.zoom_eu.timeout (line 7): expected seconds per request"),
+        (ZOOM + 'timeout = "30"', "above 0, at most 3600, not text; for example timeout = 30"),
+        (ZOOM + "timeout = true", "at most 3600, not true or false; for example timeout = 30"),
+        (ZOOM + "timeout = inf", "sources.zoom_eu.timeout (line 7): expected seconds"),
+        (ZOOM + "requests_per_second = -1", "expected requests per second, 0 for no pacing"),
+        (ZOOM + "requests_per_second = inf", "expected requests per second, 0 for no pacing"),
+        (ZOOM + "requests_per_second = nan", "expected requests per second, 0 for no pacing"),
+        (ZOOM + "timeout = 2020-01-01", "not that type"),
+        (ZOOM + "bas_url = 1", "bas_url (line 7): unknown key; did you mean base_url?"),
+        (ZOOM + "qqqq = 1", "unknown key; known here: provider, account_id, client_id"),
+        (ZOOM + 'name = "x"', "sources.zoom_eu.name (line 7): unknown key"),
+        (ZOOM + "schedule = 1", "zoom_eu.schedule (line 7): expected a table"),
+        (ZOOM.replace('"acc"', '""'), "sources.zoom_eu.account_id (line 4): expected the account"),
+        (ZOOM.replace('"acc"', "7"), "(line 4): expected the account ID of the server-to-server"),
+        (ZOOM.replace('"acc"', "{}"), "not a table; for example account_id ="),
+        (ZOOM.replace('"sec"', '"a b"'), "client_secret (line 6): expected printable ASCII"),
+        (ZOOM.replace('"sec"', '"a\\n"'), "client_secret (line 6): expected printable ASCII"),
+        (ZOOM.replace('"sec"', '""'), 'for example client_secret_file = "/run/secrets/client_'),
+        (ZOOM.replace('"sec"', '"…"'), "client_secret (line 6): is still the placeholder"),
+        (ZOOM.replace("client_id", "#"), "client_id (line 2): missing; expected the client ID"),
+        (ZOOM.replace('"zoom"', '"zom"'), 'expected "zoom", "twilio" or "alibaba"; did you mean z'),
+        (ZOOM.replace('"zoom"', "[1]"), '.provider (line 3): expected "zoom", "twilio" or "ali'),
+        (ZOOM.replace("provider", "#"), "sources.zoom_eu.provider (line 2): missing; expected"),
+        (ZOOM.replace("zoom_eu", "Zoom-EU"), "sources.Zoom-EU (line 2): expected a name of at mo"),
+        (ZOOM.replace("zoom_eu", "Zoom-EU"), "for example [sources.zoom_eu]"),
+        (ZOOM.replace("zoom_eu", 41 * "z"), "at most 40 characters"),
+        (ZOOM.replace("zoom_eu", '"a\\nb"'), 'sources."a\\nb": expected a name of at most 40'),
+        (
+            TWILIO,
+            "sources.tw.auth_token (line 2): missing; expected auth_token, or api_key_sid and",
+        ),
+        (
+            TWILIO + 'auth_token="t"\napi_key_sid="' + SK + '"',
+            "auth_token (line 5): given together",
+        ),
+        (TWILIO + f'api_key_sid="{SK}"', "sources.tw.api_key_secret (line 2): missing; an API key"),
+        (TWILIO + 'api_key_secret="s"', "sources.tw.api_key_sid (line 2): missing; an API key has"),
+        (TWILIO.replace("AC", "ac") + 'auth_token="t"', "expected AC and 32 hexadecimal digits"),
+        (ALIBABA.replace('"ccc-test"', ""), "expected a list of CCC instance ids, each once;"),
+        (ALIBABA.replace('"ccc-test"', '"a", 3'), "instance_ids (line 6): expected a list of CCC"),
+        (ALIBABA.replace('"ccc-test"', '"a", "…"'), "(line 6): is still the placeholder; expected"),
+        (ALIBABA.replace('"ccc-test"', '"a", "a"'), "names the same instance twice; for example"),
+        (ALIBABA.replace('["ccc-test"]', '"a"'), "each once, not text; for example instance_ids ="),
+        (ALIBABA + 'timezone = "Asia/Shangai"', "no such time zone in the IANA database; did you"),
+        (ALIBABA + 'timezone = "/etc/passwd"', "timezone (line 7): no such time zone"),
+        (ALIBABA + 'timezone = "Asia"', "timezone (line 7): no such time zone"),
+        ("[schedule]\nevery = 15", "schedule.every (line 2): expected a duration from 1s"),
+        ('[schedule]\nevery = "15 min"', "expected a number with a unit out of s, m, h, d, w; for"),
+        ('[schedule]\nevery = "0s"', "schedule.every (line 2): expected a duration from 1s"),
+        ('[schedule]\nevery = "9999999d"', "expected a number with a unit"),
+        ('[schedule]\nevery = "1h"\ncron = "* * * * *"', "cron (line 3): given together with eve"),
+        ('[schedule]\ncron = "* * * *"', "expected the five fields of a crontab line; for example"),
+        ('[schedule]\ncron = "@daily"', "expected the five fields of a crontab line; for example"),
+        ('[schedule]\njitter = "10"', 'from 0% to 100%; for example jitter = "10%"'),
+        ('[schedule]\njitter = "101%"', 'from 0% to 100%; for example jitter = "10%"'),
+        ('[schedule]\ntimezone = "Europe/Berlim"', "did you mean Europe/Berlin?"),
+        ('[daemon]\nhttp = "0.0.0.0:8787"', "daemon.http_token (line 1): missing; expected one"),
+        ('[daemon]\nhttp = "8787"', 'daemon.http (line 2): expected host:port, or "" for off; fo'),
+        ('[daemon]\nexecutor = "x"', 'daemon.executor (line 2): expected "threads" or "dask"; for'),
+        ("[daemon]\nworkers = 0", "daemon.workers (line 2): expected a whole number from 1 to 100"),
+        ("[daemon]\nworkers = 1.0", "whole number from 1 to 1000, not a number; for example worke"),
+        ('[daemon]\ndask_scheduler = "x"', "expected a Dask scheduler's address; for example dask"),
+        (
+            '[daemon]\nalert_webhook = "http://x/"',
+            "alert_webhook (line 2): http:// is for loopback",
+        ),
+        ("[warehose]\nurl = 1", "warehose (line 1): unknown key; did you mean warehouse?"),
+        ("warehouse = 1", "warehouse (line 1): expected a table, such as [sources.zoom_eu] or"),
+        ("sources = [1]", "sources (line 1): expected a table, such as [sources.zoom_eu]"),
+        ("[[sources]]\nx = 1", "sources: expected a table, such as [sources.zoom_eu]"),
+        ("[sources]\nname = 3", "sources.name (line 2): expected a table, such as [sources.zoom_"),
+        ('[sources]\nprovider = "zoom"', "sources.provider (line 2): expected a table, such as"),
+    ],
+)
+def test_one_problem_one_line(read: Loader, text: str, expected: str) -> None:
+    (line,) = problems(read, text)
+    assert expected in line
+
+
+def test_all_problems_at_once(read: Loader) -> None:
+    lines = problems(
+        read,
+        '[warehouse]\nurl = "mysql://x"\n'
+        '[sources.zoom_eu]\nprovider = "zoom"\nclient_secrt = "s"\naccount_id = 1\n'
+        '[sources.zoom_eu.schedule]\nevry = "1m"\nevery = "1x"\ncron = "x"\n'
+        '[sources.tw]\nprovider = "twilio"\naccount_sid = "AC"\nauth_token = "t"\n'
+        f'api_key_sid = "{SK}"\n'
+        '[sources.al]\nprovider = "alibaba"\naccess_key_secret_file = "missing"\n'
+        "instance_ids = []\n[daemon]\nhttp = '0.0.0.0:1'\nworkers = 0\n",
+        {"CALLFLOW_WAREHOUS__URL": "x", "CALLFLOW_SOURCES__AL__TIMEOUT": "soon"},
+    )
+    assert [re.split(r"[ :]", line)[0] for line in lines] == [
+        "$CALLFLOW_WAREHOUS__URL",
+        "daemon.http_token",
+        "daemon.workers",
+        "sources.al.access_key_id",
+        "sources.al.access_key_secret_file",
+        "sources.al.instance_ids",
+        "sources.al.timeout",
+        "sources.tw.account_sid",
+        "sources.tw.auth_token",
+        "sources.zoom_eu.account_id",
+        "sources.zoom_eu.client_id",
+        "sources.zoom_eu.client_secret",
+        "sources.zoom_eu.client_secrt",
+        "sources.zoom_eu.schedule.cron",
+        "sources.zoom_eu.schedule.every",
+        "sources.zoom_eu.schedule.evry",
+        "warehouse.url",
+    ]
+    assert "did you mean client_secret?" in lines[12]
+    assert "did you mean every?" in lines[15]
+
+
+# --- the file itself -----------------------------------------------------------------------------
+def test_find_prefers_the_argument_then_the_variable(tmp_path: Path) -> None:
+    variable = {"CALLFLOW_CONFIG": str(tmp_path / "b.toml")}
+    assert find(tmp_path / "a.toml", variable) == tmp_path / "a.toml"
+    assert find(None, variable) == tmp_path / "b.toml"
+    assert find(None, {"CALLFLOW_CONFIG": ""}) == find(None, {})
+
+
+def test_the_working_directory_is_the_last_place(tmp_path: Path) -> None:
+    with chdir(tmp_path):
+        empty = load(None, {})
+        assert empty.path is None
+        with pytest.raises(ConfigError, match=r"no callflow\.toml in .*`callflow init`"):
+            require_sources(empty)
+        Path("callflow.toml").write_text(ZOOM)
+        found = load(None, {})
+        assert found.path == Path("callflow.toml")
+        require_sources(found)
+
+
+def test_a_file_without_sources_loads_and_says_so_when_they_are_needed(read: Loader) -> None:
+    with pytest.raises(ConfigError, match=r"callflow\.toml: no sources → uncomment"):
+        require_sources(read("[warehouse]\n"))
+
+
+@pytest.mark.parametrize("how", ["argument", "variable"])
+def test_a_missing_file_names_the_place_and_init(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "no.toml"
+    with pytest.raises(ConfigError) as caught:
+        if how == "argument":
+            load(path, {})
+        else:
+            load(None, {"CALLFLOW_CONFIG": str(path)})
+    assert str(caught.value).startswith(f"{path}: cannot be read: No such file or directory")
+    assert "`callflow init`" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[warehouse]\n".encode("utf-16"), "is UTF-16; save it as UTF-8"),
+        (b"[warehouse]\n# \xff\xfe\n", r"is not UTF-8 \(line 2\); save it as UTF-8"),
+        (b"#" * (1 << 20) + b"\n", "is larger than 1024 KiB"),
+    ],
+)
+def test_files_that_are_no_text(read: Loader, content: bytes, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read(content)
+
+
+def test_a_directory_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        load(tmp_path, {})
+
+
+def test_a_byte_order_mark_does_no_harm(read: Loader) -> None:
+    assert "zoom_eu" in read(b"\xef\xbb\xbf" + ZOOM.encode()).sources
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "shape"),
+    [
+        (f'[warehouse]\nurl = "{CANARY}\n', 2, '  url = "••••••••\n'),
+        (f"[warehouse]\nurl = {CANARY}\n", 2, "  url = ••••••••\n"),
+        (f"[warehouse\nurl = '{CANARY}'\n", 1, "  [warehouse\n"),
+        (f"[warehouse]\nurl '{CANARY}'\n", 2, "  url '••••••••'\n"),
+        (f'[warehouse]\nurl = """\n{CANARY}=1', 3, "  ••••••••=•\n"),
+        (f"[warehouse]\nurl = 'a'\nurl = '{CANARY}'\n", 3, "  url = '••••••••'\n"),
+        (f"[warehouse]\nurl = 'a' '{CANARY}'\n", 2, "  url = '•' '••••••••'\n"),
+    ],
+)
+def test_a_toml_slip_is_shown_without_its_value(
+    read: Loader, tmp_path: Path, text: str, line: int, shape: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(text)
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / 'callflow.toml'}, line {line}, column ")
+    assert "not valid TOML: " in message
+    assert shape in message
+    assert 'key = "value"' in message
+    assert CANARY not in message
+
+
+def test_toml_that_breaks_the_parser_is_a_config_error(read: Loader) -> None:
+    for text in ("x = " + 5000 * "[", "x = " + 5000 * "9"):
+        with pytest.raises(ConfigError, match="not valid TOML"):
+            read(text)
+
+
+# --- the environment -----------------------------------------------------------------------------
+def test_the_environment_wins_over_the_file_and_names_are_case_insensitive(read: Loader) -> None:
+    loaded = read(
+        ZOOM + ALIBABA,
+        {
+            "CALLFLOW_SOURCES__ZOOM_EU__CLIENT_SECRET": "env",
+            "callflow_sources__zoom_eu__timeout": "2.5",
+            "Callflow_Sources__Zoom_EU__Requests_Per_Second": "0",
+            "CALLFLOW_SOURCES__ZOOM_EU__SCHEDULE__EVERY": "1m",
+            "CALLFLOW_SOURCES__AL__INSTANCE_IDS": "a, b,c",
+            "CALLFLOW_DAEMON__WORKERS": "3",
+            "CALLFLOW_DAEMON__HTTP": "",
+            "CALLFLOW_WAREHOUSE__URL": "postgres://h/db",
+        },
+    )
+    zoom, alibaba = loaded.sources["zoom_eu"], loaded.sources["al"]
+    assert isinstance(zoom, ZoomSource)
+    assert isinstance(alibaba, AlibabaSource)
+    assert zoom.client_secret.get_secret_value() == "env"
+    assert (zoom.timeout, zoom.requests_per_second) == (2.5, 0)
+    assert zoom.schedule.every == timedelta(minutes=1)
+    assert alibaba.schedule.every == timedelta(minutes=15)
+    assert alibaba.instance_ids == ("a", "b", "c")
+    assert (loaded.daemon.workers, loaded.daemon.http) == (3, "")
+    assert loaded.warehouse.url is not None
+
+
+def test_a_source_can_come_from_the_environment_alone() -> None:
+    loaded = load(
+        None,
+        {
+            "CALLFLOW_SOURCES__AL__PROVIDER": "alibaba",
+            "CALLFLOW_SOURCES__AL__ACCESS_KEY_ID": "id",
+            "CALLFLOW_SOURCES__AL__ACCESS_KEY_SECRET": "sec",
+            "CALLFLOW_SOURCES__AL__INSTANCE_IDS": '["a", "b"]',
+        },
+    )
+    assert isinstance(loaded.sources["al"], AlibabaSource)
+    assert loaded.sources["al"].instance_ids == ("a", "b")
+
+
+@pytest.mark.parametrize("name", ["a__b", "a_", "schedule", "x__y__z"])
+def test_a_source_name_with_underscores_is_found(read: Loader, name: str) -> None:
+    variable = f"CALLFLOW_SOURCES__{name.upper()}__TIMEOUT"
+    loaded = read(ZOOM.replace("zoom_eu", name), {variable: "7"})
+    assert loaded.sources[name].timeout == 7
+
+
+@pytest.mark.parametrize(
+    ("env", "expected"),
+    [
+        ({"CALLFLOW_CONFG": "x"}, "$CALLFLOW_CONFG: unknown variable; expected CALLFLOW_TABLE__KE"),
+        ({"CALLFLOW_CONFG": "x"}, "did you mean CALLFLOW_CONFIG?"),
+        ({"CALLFLOW_WAREHOUSE": "x"}, "$CALLFLOW_WAREHOUSE: unknown variable"),
+        ({"CALLFLOW_WAREHOUS__URL": "x"}, "did you mean CALLFLOW_WAREHOUSE__URL?"),
+        ({"CALLFLOW_SOURCE__Z__TIMEOUT": "1"}, "did you mean CALLFLOW_SOURCES__Z__TIMEOUT?"),
+        ({"CALLFLOW_SOURCES__ZOOM_EU": "x"}, "$CALLFLOW_SOURCES__ZOOM_EU: unknown variable"),
+        ({"CALLFLOW_SOURCES__ZOOM_EU__SCHEDULE": "x"}, "__SCHEDULE: unknown variable"),
+        ({"CALLFLOW_SOURCES__ZOOM_EU__ſ": "x"}, "unknown variable"),
+        ({"CALLFLOW_DAEMON__WORKRS": "1"}, "daemon.workrs ($CALLFLOW_DAEMON__WORKRS): unknown key"),
+        ({"CALLFLOW_DAEMON__WORKERS": "x"}, "not text; for example CALLFLOW_DAEMON__WORKERS=8"),
+        ({"CALLFLOW_DAEMON__A\nB": "1"}, 'daemon."a\\nb" ("$CALLFLOW_DAEMON__A\\nB"): unknown'),
+        ({"CALLFLOW_SOURCES__ZOOM_EU__TIMEOUT": "inf"}, "_TIMEOUT): expected seconds per request"),
+        ({"CALLFLOW_SOURCES__ZOOM_EU__CLIENT_ID": ""}, "$CALLFLOW_SOURCES__ZOOM_EU__CLIENT_ID"),
+        ({"CALLFLOW_SOURCES__ZOOM_UE__TIMEOUT": "1"}, "did you mean zoom_eu?"),
+        (
+            {"CALLFLOW_SOURCES__ZOOM_EU__TIMEOUT": "1", "callflow_sources__zoom_eu__timeout": "2"},
+            "($callflow_sources__zoom_eu__timeout): given twice, also as ($CALLFLOW_SOURCES__",
+        ),
+    ],
+)
+def test_variables_that_are_wrong(read: Loader, env: dict[str, str], expected: str) -> None:
+    (line,) = problems(read, ZOOM, env)
+    assert expected in line
+
+
+def test_variables_that_are_not_ours_to_judge(read: Loader) -> None:
+    names = ["CALLFLOW_CONFIG", "CALLFLOW_PG_BIN", "CALLFLOW_TEST_POSTGRES", "CALLFLOWX", "PATH"]
+    # What Kubernetes sets in a namespace that has the services callflow and callflow-db.
+    for service in ("CALLFLOW", "CALLFLOW_DB"):
+        names += [f"{service}_SERVICE_HOST", f"{service}_SERVICE_PORT", f"{service}_PORT"]
+        names += [f"{service}_SERVICE_PORT_HTTP", f"{service}_PORT_8787_TCP"]
+        names += [f"{service}_PORT_8787_TCP_{part}" for part in ("PROTO", "PORT", "ADDR")]
+    assert "zoom_eu" in read(ZOOM, dict.fromkeys(names, "x")).sources
+
+
+# --- secrets -------------------------------------------------------------------------------------
+def secret_file(path: Path, text: str = "from-file\n", mode: int = 0o600) -> Path:
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+def client_secret(loaded: Settings) -> str:
+    source = loaded.sources["zoom_eu"]
+    assert isinstance(source, ZoomSource)
+    return source.client_secret.get_secret_value()
+
+
+def test_a_secret_from_a_file_beside_the_config(read: Loader, tmp_path: Path) -> None:
+    text = ZOOM.replace('client_secret = "sec"', 'client_secret_file = "s"')
+    for content in ("from-file", "from-file\n", "from-file\r\n"):
+        secret_file(tmp_path / "s", content)
+        loaded = read(text)
+        assert client_secret(loaded) == "from-file"
+        assert loaded.warnings == ()
+
+
+def test_files_and_variables_in_their_order(read: Loader, tmp_path: Path) -> None:
+    file = str(secret_file(tmp_path / "s"))
+    with_file = ZOOM.replace('client_secret = "sec"', f'client_secret_file = "{file}"')
+    variable = "CALLFLOW_SOURCES__ZOOM_EU__CLIENT_SECRET"
+    assert client_secret(read(with_file, {variable: "env"})) == "env"
+    assert client_secret(read(ZOOM, {variable + "_FILE": file})) == "from-file"
+    other = str(secret_file(tmp_path / "t", "other"))
+    assert client_secret(read(with_file, {variable + "_FILE": other})) == "other"
+    (line,) = problems(read, ZOOM, {variable: "env", variable + "_FILE": file})
+    assert "given together with client_secret; expected one of the two" in line
+    (line,) = problems(read, with_file + 'client_secret = "x"')
+    assert line.startswith("sources.zoom_eu.client_secret_file (line 6): given together")
+
+
+def test_every_secret_can_be_a_file(read: Loader, tmp_path: Path) -> None:
+    secret_file(tmp_path / "s")
+    secret_file(tmp_path / "url", "postgresql://u:p@h/db\n")
+    secret_file(tmp_path / "hook", "https://hooks.example/x?sig=1\n")
+    loaded = read(
+        '[warehouse]\nurl_file = "url"\n[daemon]\nhttp_token_file = "s"\n'
+        'alert_webhook_file = "hook"\nhttp = "0.0.0.0:80"\n'
+        + TWILIO
+        + f'api_key_sid = "{SK}"\napi_key_secret_file = "s"\n'
+        + TWILIO.replace(".tw", ".two")
+        + 'auth_token_file = "s"\n'
+        + ALIBABA.replace('secret = "sec"', 'secret_file = "s"')
+        + 'security_token_file = "s"\n'
+    )
+    secrets = [
+        value.get_secret_value()
+        for model in (loaded.warehouse, loaded.daemon, *loaded.sources.values())
+        for _, value in model
+        if isinstance(value, SecretStr)
+    ]
+    assert sorted(secrets) == [
+        *(5 * ["from-file"]),
+        "https://hooks.example/x?sig=1",
+        "postgresql+psycopg://u:p@h/db",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ('"missing"', "cannot be read: No such file or directory"),
+        ('"."', "cannot be read: Is a directory"),
+        ('"empty"', "the file is empty"),
+        ('"blank"', "the file is empty"),
+        ('"binary"', "is not UTF-8 (line 1)"),
+        ('"large"', "is larger than 64 KiB"),
+        ('"a\\u0000b"', "not a possible path"),
+        ('"~no_such_user_x/s"', "expected a path that exists"),
+        ('""', "expected a path, as text"),
+        ("7", "expected a path, as text"),
+    ],
+)
+def test_secret_files_that_do_not_work(
+    read: Loader, tmp_path: Path, value: str, expected: str
+) -> None:
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "blank").write_bytes(b" \n")
+    (tmp_path / "binary").write_bytes(b"\xff\xfa" + CANARY.encode())
+    (tmp_path / "large").write_bytes(b"x" * 70_000)
+    text = ZOOM.replace('client_secret = "sec"', f"client_secret_file = {value}")
+    (line,) = problems(read, text)
+    assert line.startswith("sources.zoom_eu.client_secret_file (line 6): ")
+    assert expected in line
+    assert line.endswith("; expected a file that holds only the secret")
+
+
+def test_what_others_can_read_is_a_warning(read: Loader, tmp_path: Path) -> None:
+    secret_file(tmp_path / "s", mode=0o644)
+    loaded = read(ZOOM.replace('client_secret = "sec"', 'client_secret_file = "s"'))
+    assert loaded.warnings == (
+        "sources.zoom_eu.client_secret_file: others can read that file; chmod 600 it",
+    )
+    file = secret_file(tmp_path / "callflow.toml", ZOOM, 0o640)
+    assert load(file, {}).warnings == (
+        f"{file}: holds secrets and others can read it; chmod 600 it",
+    )
+    public = secret_file(file, ZOOM.replace("client_secret", "#"), 0o644)
+    assert load(public, {"CALLFLOW_SOURCES__ZOOM_EU__CLIENT_SECRET": "x"}).warnings == ()
+
+
+def test_no_secret_in_any_form_of_the_settings(read: Loader) -> None:
+    loaded = read(
+        f'[warehouse]\nurl = "postgresql://u:{CANARY}@h/db"\n'
+        f'[daemon]\nhttp_token = "{CANARY}"\nalert_webhook = "https://h/{CANARY}"\n'
+        + ZOOM.replace('"sec"', f'"{CANARY}"')
+        + TWILIO
+        + f'auth_token = "{CANARY}"'
+        + ALIBABA.replace('"sec"', f'"{CANARY}"')
+        + f'security_token = "{CANARY}"'
+    )
+    for text in (repr(loaded), str(loaded), str(loaded.model_dump()), loaded.model_dump_json()):
+        assert "zoom_eu" in text
+        assert CANARY not in text
+
+
+SECRETS = [
+    "sources.zoom_eu.client_secret",
+    "sources.tw.auth_token",
+    "sources.tw.api_key_secret",
+    "sources.al.access_key_secret",
+    "sources.al.security_token",
+    "warehouse.url",
+    "daemon.http_token",
+    "daemon.alert_webhook",
+]
+
+
+@pytest.mark.parametrize("key", [*SECRETS, "sources.tw.account_sid", "sources.al.timezone"])
+@pytest.mark.parametrize("bad", [f"{CANARY} x", f"{CANARY}\n{CANARY}", f"http://{CANARY}", "…%s…"])
+@pytest.mark.parametrize("where", ["toml", "variable", "file", "as the file's name"])
+def test_no_value_in_any_message(
+    read: Loader, tmp_path: Path, key: str, bad: str, where: str
+) -> None:
+    """Every value is wrong in some way; whatever is said, it is said without the value."""
+    bad = bad.replace("%s", CANARY)
+    table, _, name = key.rpartition(".")
+    env = {}
+    providers = {"zoom_eu": "zoom", "tw": "twilio", "al": "alibaba"}
+    text = "".join(f'[sources.{n}]\nprovider = "{p}"\n' for n, p in providers.items())
+    secret_file(tmp_path / "s", bad)
+    if where == "variable":
+        env["CALLFLOW_" + key.replace(".", "__").upper()] = bad
+    else:
+        setting = {
+            "toml": f"{name} = {json.dumps(bad)}",
+            "file": f'{name}_file = "s"',
+            "as the file's name": f"{name}_file = {json.dumps(bad)}",
+        }[where]
+        header = f"[{table}]\n"
+        text = text if header in text else text + header
+        text = text.replace(header, f"{header}{setting}\n")
+    lines = problems(read, text, env)
+    assert any(line.startswith(key) for line in lines) or bad.startswith("http://")
+    assert CANARY not in "\n".join(lines)
+
+
+@pytest.mark.parametrize("text", [ZOOM.replace('"sec"', f'"{CANARY} x"'), f'x = "{CANARY}'])
+def test_the_error_carries_nothing_along(read: Loader, text: str) -> None:
+    """A traceback printer that walks causes and contexts finds no error that holds the input."""
+    with pytest.raises(ConfigError) as caught:
+        read(text)
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+
+
+# --- nothing but ConfigError ---------------------------------------------------------------------
+TABLES = ["warehouse", "schedule", "daemon", "sources"]
+KEYS = sorted(
+    {"provider", "name", "schedule", "every", "cron", "url", "url_file", "http", "data_dir", "x"}
+    | {"timeout", "instance_ids", "timezone", "auth_token", "auth_token_file", "jitter", "workers"}
+    | set(ZoomSource.model_fields)
+)
+WORDS = ["zoom", "twilio", "alibaba", "…", "15m", "* * * * *", "https://h", "10%", "UTC", "/", "~"]
+SCALARS = st.one_of(
+    st.sampled_from(WORDS),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
+    st.integers(-(10**6), 10**6),
+    st.floats(),
+    st.booleans(),
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(KEYS) | st.text("aä.\n\" '", max_size=4), inner, max_size=4
+        )
+    ),
+    max_leaves=8,
+)
+TABLE = st.dictionaries(st.sampled_from(KEYS) | st.text("ab-é ", max_size=4), VALUES, max_size=8)
+SOURCES = st.dictionaries(
+    st.sampled_from(["zoom_eu", "tw", "Bad-Name", "name", "a.b"]), TABLE | SCALARS, max_size=3
+)
+TREES = st.fixed_dictionaries(
+    {}, optional={**dict.fromkeys(TABLES, TABLE | VALUES), "sources": SOURCES | VALUES}
+)
+VARIABLES = st.dictionaries(
+    st.builds(
+        "CALLFLOW_{}__{}".format,
+        st.sampled_from([*TABLES, "SOURCES__TW", "sources__zoom_eu", "SOURCES__TW__SCHEDULE", "Q"]),
+        st.sampled_from([k.upper() for k in KEYS]) | st.text("AB_ſ\n", max_size=4),
+    ),
+    st.sampled_from([*WORDS, "[1", "[" * 9999, "a,b", "1", "nan", "\udcff"]) | st.text(max_size=9),
+    max_size=6,
+)
+
+
+def as_toml(value: Any) -> str:
+    """TOML for what JSON can hold, tables inline."""
+    if isinstance(value, str):
+        return json.dumps(value).replace("\x7f", "\\u007f")
+    if isinstance(value, list):
+        return "[" + ", ".join(as_toml(item) for item in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{as_toml(k)} = {as_toml(v)}" for k, v in value.items()) + "}"
+    return str(value).lower()
+
+
+@settings(max_examples=300, deadline=None)
+@given(tree=TREES, env=VARIABLES)
+def test_whatever_the_settings_only_a_config_error(
+    tree: dict[str, Any], env: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    file = tmp_path_factory.getbasetemp() / "random.toml"
+    # json writes a pair of surrogates for what lies beyond U+FFFF, which TOML does not allow
+    text = "".join(f"{key} = {as_toml(value)}\n" for key, value in tree.items())
+    file.write_text(re.sub(r"\\ud[89ab]..\\ud[c-f]..", "?", text))
+    only_config_errors(file, env)
+
+
+@settings(max_examples=200, deadline=None)
+@given(content=st.binary(max_size=60) | st.text("[]\"'=\n.#a1\\{},\r\0é", max_size=60))
+def test_whatever_the_bytes_only_a_config_error(
+    content: bytes | str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    file = tmp_path_factory.getbasetemp() / "random-bytes.toml"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    only_config_errors(file, {})
+
+
+def only_config_errors(file: Path, env: dict[str, str]) -> None:
+    try:
+        loaded = load(file, env)
+    except ConfigError as error:
+        lines = error.what.split("\n")
+        assert len(lines) > 1 or error.advice
+        if not error.advice:
+            assert lines[0].split(" ")[0] == str(len(lines) - 1)
+            assert all(re.match(r"  \S.*: ", line) for line in lines[1:])
+    else:
+        assert repr(loaded)
+
+
+# --- what `callflow init` writes -----------------------------------------------------------------
+def test_the_example_is_written_once_and_for_the_owner_only(tmp_path: Path) -> None:
+    file = tmp_path / "callflow.toml"
+    write_example(file)
+    assert file.read_bytes() == EXAMPLE.read_bytes()
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert load(file, {}).sources == {}
+    file.write_text("mine")
+    with pytest.raises(ConfigError, match="exists already; left as it is"):
+        write_example(file)
+    assert file.read_text() == "mine"
+    with pytest.raises(ConfigError, match="cannot be written: No such file or directory"):
+        write_example(tmp_path / "no" / "callflow.toml")
+
+
+def uncommented() -> str:
+    return re.sub(r"(?m)^# (?=\[|\w+ = )", "", EXAMPLE.read_text())
+
+
+def test_the_example_uncommented_lacks_nothing_but_its_placeholders(read: Loader) -> None:
+    lines = problems(read, uncommented())
+    told = [line for line in lines if "is still the placeholder" in line]
+    assert len(told) == len(re.findall(r'(?m)^\w+ = \[?"…"', uncommented()))
+    (other,) = set(lines) - set(told)
+    assert other.startswith("schedule.cron (line ")  # the example shows both ways
+
+
+def test_the_example_shows_every_key_and_the_true_defaults(read: Loader) -> None:
+    text = re.sub(r"(?m)^(api_key_s|cron).*", "", uncommented())
+    text = text.replace('account_sid = "…"', f'account_sid = "{AC}"')
+    text = text.replace('alert_webhook = "…"', 'alert_webhook = "https://h"')
+    text = text.replace('http_token_file = "…"', 'http_token = "t"')
+    shown = read(text.replace('"…"', '"x"'))
+    zoom, twilio, alibaba = (
+        shown.sources[name] for name in ("zoom_eu", "twilio_main", "alibaba_sh")
+    )
+    chosen = {"url", "data_dir", "http_token", "alert_webhook", "dask_scheduler", "stale_after"}
+    for model in (shown.warehouse, shown.schedule, shown.daemon, zoom, twilio, alibaba):
+        fields = type(model).model_fields
+        for key in fields.keys() - {"name", "schedule"}:
+            assert re.search(f"(?m)^{key}(_file)? = ", uncommented()), key
+            default = fields[key].get_default()
+            if not fields[key].is_required() and default and key not in chosen | {"timezone"}:
+                assert getattr(model, key) == default, key
+    assert (shown.schedule.every, shown.schedule.full_every) == (
+        read("").schedule.every,
+        read("").schedule.full_every,
+    )
+    assert isinstance(alibaba, AlibabaSource)
+    assert alibaba.timezone == AlibabaSource.model_fields["timezone"].default

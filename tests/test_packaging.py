@@ -1,0 +1,255 @@
+"""What is shipped: the wheel, the sdist, the lock, the image's recipe; and what must not be."""
+
+import fnmatch
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from importlib.metadata import requires
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import etl
+from etl import config
+from tests.postgres import directory
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+SECOND_PART = "# Not in the image"
+
+
+def ignored() -> list[str]:
+    return [line.rstrip("/") for line in (ROOT / ".gitignore").read_text().split()]
+
+
+def files(under: Path = ROOT) -> Iterator[Path]:
+    """Every file that is or may be committed. Not asked of git: an sdist has tests and no git."""
+    for path in sorted(under.iterdir()):
+        if path.name != ".git" and not any(fnmatch.fnmatch(path.name, each) for each in ignored()):
+            if path.is_dir():
+                yield from files(path)
+            else:
+                yield path
+
+
+def build(target: str, to: Path) -> Path:
+    command = [
+        sys.executable,
+        "-m",
+        "hatchling",
+        "build",
+        "--target",
+        target,
+        "--directory",
+        str(to),
+    ]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (built,) = to.iterdir()
+    return built
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build("wheel", tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path) -> Iterator[Path]:
+    """A directory with what is in the wheel, away from the checkout: what pip would install."""
+    with directory() as place:
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(place / "site")
+        yield place / "site"
+
+
+def callflow(installed: Path, cwd: Path, *arguments: str, **variables: str) -> str:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("CALLFLOW_")}
+    if "CALLFLOW_PG_BIN" in os.environ:
+        kept["CALLFLOW_PG_BIN"] = os.environ["CALLFLOW_PG_BIN"]
+    # The checkout may be installed too, and must not be what runs.
+    run = "import sys, etl.cli as cli; assert cli.__file__.startswith(sys.argv.pop(1)); cli.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", run, str(installed), *arguments],
+        cwd=cwd,
+        env=kept | {"PYTHONPATH": str(installed)} | variables,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+# --- the wheel -----------------------------------------------------------------------------------
+def test_the_wheel_holds_the_package_with_migrations_and_data_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+    expected = {str(path.relative_to(ROOT)) for path in files(ROOT / "etl")}
+    expected |= {f"etl/{path.relative_to(ROOT)}" for path in files(ROOT / "migrations")}
+    assert names == expected
+    assert {"etl/migrations/env.py", "etl/callflow.example.toml", "etl/py.typed"} <= names
+
+
+def test_the_wheels_metadata_says_what_pyproject_says(installed: Path) -> None:
+    info = installed / f"callflow-{PROJECT['project']['version']}.dist-info"
+    metadata = (info / "METADATA").read_text(encoding="utf-8")
+    assert "\nLicense-Expression: Apache-2.0\n" in metadata
+    assert "\nProvides-Extra: embedded\n" in metadata
+    assert (info / "entry_points.txt").read_text() == "[console_scripts]\ncallflow = etl.cli:main\n"
+    assert "END OF TERMS AND CONDITIONS" in (info / "licenses" / "LICENSE").read_text()
+
+
+def test_from_the_wheel_init_and_migrate_work(
+    installed: Path, tmp_path: Path, database: str
+) -> None:
+    assert "Wrote callflow.toml" in callflow(installed, tmp_path, "init")
+    assert (tmp_path / "callflow.toml").stat().st_mode & 0o777 == 0o600
+    url = {"CALLFLOW_WAREHOUSE__URL": database}
+    assert "was made" in callflow(installed, tmp_path, "migrate", **url)
+    count = "SELECT count(*) FROM zoom.flows_history"  # a view
+    assert callflow(installed, tmp_path, "sql", "--csv", count, **url).split() == ["count", "0"]
+
+
+def test_from_the_wheel_the_demo_works(installed: Path, tmp_path: Path) -> None:
+    with directory() as place:
+        data = {"CALLFLOW_WAREHOUSE__DATA_DIR": str(place / "data")}
+        options = ["--flows", "3", "--channels", "10", "--data-dir", str(place / "data")]
+        try:
+            said = callflow(installed, tmp_path, "demo", *options)
+        finally:
+            callflow(installed, tmp_path, "stop", **data)
+    assert len(re.findall(r"_demo\.\w+ +complete", said)) == 12  # four streams, three times
+    assert "It wrote 0 rows" in said
+
+
+def test_the_sdist_builds_tests_and_locks_like_the_checkout(tmp_path: Path) -> None:
+    with tarfile.open(build("sdist", tmp_path)) as archive:
+        names = {name.partition("/")[2]: mode for name, mode in modes(archive)}
+    top = {
+        "pyproject.toml",
+        "Makefile",
+        "requirements.lock",
+        "alembic.ini",
+        ".gitignore",
+        "LICENSE",
+    }
+    assert top <= names.keys()
+    assert names[".ci/run"] & 0o100
+    expected = {str(path.relative_to(ROOT)) for path in files()}
+    assert names.keys() - expected == {"PKG-INFO"}
+    assert {n for n in expected if n.startswith(("etl/", "migrations/", "tests/"))} <= names.keys()
+
+
+def modes(archive: tarfile.TarFile) -> Iterator[tuple[str, int]]:
+    for member in archive.getmembers():
+        yield member.name, member.mode
+
+
+# --- the lock ------------------------------------------------------------------------------------
+def locked() -> tuple[dict[str, list[Requirement]], dict[str, list[Requirement]]]:
+    """What the lock pins: for the image, and only beside it. By name; several differ by marker."""
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8").replace("\\\n", " ")
+    parts: list[dict[str, list[Requirement]]] = [{}, {}]
+    for part, lines in zip(parts, text.split(SECOND_PART), strict=True):
+        for line in lines.splitlines():
+            if re.match("[a-z]", line):
+                requirement = Requirement(line.partition(" --hash=")[0].strip())
+                part.setdefault(canonicalize_name(requirement.name), []).append(requirement)
+    return parts[0], parts[1]
+
+
+def test_the_lock_pins_everything_by_hash_and_names_no_place() -> None:
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    assert "://" not in text and "-url" not in text
+    entries = re.findall(r"^[^#\s](?:.*\\\n)*.*", text, re.MULTILINE)
+    assert len(entries) > 50
+    for entry in entries:
+        assert re.match(
+            r"[a-z0-9-]+==\S+ (; .+ )?\\\n(    --hash=sha256:[0-9a-f]{64}( \\\n)?)+$", entry
+        )
+
+
+def test_the_lock_is_up_to_date_with_pyproject() -> None:
+    image, other = locked()
+    project = PROJECT["project"]
+    for wanted in map(Requirement, project["dependencies"]):
+        assert pinned_within(image, wanted), f"{wanted}: run `make lock`"
+    more = [
+        *project["optional-dependencies"]["embedded"],
+        *project["optional-dependencies"]["test"],
+    ]
+    more += [*PROJECT["dependency-groups"]["build"], *PROJECT["build-system"]["requires"]]
+    for wanted in map(Requirement, more):
+        assert pinned_within(other, wanted), f"{wanted}: run `make lock`"
+    assert not image.keys() & other.keys()
+
+
+def pinned_within(part: dict[str, list[Requirement]], wanted: Requirement) -> bool:
+    pins = part.get(canonicalize_name(wanted.name), [])
+    versions = [next(iter(pin.specifier)).version for pin in pins]
+    return bool(pins) and all(wanted.specifier.contains(version) for version in versions)
+
+
+# --- the image -----------------------------------------------------------------------------------
+def test_the_image_installs_what_the_lock_has_for_it() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    assert f"'/^{SECOND_PART}/,$d'" in dockerfile
+    assert f"echo '{SECOND_PART}" in (ROOT / "Makefile").read_text(encoding="utf-8")
+    (names,) = re.findall(r"/\^\(([a-z|-]+)\)==/", dockerfile)
+    needs = {"hatchling"}
+    for line in requires("hatchling") or []:
+        need = Requirement(line)
+        if need.marker is None or need.marker.evaluate():
+            needs.add(canonicalize_name(need.name))
+    assert set(names.split("|")) == needs
+
+
+def test_docker_compose_asks_for_files_that_it_explains_and_settings_that_exist(
+    tmp_path: Path,
+) -> None:
+    compose = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+    explained = "\n".join(re.findall("^#.*", compose, re.MULTILINE))
+    wanted = re.findall(r"file: \./(\S+?)\}", compose)
+    assert len(wanted) == 4
+    for name in wanted:
+        assert re.search(rf"(> |example\.toml ){re.escape(name)}\b", explained), name
+        assert name.split("/")[0] in ignored()
+    assert re.findall(r'ports: \["127\.0\.0\.1:', compose)
+    (secret := tmp_path / "secret").write_text("postgresql://callflow:x@warehouse:5432/callflow\n")
+    variables = re.findall(r"(CALLFLOW_\w+): /run/secrets/", compose)
+    settings = config.load(None, dict.fromkeys(variables, str(secret)))
+    assert settings.warehouse.url is not None
+
+
+# --- the tree ------------------------------------------------------------------------------------
+def test_no_file_names_a_package_registry() -> None:
+    hosts = re.compile(
+        b"|".join([b"py" + rb"pi\.org", b"python" + rb"hosted\.org", b"ghcr" + rb"\.io"])
+    )
+    assert [str(path) for path in files() if hosts.search(path.read_bytes())] == []
+
+
+def test_what_must_not_be_committed_is_ignored() -> None:
+    assert {"uv.lock", "callflow.toml", "secrets", ".venv"} <= set(ignored())
+    assert not (ROOT / ".python-version").exists()  # uv would download that very Python
+
+
+def test_one_version_everywhere() -> None:
+    version = PROJECT["project"]["version"]
+    assert etl.__version__ == version
+    for changelog in ROOT.glob("CHANGELOG.md"):
+        newest = re.search(r"^## \[?(\d\S*?)\]?(\s|$)", changelog.read_text(), re.MULTILINE)
+        assert newest is not None and newest[1] == version
+
+
+def test_ci_runs_what_people_run() -> None:
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    assert (ROOT / ".ci" / "run").read_text().endswith("\nexec make test\n")

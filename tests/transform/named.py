@@ -1,0 +1,34 @@
+"""Rows by the names of their columns, and the documents' own examples."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.dialects.postgresql import JSONB
+
+from etl import tables
+from etl.model import Rows
+
+Named = dict[str, Any]
+
+
+def example(name: str) -> Any:
+    """An answer that the provider's own document shows, as it stands there."""
+    path = Path(__file__).parent / "data" / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def named(rows: Rows, table_name: str) -> list[Named]:
+    """The rows for one table as dictionaries; jsonb cells are decoded, NULLs are left out."""
+    table = tables.metadata.tables[table_name]
+    own = ["ord"] if table.info["parent"] is not None else ["ord", "partial"]
+    columns = [*own, *tables.data_columns(table)]
+    texts = {column.name for column in table.columns if isinstance(column.type, JSONB)}
+    return [
+        {
+            name: json.loads(cell) if name in texts else cell
+            for name, cell in zip(columns, row, strict=True)
+            if cell is not None
+        }
+        for row in rows.tables[table_name]
+    ]
