@@ -36,9 +36,10 @@ check: setup
 # here from elsewhere, made by hand) is replaced whole: that is sure to be right, and takes seconds.
 define set_up
 wanted="$$(pwd -P) $(PYTHON) $$(cat pyproject.toml requirements.lock | cksum)"
-tools='import etl, hatchling, mypy, pytest, ruff'
+whole='from importlib.util import find_spec as f; assert f("etl") and f("hatchling") and f("mypy")
+assert f("pytest") and f("ruff")'
 if [ "$$(cat .venv/callflow.stamp 2>/dev/null)" = "$$wanted" ] &&
-    .venv/bin/python -c "$$tools" 2>/dev/null; then
+    .venv/bin/python -c "$$whole" 2>/dev/null; then
     exit 0
 fi
 
@@ -55,8 +56,10 @@ done
 
 if command -v "$(UV)" >/dev/null; then
     echo 'Setting up .venv with uv, this once …' >&2
-    cache="$$($(UV) cache dir)" && mkdir -p "$$cache" 2>/dev/null && [ -w "$$cache" ] ||
-        export UV_NO_CACHE=1
+    # Without a home, or with one that cannot be written, uv would fail or make its cache here.
+    cache="$$("$(UV)" cache dir)"
+    [ "$$(basename "$$cache")" != .uv_cache ] && mkdir -p "$$cache" 2>/dev/null &&
+        [ -w "$$cache" ] || export UV_NO_CACHE=1
     rm -rf .venv
     "$(UV)" venv --quiet --python "$${python:-$(or $(PYTHON),>=3.11)}" .venv
     install() { "$(UV)" pip install --quiet --python .venv/bin/python --no-build-isolation "$$@"; }
@@ -70,6 +73,9 @@ else
         "$$name cannot make virtual environments: its module ensurepip is missing" \
         "Debian, Ubuntu: sudo apt install $$(basename "$$name")-venv" \
         'or install uv, which needs no such package'
+    # Without a home pip would make its cache in a directory called ~ here.
+    "$$python" -c 'import os, sys; sys.exit(os.path.expanduser("~") == "~")' ||
+        export PIP_NO_CACHE_DIR=1
     echo 'Setting up .venv with pip, this once; it takes up to a minute …' >&2
     rm -rf .venv
     "$$python" -m venv .venv

@@ -11,7 +11,7 @@ T = TypeVar("T")
 def ahead(
     items: Iterator[T], *, depth: int, tick: Callable[[], None], every: float = 0.5
 ) -> Iterator[T]:
-    """The items of `items`, which a thread produces up to `depth` ahead of their use.
+    """The items of `items`, which a thread produces ahead: up to `depth` wait, one is in its hands.
 
     `tick` is called in the caller's thread, every `every` seconds at least, also while an item is
     awaited. Whatever `items` raises is raised here, in its place. When the caller stops early, the

@@ -172,7 +172,7 @@ def check_command(names: Names = None, path: ConfigPath = None) -> None:
 @app.command()
 def sync(
     names: Names = None,
-    full: Annotated[bool, typer.Option("--full", help="Scan whole lists.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Scan whole lists, as this version always does.")] = False,
     accept_deletes: Annotated[
         bool,
         typer.Option("--accept-deletes", help="Remove even suspiciously many rows at once."),

@@ -24,14 +24,14 @@ READER = "callflow_reader"
 
 QUESTIONS = {
     "Which numbers reach which flow?": """
-        SELECT e.entry_number AS number, f.flow_name AS flow, f.status, 'Zoom' AS provider
-        FROM zoom.entry_points e JOIN zoom.flows f USING (source, flow_id)
-        WHERE e.entry_number IS NOT NULL
+        (SELECT e.entry_number AS number, f.flow_name AS flow, f.status, f.source
+         FROM zoom.entry_points e JOIN zoom.flows f USING (source, flow_id)
+         WHERE e.entry_number IS NOT NULL ORDER BY 1 LIMIT 5)
         UNION ALL
-        SELECT n.number, f.name, CASE WHEN f.published THEN 'published' ELSE 'draft' END, 'Alibaba'
-        FROM alibaba.contact_flow_numbers n
-        JOIN alibaba.contact_flows f USING (source, instance_id, contact_flow_id)
-        ORDER BY provider DESC, number LIMIT 8""",
+        (SELECT n.number, f.name, CASE WHEN f.published THEN 'published' ELSE 'draft' END, f.source
+         FROM alibaba.contact_flow_numbers n
+         JOIN alibaba.contact_flows f USING (source, instance_id, contact_flow_id)
+         ORDER BY 1 LIMIT 4)""",
     "Which published flows have edits that are not published yet?": """
         SELECT f.flow_name AS flow, max(v.flow_version) FILTER (WHERE v.flow_version_status =
                'published') AS live_version, max(v.flow_version) AS newest_version,

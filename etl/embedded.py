@@ -43,7 +43,7 @@ from psycopg import sql
 from etl.errors import WarehouseError
 
 HOST = "127.0.0.1"
-PORTS = range(15432, 15532)  # below the ephemeral ports, so that the one kept stays free
+PORTS = range(15432, 16432)  # below the ephemeral ports, so that the one kept stays free
 OWNER = "callflow"
 LOCK = "callflow.lock"
 DATABASE = "callflow"
@@ -337,10 +337,14 @@ def _absolute(path: Path) -> Path:
         ) from error
 
 
+def _digest(path: Path) -> str:
+    return hashlib.sha256(os.fsencode(path)).hexdigest()
+
+
 def _place(data_dir: Path, env: Mapping[str, str], shared: Path) -> tuple[Path, _Account]:
     """Where the data of `data_dir` is or will be, and the user that Postgres runs as there."""
     home = _absolute(data_dir)
-    if not str(home).isprintable():
+    if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", str(home)):
         raise EmbeddedError(
             "the path of the data directory has characters that Postgres's own files cannot hold",
             where=repr(str(home)),
@@ -348,7 +352,7 @@ def _place(data_dir: Path, env: Mapping[str, str], shared: Path) -> tuple[Path, 
         )
     if os.geteuid() != 0:
         return home, _own_account(home)
-    moved = shared / f"data-{hashlib.sha256(os.fsencode(home)).hexdigest()[:8]}"
+    moved = shared / f"data-{_digest(home)[:8]}"
     # A cluster that exists stays where it is, also when the modes of its parents changed since.
     for candidate in (home, moved):
         if (candidate / "pgdata").is_dir():
@@ -640,7 +644,7 @@ def _keep_password(home: Path, password: str) -> str:
 
 def _read_password(home: Path) -> str | None:
     try:
-        line = (home / "pgpass").read_text(errors="replace").strip()
+        line = (home / "pgpass").read_text("utf-8", errors="replace").strip()
     except FileNotFoundError:
         return None
     # host:port:database:user:password, with \\ before a colon or a backslash of the password
@@ -743,7 +747,7 @@ class _Launch:
 
 def _bring_up(launch: _Launch, kept: int | None, patience: _Patience) -> _Postmaster:
     """Wait for the server that runs or starts; when there is none, start one."""
-    ports = _free_ports(kept)
+    ports = _free_ports(kept, launch.home)
     spawned: int | None = None
     while True:
         running = _running(launch.cluster)
@@ -818,8 +822,12 @@ def _remove_stale_lock(cluster: Path) -> None:
         (cluster / "postmaster.pid").unlink(missing_ok=True)
 
 
-def _free_ports(kept: int | None) -> Iterator[int]:
-    for port in ([kept] if kept else []) + [p for p in PORTS if p != kept]:
+def _free_ports(kept: int | None, home: Path) -> Iterator[int]:
+    # Each directory begins elsewhere: two warehouses do not take each other's port while one is
+    # stopped.
+    begin = int(_digest(home), 16) % len(PORTS)
+    others = [*PORTS[begin:], *PORTS[:begin]]
+    for port in ([kept] if kept else []) + [p for p in others if p != kept]:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Postgres does
             try:

@@ -89,6 +89,19 @@ def rejected(scan: Scan, where: str) -> IncompleteError | None:
     )
 
 
+def unanchored(scan: Scan, where: str) -> IncompleteError | None:
+    """Between two pages of the scan a row may have slipped: it cannot say what is gone."""
+    loose = [name for name, scope in scan.scopes.items() if not scope.anchored]
+    if not loose:
+        return None
+    return IncompleteError(
+        "rows are no longer listed, but the list moved while it was read; they are kept",
+        kind="undecided",
+        where=f"{where} {loose[0]}".strip(),
+        advice="nothing to do: the next run reads the list again",
+    )
+
+
 def brake(scan: Scan, missing: int, rows: int, where: str) -> IncompleteError | None:
     """Refuse to remove suspiciously much at once: a wrong account, a lost permission, an outage."""
     if scan.received and missing <= max(BRAKE_ROWS, int(rows * BRAKE_SHARE)):

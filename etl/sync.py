@@ -278,7 +278,7 @@ def _confirmed_gone(work: _Work, rows: int) -> tuple[list[Key], CallflowError | 
     undecided = [(key, answer) for key, answer in answers if answer.state == "undecided"]
     if undecided and stream.counted:
         again = _scan(work)
-        open_doubt = again.doubt or proof.shortfall(again, name)
+        open_doubt = again.doubt or proof.shortfall(again, name) or proof.unanchored(again, name)
         still = set(_absent(work)) if open_doubt is None else set()
         gone += [key for key, _ in undecided if key in still]
         return gone, open_doubt

@@ -325,6 +325,8 @@ HISTORY: dict[Table, Table] = {current: _history(current) for current in CURRENT
 
 
 def _etl(name: str, comment: str, *columns: Column[Any], keys: int) -> Table:
+    for column in columns[:keys]:
+        column.nullable = False
     return Table(
         name,
         metadata,

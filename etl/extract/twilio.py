@@ -112,18 +112,15 @@ def _pages(http: Http, path: str, key: str) -> Iterator[Page]:
 def _envelope(body: dict[str, Any], key: str, where: str) -> tuple[list[Any], str | None]:
     """The rows and the next page's URL, None at the end.
 
-    `meta.key` names the array of rows; where it is not told, the documented name holds.
+    The rows are under their documented name `key`; only when nothing is there, under `meta.key`.
     """
     meta = body.get("meta")
     if not isinstance(meta, dict) or "next_page_url" not in meta:
         raise ContractError("the answer does not say whether there is a next page", where=where)
-    name = meta.get("key")
-    if not isinstance(name, str) or not name:
-        name = key
-    rows = body.get(name)
-    if not isinstance(rows, list) or (name != key and key in body):
+    rows = body.get(key if key in body else str(meta.get("key")))
+    if not isinstance(rows, list):
         raise ContractError(
-            f"the answer holds no list `{key}`, or says that its rows are elsewhere",
+            f"the answer holds no list `{key}`",
             where=where,
             advice="check that base_url is the API's address",
         )

@@ -222,7 +222,13 @@ def test_pages_that_stay_empty_break_the_contract() -> None:
     assert len(script.requests) == 22
 
 
-@pytest.mark.parametrize("data", [{"PageNumber": 2}, {"PageSize": 10}])
+def test_a_first_page_that_tells_a_smaller_size_is_read() -> None:
+    """The documents' own example: 10 rows a page are told, whatever was asked for."""
+    script = Script(envelope([flow("a", f"{START}.0")], 1, PageSize=10))
+    assert [page.total for page in scanned(script)] == [1]
+
+
+@pytest.mark.parametrize("data", [{"PageNumber": 2}, {"PageSize": 101}])
 def test_an_echo_that_differs_breaks_the_contract(data: dict[str, int]) -> None:
     error = refused(Script(envelope([], 0, **data)), ContractError)
     assert "was asked for" in error.what
@@ -501,3 +507,15 @@ def test_the_probe_counts_each_instance() -> None:
         pytest.raises(MissingError),
     ):
         probe_contact_flows(http, settings)
+
+
+def test_an_instance_that_does_not_exist_does_not_hide_the_others() -> None:
+    seen: list[Page] = []
+    names = ("nowhere", "ccc-sandbox")
+    with alibaba_flows(filled(3), instance_ids=names) as (http, settings):
+        pages = contact_flows(http, settings)
+        seen.append(next(pages))
+        with pytest.raises(MissingError) as caught:
+            next(pages)
+    assert (seen[0].scope, len(seen[0].records)) == ("ccc-sandbox", 3)
+    assert "nowhere" in caught.value.what

@@ -126,8 +126,6 @@ def test_a_server_with_smaller_pages_is_followed() -> None:
         {"meta": META},
         {"meta": META, "flex_chat_channels": None},
         {"meta": META, "flex_chat_channels": {}},
-        page(key="flex_flows"),
-        {**page(key="other"), "other": []},
         {"code": 20003, "message": "no", "meta": META},
         {"code": 1, "message": "no"},
     ],

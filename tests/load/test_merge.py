@@ -1,5 +1,6 @@
 """The merge: current tables equal what was staged, history holds what was superseded."""
 
+import random
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from sqlalchemy import Connection, Table, text
 from etl import tables
 from etl.load import merge
 from etl.load.merge import Written
+from etl.transform.values import MAX_KEY_BYTES
 from tests.load.loading import (
     CHANNELS,
     CONTACT_FLOWS,
@@ -280,6 +282,20 @@ def test_keys_and_values_with_odd_characters(connection: Connection) -> None:
     assert written == Written(deleted=2, rows=3)
     closed = [row["flow_name"] for row in versions_of(connection, tables.zoom_flows)]
     assert sorted(closed) == sorted([ODD, ODD + "!", "n"])
+
+
+def test_keys_of_the_greatest_length_fit_every_index(connection: Connection, seed: int) -> None:
+    """Random text, so that Postgres cannot compress it."""
+    rng = random.Random(seed)
+    longest = "".join(chr(rng.randrange(0x4E00, 0x9000)) for _ in range(MAX_KEY_BYTES // 3))
+    record = contact_flow(longest, {longest: ["b"]}, NumberList=[longest])
+    source = "s" * 40
+    load(connection, source, CONTACT_FLOWS, [record], now=at(0), scope=longest)
+    assert load(
+        connection, source, CONTACT_FLOWS, gone=[(longest, longest)], now=at(1), scope=longest
+    ) == Written(deleted=1, rows=4)
+    (closed,) = versions_of(connection, tables.alibaba_contact_flow_transitions)
+    assert closed["activity_id"] == longest
 
 
 def test_two_sources_with_the_same_ids_do_not_touch_each_other(connection: Connection) -> None:

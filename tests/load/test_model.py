@@ -18,7 +18,7 @@ Key = tuple[Any, ...]
 Cells = tuple[Any, ...]
 Staged = dict[str, list[tuple[Any, ...]]]
 
-STEPS = 40
+STEPS = 25
 
 
 class Model:

@@ -6,12 +6,25 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from psycopg.errors import UniqueViolation
 from sqlalchemy import BigInteger, Boolean, Connection, DateTime, Integer, Text, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from etl import tables
 from etl.load import stage
-from tests.load.loading import CHANNELS, CONTACT_FLOWS, FLOWS, KINDS, Kind, pairs_of, rows_of, scan
+from etl.model import Page
+from tests.load.loading import (
+    CHANNELS,
+    CONTACT_FLOWS,
+    FLOWS,
+    KINDS,
+    Kind,
+    at,
+    load,
+    pairs_of,
+    rows_of,
+    scan,
+)
 
 ODD = "-'\"\\ %s %(x)s {} ; 流程 😀 \t\n\r\x01\x7f\u2028\ufffe"
 
@@ -60,6 +73,32 @@ def test_copy_keeps_every_value_of_every_type(connection: Connection) -> None:
                     assert type(cell) is type(value)
 
 
+def test_rows_can_be_copied_straight_into_the_current_tables(connection: Connection) -> None:
+    page = [{"flow_id": n, "flow_name": ODD, "entry_points": [{"entry_id": "e"}]} for n in "ab"]
+    rows = FLOWS.transform(Page(page, 1), 0)
+    with connection.begin():
+        for pair in pairs_of("s", FLOWS):
+            stage.copy_current(connection, pair, "s", rows.tables[pair.current.fullname], at(1))
+    assert rows_of(connection, tables.zoom_flows) == [
+        {"source": "s", "flow_id": n, "flow_name": ODD, "valid_from": at(1)} for n in "ab"
+    ]
+    assert rows_of(connection, tables.zoom_entry_points) == [
+        {"source": "s", "flow_id": n, "entry_id": "e", "valid_from": at(1)} for n in "ab"
+    ]
+
+
+@pytest.mark.parametrize("records", [["a", "b", "a"], ["old"]])
+def test_copying_straight_refuses_a_key_that_is_there_or_comes_twice(
+    connection: Connection, records: list[str]
+) -> None:
+    load(connection, "s", CHANNELS, [{"sid": "old"}], now=at(0))
+    (pair,) = pairs_of("s", CHANNELS)
+    rows = CHANNELS.transform(Page([{"sid": sid} for sid in records], 1), 0)
+    with pytest.raises(UniqueViolation), connection.begin():
+        stage.copy_current(connection, pair, "s", rows.tables["twilio.channels"], at(1))
+    assert [row["sid"] for row in rows_of(connection, tables.twilio_channels)] == ["old"]
+
+
 def test_sql_null_and_json_null_are_two_things(connection: Connection) -> None:
     pair = stage.staged("s", tables.alibaba_contact_flow_numbers)
     with connection.begin():
@@ -72,7 +111,9 @@ def test_sql_null_and_json_null_are_two_things(connection: Connection) -> None:
 def test_copying_nothing_is_nothing(connection: Connection) -> None:
     pair = stage.staged("s", tables.twilio_channels)
     with connection.begin():
-        stage.copy(connection, pair.stage, [])  # there is no such table yet
+        stage.prepare(connection, [pair])
+        stage.copy(connection, pair.stage, [])
+    assert rows_of_stage(connection, pair) == []
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.tables[0].fullname)

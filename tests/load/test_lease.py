@@ -1,0 +1,280 @@
+"""One writer per stream, whoever dies, sleeps or races for it."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Engine, select, text
+
+from etl import tables
+from etl.errors import BusyError, LeaseLostError
+from etl.load import lease
+from etl.load.lease import Lease, acquire, is_dead, process_name, release, renew
+
+
+def nobody_is_dead(holder: str) -> bool:
+    return False
+
+
+def take(
+    connection: Connection, holder: str = "a", stream: str = "flows", source: str = "s"
+) -> Lease:
+    with connection.begin():
+        return acquire(connection, source, stream, holder=holder, dead=nobody_is_dead)
+
+
+def ends_in(connection: Connection) -> timedelta:
+    """How long the lease of s.flows has to go, by the database's clock."""
+    with connection.begin():
+        left = connection.scalar(
+            text("SELECT until - clock_timestamp() FROM etl.leases WHERE stream = 'flows'")
+        )
+    assert isinstance(left, timedelta)
+    return left
+
+
+def let_it_end(connection: Connection) -> None:
+    with connection.begin():
+        connection.execute(text("UPDATE etl.leases SET until = now() - interval '1 second'"))
+
+
+def test_a_lease_that_was_never_taken_is_free(connection: Connection) -> None:
+    assert take(connection, "me") == Lease("s", "flows", "me", 1)
+    assert timedelta(seconds=50) < ends_in(connection) <= lease.TTL
+
+
+def test_a_held_lease_is_busy_and_says_by_whom_and_until_when(connection: Connection) -> None:
+    take(connection, "host:1:place")
+    with connection.begin():
+        connection.execute(text("SET TIME ZONE 'Asia/Tokyo'"))
+    with connection.begin():
+        until = connection.scalar(select(tables.leases.c.until))
+    assert isinstance(until, datetime)
+    with pytest.raises(BusyError) as caught:
+        take(connection, "other")
+    assert str(caught.value) == (
+        "s.flows: another run holds the lease: host:1:place, "
+        f"until {until.astimezone(UTC):%H:%M:%S} UTC → let it finish, or try again later"
+    )
+    assert caught.value.exit_code == 75
+
+
+def test_the_same_holder_cannot_take_it_twice(connection: Connection) -> None:
+    take(connection, "me")
+    with pytest.raises(BusyError):
+        take(connection, "me")
+
+
+def test_streams_and_sources_have_leases_of_their_own(connection: Connection) -> None:
+    for source, stream in (("s", "flows"), ("s", "channels"), ("t", "flows")):
+        assert take(connection, "me", stream, source).epoch == 1
+
+
+def test_the_epoch_rises_with_every_holder(connection: Connection) -> None:
+    epochs = []
+    for holder in "abc":
+        held = take(connection, holder)
+        epochs.append(held.epoch)
+        with connection.begin():
+            release(connection, held)
+    assert epochs == [1, 2, 3]
+
+
+def test_a_released_lease_is_free_at_once(connection: Connection) -> None:
+    held = take(connection, "a")
+    with connection.begin():
+        release(connection, held)
+    assert ends_in(connection) <= timedelta(0)
+    assert take(connection, "b").holder == "b"
+
+
+def test_a_lease_that_ended_is_free(connection: Connection) -> None:
+    take(connection, "a")
+    let_it_end(connection)
+    assert take(connection, "b") == Lease("s", "flows", "b", 2)
+
+
+def test_renewing_prolongs_it_and_keeps_others_out(connection: Connection) -> None:
+    held = take(connection, "a")
+    let_it_end(connection)
+    with connection.begin():
+        renew(connection, held)
+    assert timedelta(seconds=50) < ends_in(connection) <= lease.TTL
+    with pytest.raises(BusyError):
+        take(connection, "b")
+
+
+def test_a_zombie_cannot_write_any_more(connection: Connection) -> None:
+    """It slept past the end of its lease, another one took over."""
+    zombie = take(connection, "a")
+    let_it_end(connection)
+    heir = take(connection, "b")
+    lost = pytest.raises(LeaseLostError, match=r"^s\.flows: another run took the lease over")
+    with lost, connection.begin():
+        renew(connection, zombie)
+    with connection.begin():
+        release(connection, zombie)  # not its own any more
+    assert ends_in(connection) > timedelta(seconds=50)
+    with connection.begin():
+        renew(connection, heir)
+
+
+def test_a_zombie_of_the_same_name_cannot_write_either(connection: Connection) -> None:
+    zombie = take(connection, "same")
+    let_it_end(connection)
+    take(connection, "same")
+    with pytest.raises(LeaseLostError), connection.begin():
+        renew(connection, zombie)
+
+
+def test_a_rolled_back_transaction_takes_nothing(connection: Connection) -> None:
+    transaction = connection.begin()
+    acquire(connection, "s", "flows", holder="a", dead=nobody_is_dead)
+    transaction.rollback()
+    assert take(connection, "b").epoch == 1
+
+
+def test_the_lease_of_a_dead_holder_is_free_at_once(connection: Connection) -> None:
+    take(connection, "a")
+    with connection.begin():
+        held = acquire(connection, "s", "flows", holder="b", dead=lambda holder: holder == "a")
+    assert held.epoch == 2
+    with pytest.raises(BusyError), connection.begin():
+        acquire(connection, "s", "flows", holder="c", dead=lambda holder: holder == "a")
+
+
+def test_an_ended_process_of_this_machine_is_dead(connection: Connection) -> None:
+    code = "from etl.load.lease import process_name; print(process_name())"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    take(connection, ended)
+    with connection.begin():
+        assert acquire(connection, "s", "flows", holder=process_name()).epoch == 2
+    assert is_dead(ended)
+
+
+def test_a_live_process_and_one_that_nobody_can_see_are_not_dead() -> None:
+    host, pid, place = process_name().rsplit(":", 2)
+    assert pid == str(os.getpid())
+    assert not is_dead(process_name())
+    assert not is_dead(f"{host}:{os.getppid()}:{place}")
+    gone = 2**22 + 1  # above the kernel's highest pid
+    assert is_dead(f"{host}:{gone}:{place}")
+    assert is_dead(f"a:b:{gone}:{place}")
+    others = [f"{host}:{gone}:elsewhere", f"{host}:{gone}:unknown", f"{host}:x:{place}"]
+    for other in [*others, f"{host}:{gone}", "a", ""]:
+        assert not is_dead(other), other
+
+
+@contextmanager
+def in_thread(work: Any) -> Iterator[list[Any]]:
+    """Run `work` in a thread; its result, or what it raised, is in the list after the block."""
+    result: list[Any] = []
+
+    def run() -> None:
+        try:
+            result.append(work())
+        except BusyError as error:
+            result.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield result
+    finally:
+        thread.join(timeout=30)
+        assert not thread.is_alive()
+
+
+def wait_until_blocked(connection: Connection) -> None:
+    """Until another session of this database waits for a lock."""
+    pause = threading.Event()
+    for _ in range(3000):
+        with connection.begin():
+            blocked = connection.scalar(
+                text(
+                    "SELECT count(*) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+                )
+            )
+        if blocked:
+            return
+        pause.wait(0.01)
+    raise AssertionError("nobody waited")
+
+
+@pytest.mark.parametrize("before", ["never taken", "ended"])
+@pytest.mark.parametrize("first_commits", [True, False])
+def test_the_second_of_two_waits_for_the_first_s_transaction(
+    engine: Engine, connection: Connection, before: str, first_commits: bool
+) -> None:
+    if before == "ended":
+        take(connection, "former")
+        let_it_end(connection)
+
+    def second() -> Lease:
+        with engine.connect() as other:
+            return take(other, "second")
+
+    with engine.connect() as first:
+        transaction = first.begin()
+        acquire(first, "s", "flows", holder="first", dead=nobody_is_dead)
+        with in_thread(second) as result:
+            wait_until_blocked(connection)
+            if first_commits:
+                transaction.commit()
+            else:
+                transaction.rollback()
+    if first_commits:
+        assert isinstance(result[0], BusyError)
+        assert "first" in str(result[0])
+    else:
+        assert result[0].holder == "second"
+
+
+def test_nobody_takes_over_between_renewing_and_committing(
+    engine: Engine, connection: Connection
+) -> None:
+    held = take(connection, "a")
+    let_it_end(connection)
+
+    def thief() -> Lease:
+        with engine.connect() as other:
+            return take(other, "thief")
+
+    with engine.connect() as writer:
+        transaction = writer.begin()
+        renew(writer, held)
+        with in_thread(thief) as result:
+            wait_until_blocked(connection)
+            transaction.commit()
+    assert isinstance(result[0], BusyError)
+
+
+@pytest.mark.every_postgres
+def test_of_many_that_race_for_it_one_wins(engine: Engine, connection: Connection) -> None:
+    for round_ in range(3):
+        barrier = threading.Barrier(6)
+
+        def race(name: str, barrier: threading.Barrier = barrier) -> Any:
+            with engine.connect() as own:
+                own.execute(text("SELECT 1"))
+                own.rollback()
+                barrier.wait(timeout=30)
+                return take(own, name)
+
+        with ExitStack() as stack:
+            results = [stack.enter_context(in_thread(lambda n=n: race(f"r{n}"))) for n in range(6)]
+        won = [found[0] for found in results if isinstance(found[0], Lease)]
+        assert len(won) == 1
+        assert won[0].epoch == round_ + 1
+        assert sum(isinstance(found[0], BusyError) for found in results) == 5
+        with connection.begin():
+            release(connection, won[0])

@@ -1,0 +1,170 @@
+"""Imports go one way: extract knows the envelope, transform the record, load knows SQL."""
+
+import ast
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted((ROOT / "etl").rglob("*.py"))
+}
+
+LEAVES = ("etl.errors", "etl.tables", "etl.model", "etl.decode", "etl.ahead")
+
+MAY_KNOW_SQL = ("etl.load", "etl.views", "etl.migrate", "etl.warehouse", "etl.query", "etl.sync",
+                "etl.demo", "etl.cli", "etl.check", "etl.embedded")  # fmt: skip
+
+SHAPES = {"Boolean", "Column", "DateTime", "Integer", "Table", "Text", "BigInteger", "MetaData",
+          "ForeignKeyConstraint", "PrimaryKeyConstraint", "JSONB", "TypeEngine", "URL",
+          "make_url", "ArgumentError"}  # fmt: skip
+"""What of SQLAlchemy describes tables and addresses and says no SQL."""
+
+IMPURE = {"datetime.now", "random", "secrets", "time", "uuid", "os", "socket", "threading",
+          "subprocess", "pathlib", "httpx", "psycopg", "alembic", "logging"}  # fmt: skip
+
+
+@cache
+def imports(module: str) -> frozenset[str]:
+    """What `module` imports, also inside its functions: "etl.tables", "sqlalchemy.Table"."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: a relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return frozenset(found)
+
+
+def of(name: str, *packages: str) -> bool:
+    """`name` is one of `packages` or in one of them."""
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def ours(module: str) -> set[str]:
+    """The modules of our own that `module` imports."""
+    found = set()
+    for name in imports(module):
+        if of(name, "etl"):
+            found.add(name if name in MODULES else name.rpartition(".")[0])
+    return found
+
+
+def those(*packages: str) -> list[str]:
+    found = [module for module in MODULES if of(module, *packages)]
+    assert found, packages
+    return found
+
+
+def test_every_import_of_ours_exists_and_nothing_imports_tests() -> None:
+    for module in MODULES:
+        assert ours(module) <= set(MODULES), module
+        assert not any(of(name, "tests", "migrations") for name in imports(module))
+
+
+@pytest.mark.parametrize("module", LEAVES)
+def test_the_leaves_know_nothing_of_ours(module: str) -> None:
+    assert ours(module) <= {"etl"}
+
+
+@pytest.mark.parametrize("module", those("etl.extract"))
+def test_extract_knows_no_tables_and_no_sql(module: str) -> None:
+    assert not any(of(name, "sqlalchemy", "psycopg", "alembic") for name in imports(module))
+    assert not any(
+        of(other, "etl.tables", "etl.transform", "etl.load", "etl.views", "etl.warehouse",
+           "etl.sync", "etl.catalog", "etl.cli", "etl.sandbox")
+        for other in ours(module)
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("module", those("etl.transform"))
+def test_transform_is_pure(module: str) -> None:
+    assert not any(of(name, *IMPURE) for name in imports(module))
+    assert {name for name in imports(module) if of(name, "sqlalchemy")} <= {
+        *(f"sqlalchemy.{shape}" for shape in SHAPES),
+        *(f"sqlalchemy.dialects.postgresql.{shape}" for shape in SHAPES),
+    }
+    allowed = ("etl.tables", "etl.model", "etl.decode", "etl.transform")
+    assert all(of(other, *allowed) for other in ours(module))
+    calls = [
+        ast.unparse(node.func)
+        for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+    ]
+    forbidden = {"open", "print", "input", "datetime.now", "datetime.utcnow", "datetime.today"}
+    assert not forbidden & set(calls)
+
+
+@pytest.mark.parametrize("module", those("etl.load"))
+def test_load_knows_no_provider(module: str) -> None:
+    allowed = ("etl.tables", "etl.model", "etl.errors", "etl.load", "etl.transform.values")
+    assert all(of(other, *allowed) for other in ours(module))
+    words = MODULES[module].read_text(encoding="utf-8")
+    names = {"zoom", "twilio", "alibaba"}
+    used = {n.attr for n in ast.walk(ast.parse(words)) if isinstance(n, ast.Attribute)}
+    assert not any(of(name, *names) for name in used)
+    assert not any(name.startswith(tuple(f"{word}_" for word in names)) for name in used)
+
+
+def test_only_the_seam_to_the_network_sends_requests() -> None:
+    """Others may name httpx's types, to authenticate and to read an answer."""
+    shapes = {"httpx.Auth", "httpx.Request", "httpx.Response", "httpx.URL", "httpx.Headers",
+              "httpx.QueryParams"}  # fmt: skip
+    for module in MODULES:
+        if module == "etl.http" or of(module, "etl.sandbox"):
+            continue
+        network = {
+            name
+            for name in imports(module)
+            if of(name, "httpx", "requests", "urllib.request", "http.client", "aiohttp")
+        }
+        if "httpx" in network:
+            text = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+            used = {ast.unparse(n) for n in ast.walk(text) if isinstance(n, ast.Attribute)}
+            network = {name for name in used if name.startswith("httpx.")}
+        assert network <= shapes, module
+
+
+def test_only_these_know_sql() -> None:
+    for module in MODULES:
+        if of(module, *MAY_KNOW_SQL):
+            continue
+        assert not any(of(name, "psycopg", "alembic") for name in imports(module)), module
+        for name in imports(module):
+            if of(name, "sqlalchemy"):
+                assert name.rpartition(".")[2] in SHAPES, f"{module} imports {name}"
+
+
+def test_nobody_imports_main_and_only_main_imports_the_commands() -> None:
+    for module in MODULES:
+        assert "etl.__main__" not in ours(module)
+        if module not in ("etl.__main__", "etl.cli"):
+            assert "etl.cli" not in ours(module), module
+
+
+def test_the_sandbox_and_the_pipeline_know_nothing_of_each_other() -> None:
+    for module in those("etl.sandbox"):
+        assert all(of(other, "etl.sandbox", "etl.errors") for other in ours(module)), module
+    for module in MODULES:
+        if not of(module, "etl.sandbox", "etl.cli", "etl.demo"):
+            assert not any(of(other, "etl.sandbox") for other in ours(module)), module
+
+
+def test_no_two_modules_import_each_other() -> None:
+    """Depth first over the imports; a way back to where it began is a circle."""
+    done: set[str] = set()
+
+    def visit(module: str, way: tuple[str, ...]) -> None:
+        assert module not in way, " → ".join((*way, module))
+        if module not in done:
+            for other in ours(module) - {"etl"}:
+                if other != module:
+                    visit(other, (*way, module))
+            done.add(module)
+
+    for module in MODULES:
+        visit(module, ())
