@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from etl import embedded, migrate
-from etl.config import Settings
 from etl.errors import CallflowError
+from etl.settings import Settings
 from etl.units import Unit
 from etl.warehouse import connect, database_url, plain_errors
 

@@ -17,10 +17,10 @@ from rich.markup import escape
 from sqlalchemy import Engine
 
 from etl import __version__, check, config, embedded, migrate, query, show
-from etl.config import Settings
 from etl.errors import CallflowError, ConfigError, SchemaError, StoppedError
 from etl.load.lease import process_name
 from etl.load.runs import Run
+from etl.settings import Settings
 from etl.sync import Job, run_stream
 from etl.units import Unit, exit_code, run_all, select
 from etl.warehouse import connect, database_url, plain_errors
@@ -172,7 +172,9 @@ def check_command(names: Names = None, path: ConfigPath = None) -> None:
 @app.command()
 def sync(
     names: Names = None,
-    full: Annotated[bool, typer.Option("--full", help="Scan whole lists, as this version always does.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Scan whole lists, as this version always does.")
+    ] = False,
     accept_deletes: Annotated[
         bool,
         typer.Option("--accept-deletes", help="Remove even suspiciously many rows at once."),

@@ -6,361 +6,38 @@ and variables, never values: a value may be a secret, or a secret in the wrong p
 """
 
 import contextlib
-import difflib
-import ipaddress
 import json
 import os
 import re
 import tomllib
-import zoneinfo
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
     SecretStr,
     ValidationError,
-    model_validator,
 )
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails, PydanticCustomError
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
+from pydantic_core import ErrorDetails
 
 from etl.errors import ConfigError
-
-_STRICT = ConfigDict(
-    frozen=True, extra="forbid", strict=True, hide_input_in_errors=True, allow_inf_nan=False
-)
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_URL = re.compile(
-    r"(https?)://([a-z0-9_](?:[a-z0-9_.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::(\d{1,5}))?"
-    r"((?:/[\w.~%!$&'()*+,;=:/-]*)?)(\?[!-~]*)?",
-    re.ASCII | re.IGNORECASE,
-)
-_DSN = re.compile(
-    r"(?!.*%(?:00|(?![0-9a-f]{2})))"  # a NUL, or a percent sign that escapes nothing
-    r"(?:[^\x00-\x20\x7f@:/?#\[\]]*(?::[^\x00-\x20\x7f@:/?#\[\]]*)?@)?[^\x00-\x20\x7f@#]*",
-    re.IGNORECASE | re.DOTALL,
+from etl.settings import (
+    AlibabaSource,
+    Daemon,
+    Schedule,
+    Settings,
+    TwilioSource,
+    Warehouse,
+    ZoomSource,
+    conflicts,
+    did_you_mean,
 )
 
-
-# --- values --------------------------------------------------------------------------------------
-def _told(message: str) -> PydanticCustomError:
-    return PydanticCustomError("told", "{message}", {"message": message})
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
-
-
-def _web_url(text: str, *, query: bool = False) -> str:
-    match = _URL.fullmatch(text)
-    if not match or (match[5] and not query) or not 0 < int(match[3] or 1) < 65536:
-        raise _told("expected https://host[:port][/path], without user, query or fragment")
-    scheme, host, port, path, rest = match.groups(default="")
-    if scheme.lower() == "http" and not _loopback(host):
-        raise _told("http:// is for loopback hosts only, it would send secrets in the clear")
-    return f"{scheme}://{host}{port and ':' + port}".lower() + path.rstrip("/") + rest
-
-
-def _secret_web_url(value: SecretStr) -> SecretStr:
-    return SecretStr(_web_url(value.get_secret_value(), query=True))
-
-
-def _printable(value: SecretStr) -> SecretStr:
-    if not re.fullmatch("[!-~]+", value.get_secret_value()):
-        raise _told("expected printable ASCII without blanks or line breaks, and not empty")
-    return value
-
-
-def _warehouse_url(value: SecretStr) -> SecretStr:
-    scheme, _, rest = value.get_secret_value().partition("://")
-    if scheme not in ("postgresql", "postgres", "postgresql+psycopg"):
-        raise _told("expected a URL that starts with postgresql://")
-    try:
-        url = make_url(f"postgresql+psycopg://{rest}")
-        rendered = url.render_as_string(hide_password=False)
-    except (ArgumentError, ValueError):
-        rendered = ""
-    # SQLAlchemy and libpq cut an unescaped password in two and then name its tail as the host.
-    if not (rendered and _DSN.fullmatch(rest) and url.port in (None, *range(1, 65536))):
-        raise _told(
-            "cannot be read; in the user and the password write @ as %40, : as %3A, / as %2F,"
-            " % as %25, # as %23, ? as %3F, [ as %5B, ] as %5D, a blank as %20"
-        )
-    return SecretStr(rendered)
-
-
-def _duration(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    if not re.fullmatch(r"([0-9]{1,6}[smhdw])+", value):
-        raise _told("expected a number with a unit out of s, m, h, d, w")
-    parts = re.findall(r"(\d+)(\w)", value)
-    return sum((timedelta(**{_UNITS[unit]: int(n)}) for n, unit in parts), timedelta())
-
-
-def _share(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    if not re.fullmatch(r"(100|[0-9]{1,2}(\.[0-9]+)?)%", value):
-        raise _told("expected a share from 0% to 100%")
-    return float(value[:-1]) / 100
-
-
-def _zone(name: str) -> str:
-    try:
-        zoneinfo.ZoneInfo(name)
-    except (OSError, ValueError, KeyError):
-        hint = _did_you_mean(name, zoneinfo.available_timezones())
-        raise _told(f"no such time zone in the IANA database{hint}") from None
-    return name
-
-
-def _http_address(text: str) -> str:
-    host, _, port = text.rpartition(":")
-    if text and not (host and re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536):
-        raise _told('expected host:port, or "" for off')
-    return text
-
-
-def _unique(names: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(names)) < len(names):
-        raise _told("names the same instance twice")
-    return names
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _directory(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        if value and "\0" not in value:
-            return Path(value).expanduser().absolute()
-    except (OSError, RuntimeError):
-        pass
-    raise _told("expected the path of a directory")
-
-
-_DURATION = "a duration from 1s, in s, m, h, d or w"
-Secret = Annotated[SecretStr, AfterValidator(_printable)]
-PostgresUrl = Annotated[SecretStr, AfterValidator(_warehouse_url)]
-Directory = Annotated[Path, BeforeValidator(_directory)]
-Duration = Annotated[timedelta, BeforeValidator(_duration), Field(ge=timedelta(seconds=1))]
-Cron = Annotated[str, Field(pattern=r"^[0-9A-Za-z*/,-]+( +[0-9A-Za-z*/,-]+){4}$")]
-DaskUrl = Annotated[str, Field(pattern=r"^(tcp|tls)://[A-Za-z0-9_.\[\]:-]+:[0-9]{1,5}$")]
-Name = Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,39}$")]
-Word = Annotated[str, Field(pattern="^[!-~]+$", examples=["abc123"])]
-InstanceIds = Annotated[
-    tuple[Word, ...], BeforeValidator(_tuple), Field(min_length=1), AfterValidator(_unique)
-]
-WebUrl = Annotated[
-    str,
-    AfterValidator(_web_url),
-    Field(description="an https:// URL", examples=["https://host.example/path"]),
-]
-Rate = Annotated[
-    float, Field(ge=0, description="requests per second, 0 for no pacing", examples=[5])
-]
-Timeout = Annotated[
-    float,
-    Field(gt=0, le=3600, description="seconds per request, above 0, at most 3600", examples=[30]),
-]
-Share = Annotated[
-    float,
-    BeforeValidator(_share),
-    Field(ge=0, le=1, description="a share from 0% to 100%", examples=["10%"]),
-]
-TimeZone = Annotated[
-    str,
-    AfterValidator(_zone),
-    Field(description="the name of an IANA time zone", examples=["Europe/Berlin"]),
-]
-
-
-# --- settings ------------------------------------------------------------------------------------
-class Warehouse(BaseModel):
-    """Where the data goes: `url`, or without one the embedded Postgres in `data_dir`.
-
-    `url` is normalised to SQLAlchemy's form with the driver `postgresql+psycopg`. `data_dir` is
-    absolute; None stands for the platform's user data directory.
-    """
-
-    model_config = _STRICT
-    url: PostgresUrl | None = Field(
-        default=None,
-        description="a Postgres URL, or none for the embedded Postgres",
-        examples=["postgresql://user:p%40ss@host:5432/db"],
-    )
-    data_dir: Directory | None = Field(
-        default=None, description="a directory", examples=["/var/lib/callflow"]
-    )
-
-
-class Schedule(BaseModel):
-    """When a source is synced: by `every` or by `cron` (in `timezone`), never both.
-
-    `full_every` is the longest time between two complete scans, `jitter` a share of the interval
-    (0.1 = 10 %), `stale_after` the age from which a stream counts as stale (None: no limit given).
-    """
-
-    model_config = _STRICT
-    every: Duration | None = Field(default=None, description=_DURATION, examples=["15m"])
-    cron: Cron | None = Field(
-        default=None, description="the five fields of a crontab line", examples=["*/15 * * * *"]
-    )
-    timezone: TimeZone = "UTC"
-    full_every: Duration | None = Field(default=None, description=_DURATION, examples=["24h"])
-    jitter: Share = 0.1
-    stale_after: Duration | None = Field(default=None, description=_DURATION, examples=["1h"])
-
-    @model_validator(mode="after")
-    def _agree(self) -> Self:
-        _raise_conflicts(self)
-        return self
-
-
-class Daemon(BaseModel):
-    """What `callflow daemon` listens on and runs with. `http` is host:port; "" is off."""
-
-    model_config = _STRICT
-    http: Annotated[str, AfterValidator(_http_address)] = Field(
-        default="127.0.0.1:8787",
-        description='host:port, or "" for off',
-        examples=["127.0.0.1:8787"],
-    )
-    http_token: Secret | None = Field(default=None, description="the token that clients must send")
-    executor: Literal["threads", "dask"] = Field(
-        default="threads", description='"threads" or "dask"', examples=["threads"]
-    )
-    workers: int = Field(
-        default=8, ge=1, le=1000, description="a whole number from 1 to 1000", examples=[8]
-    )
-    dask_scheduler: DaskUrl | None = Field(
-        default=None, description="a Dask scheduler's address", examples=["tcp://host:8786"]
-    )
-    stop_deadline: Duration = Field(
-        default=timedelta(seconds=25), description=_DURATION, examples=["25s"]
-    )
-    alert_webhook: Annotated[SecretStr, AfterValidator(_secret_web_url)] | None = Field(
-        default=None, description="an https:// URL"
-    )
-
-    @model_validator(mode="after")
-    def _agree(self) -> Self:
-        _raise_conflicts(self)
-        return self
-
-
-class ZoomSource(BaseModel):
-    """A Zoom account, reached with a server-to-server OAuth app.
-
-    Default pace: 10 requests per second, the lowest Medium limit of Contact Center (Zoom's docs,
-    "Rate limits").
-    """
-
-    model_config = _STRICT
-    name: Name
-    provider: Literal["zoom"] = "zoom"
-    account_id: Word = Field(description="the account ID of the server-to-server OAuth app")
-    client_id: Word = Field(description="the client ID of the server-to-server OAuth app")
-    client_secret: Secret = Field(description="the client secret of that app")
-    base_url: WebUrl = "https://api.zoom.us/v2"
-    token_url: WebUrl = "https://zoom.us/oauth/token"  # noqa: S105
-    requests_per_second: Rate = 10.0
-    timeout: Timeout = 30.0
-    schedule: Schedule = Field(default_factory=Schedule, description="a table")
-
-
-class TwilioSource(BaseModel):
-    """A Twilio account, reached with its auth token, or with an API key and its secret.
-
-    Default pace: 5 requests per second, the lower one of the two lists' limits (Twilio's docs,
-    "Flex limits", legacy messaging).
-    """
-
-    model_config = _STRICT
-    name: Name
-    provider: Literal["twilio"] = "twilio"
-    account_sid: Annotated[str, Field(pattern="^AC[0-9a-fA-F]{32}$")] = Field(
-        description="AC and 32 hexadecimal digits", examples=["AC" + 32 * "0"]
-    )
-    auth_token: Secret | None = Field(default=None, description="the account's auth token")
-    api_key_sid: Annotated[str, Field(pattern="^SK[0-9a-fA-F]{32}$")] | None = Field(
-        default=None, description="SK and 32 hexadecimal digits", examples=["SK" + 32 * "0"]
-    )
-    api_key_secret: Secret | None = Field(default=None, description="the secret of the API key")
-    base_url: WebUrl = "https://flex-api.twilio.com"
-    requests_per_second: Rate = 5.0
-    timeout: Timeout = 30.0
-    schedule: Schedule = Field(default_factory=Schedule, description="a table")
-
-    @model_validator(mode="after")
-    def _agree(self) -> Self:
-        _raise_conflicts(self)
-        return self
-
-
-class AlibabaSource(BaseModel):
-    """An Alibaba Cloud account; `timezone` is the one that its zone-less times are meant in.
-
-    Default pace: 5 requests per second; no limit is documented for CCC, its sister products state
-    5 to 10 per account.
-    """
-
-    model_config = _STRICT
-    name: Name
-    provider: Literal["alibaba"] = "alibaba"
-    access_key_id: Word = Field(description="the ID of a RAM user's access key")
-    access_key_secret: Secret = Field(description="the secret of that access key")
-    security_token: Secret | None = Field(
-        default=None, description="the STS token that belongs to a temporary key"
-    )
-    instance_ids: InstanceIds = Field(
-        description="a list of CCC instance ids, each once", examples=[["ccc-test"]]
-    )
-    base_url: WebUrl = "https://ccc.cn-shanghai.aliyuncs.com"
-    timezone: TimeZone = "Asia/Shanghai"
-    requests_per_second: Rate = 5.0
-    timeout: Timeout = 30.0
-    schedule: Schedule = Field(default_factory=Schedule, description="a table")
-
-
-Source = ZoomSource | TwilioSource | AlibabaSource
-
-
-class Settings(BaseModel):
-    """All of callflow's configuration. Secrets are `SecretStr`: they print as asterisks.
-
-    `path` is the file that was read (None: no file), `warnings` what a person should mend although
-    nothing is refused for it. A source's schedule has the general one merged in.
-    """
-
-    model_config = _STRICT
-    path: Path | None = None
-    warehouse: Warehouse = Field(default_factory=Warehouse)
-    schedule: Schedule = Field(default_factory=Schedule)
-    daemon: Daemon = Field(default_factory=Daemon)
-    sources: Mapping[str, Annotated[Source, Field(discriminator="provider")]] = {}
-    warnings: tuple[str, ...] = ()
-
-
-# --- from tables to settings ---------------------------------------------------------------------
 _SINGLE: Mapping[str, type[BaseModel]] = {
     "warehouse": Warehouse,
     "schedule": Schedule,
@@ -588,7 +265,7 @@ def _overlay(env: Mapping[str, str], draft: _Draft) -> None:
             draft.problem(
                 (f"${variable}",),
                 "unknown variable; expected CALLFLOW_TABLE__KEY, or CALLFLOW_SOURCES__NAME__KEY"
-                f"{_did_you_mean(variable.upper(), known)}",
+                f"{did_you_mean(variable.upper(), known)}",
             )
             continue
         if key in draft.variables:
@@ -677,7 +354,7 @@ def _prepare(path: Key, table: dict[str, Any], model: type[BaseModel], draft: _D
             for item in (value if isinstance(value, list) else [value])
         ):
             draft.problem(key, f"is still the placeholder; expected {info.description}")
-    for name, message in _conflicts(model, table).items():
+    for name, message in conflicts(model, table).items():
         draft.problem((*path, name), message)
 
 
@@ -689,32 +366,6 @@ def _from_text(kind: Any, text: str) -> Any:
             listed = text.lstrip().startswith("[")
             return json.loads(text) if listed else [item.strip() for item in text.split(",")]
     return text
-
-
-def _conflicts(model: type[BaseModel], given: Mapping[str, Any]) -> dict[str, str]:
-    """What is wrong between the keys of one table, by the key to mend."""
-    if model is Schedule and "every" in given and "cron" in given:
-        return {"cron": "given together with every; expected one of the two"}
-    if model is Daemon and "http_token" not in given:
-        host = str(given.get("http") or "localhost").rpartition(":")[0] or "localhost"
-        example = 'http_token_file = "/run/secrets/http_token"'
-        message = f"missing; expected one because other machines reach http; for example {example}"
-        return {} if _loopback(host) else {"http_token": message}
-    if model is not TwilioSource:
-        return {}
-    half = {"api_key_sid", "api_key_secret"} - given.keys()
-    if "auth_token" in given:
-        both = "given together with api_key_sid or api_key_secret; expected one way to log in"
-        return {"auth_token": both} if len(half) < 2 else {}
-    if len(half) == 2:
-        return {"auth_token": "missing; expected auth_token, or api_key_sid and api_key_secret"}
-    return dict.fromkeys(half, "missing; an API key has api_key_sid and api_key_secret")
-
-
-def _raise_conflicts(model: BaseModel) -> None:
-    given = {name: value for name, value in model if value is not None}
-    for key, message in _conflicts(type(model), given).items():
-        raise PydanticCustomError("conflict", "{message}", {"message": f"{key}: {message}"})
 
 
 def _validate(draft: _Draft) -> Settings | None:
@@ -777,21 +428,16 @@ def _provider_problem(key: Key, draft: _Draft) -> str:
     sources = draft.tree["sources"]
     given, wanted = sources[key[1]].get("provider"), '"zoom", "twilio" or "alibaba"'
     if given is not None:
-        return f"expected {wanted}{_did_you_mean(given, _PROVIDERS)}"
+        return f"expected {wanted}{did_you_mean(given, _PROVIDERS)}"
     message = f'missing; expected {wanted}; for example provider = "zoom"'
     if all((*key, name) in draft.variables for name in sources[key[1]].keys() - {"name"}):
         others = sources.keys() - {key[1]}
-        message += f"; this source is in the environment only{_did_you_mean(key[1], others)}"
+        message += f"; this source is in the environment only{did_you_mean(key[1], others)}"
     return message
 
 
 def _unknown(word: str, known: Collection[str]) -> str:
-    return "unknown key" + (_did_you_mean(word, known) or f"; known here: {', '.join(known)}")
-
-
-def _did_you_mean(word: Any, known: Collection[str]) -> str:
-    close = difflib.get_close_matches(str(word)[:100], known, n=1)
-    return f"; did you mean {json.dumps(close[0])[1:-1]}?" if close else ""
+    return "unknown key" + (did_you_mean(word, known) or f"; known here: {', '.join(known)}")
 
 
 def _keys(model: type[BaseModel]) -> list[str]:

@@ -6,9 +6,9 @@ from concurrent.futures import Executor, as_completed
 from itertools import groupby
 
 from etl.catalog import CATALOG, Stream
-from etl.config import Settings, Source
 from etl.errors import ConfigError
 from etl.load.runs import Run
+from etl.settings import Settings, Source
 
 Unit = tuple[Source, Stream]
 

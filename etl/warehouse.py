@@ -9,8 +9,8 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from etl import embedded
-from etl.config import Settings
 from etl.errors import WarehouseError
+from etl.settings import Settings
 
 _ADVICE = {
     "25006": "connect to the primary: this server, or this role, only reads",

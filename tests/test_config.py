@@ -15,18 +15,9 @@ from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 from sqlalchemy.engine import make_url
 
-from etl.config import (
-    AlibabaSource,
-    Schedule,
-    Settings,
-    TwilioSource,
-    ZoomSource,
-    find,
-    load,
-    require_sources,
-    write_example,
-)
+from etl.config import find, load, require_sources, write_example
 from etl.errors import ConfigError
+from etl.settings import AlibabaSource, Schedule, Settings, TwilioSource, ZoomSource
 
 EXAMPLE = Path(__file__).parent.parent / "etl" / "callflow.example.toml"
 AC, SK = "AC" + 32 * "0", "SK" + 32 * "f"

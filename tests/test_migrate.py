@@ -256,6 +256,8 @@ def later(tmp_path: Path) -> Path:
     old = f'REVISION = "{tables.REVISION}"'
     assert old in module.read_text(encoding="utf-8")
     source = module.read_text(encoding="utf-8").replace(old, 'REVISION = "9999"')
+    for words in ("Bookkeeping", "Flows of Zoom", "Name of the flow"):
+        source = source.replace(words, f"100 % '{words}'")
     module.write_text(source, encoding="utf-8")
     return tmp_path
 
@@ -282,6 +284,12 @@ def test_a_schema_is_behind_a_later_version_and_newer_than_an_earlier_one(
     assert said(python(UPGRADE, warehouse, root=later)) == "behind"
     assert said(python(STATE, warehouse, root=later)) == "head"
     assert state(warehouse) == "unknown"
+    described = ask(warehouse, CATALOG["schemas"]) | ask(warehouse, CATALOG["columns"])
+    described |= ask(warehouse, CATALOG["relations"])
+    texts = [row[-1] for row in described if row[-1] and "100 %" in row[-1]]
+    assert any("100 % 'Bookkeeping'" in words for words in texts)
+    assert sum("100 % 'Flows of Zoom'" in words for words in texts) == 2  # and its history
+    assert sum("100 % 'Name of the flow'" in words for words in texts) == 3  # and in the view
     before = catalog(warehouse)
     with pytest.raises(SchemaError, match="newer version of callflow"):
         migrate.upgrade(warehouse)

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from etl.config import AlibabaSource
 from etl.errors import ContractError, CredentialsError, UnreachableRowsError
 from etl.extract.alibaba_auth import AlibabaSigner
 from etl.extract.paging import MAX_EMPTY_PAGES, count
 from etl.http import Answer, Http, Judge, MissingError, busy, instant, judge_status, utc_now
 from etl.model import Page
+from etl.settings import AlibabaSource
 
 _ACTION = "ListContactFlows"
 _LARGEST = 100  # PageNumber and PageSize are 1 to 100 (Alibaba Cloud's docs, "ListContactFlows")

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
-from etl.config import TwilioSource
 from etl.errors import (
     ContractError,
     CredentialsError,
@@ -16,6 +15,7 @@ from etl.errors import (
 from etl.extract.paging import Guard, error_code
 from etl.http import Answer, Http, MissingError, basic, busy, judge_status, same_origin, utc_now
 from etl.model import Lookup, Page
+from etl.settings import TwilioSource
 
 _FLEX_FLOWS = "/v1/FlexFlows"
 _CHANNELS = "/v1/Channels"

@@ -6,7 +6,6 @@ import urllib.parse
 from collections.abc import Callable, Iterator
 from datetime import datetime
 
-from etl.config import ZoomSource
 from etl.errors import (
     ContractError,
     CredentialsError,
@@ -18,6 +17,7 @@ from etl.extract.paging import Guard, count, error_code
 from etl.extract.zoom_auth import ZoomToken
 from etl.http import Answer, Http, Judge, MissingError, busy, instant, judge_status, utc_now
 from etl.model import Lookup, Page
+from etl.settings import ZoomSource
 
 _FLOWS = "/contact_center/flows"
 _PAGE_SIZE = "100"  # the maximum (Zoom's API reference, "List flows")

@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
-from etl.config import ZoomSource
 from etl.errors import ContractError, CredentialsError
 from etl.http import Answer, Http, Retry, basic, judge_status, utc_now
+from etl.settings import ZoomSource
 
 _RENEW_BEFORE = 60.0  # seconds, as Zoom's own SDK (@zoom/rivet) does
 

@@ -65,4 +65,5 @@ def _history_view(current: Table) -> Iterator[str]:
 
 
 def _quoted(text_: str) -> str:
-    return "'" + text_.replace("'", "''") + "'"
+    """`text_` as a literal; psycopg reads % as the beginning of a placeholder."""
+    return "'" + text_.replace("'", "''").replace("%", "%%") + "'"

@@ -314,9 +314,9 @@ def test_two_sources_with_the_same_ids_do_not_touch_each_other(connection: Conne
 def test_the_absent_are_those_not_staged_in_key_order_and_within_the_scopes(
     connection: Connection,
 ) -> None:
-    for scope in ("i1", "i2", "i3"):
-        page = [{"ContactFlowId": key} for key in ("b", "-", "Z", "a")]
-        load(connection, "s", CONTACT_FLOWS, page, now=at(0), scope=scope)
+    for scope in ("i3", "i2", "i1"):
+        for key in ("b", "-", "a", "Z"):
+            load(connection, "s", CONTACT_FLOWS, [{"ContactFlowId": key}], now=at(0), scope=scope)
     scan(connection, "s", CONTACT_FLOWS, [{"ContactFlowId": "b"}], scope="i2")
     pair = pairs_of("s", CONTACT_FLOWS)[0]
     with connection.begin():
