@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from etl import embedded, migrate
-from etl.errors import CallflowError
+from etl.errors import CallflowError, SchemaError, WarehouseError
 from etl.settings import Settings
 from etl.units import Unit
 from etl.warehouse import connect, database_url, plain_errors
@@ -58,12 +58,11 @@ def _warehouse(settings: Settings, env: Mapping[str, str]) -> str:
     finally:
         engine.dispose()
     place = f"{url.host}:{url.port or 5432}/{url.database}, PostgreSQL {version}"
-    advice = {
-        "head": "the schema is up to date",
-        "empty": "no tables yet; the first sync makes them",
-        "behind": "the schema is behind → run `callflow migrate`",
-        "unknown": "the schema is newer than this callflow → upgrade callflow",
-    }
     if major < 15:
-        raise CallflowError(f"{place}: too old", advice="use PostgreSQL 15 or newer")
-    return f"{place}; {advice[state]}"
+        raise WarehouseError(f"{place}: too old", advice="use PostgreSQL 15 or newer")
+    if state == "behind":
+        raise SchemaError(f"{place}: the schema is behind", advice="run `callflow migrate`")
+    if state == "unknown":
+        raise migrate.newer()
+    tables = "the schema is up to date" if state == "head" else "the first sync makes the tables"
+    return f"{place}; {tables}"

@@ -71,6 +71,11 @@ def stderr() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+def tell(note: str) -> None:
+    """Print something that a person should know."""
+    stderr().print(f"note: {escape(note)}")
+
+
 def stdout() -> Console:
     """Where results go; lines are not broken where nobody looks at them."""
     width = None if sys.stdout.isatty() else 10_000
@@ -78,12 +83,14 @@ def stdout() -> Console:
 
 
 @contextmanager
-def warehouse(settings: Settings, *, allow_behind: bool = False) -> Iterator[Engine]:
+def warehouse(
+    settings: Settings, *, allow_behind: bool = False, notes: bool = False
+) -> Iterator[Engine]:
     """An engine for the configured warehouse, its tables made if there are none.
 
     Raises SchemaError when they are behind, unless that is allowed, and when they are too new.
     """
-    url = database_url(settings, os.environ)
+    url = database_url(settings, os.environ, tell if notes else lambda note: None)
     engine = connect(url)
     try:
         with plain_errors("warehouse"):
@@ -195,9 +202,12 @@ def sync(
     units = select(settings, names or [])
     messages = stderr()
     for warning in settings.warnings:
-        messages.print(f"note: {escape(warning)}")
+        tell(warning)
     runs = []
-    with warehouse(settings, allow_behind=with_migrate) as engine, show.stopping() as stopped:
+    with (
+        warehouse(settings, allow_behind=with_migrate, notes=True) as engine,
+        show.stopping() as stopped,
+    ):
         for run in run_units(engine, units, messages, stopped, accept_deletes, quiet=as_json):
             runs.append(run)
             if as_json:
@@ -227,7 +237,7 @@ def status(as_json: AsJson = False, path: ConfigPath = None) -> None:
 def migrate_command(path: ConfigPath = None) -> None:
     """Bring the warehouse's schema to the head of the migrations."""
     settings = config.load(path, os.environ)
-    url = database_url(settings, os.environ)
+    url = database_url(settings, os.environ, tell)
     with plain_errors("warehouse"):
         before = migrate.upgrade(url)
     text = {"head": "was at head already", "empty": "made", "behind": "brought to head"}[before]

@@ -48,7 +48,7 @@ _PROVIDERS: Mapping[str, type[BaseModel]] = {
     "twilio": TwilioSource,
     "alibaba": AlibabaSource,
 }
-_NOT_SETTINGS = re.compile("CALLFLOW_(CONFIG|PG_BIN|TRACEBACK|TEST_.*)")
+_NOT_SETTINGS = re.compile("CALLFLOW_(CONFIG|PG_BIN|PG_USER|TRACEBACK|TEST_.*)")
 # Kubernetes sets these in every pod of a namespace that has a service named callflow or callflow-x.
 _KUBERNETES = re.compile(
     r"CALLFLOW_(?:(?!.*__)\w+_)??(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)"

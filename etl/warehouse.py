@@ -1,6 +1,6 @@
 """Opening the warehouse: a Postgres by URL, or the embedded one; its errors in plain words."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import psycopg
@@ -28,15 +28,21 @@ _ADVICE = {
 }
 
 
-def database_url(settings: Settings, env: Mapping[str, str]) -> URL:
+def database_url(
+    settings: Settings, env: Mapping[str, str], tell: Callable[[str], None] = lambda note: None
+) -> URL:
     """The URL of the configured warehouse; without one the embedded Postgres is started.
 
-    Raises EmbeddedError when that cannot be.
+    `tell` is given what a person should know about that: data elsewhere, another port. Raises
+    EmbeddedError when it cannot be started.
     """
     if settings.warehouse.url is not None:
         return normalise(settings.warehouse.url.get_secret_value())
     data_dir = settings.warehouse.data_dir or embedded.default_data_dir()
-    return normalise(embedded.start(data_dir, env=env).url())
+    server = embedded.start(data_dir, env=env)
+    for note in server.notes:
+        tell(note)
+    return normalise(server.url())
 
 
 def normalise(url: str | URL) -> URL:
