@@ -307,7 +307,7 @@ def _judge(now: Callable[[], datetime]) -> Judge:
         """
         body = answer.body if isinstance(answer.body, dict) else {}
         code = body.get("Code")
-        if answer.status < 300 and (code == "OK" or (code is None and _is_list(body.get("Data")))):
+        if answer.status < 300 and code == "OK":
             return
         if not isinstance(code, str) or not re.fullmatch(r"[A-Za-z0-9._-]{1,80}", code):
             judge_status(answer)
@@ -321,14 +321,6 @@ def _judge(now: Callable[[], datetime]) -> Judge:
         judge_status(answer)
 
     return judge
-
-
-def _is_list(data: Any) -> bool:
-    return (
-        isinstance(data, dict)
-        and isinstance(data.get("List"), list)
-        and count(data.get("TotalCount")) is not None
-    )
 
 
 def _refuse(answer: Answer, code: str, now: Callable[[], datetime]) -> None:
