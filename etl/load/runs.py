@@ -53,13 +53,17 @@ class Progress:
 
 
 def progress(connection: Connection, source: str, stream: str) -> Progress:
-    """The stream's row of `etl.streams`; an empty one before its first run."""
+    """The stream's row of `etl.streams`, times in UTC; an empty one before its first run."""
     row = connection.execute(
         select(streams.c.watermark, streams.c.watermarks, streams.c.changed_at).where(
             streams.c.source == source, streams.c.stream == stream
         )
     ).one_or_none()
-    return Progress(*row) if row else Progress()
+    if row is None:
+        return Progress()
+    marks: tuple[datetime | None, ...] = (row.watermark, row.changed_at)
+    watermark, changed_at = (time and time.astimezone(UTC) for time in marks)
+    return Progress(watermark, row.watermarks, changed_at)
 
 
 def instant(connection: Connection, former: Progress) -> datetime:
