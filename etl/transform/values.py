@@ -23,7 +23,7 @@ Row = tuple[Any, ...]
 Reader = Callable[[dict[str, Any], Row], tuple[Row, int]]
 
 MAX_KEY_BYTES: Final = 800
-"""Longest key column: four of them fit into an index row of Postgres (2,704 bytes)."""
+"""Longest key column: three of them and a source fit into an index row (2,704 bytes)."""
 
 INT4: Final = range(-(2**31), 2**31)
 

@@ -212,7 +212,7 @@ def test_no_numbers(numbers: Any) -> None:
 
 
 def test_unreadable_numbers_are_rejected_and_make_the_record_partial() -> None:
-    bad: list[Any] = [None, 400289, {"Number": "1"}, "1\0", "\ud800", "9" * 601]
+    bad: list[Any] = [None, 400289, {"Number": "1"}, "1\0", "\ud800", "9" * 801]
     row, rows = contact_flow(NumberList=[*bad, "ok"])
     assert row == {"partial": True}
     assert [reject.payload for reject in rows.rejects] == bad

@@ -319,7 +319,7 @@ def test_documented_channels_take_the_fast_way_and_others_do_not() -> None:
     for change in (
         {"sid": ""},
         {"sid": None},
-        {"sid": "x" * 601},
+        {"sid": "x" * 801},
         {"new": 1},
         {"url": 5},
         {"url": "\0"},

@@ -190,7 +190,7 @@ def test_unkeyable_records_are_rejected_whole_and_the_others_keep_their_ordinals
         "flow: flow_id is empty",
         "flow: flow_id holds a NUL or a lone surrogate",
         "flow: flow_id holds a NUL or a lone surrogate",
-        "flow: flow_id is longer than 600 bytes",
+        "flow: flow_id is longer than 800 bytes",
     ]
     assert rows.tables["zoom.entry_points"] == []
 
