@@ -2,10 +2,11 @@
 
 from etl import tables
 from etl.model import Page, Rows
-from etl.transform.values import no_rows, readable, reader
+from etl.transform.values import exact_reader, no_rows, readable, reader
 
 _flex_flow = reader(tables.twilio_flex_flows)
 _channel = reader(tables.twilio_channels)
+_all_channels = exact_reader(tables.twilio_channels)
 
 
 def flex_flows(page: Page, start: int) -> Rows:
@@ -25,6 +26,11 @@ def flex_flows(page: Page, start: int) -> Rows:
 def channels(page: Page, start: int) -> Rows:
     """A page of `flex_chat_channels[]` → rows of twilio.channels; begun as those of flex_flows."""
     rows = no_rows(tables.twilio_channels)
+    if (found := _all_channels(page.records)) is not None:
+        rows.tables["twilio.channels"] += [
+            (ordinal, False, *row, None) for ordinal, row in enumerate(found, start)
+        ]
+        return rows
     rows.tables["twilio.channels"] += [
         (start + index, False, *row)
         for index, _, row in readable("channel", page.records, _channel, (), rows)

@@ -179,37 +179,41 @@ def key(value: Any, name: str) -> str:
     return value
 
 
-def _exact(table: Table, zone: tzinfo | None) -> Callable[[dict[str, Any]], Row | None]:
-    """A fast reader of records of `table` that are just as documented; None for any other record.
+def exact_reader(table: Table) -> Callable[[list[Any]], list[Row] | None]:
+    """A function that reads a whole page of `table`'s records if all are just as documented.
 
-    It gives the same rows as the general way, five times as fast: for lists of run-time objects.
+    It gives the rows that `reader` gives, ten times as fast: for long lists of run-time objects.
+    None when any record is odd in any way: then `reader` has to tell how. For tables without
+    children, nested members and times without a zone.
     """
     keys = set(tables.key_columns(table))
     text = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_KEY_BYTES // 4)]
-    time = Annotated[datetime, msgspec.Meta(tz=True if zone is None else None)]
+    time = Annotated[datetime, msgspec.Meta(tz=True)]
     int4 = Annotated[int, msgspec.Meta(ge=INT4.start, lt=INT4.stop)]
     kinds: dict[type, Any] = {Text: str, Boolean: bool, Integer: int4, DateTime: time}
+    columns = [column for column in table.columns if "json" in column.info]
     fields: list[tuple[str, Any] | tuple[str, Any, Any]] = [
         (c.info["json"][0], text)
         if c.name in keys
         else (c.info["json"][0], kinds[type(c.type)] | None, None)
-        for c in table.columns
-        if "json" in c.info
+        for c in columns
     ]
+    times = [index for index, c in enumerate(columns) if isinstance(c.type, DateTime)]
     struct = msgspec.defstruct(table.name, fields, forbid_unknown_fields=True, gc=False)
+    page = list[struct]  # type: ignore[valid-type]
 
-    def read(record: dict[str, Any]) -> Row | None:
+    def read(records: list[Any]) -> list[Row] | None:
         try:
-            row = msgspec.structs.astuple(msgspec.convert(record, struct))
+            found = msgspec.convert(records, page)
+            text = msgspec.json.encode(found)  # a lone surrogate raises; a NUL is seen below
         except (msgspec.ValidationError, UnicodeEncodeError):
             return None
-        for cell in row:
-            if type(cell) is str:
-                if not storable(cell):
-                    return None
-            elif type(cell) is datetime and not 1 < cell.year < 9999:
-                return None
-        return (*row, None)
+        rows = [msgspec.structs.astuple(record) for record in found]
+        if b"\\u0000" in text or any(
+            row[index] and not 1 < row[index].year < 9999 for index in times for row in rows
+        ):
+            return None
+        return rows
 
     return read
 
@@ -230,11 +234,8 @@ def reader(table: Table, zone: tzinfo | None = None, *, apart: Iterable[str] = (
     fields = [(c.info["json"], _converter(c.type, zone)) for c in columns if c.name not in keys]
     groups = {path[0] for path, _ in fields if len(path) > 1}
     lists = tuple(apart)
-    exact = None if lists or groups or len(own_keys) < len(keys) else _exact(table, zone)
 
     def read(record: dict[str, Any], given: Row) -> tuple[Row, int]:
-        if exact and (row := exact(record)):
-            return row, 0
         rest = dict(record)
         cells = [*given, *(key(rest.pop(member, None), member) for member, _ in own_keys)]
         warnings = 0

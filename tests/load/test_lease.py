@@ -210,22 +210,26 @@ def wait_until_blocked(connection: Connection) -> None:
     raise AssertionError("nobody waited")
 
 
-@pytest.mark.parametrize("before", ["never taken", "ended"])
+@pytest.mark.parametrize("before", ["never taken", "ended", "dead"])
 @pytest.mark.parametrize("first_commits", [True, False])
 def test_the_second_of_two_waits_for_the_first_s_transaction(
     engine: Engine, connection: Connection, before: str, first_commits: bool
 ) -> None:
-    if before == "ended":
+    if before != "never taken":
         take(connection, "former")
+    if before == "ended":
         let_it_end(connection)
 
+    def dead(holder: str) -> bool:
+        return before == "dead" and holder == "former"
+
     def second() -> Lease:
-        with engine.connect() as other:
-            return take(other, "second")
+        with engine.connect() as other, other.begin():
+            return acquire(other, "s", "flows", holder="second", dead=dead)
 
     with engine.connect() as first:
         transaction = first.begin()
-        acquire(first, "s", "flows", holder="first", dead=nobody_is_dead)
+        acquire(first, "s", "flows", holder="first", dead=dead)
         with in_thread(second) as result:
             wait_until_blocked(connection)
             if first_commits:

@@ -197,6 +197,13 @@ def test_of_a_record_that_comes_again_only_the_last_version_stays(connection: Co
     assert [row[:3] for row in entries] == [(3, "a", "y"), (2, "b", "x")]
 
 
+def test_a_repeated_record_without_children_is_told_too(connection: Connection) -> None:
+    other = {"flow_id": "b", "entry_points": [{"entry_id": "x"}]}
+    found = scan(connection, "s", FLOWS, [{"flow_id": "a"}, other], [{"flow_id": "a"}])
+    assert found.distinct == {"": 2}
+    assert found.repeated == {("a",)}
+
+
 def test_of_a_record_twice_on_a_page_the_last_wins(connection: Connection) -> None:
     found = scan(connection, "s", CHANNELS, [{"sid": "a", "url": str(i)} for i in range(5)])
     assert found.distinct == {"": 1}

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import DateTime, Table
@@ -15,7 +16,7 @@ from etl import tables
 from etl.decode import decode
 from etl.model import Page, Reject, Rows
 from etl.transform import alibaba, twilio, zoom
-from etl.transform.values import UnkeyedError, _exact, reader
+from etl.transform.values import exact_reader, reader
 from tests.transform.named import Named, example, named
 
 ZONE = ZoneInfo("Asia/Shanghai")
@@ -294,37 +295,53 @@ near_valid = st.builds(
 )
 
 
+exact = exact_reader(tables.twilio_channels)
+general = reader(tables.twilio_channels)
+
+
 @settings(max_examples=250, deadline=None)
-@given(near_valid, st.sampled_from([None, ZONE]))
-def test_the_fast_reader_and_the_general_way_give_the_same_row(
-    record: dict[str, Any], zone: ZoneInfo | None
+@given(st.lists(near_valid, max_size=3))
+def test_the_fast_reader_and_the_general_way_give_the_same_rows(
+    records: list[dict[str, Any]],
 ) -> None:
-    fast = reader(tables.twilio_channels, zone)
-    general = reader(tables.twilio_channels, zone, apart=["a list keeps it from the fast way"])
-    assert outcome(fast, record) == outcome(general, record)
+    found = exact(records)
+    if found is None:
+        return  # then the general way is taken
+    for record, fast in zip(records, found, strict=True):
+        row, warnings = general(record, ())
+        assert [(type(cell), cell) for cell in (*fast, None)] == [(type(c), c) for c in row]
+        assert warnings == 0
 
 
-def outcome(read: Any, record: dict[str, Any]) -> Any:
-    try:
-        row, warnings = read(record, ())
-    except UnkeyedError as error:
-        return str(error)
-    return [(type(cell), cell) for cell in row], warnings
+def test_a_page_of_documented_channels_takes_the_fast_way() -> None:
+    found = exact([DOCUMENTED, {"sid": "CH1"}, {"sid": "CH2", "url": None}])
+    assert found is not None
+    assert found[1:] == [("CH1", *[None] * 7), ("CH2", *[None] * 7)]
+    assert found[0] == general(DOCUMENTED, ())[0][:-1]
+    assert exact([]) == []
 
 
-def test_documented_channels_take_the_fast_way_and_others_do_not() -> None:
-    read = _exact(tables.twilio_channels, None)
-    assert read(DOCUMENTED) is not None
-    assert read({"sid": "CH1"}) == ("CH1", *[None] * 8)
-    for change in (
+@pytest.mark.parametrize(
+    "change",
+    [
         {"sid": ""},
         {"sid": None},
-        {"sid": "x" * 801},
+        {"sid": "x" * (MAX_KEY_BYTES + 1)},
+        {"sid": "\0"},
+        {"sid": "\ud800"},
         {"new": 1},
+        {"\ud800": 1},
         {"url": 5},
         {"url": "\0"},
+        {"url": "\udfff"},
         {"date_created": "\ud800"},
         {"date_created": "2020-01-01T00:00:00"},
         {"date_created": "0001-01-01T00:00:00+01:00"},
-    ):
-        assert read({**DOCUMENTED, **change}) is None
+        {"date_updated": "9999-12-31T23:59:59-01:00"},
+        {"date_created": 5},
+    ],
+)
+def test_a_page_with_an_odd_channel_does_not_take_it(change: dict[str, Any]) -> None:
+    assert exact([DOCUMENTED, {**DOCUMENTED, **change}]) is None
+    for records in ([DOCUMENTED, 1], [None], ["x"], [[]]):
+        assert exact(records) is None
