@@ -45,6 +45,12 @@ class Scan:
         self.warnings += rows.warnings
 
     @property
+    def total(self) -> int | None:
+        """Records of the scopes begun so far by the API's own counts; None where it gives none."""
+        totals = [scope.total for scope in self.scopes.values() if scope.total is not None]
+        return sum(totals) if len(totals) == len(self.scopes) else None
+
+    @property
     def records(self) -> int:
         """Records of the list, a repeated one once."""
         unkeyed = sum(scope.unkeyed for scope in self.scopes.values())

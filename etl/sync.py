@@ -178,7 +178,7 @@ def _batches(work: _Work) -> Iterator[list[Rows]]:
                 yield batch
                 batch = []
             work.run.pages += 1
-            work.job.on_page(scan.received, page.total)
+            work.job.on_page(scan.received, scan.total)
     except ProviderError as error:  # what came before it is true, and is kept
         scan.doubt = error
     if batch:

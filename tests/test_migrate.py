@@ -174,7 +174,6 @@ def test_data_survives_a_second_upgrade(warehouse: str) -> None:
     }
 
 
-@pytest.mark.every_postgres
 def test_downgrading_to_nothing_and_upgrading_again_gives_the_same(warehouse: str) -> None:
     before = catalog(warehouse)
     with opened(warehouse) as connection:
@@ -209,9 +208,8 @@ def said(process: subprocess.Popen[str]) -> str:
 UPGRADE = "import sys; from etl import migrate; print(migrate.upgrade(sys.argv[1]))"
 
 
-@pytest.mark.every_postgres
 def test_several_processes_at_once_on_an_empty_database(database: str) -> None:
-    processes = [python(UPGRADE, database) for _ in range(3)]
+    processes = [python(UPGRADE, database) for _ in range(2)]
     assert "empty" in {said(process) for process in processes}
     assert state(database) == "head"
     assert ask(database, "SELECT version_num FROM etl.alembic_version") == {(tables.REVISION,)}
@@ -275,7 +273,6 @@ STATE = (
 )
 
 
-@pytest.mark.every_postgres
 def test_a_schema_is_behind_a_later_version_and_newer_than_an_earlier_one(
     warehouse: str, later: Path
 ) -> None:

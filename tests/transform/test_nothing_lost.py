@@ -16,7 +16,7 @@ from etl import tables
 from etl.decode import decode
 from etl.model import Page, Reject, Rows
 from etl.transform import alibaba, twilio, zoom
-from etl.transform.values import exact_reader, reader
+from etl.transform.values import MAX_KEY_BYTES, exact_reader, reader
 from tests.transform.named import Named, example, named
 
 ZONE = ZoneInfo("Asia/Shanghai")
@@ -343,5 +343,6 @@ def test_a_page_of_documented_channels_takes_the_fast_way() -> None:
 )
 def test_a_page_with_an_odd_channel_does_not_take_it(change: dict[str, Any]) -> None:
     assert exact([DOCUMENTED, {**DOCUMENTED, **change}]) is None
-    for records in ([DOCUMENTED, 1], [None], ["x"], [[]]):
+    pages: list[list[Any]] = [[DOCUMENTED, 1], [None], ["x"], [[]]]
+    for records in pages:
         assert exact(records) is None
