@@ -14,6 +14,7 @@ UV = uv
 .PHONY: help demo test check setup lock clean
 
 help:
+	@echo 'make setup   only set up .venv'
 	@echo 'make demo    sync three emulated providers into an embedded Postgres and look at the result'
 	@echo 'make test    make check, then all tests'
 	@echo 'make check   ruff (lint and format) and mypy'

@@ -238,15 +238,27 @@ def _first_load(work: _Work, former: Progress) -> bool:
         with work.connection.begin():
             work.connection.exec_driver_sql(_SESSION)
             now = runs.instant(work.connection, former)
-            for number, batch in enumerate(_batches(work)):
-                if number == 1 and work.job.clock() - began > FAST:
-                    raise _UnfitError
-                for pair in work.pairs:
-                    rows = _of(batch, pair)
-                    stage.copy_current(work.connection, pair, run.source, rows, now)
-                    written.rows += len(rows)
-                    written.inserted += len(rows) if pair is work.pairs[0] else 0
-                runs.reject(work.connection, run, _rejects(batch))
+            rejects: list[Reject] = []
+
+            def batches() -> Iterator[list[Rows]]:
+                for number, batch in enumerate(_batches(work)):
+                    if number == 1 and work.job.clock() - began > FAST:
+                        raise _UnfitError
+                    written.inserted += len(_of(batch, work.pairs[0]))
+                    written.rows += sum(len(_of(batch, pair)) for pair in work.pairs)
+                    rejects.extend(_rejects(batch))
+                    yield batch
+
+            if len(work.pairs) == 1:  # one COPY for the whole scan: the server never waits for us
+                (pair,) = work.pairs
+                every = (row for batch in batches() for row in _of(batch, pair))
+                stage.copy_current(work.connection, pair, run.source, every, now)
+            else:
+                for batch in batches():
+                    for pair in work.pairs:
+                        rows = _of(batch, pair)
+                        stage.copy_current(work.connection, pair, run.source, rows, now)
+            runs.reject(work.connection, run, rejects)
             scan = work.scan
             scan.settled = Settled(
                 {name: scope.received - scope.unkeyed for name, scope in scan.scopes.items()},

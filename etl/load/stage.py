@@ -23,6 +23,7 @@ from sqlalchemy import (
     DateTime,
     Integer,
     MetaData,
+    Row,
     Table,
     Text,
     delete,
@@ -155,12 +156,15 @@ def settle(connection: Connection, pairs: Sequence[Staged], scope: str | None) -
     parent = pairs[0]
     keys = tables.key_columns(parent.current)
     newer = parent.stage.alias("newer")
-    for pair in reversed(pairs):
+    removed: Iterable[Row[Any]] = ()
+    each = select(parent.stage.c[keys[-1]]).group_by(*(parent.stage.c[name] for name in keys))
+    repeats = connection.scalar(select(each.having(func.count() > 1).exists()))
+    for pair in reversed(pairs) if repeats else ():
         same = [pair.stage.c[name] == newer.c[name] for name in keys]
-        again = select(newer).where(*same, newer.c.ord > pair.stage.c.ord)
+        later = select(newer).where(*same, newer.c.ord > pair.stage.c.ord)
         removed = connection.execute(
             delete(pair.stage)
-            .where(again.exists())
+            .where(later.exists())
             .returning(*(pair.stage.c[name] for name in keys))
         )
     repeated = frozenset(tuple(row) for row in removed)
