@@ -286,7 +286,7 @@ def sql(
     settings = config.load(path, os.environ)
     with warehouse(settings) as engine:
         if statement is None:
-            command = query.psql(engine.url)
+            command = query.psql(engine.url, os.environ)
             os.execve(command[0], command, query.psql_environment(engine.url))  # noqa: S606
         rows = query.ask(engine, statement)
         if as_csv:

@@ -2,6 +2,8 @@
 
 import os
 import secrets
+import shlex
+import shutil
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -172,10 +174,11 @@ def _reader(engine: Engine, server: embedded.Server) -> Path:
 
 
 def _how_to_connect(results: Console, server: embedded.Server, password_file: Path) -> None:
+    psql = "psql" if shutil.which("psql") else shlex.quote(str(server.bin_dir / "psql"))
     results.print(
         f"""[bold]Connect[/bold]
-  psql      PGPASSFILE={escape(str(password_file))} \\
-              psql -h {server.host} -p {server.port} -U {READER} {DATABASE}
+  psql      PGPASSFILE={escape(shlex.quote(str(password_file)))} \\
+              {escape(psql)} -h {server.host} -p {server.port} -U {READER} {DATABASE}
   BI tool   PostgreSQL, host {server.host}, port {server.port}, database {DATABASE},
             user {READER} (read-only), password: the last field of that file
 

@@ -2,7 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from psycopg import Connection as PsycopgConnection
@@ -11,7 +12,7 @@ from psycopg import sql
 from sqlalchemy import Connection, Engine, select, text
 from sqlalchemy.engine import URL
 
-from etl import tables
+from etl import embedded, tables
 from etl.errors import CallflowError, ConfigError
 from etl.units import Unit
 from etl.warehouse import plain_errors
@@ -55,9 +56,16 @@ def ask(engine: Engine, query: str) -> Iterator[Sequence[Any]]:
                 raise QueryError(what, where="sql", advice="mend the query") from error
 
 
-def psql(url: URL) -> list[str]:
-    """The command line of psql for `url`, without its password. Raises ConfigError without psql."""
+def psql(url: URL, env: Mapping[str, str]) -> list[str]:
+    """The command line of psql for `url`, without its password.
+
+    That is the psql on PATH, else the one beside the embedded Postgres. Raises ConfigError where
+    there is none.
+    """
     program = shutil.which("psql")
+    if program is None:
+        with suppress(CallflowError):
+            program = shutil.which(embedded.find_binaries(env) / "psql")
     if program is None:
         raise ConfigError(
             "psql is not installed", advice='give a query: callflow sql "SELECT 1", or install psql'

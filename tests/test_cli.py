@@ -406,3 +406,17 @@ def test_a_daily_limit_is_told_and_not_waited_for(cli: Cli, sandbox: Sandbox) ->
     done = cli("sync", "zoom_demo")
     assert done.returncode == 1
     assert "2031-01-01" in done.stdout
+
+
+def test_sql_without_a_query_opens_psql(config: Path) -> None:
+    """Even where none is installed: the embedded Postgres brings one along."""
+    done = subprocess.run(
+        [sys.executable, "-m", "etl", "sql"],
+        input="SELECT 'answer ' || 6 * 7;",
+        env=environment(CALLFLOW_CONFIG=str(config), PATH="/nowhere"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "answer 42" in done.stdout
