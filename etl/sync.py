@@ -244,8 +244,10 @@ def _first_load(work: _Work, former: Progress) -> bool:
                 for number, batch in enumerate(_batches(work)):
                     if number == 1 and work.job.clock() - began > FAST:
                         raise _UnfitError
-                    written.inserted += len(_of(batch, work.pairs[0]))
-                    written.rows += sum(len(_of(batch, pair)) for pair in work.pairs)
+                    names = [pair.current.fullname for pair in work.pairs]
+                    sizes = [sum(len(rows.tables[name]) for rows in batch) for name in names]
+                    written.inserted += sizes[0]
+                    written.rows += sum(sizes)
                     rejects.extend(_rejects(batch))
                     yield batch
 
