@@ -1,6 +1,7 @@
 # make demo, make test: each sets up .venv by itself, once. `make help` lists the rest.
 #
 #   ARGS="…"      more arguments for callflow demo (make demo) or pytest (make test)
+#   HISTORIES=…   random histories of make torture; KILLS=… how often it kills
 #   PYTHON=…      the Python for .venv; without it the first one from 3.11 up that is found
 #   UV=           set up with `python -m venv` and pip even where there is uv
 #
@@ -8,15 +9,20 @@
 # GNU make 3.81 of macOS. Assigned with = so that only the command line counts, not the environment:
 # `uv run` exports UV, and many a shell exports PYTHON.
 ARGS =
+HISTORIES = 2000
+KILLS = 1000
+SEED =
 PYTHON =
 UV = uv
 
-.PHONY: help demo test check setup lock clean
+.PHONY: help demo test torture check setup lock clean
 
 help:
 	@echo 'make setup   only set up .venv'
 	@echo 'make demo    sync three emulated providers into an embedded Postgres and look at the result'
 	@echo 'make test    make check, then all tests'
+	@echo 'make torture random histories and kills against the real code, as many as HISTORIES=$(HISTORIES)'
+	@echo '             and KILLS=$(KILLS) say; SEED=… repeats a run'
 	@echo 'make check   ruff (lint and format) and mypy'
 	@echo 'make lock    write requirements.lock anew after a change of pyproject.toml (needs uv);'
 	@echo '             ARGS=--upgrade takes the newest versions'
@@ -27,6 +33,10 @@ demo: setup
 
 test: check
 	.venv/bin/python -m pytest $(ARGS)
+
+torture: setup
+	.venv/bin/python -m tests.sync.histories --histories $(HISTORIES) $(if $(SEED),--seed $(SEED))
+	.venv/bin/python -m tests.sync.kills --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 
 check: setup
 	.venv/bin/python -m ruff check .

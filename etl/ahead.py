@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Generator, Iterator
-from queue import Empty, Full, Queue
+from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -10,26 +10,30 @@ T = TypeVar("T")
 
 def ahead(
     items: Iterator[T], *, depth: int, tick: Callable[[], None], every: float = 0.5
-) -> Iterator[T]:
-    """The items of `items`, which a thread produces ahead: up to `depth` wait, one is in its hands.
+) -> Generator[T]:
+    """The items of `items`, which a thread produces, `depth` more than were asked for at most.
 
-    `tick` is called in the caller's thread, every `every` seconds at least, also while an item is
-    awaited. Whatever `items` raises is raised here, in its place. When the caller stops early, the
-    generator is closed by its thread as soon as it comes back from what it is waiting for.
+    With a depth of 0 nothing is produced before it is asked for. `tick` is called in the caller's
+    thread, every `every` seconds at least, also while an item is awaited. Whatever `items` raises
+    is raised here, in its place. When the caller stops early, the generator is closed by its thread
+    as soon as it comes back from what it is waiting for.
     """
-    box: Queue[tuple[T] | BaseException | None] = Queue(depth)
-    stop = threading.Event()
+    box: SimpleQueue[tuple[T] | BaseException | None] = SimpleQueue()
+    wanted, stop = threading.Semaphore(depth), threading.Event()
     thread = threading.Thread(
-        target=_produce, args=(items, box, stop, every), name="read-ahead", daemon=True
+        target=_produce, args=(items, box, wanted, stop), name="read-ahead", daemon=True
     )
     thread.start()
     try:
         while True:
-            tick()
-            try:
-                entry = box.get(timeout=every)
-            except Empty:
-                continue
+            wanted.release()
+            while True:
+                tick()
+                try:
+                    entry = box.get(timeout=every)
+                    break
+                except Empty:
+                    continue
             if entry is None:
                 return
             if isinstance(entry, BaseException):
@@ -37,31 +41,26 @@ def ahead(
             yield entry[0]
     finally:
         stop.set()
+        wanted.release()
         thread.join(timeout=every)
 
 
 def _produce(
     items: Iterator[T],
-    box: "Queue[tuple[T] | BaseException | None]",
+    box: "SimpleQueue[tuple[T] | BaseException | None]",
+    wanted: threading.Semaphore,
     stop: threading.Event,
-    every: float,
 ) -> None:
-    def put(entry: tuple[T] | BaseException | None) -> None:
-        while not stop.is_set():
-            try:
-                return box.put(entry, timeout=every)
-            except Full:
-                continue
-        return None
-
     try:
+        wanted.acquire()
         for item in items:
-            put((item,))
+            box.put((item,))
+            wanted.acquire()
             if stop.is_set():
                 break
-        put(None)
+        box.put(None)
     except BaseException as error:  # noqa: BLE001 - it is raised again, in the caller's thread
-        put(error)
+        box.put(error)
     finally:
         if isinstance(items, Generator):
             items.close()

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Table
@@ -13,7 +13,7 @@ from etl.extract import alibaba as extract_alibaba
 from etl.extract import twilio as extract_twilio
 from etl.extract import zoom as extract_zoom
 from etl.http import Http
-from etl.model import Lookup, Page, Rows
+from etl.model import Ask, Lookup, Page, Rows
 from etl.transform import alibaba, twilio, zoom
 
 Transform = Callable[[Page, int], Rows]
@@ -25,30 +25,35 @@ class Stream:
 
     `tables`     the records' own table, then their children's, parents first.
     `connect`    opens the HTTP seam with the provider's authentication.
-    `extract`    pages through the whole list.
+    `extract`    pages through the list, or as much of it as is asked for.
     `transform`  makes rows of a page, once it has the settings.
     `lookup`     asks for one record by its key without source; None: the API cannot be asked.
     `probe`      one cheap request that shows whether credentials and rights suffice.
     `modified`   the column of the provider's modification time: the watermark.
     `scope`      the key column that splits the list (Alibaba: its instances).
     `counted`    whether the API says how many rows the list has.
-    `lasting`    False: run-time objects, which may leave the list while they still exist.
-    `overlapping` whether pages repeat rows of the page before, on purpose.
+    `changes`    how a run can read less than the whole list: "since" a watermark; from the newest
+                 on, where the list is "newest first"; None: it cannot.
+    `on_absent`  what becomes of a record that is no longer listed, unless the settings say
+                 otherwise: "confirm" that it went, or "keep" run-time objects, which may leave the
+                 list while they still exist.
+    `resumable`  whether a scan can go on from a page's pointer later.
     `batch`      pages per COPY.
     """
 
     name: str
     tables: tuple[Table, ...]
     connect: Callable[..., Http]
-    extract: Callable[[Http, Any], Iterator[Page]]
+    extract: Callable[[Http, Any, Ask], Iterator[Page]]
     transform: Callable[[Any], Transform]
     lookup: Callable[[Http, Any, tuple[Any, ...]], Lookup] | None
     probe: Callable[[Http, Any], str]
     modified: str
     scope: str | None = None
     counted: bool = True
-    lasting: bool = True
-    overlapping: bool = False
+    changes: Literal["since", "newest first"] | None = None
+    on_absent: Literal["confirm", "keep"] = "confirm"
+    resumable: bool = False
     batch: int = 10
 
 
@@ -76,6 +81,7 @@ CATALOG: Mapping[str, tuple[Stream, ...]] = {
             probe=extract_twilio.probe_flex_flows,
             modified="date_updated",
             counted=False,
+            resumable=True,
         ),
         Stream(
             name="channels",
@@ -87,7 +93,9 @@ CATALOG: Mapping[str, tuple[Stream, ...]] = {
             probe=extract_twilio.probe_channels,
             modified="date_updated",
             counted=False,
-            lasting=False,
+            changes="newest first",
+            on_absent="keep",
+            resumable=True,
         ),
     ),
     "alibaba": (
@@ -106,7 +114,7 @@ CATALOG: Mapping[str, tuple[Stream, ...]] = {
             probe=extract_alibaba.probe_contact_flows,
             modified="updated_time",
             scope="instance_id",
-            overlapping=True,
+            changes="since",
             batch=1,  # a hundred Definitions of a hundred kilobytes are enough to hold
         ),
     ),

@@ -18,10 +18,11 @@ from sqlalchemy import Engine
 
 from etl import __version__, check, config, embedded, migrate, query, show
 from etl.errors import CallflowError, ConfigError, SchemaError, StoppedError
+from etl.job import Job
 from etl.load.lease import process_name
 from etl.load.runs import Run
 from etl.settings import Settings
-from etl.sync import Job, run_stream
+from etl.sync import run_stream
 from etl.units import Unit, exit_code, run_all, select
 from etl.warehouse import connect, database_url, plain_errors
 
@@ -180,7 +181,7 @@ def check_command(names: Names = None, path: ConfigPath = None) -> None:
 def sync(
     names: Names = None,
     full: Annotated[
-        bool, typer.Option("--full", help="Scan whole lists, as this version always does.")
+        bool, typer.Option("--full", help="Scan whole lists, also where changes would do.")
     ] = False,
     accept_deletes: Annotated[
         bool,
@@ -208,7 +209,15 @@ def sync(
         warehouse(settings, allow_behind=with_migrate, notes=True) as engine,
         show.stopping() as stopped,
     ):
-        for run in run_units(engine, units, messages, stopped, accept_deletes, quiet=as_json):
+        for run in run_units(
+            engine,
+            units,
+            messages,
+            stopped,
+            accept_deletes=accept_deletes,
+            full=full,
+            quiet=as_json,
+        ):
             runs.append(run)
             if as_json:
                 sys.stdout.write(show.run_json(run) + "\n")
@@ -327,8 +336,9 @@ def run_units(
     units: Sequence[Unit],
     messages: Console,
     stopped: threading.Event,
-    accept_deletes: bool = False,
     *,
+    accept_deletes: bool = False,
+    full: bool = False,
     quiet: bool = False,
 ) -> Iterator[Run]:
     """Run `units`, with progress bars when `messages` is a terminal; yield their runs."""
@@ -345,6 +355,7 @@ def run_units(
                 source,
                 holder,
                 accept_deletes,
+                full,
                 on_page=partial(watch.page, name),
                 stopped=stopped.is_set,
             )

@@ -48,6 +48,13 @@ _PROVIDERS: Mapping[str, type[BaseModel]] = {
     "twilio": TwilioSource,
     "alibaba": AlibabaSource,
 }
+_PARTS: Mapping[str, type[BaseModel]] = {
+    name: info.annotation
+    for model in _PROVIDERS.values()
+    for name, info in model.model_fields.items()
+    if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)
+}
+"""Tables inside of a source's table: its schedule, and the options of its streams."""
 _NOT_SETTINGS = re.compile("CALLFLOW_(CONFIG|PG_BIN|PG_USER|TRACEBACK|TEST_.*)")
 # Kubernetes sets these in every pod of a namespace that has a service named callflow or callflow-x.
 _KUBERNETES = re.compile(
@@ -86,8 +93,10 @@ class _Draft:
             provider = table.get("provider") if isinstance(table, dict) else None
             if isinstance(provider, str) and provider in _PROVIDERS:
                 yield ("sources", name), table, _PROVIDERS[provider]
-                if isinstance(schedule := table.get("schedule"), dict):
-                    yield ("sources", name, "schedule"), schedule, Schedule
+                for part, inner in _PARTS.items():
+                    own = part in _PROVIDERS[provider].model_fields
+                    if own and isinstance(given := table.get(part), dict):
+                        yield ("sources", name, part), given, inner
 
     def place(self, key: Key) -> str:
         """Where a person finds the key: the variable, the line, or the line of its table."""
@@ -287,10 +296,11 @@ def _variable_key(name: str) -> Key | None:
     if table != "sources":
         return (table, rest) if table in _SINGLE and rest else None
     source, _, setting = rest.rpartition("__")
-    if not source or not setting or setting == "schedule":
+    if not source or not setting or setting in _PARTS:
         return None
-    if source.endswith("__schedule"):
-        return ("sources", source.removesuffix("__schedule"), "schedule", setting)
+    name, _, part = source.rpartition("__")
+    if name and part in _PARTS:
+        return ("sources", name, part, setting)
     return ("sources", source, setting)
 
 

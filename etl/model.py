@@ -2,29 +2,54 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal
+
+Key = tuple[Any, ...]
+"""The key of a record without its source, in the order of its table's key columns."""
 
 Params = Mapping[str, str]
 """Query parameters of a request, as they are meant (not encoded)."""
 
 
 @dataclass(frozen=True, slots=True)
+class Ask:
+    """How much of a list a scan shall read: sync → extract. The default is: all of it.
+
+    `since`   scope → watermark (UTC, inclusive): of that scope only what was modified from then on
+              is wanted; a scope that is not in it is read whole.
+    `read_at` when the scan began that those watermarks come from (UTC, this machine's clock).
+    `resume`  `Page.following` of the last page of a scan that was cut off, whose rest is wanted.
+    `pages`   how many pages that scan had read.
+    """
+
+    since: Mapping[str, datetime] = field(default_factory=dict)
+    read_at: datetime | None = None
+    resume: str | None = None
+    pages: int = 0
+
+
+WHOLE = Ask()
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """One page of a provider's list, its envelope taken off: extract → transform.
 
-    `records`  as the provider sent them, decoded from JSON; any JSON value may be among them.
-    `number`   1, 2, 3 … within the scan of one scope.
-    `scope`    the part of the list that was asked for: Alibaba's instance id; "" elsewhere.
-    `total`    rows in the whole list by this response's own count; None where it gave none.
-    `anchored` False when a row may have slipped between this page and the one before it
-               (offset paging of a list that moved); such a scan may add rows, never remove any.
+    `records`   as the provider sent them, decoded from JSON; any JSON value may be among them.
+    `number`    1, 2, 3 … within the scan of one scope.
+    `scope`     the part of the list that was asked for: Alibaba's instance id; "" elsewhere.
+    `total`     rows in the whole list by this response's own count; None where it gave none.
+    `anchored`  it is shown that no row slipped between this page and the one before it.
+    `following` the pointer with which the scan can be resumed after this page; None: it cannot.
     """
 
     records: list[Any]
     number: int
     scope: str = ""
     total: int | None = None
-    anchored: bool = True
+    anchored: bool = False
+    following: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +79,10 @@ class Lookup:
     """A provider's answer to "does this one record exist?", asked by its key.
 
     `state`  "found" (then `record` is the record), "gone" (the provider's own definite not-found),
-             or "undecided" (then `reason` says why: no permission, no such call, an odd answer).
+             "unasked" (nobody can ask for it), or "undecided" (an odd answer, or none); of the last
+             two `reason` says why.
     """
 
-    state: Literal["found", "gone", "undecided"]
+    state: Literal["found", "gone", "unasked", "undecided"]
     record: Any = None
     reason: str = ""

@@ -1,48 +1,95 @@
 """What a scan saw, and whether that was everything. Values and pure functions only."""
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from etl.errors import CallflowError, IncompleteError
-from etl.load.stage import Settled
-from etl.model import Page, Rows
+from etl.model import Key, Page, Rows
 
 BRAKE_ROWS, BRAKE_SHARE = 10, 0.10
 """More rows than both of these are never removed at once without `--accept-deletes`."""
 
+Known = Mapping[str, Collection[Key]]
+"""Scope → keys of the records that are in the warehouse already."""
+
 
 @dataclass(slots=True)
 class Scope:
-    """What a scan saw of one scope of the list (Page.scope)."""
+    """What one scan saw of one scope of the list (Page.scope).
 
+    `partial`     only what was modified lately was asked for.
+    `first_total` and `total` are the API's own counts in the first and in the last answer.
+    `head`, `keys` and `repeated` are kept for lists that the API counts: the keys in the first
+    answer, in all of them, and those that came more than once.
+    """
+
+    partial: bool = False
     pages: int = 0
     received: int = 0
     unkeyed: int = 0
+    first_total: int | None = None
     total: int | None = None
     anchored: bool = True
+    head: set[Key] = field(default_factory=set)
+    keys: set[Key] = field(default_factory=set)
+    repeated: set[Key] = field(default_factory=set)
+
+    def add(self, page: Page, keyed: int, keys: Sequence[Key]) -> None:
+        """Count a page; `keyed` of its records became rows, `keys` are theirs, if they are kept."""
+        if not self.pages:
+            self.first_total, self.head = page.total, set(keys)
+        self.pages += 1
+        self.received += len(page.records)
+        self.unkeyed += len(page.records) - keyed
+        self.total = page.total
+        self.anchored &= page.anchored
+        for key in keys:
+            (self.repeated if key in self.keys else self.keys).add(key)
 
 
 @dataclass(slots=True)
 class Scan:
-    """What a scan saw; `doubt` is what speaks against its having seen everything."""
+    """What one scan of the whole list saw.
 
-    scopes: dict[str, Scope] = field(default_factory=dict)
-    settled: Settled = field(default_factory=lambda: Settled({}, frozenset()))
+    `begin`        ordinal, within the run, of its first record.
+    `newest_first` whether its records came in the order of their modification, newest first.
+    `oldest`       modification time of its last record.
+    `doubt`        the error that ended it before the list did.
+    """
+
+    begin: int = 0
+    pages: int = 0
     received: int = 0
     rejected: int = 0
     warnings: int = 0
+    newest_first: bool = True
+    newest: datetime | None = None
+    oldest: datetime | None = None
+    scopes: dict[str, Scope] = field(default_factory=dict)
     doubt: CallflowError | None = None
 
-    def add(self, page: Page, rows: Rows, keyed: int) -> None:
-        """Count a page, `keyed` records of which became rows."""
-        scope = self.scopes.setdefault(page.scope, Scope())
-        scope.pages += 1
-        scope.received += len(page.records)
-        scope.unkeyed += len(page.records) - keyed
-        scope.total = page.total
-        scope.anchored &= page.anchored
+    def add(
+        self, page: Page, rows: Rows, keyed: int, keys: Sequence[Key], *, partial: bool
+    ) -> None:
+        """Count a page that became `rows`, `keyed` of them records of the list's own table.
+
+        `keys` are theirs, where they are kept; `partial`: only changes were asked for.
+        """
+        self.scopes.setdefault(page.scope, Scope(partial)).add(page, keyed, keys)
+        self.pages += 1
         self.received += len(page.records)
         self.rejected += len(rows.rejects)
         self.warnings += rows.warnings
+
+    def order(self, times: Sequence[datetime | None]) -> None:
+        """Note the modification times of a page's records, in the order in which they came."""
+        for time in times:
+            if time is None or (self.oldest is not None and time > self.oldest):
+                self.newest_first = False
+                return
+            self.newest = self.newest or time
+            self.oldest = time
 
     @property
     def total(self) -> int | None:
@@ -50,71 +97,132 @@ class Scan:
         totals = [scope.total for scope in self.scopes.values() if scope.total is not None]
         return sum(totals) if len(totals) == len(self.scopes) else None
 
-    @property
-    def records(self) -> int:
-        """Records of the list, a repeated one once."""
-        unkeyed = sum(scope.unkeyed for scope in self.scopes.values())
-        return sum(self.settled.distinct.values()) + unkeyed
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What the scans of a run prove together.
+
+    `doubt`    what speaks against their having seen everything; None: they have.
+    `begins`   scope → ordinal from which on records count: what was seen before it, and not since,
+               is no longer in the list.
+    `licensed` the API's own counts or anchors say so, not only the end of the list: what is absent
+               had gone.
+    """
+
+    doubt: CallflowError | None = None
+    begins: Mapping[str, int] = field(default_factory=dict)
+    licensed: bool = False
 
 
-def shortfall(scan: Scan, where: str) -> IncompleteError | None:
-    """What the API's own counts, and rejected records, say against the scan."""
-    for name, scope in scan.scopes.items():
-        seen = scan.settled.distinct.get(name, 0) + scope.unkeyed
-        one_page = scope.pages == 1 and scope.received == scope.total
-        if scope.total is None or seen == scope.total or one_page:
-            continue
-        return IncompleteError(
-            f"the list says that it has {scope.total} rows, but {seen} were returned",
-            kind="incomplete_scan",
-            where=f"{where} {name}".strip(),
-            advice="it changes faster than it can be read; the next run tries again",
-        )
+def prove(scans: Sequence[Scan], known: Known, *, counted: bool, where: str) -> Proof:
+    """Whether the last of `scans` came to the end and, with the help of those before, saw all.
+
+    `counted`: the API tells how many rows its list has. `where` names the stream in messages.
+    """
+    last = scans[-1]
+    if last.doubt is not None:
+        return Proof(last.doubt)
+    rejected = max(scan.rejected for scan in scans)
+    begins: dict[str, int] = {}
+    licensed = counted
+    for name, scope in last.scopes.items():
+        history = [scan.scopes[name] for scan in scans if name in scan.scopes]
+        certified = _proven_from(history, known.get(name, ())) if counted else len(history) - 1
+        if certified is None and repeats(history):
+            certified, licensed = len(history) - 1, False
+        if certified is None:
+            # A rejected record is missing in every count: it is the reason that can be mended.
+            return Proof(_rejected(rejected, where) or _shortfall(scope, name, known, where))
+        begins[name] = [scan.begin for scan in scans if name in scan.scopes][certified]
+    return Proof(_rejected(rejected, where), begins, licensed)
+
+
+def _proven_from(scans: Sequence[Scope], known: Collection[Key]) -> int | None:
+    """The scan from which on everything was seen that was in the list when it began, if any."""
+    last, number = scans[-1], len(scans) - 1
+    if last.partial:
+        reconciled = last.first_total == len(last.keys.union(known))
+        return number if last.anchored and reconciled else None
+    if last.pages == 1 and last.total in (None, last.received):
+        return number  # one answer, one instant, the whole list
+    if last.anchored and last.total is not None and len(last.keys) >= last.total:
+        return number
+    return certified(scans, known)
+
+
+def certified(scans: Sequence[Scope], known: Collection[Key]) -> int | None:
+    """The latest scan whose first answer's rows are all known by now, or None.
+
+    A record that was seen before that answer (or in it) and again in it or later was in the list at
+    its instant. When there are as many of these as the answer counts, they are all that there were:
+    whatever was not seen since had gone. Needs no order and no meaning of page tokens, only that a
+    count is exact at the instant of its answer and that ids are not used twice.
+    """
+    for number in range(len(scans) - 1, -1, -1):
+        since = set().union(*(scan.keys for scan in scans[number:]))
+        before = scans[number].head.union(known, *(scan.keys for scan in scans[:number]))
+        if len(since & before) == scans[number].first_total:
+            return number
     return None
 
 
-def repeats(scan: Scan, former: Scan | None) -> bool:
+def repeats(scans: Sequence[Scope]) -> bool:
     """The list itself repeats rows: two scans in a row met the same ones twice, and all it has."""
-    return (
-        former is not None
-        and scan.settled == former.settled
-        and scan.scopes == former.scopes
-        and all(scope.received == scope.total for scope in scan.scopes.values())
+    if len(scans) < 2 or not scans[-1].repeated:
+        return False
+    former, last = scans[-2:]
+    whole = last.received == last.total and former.received == former.total
+    return whole and last.keys == former.keys and last.repeated == former.repeated
+
+
+def _shortfall(scope: Scope, name: str, known: Known, where: str) -> IncompleteError:
+    seen = len(scope.keys)
+    if scope.partial:
+        what = (
+            f"the list has {scope.first_total} rows, {len(scope.keys.union(known[name]))} are known"
+        )
+        what = what if scope.anchored else "the list moved while it was read"
+    elif scope.total is None:
+        what = f"the list came in {scope.pages} pages, but does not say how many rows it has"
+    elif seen == scope.total:
+        what = f"{seen} rows were returned, but they moved between the pages"
+    else:
+        what = f"the list says that it has {scope.total} rows, but {seen} were returned"
+    return IncompleteError(
+        what,
+        kind="incomplete_scan",
+        where=f"{where} {name}".strip(),
+        advice="it changes faster than it can be read; the next run tries again",
     )
 
 
-def rejected(scan: Scan, where: str) -> IncompleteError | None:
-    """The doubt about a scan some of whose records no table can hold."""
-    if not scan.rejected:
+def _rejected(rejected: int, where: str) -> IncompleteError | None:
+    if not rejected:
         return None
     return IncompleteError(
-        f"{scan.rejected} records could not be loaded",
+        f"{rejected} records could not be loaded",
         kind="rejected_rows",
         where=where,
         advice="see etl.rejects for each of them and why; nothing was removed",
     )
 
 
-def unanchored(scan: Scan, where: str) -> IncompleteError | None:
-    """Between two pages of the scan a row may have slipped: it cannot say what is gone."""
-    loose = [name for name, scope in scan.scopes.items() if not scope.anchored]
-    if not loose:
-        return None
-    return IncompleteError(
-        "rows are no longer listed, but the list moved while it was read; they are kept",
-        kind="undecided",
-        where=f"{where} {loose[0]}".strip(),
-        advice="nothing to do: the next run reads the list again",
-    )
+def brake(
+    missing: Collection[Key], rows: int, empty: Collection[str], scoped: bool, where: str
+) -> IncompleteError | None:
+    """Refuse to remove suspiciously much at once: a wrong account, a lost permission, an outage.
 
-
-def brake(scan: Scan, missing: int, rows: int, where: str) -> IncompleteError | None:
-    """Refuse to remove suspiciously much at once: a wrong account, a lost permission, an outage."""
-    if scan.received and missing <= max(BRAKE_ROWS, int(rows * BRAKE_SHARE)):
+    `rows` are in the table now; `empty` are scopes of which nothing at all was returned; `scoped`
+    tells that the first part of a key is its scope.
+    """
+    emptied = empty and (not scoped or any(key[0] in empty for key in missing))
+    if not emptied and len(missing) <= max(BRAKE_ROWS, int(rows * BRAKE_SHARE)):
         return None
+    source, _, stream = where.partition(".")
     return IncompleteError(
-        f"{missing} of {rows} rows were not returned; nothing was removed",
+        f"{len(missing)} of {rows} {stream.replace('_', ' ')} of {source} were not returned; "
+        "nothing was removed",
         kind="safety_stop",
         where=where,
-        advice=f"if that is right, run `callflow sync {where} --full --accept-deletes`",
+        advice=f"if that is right, run `callflow sync {source} --full --accept-deletes`",
     )

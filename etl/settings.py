@@ -257,6 +257,19 @@ class Daemon(BaseModel):
         return self
 
 
+class StreamOptions(BaseModel):
+    """What may be chosen for one stream of a source.
+
+    `on_absent`: what becomes of a record that a proven full scan did not list. "confirm" removes it
+    once the provider confirms that it has gone, "keep" never does. None: the stream's own default.
+    """
+
+    model_config = _STRICT
+    on_absent: Literal["confirm", "keep"] | None = Field(
+        default=None, description='"confirm" or "keep"', examples=["confirm"]
+    )
+
+
 class ZoomSource(BaseModel):
     """A Zoom account, reached with a server-to-server OAuth app.
 
@@ -275,6 +288,7 @@ class ZoomSource(BaseModel):
     requests_per_second: Rate = 10.0
     timeout: Timeout = 30.0
     schedule: Schedule = Field(default_factory=Schedule, description="a table")
+    flows: StreamOptions = Field(default_factory=StreamOptions, description="a table")
 
 
 class TwilioSource(BaseModel):
@@ -299,6 +313,8 @@ class TwilioSource(BaseModel):
     requests_per_second: Rate = 5.0
     timeout: Timeout = 30.0
     schedule: Schedule = Field(default_factory=Schedule, description="a table")
+    flex_flows: StreamOptions = Field(default_factory=StreamOptions, description="a table")
+    channels: StreamOptions = Field(default_factory=StreamOptions, description="a table")
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -329,6 +345,7 @@ class AlibabaSource(BaseModel):
     requests_per_second: Rate = 5.0
     timeout: Timeout = 30.0
     schedule: Schedule = Field(default_factory=Schedule, description="a table")
+    contact_flows: StreamOptions = Field(default_factory=StreamOptions, description="a table")
 
 
 Source = ZoomSource | TwilioSource | AlibabaSource

@@ -113,6 +113,7 @@ def run_line(run: Run) -> str:
             (run.updated, "changed"),
             (run.unchanged, "unchanged"),
             (run.deleted, "gone"),
+            (run.absent, "not listed but kept"),
             (run.rejected, "rejected"),
             (run.warnings, "values kept in extra"),
         )

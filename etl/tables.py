@@ -36,7 +36,7 @@ SCHEMAS = {
     "staging": "Pages of running scans, before they are merged. Emptied by every run.",
 }
 
-REVISION = "0001"
+REVISION = "0002"
 """The migration that makes these tables: the head of migrations/versions."""
 
 TEXT = Text()
@@ -324,7 +324,9 @@ def _history(current: Table) -> Table:
 HISTORY: dict[Table, Table] = {current: _history(current) for current in CURRENT}
 
 
-def _etl(name: str, comment: str, *columns: Column[Any], keys: int) -> Table:
+def _etl(
+    name: str, comment: str, *columns: Column[Any], keys: int, unlogged: bool = False
+) -> Table:
     for column in columns[:keys]:
         column.nullable = False
     return Table(
@@ -335,6 +337,7 @@ def _etl(name: str, comment: str, *columns: Column[Any], keys: int) -> Table:
         PrimaryKeyConstraint("source", *(column.name for column in columns[:keys])),
         schema="etl",
         comment=comment,
+        prefixes=["UNLOGGED"] if unlogged else [],
     )
 
 
@@ -371,6 +374,8 @@ runs = _etl(
     _plain("watermark_after", TIME, "The stream's watermark when the run ended."),
     _plain("error_kind", TEXT, "Class of what went wrong: credentials, unavailable, contract, …"),
     _plain("error", TEXT, "What went wrong, where, and what to do now. Never a secret."),
+    _plain("reason", TEXT, "Why the run was full or incremental."),
+    _count("absent", "Records that were not listed but are kept: nobody confirms that they went."),
     keys=1,
 )
 
@@ -392,7 +397,37 @@ streams = _etl(
     ),
     _count("rows", "Rows in the stream's own table after the last run."),
     _plain("error", TEXT, "What went wrong in the last run; NULL when nothing did."),
+    _plain("read_at", TIME, "When the scan began that the watermark comes from (UTC)."),
+    _plain(
+        "newest_first",
+        BOOL,
+        "Whether the last complete full scan met the list ordered by modification, newest first.",
+    ),
     keys=1,
+)
+
+absences = _etl(
+    "absences",
+    "Records that a proven full scan did not list; a second such run removes them.",
+    _plain("stream", KEY, "Name of the stream, such as flows."),
+    _plain("key", KEY, "Key of the record without source, a JSON list."),
+    _plain("run_id", TEXT, "The run that missed it first.", required=True),
+    _plain("since", TIME, "When that run ended (UTC).", required=True),
+    keys=2,
+)
+
+checkpoints = _etl(
+    "checkpoints",
+    "How far a scan under way has come, for the run that takes it up if this one is killed. "
+    "UNLOGGED as the staging tables are: a crash of Postgres empties both.",
+    _plain("stream", KEY, "Name of the stream, such as flows."),
+    _plain("settings", TEXT, "Digest of the settings that the scan began with.", required=True),
+    _plain("following", TEXT, "Pointer to the next page.", required=True),
+    _plain("state", JSON, "What the scan has seen, in numbers.", required=True),
+    _plain("staged", BigInteger(), "Rows in the stream's staging table.", required=True),
+    _plain("saved_at", TIME, "When it was saved (UTC).", required=True),
+    keys=1,
+    unlogged=True,
 )
 
 rejects = _etl(

@@ -47,8 +47,8 @@ def test_the_next_item_is_produced_while_this_one_is_used() -> None:
         assert produced[1].wait(SOON)  # nobody asked for it yet
 
 
-@pytest.mark.parametrize("depth", [1, 2, 5])
-def test_no_more_than_depth_wait_and_one_is_in_hand(depth: int) -> None:
+@pytest.mark.parametrize("depth", [0, 1, 2, 5])
+def test_no_more_are_produced_than_depth_beyond_those_asked_for(depth: int) -> None:
     made: list[int] = []
     progress = threading.Condition()
 
@@ -59,16 +59,12 @@ def test_no_more_than_depth_wait_and_one_is_in_hand(depth: int) -> None:
                 progress.notify_all()
             yield number
 
-    ticks = threading.Semaphore(0)
-    with closing(read_ahead(items(), depth, ticks.release)) as found:
-        assert next(found) == 0
-        with progress:
-            # the one in use, `depth` that wait, and one that the thread holds
-            assert progress.wait_for(lambda: len(made) == depth + 2, SOON)
-            assert not progress.wait_for(lambda: len(made) > depth + 2, 0.1)
-        assert next(found) == 1
-        with progress:
-            assert progress.wait_for(lambda: len(made) == depth + 3, SOON)
+    with closing(read_ahead(items(), depth)) as found:
+        for asked in (1, 2):
+            assert next(found) == asked - 1
+            with progress:
+                assert progress.wait_for(lambda: len(made) == depth + asked, SOON)  # noqa: B023
+                assert not progress.wait_for(lambda: len(made) > depth + asked, 0.1)  # noqa: B023
 
 
 def test_what_the_items_raise_is_raised_in_its_place() -> None:

@@ -120,7 +120,7 @@ def test_wrong_usage_exits_2(cli: Cli, words: list[str]) -> None:
 def test_sync_prints_one_json_object_per_stream_and_nothing_else(
     cli: Cli, sandbox: Sandbox
 ) -> None:
-    first, second = cli("sync", "--json"), cli("sync", "--json")
+    first, second, third = (cli("sync", "--json", *more) for more in ([], [], ["--full"]))
     assert (first.returncode, second.returncode, first.stderr) == (0, 0, "")
     runs = runs_of(first)
     assert {name: run["status"] for name, run in runs.items()} == dict.fromkeys(
@@ -134,8 +134,18 @@ def test_sync_prints_one_json_object_per_stream_and_nothing_else(
     )
     assert set(runs["zoom_demo.flows"]) == set(Run.__dataclass_fields__)
     assert runs["twilio_demo.channels"]["inserted"] == 1200
-    again = runs_of(second)["twilio_demo.channels"]
-    assert (again["unchanged"], again["inserted"], again["updated"]) == (1200, 0, 0)
+    for done, unchanged in ((second, 1000), (third, 1200)):
+        again = runs_of(done)["twilio_demo.channels"]
+        assert (again["unchanged"], again["inserted"], again["updated"]) == (unchanged, 0, 0)
+    assert {name: (run["mode"], run["reason"]) for name, run in runs_of(second).items()} == {
+        "zoom_demo.flows": ("full", "the API cannot be asked for changes only"),
+        "twilio_demo.flex_flows": ("full", "the API cannot be asked for changes only"),
+        "twilio_demo.channels": ("incremental", "newest first, until nothing is new"),
+        "alibaba_demo.contact_flows": ("incremental", "what changed since the watermark"),
+    }
+    assert {(run["mode"], run["reason"]) for run in runs_of(third).values()} == {
+        ("full", "asked for")
+    }
 
 
 def test_sync_of_named_streams_runs_only_those(cli: Cli) -> None:

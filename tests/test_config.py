@@ -872,7 +872,8 @@ def test_the_example_shows_every_key_and_the_true_defaults(read: Loader) -> None
     chosen = {"url", "data_dir", "http_token", "alert_webhook", "dask_scheduler", "stale_after"}
     for model in (shown.warehouse, shown.schedule, shown.daemon, zoom, twilio, alibaba):
         fields = type(model).model_fields
-        for key in fields.keys() - {"name", "schedule"}:
+        streams = {"flows", "flex_flows", "channels", "contact_flows"}
+        for key in fields.keys() - {"name", "schedule", *streams}:
             assert re.search(f"(?m)^{key}(_file)? = ", uncommented()), key
             default = fields[key].get_default()
             if not fields[key].is_required() and default and key not in chosen | {"timezone"}:
@@ -881,5 +882,8 @@ def test_the_example_shows_every_key_and_the_true_defaults(read: Loader) -> None
         read("").schedule.every,
         read("").schedule.full_every,
     )
+    assert isinstance(twilio, TwilioSource)
+    assert twilio.channels.on_absent == "keep"
+    assert twilio.flex_flows.on_absent is None
     assert isinstance(alibaba, AlibabaSource)
     assert alibaba.timezone == AlibabaSource.model_fields["timezone"].default

@@ -14,7 +14,7 @@ from etl.errors import (
 )
 from etl.extract.paging import Guard, error_code
 from etl.http import Answer, Http, MissingError, basic, busy, judge_status, same_origin, utc_now
-from etl.model import Lookup, Page
+from etl.model import WHOLE, Ask, Lookup, Page
 from etl.settings import TwilioSource
 
 _FLEX_FLOWS = "/v1/FlexFlows"
@@ -52,23 +52,23 @@ def connect(
     )
 
 
-def flex_flows(http: Http, settings: TwilioSource) -> Iterator[Page]:
+def flex_flows(http: Http, settings: TwilioSource, ask: Ask = WHOLE) -> Iterator[Page]:
     """Every page of the account's flex flows; see `_pages` for what it raises."""
-    return _pages(http, _FLEX_FLOWS, "flex_flows")
+    return _pages(http, _FLEX_FLOWS, "flex_flows", ask)
 
 
-def channels(http: Http, settings: TwilioSource) -> Iterator[Page]:
+def channels(http: Http, settings: TwilioSource, ask: Ask = WHOLE) -> Iterator[Page]:
     """Every page of the account's chat channels; see `_pages` for what it raises."""
-    return _pages(http, _CHANNELS, "flex_chat_channels")
+    return _pages(http, _CHANNELS, "flex_chat_channels", ask)
 
 
 def lookup_flex_flow(http: Http, settings: TwilioSource, key: tuple[str, ...]) -> Lookup:
-    """Whether the flex flow with the sid `key[0]` exists. "gone" only for 404 with code 20404."""
+    """Whether the flex flow with the sid `key[0]` exists; see `_lookup`."""
     return _lookup(http, _FLEX_FLOWS, key)
 
 
 def lookup_channel(http: Http, settings: TwilioSource, key: tuple[str, ...]) -> Lookup:
-    """Whether the channel with the sid `key[0]` exists. "gone" only for 404 with code 20404."""
+    """Whether the channel with the sid `key[0]` exists; see `_lookup`."""
     return _lookup(http, _CHANNELS, key)
 
 
@@ -82,31 +82,34 @@ def probe_channels(http: Http, settings: TwilioSource) -> str:
     return _probe(http, _CHANNELS, "flex_chat_channels", "channels")
 
 
-def _pages(http: Http, path: str, key: str) -> Iterator[Page]:
+def _pages(http: Http, path: str, key: str, ask: Ask) -> Iterator[Page]:
     """Follow `meta.next_page_url` until it is null (Twilio's docs, "Paging").
 
     The URL is followed as it is, but only when it leads to `path` under the base URL, as the
-    credentials go with it. There is no count: each page's `total` is None. Raises PageTokenError
-    when Twilio refuses a page token (21481): then the scan can start over; ContractError for a
-    next page that leads elsewhere, was there before or is not told.
+    credentials go with it; a scan can be resumed with it, and `ask.resume` is checked the same way.
+    There is no count: each page's `total` is None. Twilio cannot be asked for changes. Raises
+    PageTokenError when Twilio refuses a page token (21481): then the scan can start over;
+    ContractError for a next page that leads elsewhere, was there before or is not told.
     """
     guard = Guard(http.where)
-    number = 1
-    body = http.call("GET", path, {"PageSize": _PAGE_SIZE}, at="page 1")
+    number = ask.pages + 1
+    next_url = ask.resume
     while True:
-        where = f"{http.where}, page {number}"
-        rows, next_url = _envelope(body, key, where)
-        yield Page(rows, number)
+        if next_url is None:
+            body = http.call("GET", path, {"PageSize": _PAGE_SIZE}, at=f"page {number}")
+        else:
+            try:
+                same_origin(next_url, http.base_url, path)
+            except ContractError as error:
+                error.where = f"{http.where}, page {max(number - 1, 1)}"
+                raise
+            body = http.call("GET", next_url, at=f"page {number}")
+        rows, next_url = _envelope(body, key, f"{http.where}, page {number}")
+        yield Page(rows, number, following=next_url)
         if next_url is None:
             return
-        try:
-            same_origin(next_url, http.base_url, path)
-        except ContractError as error:
-            error.where = where
-            raise
         guard.follow(next_url, len(rows))
         number += 1
-        body = http.call("GET", next_url, at=f"page {number}")
 
 
 def _envelope(body: dict[str, Any], key: str, where: str) -> tuple[list[Any], str | None]:
@@ -131,15 +134,20 @@ def _envelope(body: dict[str, Any], key: str, where: str) -> tuple[list[Any], st
 
 
 def _lookup(http: Http, path: str, key: tuple[str, ...]) -> Lookup:
+    """ "gone" only for 404 with code 20404; CredentialsError when nothing can be asked at all."""
     (sid,) = key
     if sid in ("", ".", ".."):
-        return Lookup("undecided", reason="its sid cannot stand in a URL")
+        return Lookup("unasked", reason="its sid cannot stand in a URL")
     try:
         body = http.call("GET", f"{path}/{urllib.parse.quote(sid, safe='')}", at="one record")
     except MissingError:
         return Lookup("gone")
-    except (ProviderError, UnicodeError) as error:
+    except CredentialsError:
+        raise
+    except ProviderError as error:
         return Lookup("undecided", reason=str(error))
+    except UnicodeError as error:
+        return Lookup("unasked", reason=str(error))
     if body.get("sid") != sid:
         return Lookup("undecided", reason="Twilio answered with another record")
     return Lookup("found", record=body)

@@ -16,7 +16,7 @@ from etl.errors import (
 from etl.extract.paging import Guard, count, error_code
 from etl.extract.zoom_auth import ZoomToken
 from etl.http import Answer, Http, Judge, MissingError, busy, instant, judge_status, utc_now
-from etl.model import Lookup, Page
+from etl.model import WHOLE, Ask, Lookup, Page
 from etl.settings import ZoomSource
 
 _FLOWS = "/contact_center/flows"
@@ -51,12 +51,13 @@ def connect(
     )
 
 
-def flows(http: Http, settings: ZoomSource) -> Iterator[Page]:
+def flows(http: Http, settings: ZoomSource, ask: Ask = WHOLE) -> Iterator[Page]:
     """Every page of the account's flows, in the order in which Zoom gives them (not documented).
 
     The end is an empty, null or missing `next_page_token` (Zoom's docs, "Pagination"). Each page's
-    `total` is `total_records`, the rows on all pages. Raises PageTokenError when a token has
-    expired (they live for 15 minutes): then the scan can start over.
+    `total` is `total_records`, the rows on all pages. Whatever `ask` says, all of them are read:
+    Zoom cannot be asked for changes, and page tokens live for 15 minutes only. Raises
+    PageTokenError when one has expired: then the scan can start over.
     """
     guard = Guard(http.where)
     params = {"page_size": _PAGE_SIZE}
@@ -86,18 +87,23 @@ def flows(http: Http, settings: ZoomSource) -> Iterator[Page]:
 def lookup_flow(http: Http, settings: ZoomSource, key: tuple[str, ...]) -> Lookup:
     """Whether the flow with the id `key[0]` exists (Zoom's API reference, "Get a flow").
 
-    "gone" only for HTTP 404 with Zoom's code 3201, "Flow does not exist".
+    "gone" only for HTTP 404 with Zoom's code 3201, "Flow does not exist". Raises CredentialsError
+    when nothing can be asked at all.
     """
     (flow_id,) = key
     if flow_id in ("", ".", ".."):
-        return Lookup("undecided", reason="its id cannot stand in a URL")
+        return Lookup("unasked", reason="its id cannot stand in a URL")
     try:
         path = f"{_FLOWS}/{urllib.parse.quote(flow_id, safe='')}"
         body = http.call("GET", path, at="one flow")
     except MissingError:
         return Lookup("gone")
-    except (ProviderError, UnicodeError) as error:
+    except CredentialsError:
+        raise
+    except ProviderError as error:
         return Lookup("undecided", reason=str(error))
+    except UnicodeError as error:
+        return Lookup("unasked", reason=str(error))
     if body.get("flow_id") != flow_id:
         return Lookup("undecided", reason="Zoom answered with another flow")
     return Lookup("found", record=body)

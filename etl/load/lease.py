@@ -13,12 +13,16 @@ from pathlib import Path
 
 from sqlalchemy import Connection, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import OperationalError
 
 from etl.errors import BusyError, LeaseLostError
 from etl.tables import leases
 
 TTL = timedelta(seconds=60)
 """How long a lease lasts unless it is renewed; the longest wait after a holder vanished."""
+
+WAIT = timedelta(seconds=3)
+"""How long `acquire` waits for a write transaction of the holder to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,28 +74,35 @@ def acquire(
     """Take the lease in the open transaction.
 
     It is free when it was never taken, has ended, or its holder is `dead`. Raises BusyError, which
-    names the holder, when it is not.
+    names the holder, when it is not, and after WAIT when its row is locked by a write under way.
     """
+    seconds = WAIT.total_seconds()
+    connection.execute(select(func.set_config("lock_timeout", f"{seconds:.0f}s", True)))
     here = (leases.c.source == source, leases.c.stream == stream)
     former = connection.scalar(select(leases.c.holder).where(*here))
     vanished = former is not None and dead(former)
     statement = insert(leases).values(
         source=source, stream=stream, holder=holder, epoch=1, until=func.clock_timestamp() + TTL
     )
-    epoch = connection.scalar(
-        statement.on_conflict_do_update(
-            index_elements=["source", "stream"],
-            set_={
-                "holder": holder,
-                "epoch": leases.c.epoch + 1,
-                "until": statement.excluded.until,
-            },
-            where=or_(
-                leases.c.until < func.clock_timestamp(),
-                literal(vanished) & (leases.c.holder == former),
-            ),
-        ).returning(leases.c.epoch)
-    )
+    take = statement.on_conflict_do_update(
+        index_elements=["source", "stream"],
+        set_={
+            "holder": holder,
+            "epoch": leases.c.epoch + 1,
+            "until": statement.excluded.until,
+        },
+        where=or_(
+            leases.c.until < func.clock_timestamp(),
+            literal(vanished) & (leases.c.holder == former),
+        ),
+    ).returning(leases.c.epoch)
+    try:
+        with connection.begin_nested():
+            epoch = connection.scalar(take)
+    except OperationalError as error:
+        if getattr(error.orig, "sqlstate", None) != "55P03":
+            raise
+        epoch = None
     if epoch is None:
         row = connection.execute(select(leases.c.holder, leases.c.until).where(*here)).one()
         raise BusyError(

@@ -14,6 +14,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     FromClause,
+    Select,
     Table,
     and_,
     delete,
@@ -27,8 +28,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from etl import tables
 from etl.load.stage import Staged
-
-Key = tuple[Any, ...]
+from etl.model import Key
 
 
 @dataclass(slots=True)
@@ -57,6 +57,24 @@ def absent(connection: Connection, source: str, parent: Staged, scopes: Sequence
     if scopes:
         query = query.where(keys[0].in_(scopes))
     return [tuple(row) for row in connection.execute(query)]
+
+
+def known(
+    connection: Connection, source: str, current: Table, scope: str | None
+) -> dict[str, set[Key]]:
+    """Keys (without source) of the current rows of `source`, per value of the column `scope`."""
+    keys = [current.c[name] for name in tables.key_columns(current)]
+    of: ColumnElement[str] = current.c[scope] if scope else literal("")
+    found: dict[str, set[Key]] = {}
+    for name, *key in connection.execute(select(of, *keys).where(current.c.source == source)):
+        found.setdefault(name, set()).add(tuple(key))
+    return found
+
+
+def differs(connection: Connection, source: str, pair: Staged, begin: int) -> bool:
+    """Whether a record staged from the ordinal `begin` on is new or unlike its current row."""
+    query = _differing(source, pair).where(pair.stage.c.ord >= begin)
+    return bool(connection.scalar(select(query.exists())))
 
 
 def merge(
@@ -144,30 +162,30 @@ def _lost(child: Staged, records: Staged) -> ColumnElement[bool]:
     return and_(record.exists(), ~itself.exists())
 
 
-def _upsert(connection: Connection, source: str, pair: Staged, now: datetime) -> tuple[int, int]:
-    """Insert staged rows that are new, update those that differ; return how many of each."""
-    current, stage, history = pair.current, pair.stage, tables.HISTORY[pair.current]
+def _differing(source: str, pair: Staged) -> Select[Any]:
+    """Staged rows that are new (`is_new`) or unlike the current row with their key."""
+    current, stage = pair.current, pair.stage
     keys = tables.key_columns(current)
     names = tables.data_columns(current)
     fields = [name for name in names if name not in keys]
-    differing = (
-        select(*(stage.c[name] for name in names), current.c.source.is_(None).label("is_new"))
-        .select_from(
-            stage.outerjoin(
-                current, and_(current.c.source == source, _same_key(stage, current, current))
-            )
-        )
-        .where(
-            or_(
-                current.c.source.is_(None),
-                tuple_(*(current.c[name] for name in fields)).is_distinct_from(
-                    tuple_(*(stage.c[name] for name in fields))
-                ),
-            )
-        )
-        .cte("differing")
-        .prefix_with("MATERIALIZED")
+    same = and_(current.c.source == source, _same_key(stage, current, current))
+    unlike = tuple_(*(current.c[name] for name in fields)).is_distinct_from(
+        tuple_(*(stage.c[name] for name in fields))
     )
+    return (
+        select(*(stage.c[name] for name in names), current.c.source.is_(None).label("is_new"))
+        .select_from(stage.outerjoin(current, same))
+        .where(or_(current.c.source.is_(None), unlike))
+    )
+
+
+def _upsert(connection: Connection, source: str, pair: Staged, now: datetime) -> tuple[int, int]:
+    """Insert staged rows that are new, update those that differ; return how many of each."""
+    current, history = pair.current, tables.HISTORY[pair.current]
+    keys = tables.key_columns(current)
+    names = tables.data_columns(current)
+    fields = [name for name in names if name not in keys]
+    differing = _differing(source, pair).cte("differing").prefix_with("MATERIALIZED")
     superseded = (
         insert(history)
         .from_select(

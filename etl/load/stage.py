@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from psycopg import Connection as PsycopgConnection
@@ -23,18 +24,22 @@ from sqlalchemy import (
     DateTime,
     Integer,
     MetaData,
-    Row,
     Table,
     Text,
+    and_,
     delete,
     func,
     literal,
+    or_,
     select,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.exc import OperationalError
 
 from etl import tables
+
+_LOCKED = "55P03"
 
 MAX_NAME = 63
 """Bytes of a name in Postgres; the rest of a longer one is cut off."""
@@ -65,6 +70,7 @@ def _stage_name(source: str, table: str) -> str:
     return f"{name[: MAX_NAME - 9]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
+@cache  # SQLAlchemy compiles the statements on a table once, as long as it is the same object
 def staged(source: str, current: Table) -> Staged:
     """`current` with its staging table for `source`."""
     own = [Column("ord", BigInteger(), comment="Ordinal of the record in the scan; the last wins.")]
@@ -96,10 +102,28 @@ def prepare(connection: Connection, pairs: Iterable[Staged]) -> None:
 
 
 def clear(connection: Connection, pairs: Iterable[Staged]) -> None:
-    """Empty the staging tables that hold anything (a TRUNCATE of an empty one costs WAL too)."""
+    """Empty the staging tables that hold anything (a TRUNCATE of an empty one costs WAL too).
+
+    A process that was stopped in the middle of a COPY holds a lock that TRUNCATE would wait for;
+    DELETE does not, and what that process copied can never be committed.
+    """
     for pair in pairs:
         if connection.scalar(select(select(pair.stage).exists())):
-            connection.execute(text(f'TRUNCATE "{pair.stage.schema}"."{pair.stage.name}"'))
+            patience = connection.scalar(select(func.current_setting("lock_timeout")))
+            try:
+                with connection.begin_nested():  # long enough for autovacuum to make way
+                    connection.execute(select(func.set_config("lock_timeout", "3s", True)))
+                    connection.execute(text(f'TRUNCATE "{pair.stage.schema}"."{pair.stage.name}"'))
+                connection.execute(select(func.set_config("lock_timeout", patience, True)))
+            except OperationalError as error:
+                if getattr(error.orig, "sqlstate", None) != _LOCKED:
+                    raise
+                connection.execute(delete(pair.stage))
+
+
+def size(connection: Connection, pair: Staged) -> int:
+    """Rows in the staging table."""
+    return connection.scalar(select(func.count()).select_from(pair.stage)) or 0
 
 
 def copy(connection: Connection, table: Table, rows: Iterable[tuple[Any, ...]]) -> None:
@@ -135,20 +159,15 @@ def copy_current(
     copy(connection, pair.current, ((source, *row[own:], now) for row in rows))
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """What is staged: records per scope, and the keys of those that had come more than once."""
+def settle(
+    connection: Connection, pairs: Sequence[Staged], begins: Mapping[str, int], scope: str | None
+) -> dict[str, int]:
+    """Leave every record once in the staging tables, as it came last; count them per scope.
 
-    distinct: dict[str, int]
-    repeated: frozenset[tuple[Any, ...]]
-
-
-def settle(connection: Connection, pairs: Sequence[Staged], scope: str | None) -> Settled:
-    """Leave every record once in the staging tables, as it came last.
-
-    `pairs` begins with the records' own table. Records are counted per value of its column `scope`,
-    or under "" when that is None. The planner's statistics are fresh afterwards: without them the
-    joins of the merge are planned for empty tables.
+    `pairs` begins with the records' own table, whose column `scope` names the scope; without one it
+    is "". Records of a scope that came before the ordinal `begins[scope]`, and not since, are
+    dropped. The planner's statistics are fresh afterwards: without them the joins of the merge are
+    planned for empty tables.
     """
     for pair in pairs:
         columns = ", ".join(f'"{name}"' for name in tables.key_columns(pair.current))
@@ -156,18 +175,22 @@ def settle(connection: Connection, pairs: Sequence[Staged], scope: str | None) -
     parent = pairs[0]
     keys = tables.key_columns(parent.current)
     newer = parent.stage.alias("newer")
-    removed: Iterable[Row[Any]] = ()
     each = select(parent.stage.c[keys[-1]]).group_by(*(parent.stage.c[name] for name in keys))
     repeats = connection.scalar(select(each.having(func.count() > 1).exists()))
-    for pair in reversed(pairs) if repeats else ():
+    for pair in reversed(pairs):
+        former = [
+            and_(
+                pair.stage.c.ord < begin,
+                literal(True) if scope is None else pair.stage.c[scope] == name,
+            )
+            for name, begin in begins.items()
+            if begin > 0
+        ]
         same = [pair.stage.c[name] == newer.c[name] for name in keys]
         later = select(newer).where(*same, newer.c.ord > pair.stage.c.ord)
-        removed = connection.execute(
-            delete(pair.stage)
-            .where(later.exists())
-            .returning(*(pair.stage.c[name] for name in keys))
-        )
-    repeated = frozenset(tuple(row) for row in removed)
+        stale = [*former, *([later.exists()] if repeats else [])]
+        if stale:
+            connection.execute(delete(pair.stage).where(or_(*stale)))
     of: ColumnElement[str] = parent.stage.c[scope] if scope else literal("")
     counts = select(of, func.count()).select_from(parent.stage).group_by(of)
-    return Settled(dict(connection.execute(counts).all()), repeated)
+    return dict(connection.execute(counts).all())

@@ -40,6 +40,8 @@ class Twilio:
     `suspended`        403 for everybody.
     `api_key_may_read` False: the API key, unlike the auth token, has no permission for Flex.
     `refuses_large_pages` PageSize above 1000: 400, or lowered to 1000.
+    `largest_page`     most rows in an answer, whatever was asked for; a few make a list of few rows
+                       have many pages.
     `matches_part`     FriendlyName finds parts of names, or whole ones only.
     `date_form`        of the times that `update` writes: "Z" or "+00:00".
     `public_base`      scheme and host of the URLs in `meta`; None: those of the request.
@@ -63,6 +65,7 @@ class Twilio:
         self.paging: Paging = "keyset"
         self.ties: Random | None = None
         self.refuses_large_pages = False
+        self.largest_page = 1000
         self.matches_part = False
         self.date_form: Literal["Z", "+00:00"] = "Z"
         self.public_base: str | None = None
@@ -136,7 +139,7 @@ class Twilio:
             return error(400, 20001, "Invalid Page")
         if size > 1000 and self.refuses_large_pages:
             return error(400, 20001, "Page size must be at most 1000")
-        page_size = min(size, 1000)
+        page_size = min(size, self.largest_page)
         filters = {}
         if rows_key == "flex_flows" and params.get("FriendlyName"):
             filters["FriendlyName"] = params["FriendlyName"]

@@ -74,6 +74,8 @@ class Zoom:
     `expired_status`  HTTP status of code 124.
     `lists_archived`  whether the list without a status filter has archived flows.
     `refuses_large_pages` page_size above 100: 400, or lowered to 100.
+    `largest_page`    most rows in an answer, whatever was asked for; a few make a list of few rows
+                      have many pages.
     """
 
     def __init__(self, *, clock: Clock | None = None, keep_requests: int | None = 10_000) -> None:
@@ -95,6 +97,7 @@ class Zoom:
         self.expired_status = 401
         self.lists_archived = True
         self.refuses_large_pages = False
+        self.largest_page = 100
 
         self._lock = threading.RLock()
         self.flows = Store("flow_id", "last_modified_time", self._now, self._lock)
@@ -185,7 +188,7 @@ class Zoom:
             wrong.append("page_size")
         if wrong:
             return invalid(wrong)
-        page_size = min(size, 100)
+        page_size = min(size, self.largest_page)
 
         cursor = Cursor()
         token = params.get("next_page_token", "")

@@ -2,8 +2,10 @@
 
 import random
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from pydantic import SecretStr
@@ -17,11 +19,22 @@ from etl.errors import (
 )
 from etl.extract import alibaba
 from etl.extract.alibaba import contact_flows, probe_contact_flows
-from etl.http import MissingError
-from etl.model import Page
+from etl.http import Http, MissingError
+from etl.model import WHOLE, Ask, Page
 from etl.sandbox import alibaba as emulated
 from etl.sandbox.alibaba import AccessKey, Alibaba
-from etl.sandbox.wire import Clock, Fault, Response, empty, html, json_response, serving
+from etl.sandbox.wire import (
+    Clock,
+    Fault,
+    Request,
+    Response,
+    altered,
+    empty,
+    html,
+    json_response,
+    serving,
+)
+from etl.settings import AlibabaSource
 from tests.extract.scripted import Script, Time
 from tests.extract.sources import alibaba_flows, alibaba_source
 
@@ -37,25 +50,27 @@ def filled(rows: int, apart: float = 60.0, start: datetime = START) -> Alibaba:
     return fake
 
 
-def flow(key: str, updated: Any) -> dict[str, Any]:
-    return {"ContactFlowId": key, "UpdatedTime": updated, "Name": key}
+def flow(key: str, updated: Any, kind: str = "MAIN_FLOW") -> dict[str, Any]:
+    return {"ContactFlowId": key, "UpdatedTime": updated, "Name": key, "Type": kind}
 
 
 def ids(pages: list[Page]) -> list[str]:
     return [row["ContactFlowId"] for page in pages for row in page.records]
 
 
-def scanned(fake: Any, **changes: Any) -> list[Page]:
+def scanned(fake: Any, ask: Ask = WHOLE, *, page_size: int = 100, **changes: Any) -> list[Page]:
     with alibaba_flows(fake, **changes) as (http, settings):
-        return list(contact_flows(http, settings))
+        return list(contact_flows(http, settings, ask, page_size=page_size))
 
 
-def refused(fake: Any, kind: type[ProviderError], **changes: Any) -> ProviderError:
+def refused(
+    fake: Any, kind: type[ProviderError], page_size: int = 100, **changes: Any
+) -> ProviderError:
     with (
         alibaba_flows(fake, **changes) as (http, settings),
         pytest.raises(ProviderError) as caught,
     ):
-        list(contact_flows(http, settings))
+        list(contact_flows(http, settings, page_size=page_size))
     assert type(caught.value) is kind, caught.value
     assert caught.value.where.startswith("alibaba_sh.contact_flows")
     assert "sandbox-alibaba" not in str(caught.value)
@@ -64,6 +79,12 @@ def refused(fake: Any, kind: type[ProviderError], **changes: Any) -> ProviderErr
 
 def envelope(rows: Any, total: Any, **data: Any) -> dict[str, Any]:
     return {"Code": "OK", "Data": {"List": rows, "TotalCount": total, **data}}
+
+
+def after(since: datetime, read_at: datetime | None = None) -> Ask:
+    """Changes from `since` on (Shanghai's time); those before were read at `read_at`, or now."""
+    mark = since.replace(tzinfo=ZoneInfo("Asia/Shanghai")).astimezone(UTC)
+    return Ask({"ccc-sandbox": mark}, read_at or datetime.now(UTC))
 
 
 # --- pages ---------------------------------------------------------------------------------------
@@ -170,8 +191,10 @@ def test_an_order_that_is_not_kept_ends_the_proof(order: str) -> None:
     else:
         rows[50:60] = reversed(rows[50:60])
     pages = scanned(Script(envelope(rows[:100], 150), envelope(rows[100:], 150)))
-    assert [page.anchored for page in pages] == [True, False]
+    assert [page.anchored for page in pages] == [False, False]
     assert len(ids(pages)) == 150
+    (page,) = scanned(Script(envelope(rows[:100], 100)))
+    assert page.anchored  # one answer that holds all of the list needs no order
 
 
 def test_the_order_of_the_last_window_counts_too() -> None:
@@ -203,6 +226,13 @@ def test_without_a_usable_count_the_short_page_is_the_end(total: Any) -> None:
     assert len(ids(pages)) == 150
     assert [(page.total, page.anchored) for page in pages] == [(None, True), (None, False)]
     assert len(script.requests) == 2
+
+
+def test_a_count_below_the_rows_shown_counts_something_else() -> None:
+    rows = [flow(f"f{n}", f"{START + timedelta(hours=n)}.0") for n in range(150)]
+    pages = scanned(Script(envelope(rows[:100], 150), envelope(rows[98:], 120)))
+    assert len(set(ids(pages))) == 150
+    assert (pages[1].total, pages[-1].anchored) == (None, False)
 
 
 def test_an_empty_page_before_the_end_is_not_the_end() -> None:
@@ -270,21 +300,122 @@ def test_an_empty_list_may_be_null() -> None:
 
 
 # --- more than can be reached --------------------------------------------------------------------
-def test_more_than_ten_thousand_rows_are_read_from_both_ends_and_reported() -> None:
-    fake = filled(10_150, apart=3600.0)
-    fake.add_instance("ccc-other").add(flow("other", f"{START}.0"))
+def typed(sizes: dict[str, int], start: datetime = START) -> Alibaba:
+    """An instance with that many flows of each Type, mixed, an hour between two."""
+    fake = Alibaba(("ccc-sandbox",))
+    kinds = [kind for kind, size in sizes.items() for _ in range(size)]
+    random.Random(1).shuffle(kinds)
+    for number, kind in enumerate(kinds):
+        updated = start + timedelta(hours=number)
+        fake.flows["ccc-sandbox"].add(flow(f"f{number:05}", f"{updated}.0", kind))
+    return fake
+
+
+def collected(
+    fake: Alibaba, page_size: int, instance_ids: tuple[str, ...] = ("ccc-sandbox",)
+) -> tuple[list[Page], str]:
+    """A whole scan's pages, and what UnreachableRowsError said after them."""
     pages: list[Page] = []
-    names = ("ccc-sandbox", "ccc-other")
     with (
-        alibaba_flows(fake, instance_ids=names) as (http, settings),
-        pytest.raises(UnreachableRowsError, match="ccc-sandbox has 10150 contact flows"),
+        alibaba_flows(fake, instance_ids=instance_ids) as (http, settings),
+        pytest.raises(UnreachableRowsError) as caught,
     ):
-        for page in contact_flows(http, settings):
+        for page in contact_flows(http, settings, page_size=page_size):
             pages.append(page)  # noqa: PERF402 - what came before the error must be kept
-    assert len(set(ids(pages))) == 10_151
-    assert not pages[-2].anchored
-    assert pages[-1].scope == "ccc-other"
+    return pages, str(caught.value)
+
+
+def test_a_list_that_is_too_long_is_read_by_type() -> None:
+    fake = typed({"MAIN_FLOW": 700, "SUB_FLOW": 570, "SURVEY_FLOW": 30})
+    pages = scanned(fake, page_size=12)
+    assert set(ids(pages)) == set(fake.flows["ccc-sandbox"].keys())
+    assert {(page.total, page.anchored) for page in pages} == {(1300, True)}
+    assert [page.number for page in pages] == list(range(1, len(pages) + 1))
+    asked = [(r.params["SortOrder"], r.params.get("Type")) for r in fake.requests]
+    assert list(dict.fromkeys(asked)) == [
+        ("ASC", None),
+        ("ASC", "MAIN_FLOW"),
+        ("ASC", "SUB_FLOW"),
+        ("ASC", "SURVEY_FLOW"),
+        ("DESC", None),
+    ]
+    assert len(fake.requests) < 1300 / 12 * 2  # small pages overlap by much of their rows
+
+
+def test_what_changes_while_the_types_are_read_is_found_at_the_end() -> None:
+    now = datetime.now(ZoneInfo("Asia/Shanghai")).replace(tzinfo=None, microsecond=0)
+    sizes = {"MAIN_FLOW": 700, "SUB_FLOW": 550, "SURVEY_FLOW": 5}
+    fake = typed(sizes, now - timedelta(hours=1255))
+    store = fake.flows["ccc-sandbox"]
+    mains = [row["ContactFlowId"] for row in store.records() if row["Type"] == "MAIN_FLOW"]
+    newest = datetime.fromisoformat(store.get(mains[-1])["UpdatedTime"])
+
+    def change(emulator: Alibaba, request: Request) -> None:
+        store.update(mains[0], Name="edited", UpdatedTime=f"{now}.0")
+        store.update(mains[1], Type="SURVEY_FLOW", UpdatedTime=f"{now}.0")
+        for number in range(20):  # stamped before the walk through its Type ended
+            store.add(flow(f"late{number}", f"{newest - timedelta(seconds=599 - number)}.0"))
+        store.delete(mains[2])
+
+    survey = Fault(when=lambda r: r.params.get("Type") == "SURVEY_FLOW", before_request=change)
+    fake.faults.append(survey)
+    pages = scanned(fake, page_size=12)
+    assert survey.fired == 1
+    seen = {row["ContactFlowId"]: row for page in pages for row in page.records}
+    assert {row["ContactFlowId"]: row for row in store.records()}.items() <= seen.items()
+    assert pages[-1].total == 1274
+    assert all(page.anchored for page in pages)
+
+
+def test_a_list_that_grows_too_long_while_it_is_read_is_read_by_type_then() -> None:
+    fake = typed({"MAIN_FLOW": 990})
+    store = fake.flows["ccc-sandbox"]
+
+    def grow(emulator: Alibaba, request: Request) -> None:
+        for number in range(30):
+            store.add(flow(f"x{number}", f"{START + timedelta(hours=2000 + number)}.0", "SUB_FLOW"))
+
+    fake.faults.append(Fault(nth=20, before_request=grow))
+    pages = scanned(fake, page_size=10)
+    assert set(ids(pages)) == set(store.keys())
+    assert pages[-1].total == 1020
+
+
+def test_a_type_that_is_too_long_is_read_from_both_ends() -> None:
+    fake = typed({"MAIN_FLOW": 900, "SUB_FLOW": 100})
+    pages = scanned(fake, page_size=5)
+    assert set(ids(pages)) == set(fake.flows["ccc-sandbox"].keys())
+    assert not all(page.anchored for page in pages)
+    assert {page.total for page in pages} == {1000}
     assert max(int(r.params["PageNumber"]) for r in fake.requests) == 100
+
+
+def test_a_type_longer_than_both_ends_reach_is_reported() -> None:
+    fake = typed({"MAIN_FLOW": 630, "SUB_FLOW": 7})
+    fake.add_instance("ccc-other").add(flow("other", f"{START}.0"))
+    pages, told = collected(fake, 3, ("ccc-sandbox", "ccc-other"))
+    assert "ccc-sandbox has 637 contact flows, of which 607 could be read" in told
+    assert "no further than 300 rows" in told
+    assert "remove flows" in told
+    assert len(set(ids(pages))) == 608  # the other instance's too
+    assert pages[-1].scope == "ccc-other"
+    assert {page.total for page in pages[:-1]} == {637}
+
+
+def test_flows_of_other_types_are_read_from_both_ends() -> None:
+    fake = typed({"MAIN_FLOW": 400, "SUB_FLOW": 300, "NEW_FLOW": 50})
+    pages = scanned(fake, page_size=5)
+    assert set(ids(pages)) == set(fake.flows["ccc-sandbox"].keys())
+    assert not pages[-1].anchored
+    assert pages[-1].total == 750
+
+
+def test_flows_of_other_types_out_of_reach_are_reported() -> None:
+    fake = typed({"MAIN_FLOW": 270, "SUB_FLOW": 270, "SURVEY_FLOW": 270, "NEW_FLOW": 100})
+    pages, told = collected(fake, 3)
+    read = len(set(ids(pages)))
+    assert 810 < read < 910
+    assert f"ccc-sandbox has 910 contact flows, of which {read} could be read" in told
 
 
 def test_ten_thousand_rows_exactly_are_reachable() -> None:
@@ -295,9 +426,261 @@ def test_ten_thousand_rows_exactly_are_reachable() -> None:
 
 
 def test_without_a_count_a_full_last_page_may_hide_rows() -> None:
-    rows = [flow(f"f{n}", f"{START}.0") for n in range(100)]
-    refused(script := Script(envelope(rows, None)), UnreachableRowsError)
+    rows = [flow(f"f{n}", f"{START}.0") for n in range(5)]
+    script = Script(envelope(rows, None))
+    error = refused(script, UnreachableRowsError, page_size=5)
+    assert "ccc-sandbox has over 500 contact flows, of which 5 could be read" in error.what
     assert max(int(r.params["PageNumber"]) for r in script.requests) == 100
+    assert len(script.requests) == 701  # the list; each Type from both ends; the newest rows
+
+
+# --- a provider that lies ------------------------------------------------------------------------
+def lying(lie: str) -> Alibaba:
+    fake = filled(60, apart=3600.0)
+    told = iter(range(200, 10**9, 90))
+    rows = fake.flows["ccc-sandbox"].records()
+
+    def lied(request: Request, honest: Response) -> Response:
+        if lie == "a total that grows":
+            return altered(lambda body: body["Data"].update(TotalCount=next(told)))(request, honest)
+        if lie == "a total beyond all measure":
+            return altered(lambda body: body["Data"].update(TotalCount=10**15))(request, honest)
+        shown = rows[::-1] if request.params["SortOrder"] == "DESC" else rows
+        shown = shown[: int(request.params["PageSize"])] if lie == "one page for ever" else []
+        return altered(lambda body: body["Data"].update(List=shown, TotalCount=10**5))(
+            request, honest
+        )
+
+    fake.faults.append(Fault(times=None, response=lied))
+    return fake
+
+
+LIES = ["a total that grows", "a total beyond all measure", "one page for ever", "empty pages"]
+
+
+@pytest.mark.parametrize("lie", LIES)
+@pytest.mark.parametrize("since", [None, START - timedelta(days=9)])
+def test_no_lie_is_followed_for_ever(lie: str, since: datetime | None) -> None:
+    fake = lying(lie)
+    pages: list[Page] = []
+    ask = WHOLE if since is None else after(since)
+    with alibaba_flows(fake) as (http, settings):
+        try:
+            for page in contact_flows(http, settings, ask, page_size=10):
+                pages.append(page)  # noqa: PERF402 - what came before the error counts
+        except (ContractError, UnreachableRowsError):
+            assert since is None
+        else:
+            assert not all(page.anchored for page in pages)
+    assert len(fake.requests) < (2500 if since is None else 350)
+
+
+# --- changes only --------------------------------------------------------------------------------
+@pytest.mark.parametrize("rows", [0, 1, 99, 100, 101, 1000])
+@pytest.mark.parametrize("apart", [1.0, 60.0, 86_400.0])
+def test_a_quiet_source_costs_one_request(rows: int, apart: float) -> None:
+    fake = filled(rows, apart)
+    newest = START + timedelta(seconds=apart * max(rows - 1, 0))
+    (page,) = scanned(fake, after(newest))
+    assert (page.number, page.total, page.anchored) == (1, rows, True)
+    assert page.scope == "ccc-sandbox"
+    (request,) = fake.requests
+    assert request.params == {
+        "InstanceId": "ccc-sandbox",
+        "PageNumber": "1",
+        "PageSize": "100",
+        "OrderByField": "updatedTime",
+        "SortOrder": "DESC",
+    }
+
+
+@pytest.mark.parametrize("changed", [1, 50, 98, 99, 150, 500, 1500])
+def test_changes_cost_a_request_per_page(changed: int) -> None:
+    fake = filled(2000)
+    newest = START + timedelta(minutes=1999 - changed)
+    pages = scanned(fake, after(newest))
+    keys = set(fake.flows["ccc-sandbox"].keys()[-changed:])
+    assert keys <= set(ids(pages))
+    assert {(page.total, page.anchored) for page in pages} == {(2000, True)}
+    assert [page.number for page in pages] == list(range(1, len(pages) + 1))
+    assert len(fake.requests) == len(pages) <= changed // 90 + 1
+
+
+def test_an_instance_without_a_watermark_is_read_whole() -> None:
+    fake = filled(150)
+    fake.add_instance("ccc-new").add(flow("new", f"{START}.0"))
+    pages = scanned(
+        fake, after(START + timedelta(minutes=149)), instance_ids=("ccc-sandbox", "ccc-new")
+    )
+    assert [(page.scope, len(page.records), page.total) for page in pages] == [
+        ("ccc-sandbox", 100, 150),
+        ("ccc-new", 1, 1),
+    ]
+    assert [r.params["SortOrder"] for r in fake.requests] == ["DESC", "ASC"]
+
+
+def test_rows_at_the_watermark_itself_are_read() -> None:
+    fake = filled(100)
+    store, mark = fake.flows["ccc-sandbox"], START + timedelta(days=1)
+    for number in range(24):  # ten at the watermark, across the end of the first page
+        updated = mark + timedelta(seconds=max(0, number - 9))
+        store.update(f"f{number:05}", UpdatedTime=f"{updated}.0")
+    pages = scanned(fake, after(mark), page_size=20)
+    assert {f"f{number:05}" for number in range(24)} <= set(ids(pages))
+    assert all(page.anchored for page in pages)
+    assert len(pages) == 2
+
+
+HOUR = timedelta(hours=1)
+NEWEST = START + 599 * timedelta(seconds=150)
+LOCAL = NEWEST - 8 * HOUR  # in UTC
+
+
+@pytest.mark.parametrize(
+    ("since", "read_at", "down_to"),
+    [
+        (NEWEST, LOCAL + 21 * HOUR, NEWEST),  # whatever was unread then bears a later time
+        (NEWEST, LOCAL + 20 * HOUR, NEWEST - timedelta(minutes=10)),
+        (NEWEST, LOCAL, NEWEST - timedelta(minutes=10)),
+        (NEWEST, None, NEWEST - timedelta(minutes=10)),
+        (NEWEST + HOUR, LOCAL, LOCAL - timedelta(hours=12, minutes=25)),  # a row from the future
+        (datetime(9999, 12, 31, 23), LOCAL, LOCAL - timedelta(hours=12, minutes=25)),  # noqa: DTZ001
+        (datetime(1, 1, 2), LOCAL, START),  # noqa: DTZ001
+        (datetime(1, 1, 1), None, START),  # noqa: DTZ001
+    ],
+)
+def test_how_far_down_changes_are_read(
+    since: datetime, read_at: datetime | None, down_to: datetime
+) -> None:
+    """Down to the watermark and a page further, or less the lag where rows may still come late."""
+    fake = filled(600, apart=150.0)
+    ask = Ask(
+        {"ccc-sandbox": since.replace(tzinfo=UTC) - (8 * HOUR if since.year > 1 else 0 * HOUR)},
+        read_at and read_at.replace(tzinfo=UTC),
+    )
+    pages = scanned(fake, ask, page_size=10)
+    wanted = {
+        row["ContactFlowId"]
+        for row in fake.flows["ccc-sandbox"].records()
+        if row["UpdatedTime"] >= f"{down_to}.0"
+    }
+    assert wanted <= set(ids(pages))
+    assert len(set(ids(pages))) <= len(wanted) + 10
+    assert all(page.anchored for page in pages)
+
+
+def test_rows_that_may_have_come_late_are_read_again() -> None:
+    fake = filled(2000, apart=1.0)
+    newest = START + timedelta(seconds=1999)
+    pages = scanned(fake, after(newest, (newest - 8 * HOUR).replace(tzinfo=UTC)))
+    assert {f"f{number:05}" for number in range(1399, 2000)} <= set(ids(pages))
+    assert len(fake.requests) == 7
+
+
+@pytest.mark.parametrize("night", ["2021-03-28", "2021-10-31"])
+@pytest.mark.parametrize("clock", ["01:30", "02:00", "02:30", "03:00", "03:30"])
+def test_a_watermark_in_the_night_when_clocks_change(night: str, clock: str) -> None:
+    mark = datetime.fromisoformat(f"{night} {clock}")
+    fake = filled(300, 60.0, mark - timedelta(minutes=200))
+    zone = ZoneInfo("Europe/Berlin")
+    ask = Ask({"ccc-sandbox": mark.replace(tzinfo=zone).astimezone(UTC)}, datetime.now(UTC))
+    pages = scanned(fake, ask, page_size=10, timezone="Europe/Berlin")
+    assert {f"f{number:05}" for number in range(200, 300)} <= set(ids(pages))
+    assert all(page.anchored for page in pages)
+    assert len(set(ids(pages))) <= 180
+
+
+def test_times_with_a_zone_are_compared_in_the_zone_of_the_source() -> None:
+    rows = [flow(f"f{n}", f"{START + timedelta(hours=n)}+00:00") for n in range(50)][::-1]
+    parts = [envelope(rows[:10], 50), envelope(rows[8:16], 50), envelope(rows[14:21], 50)]
+    since = (START + timedelta(hours=40)).replace(tzinfo=UTC)
+    fake = Script(*parts)
+    pages = scanned(fake, Ask({"ccc-sandbox": since}, datetime.now(UTC)), page_size=10)
+    assert [page.anchored for page in pages] == [True, True]  # down to 2 hours below it
+
+
+def test_ties_are_never_cut() -> None:
+    fake = filled(0)
+    for number in range(300):  # seven rows of one second, shuffled anew for every request
+        fake.flows["ccc-sandbox"].add(flow(f"f{number}", f"{START + number // 7 * HOUR}.0"))
+    for _ in range(20):
+        pages = scanned(fake, after(START + 20 * HOUR), page_size=15)
+        assert {f"f{number}" for number in range(140, 300)} <= set(ids(pages))
+        assert all(page.anchored for page in pages)
+
+
+def test_rows_deleted_between_two_pages_hide_none() -> None:
+    fake = filled(100)
+    store = fake.flows["ccc-sandbox"]
+
+    def delete(emulator: Alibaba, request: Request) -> None:
+        for number in range(90, 96):
+            store.delete(f"f{number:05}")
+
+    fake.faults.append(Fault(nth=2, before_request=delete))
+    pages = scanned(fake, after(START + timedelta(minutes=50)), page_size=10)
+    assert {f"f{number:05}" for number in [*range(50, 90), *range(96, 100)]} <= set(ids(pages))
+    assert all(page.anchored for page in pages)
+    assert [page.total for page in pages][:2] == [100, 94]
+
+
+@pytest.mark.parametrize("rows", [7, 12, 30])
+def test_rows_newer_than_the_first_answer_are_left_to_the_next_run(rows: int) -> None:
+    fake = filled(100)
+    store, newest = fake.flows["ccc-sandbox"], START + timedelta(minutes=99)
+
+    def add(emulator: Alibaba, request: Request) -> None:
+        for number in range(rows):
+            store.add(flow(f"new{number}", f"{newest + timedelta(seconds=1 + number)}.0"))
+        store.update("f00099", UpdatedTime=f"{newest + timedelta(seconds=5)}.0")
+
+    fake.faults.append(Fault(nth=2, before_request=add))
+    pages = scanned(fake, after(START + timedelta(minutes=50)), page_size=10)
+    times = [row["UpdatedTime"] for page in pages for row in page.records]
+    assert max(times) == f"{newest}.0"
+    assert pages[0].total == 100
+    if rows < 20:
+        assert set(ids(pages)) >= {f"f{number:05}" for number in range(50, 100)}
+        assert all(page.anchored for page in pages)
+    else:  # nothing that was read can be seen again
+        assert [page.anchored for page in pages] == [True, False]
+        assert pages[-1].records == []
+
+
+@pytest.mark.parametrize("flaw", ["a tie", "no order", "no count", "no times"])
+def test_without_an_anchor_the_scope_ends_there(flaw: str) -> None:
+    rows = [flow(f"f{n}", f"{START + timedelta(hours=n)}.0") for n in range(50)][::-1]
+    if flaw == "a tie":
+        rows = [row | {"UpdatedTime": f"{START}.0"} for row in rows]
+    if flaw == "no order":
+        rows[3:5] = rows[4:2:-1]
+    if flaw == "no times":
+        rows = [row | {"UpdatedTime": None} for row in rows]
+    total = None if flaw == "no count" else 50
+    script = Script(envelope(rows[:10], total), envelope(rows[8:16], total))
+    pages = scanned(script, after(START), page_size=10)
+    assert not pages[-1].anchored
+    assert ids(pages)[:10] == [row["ContactFlowId"] for row in rows[:10]]
+    assert pages[-1].total == total
+    assert len(script.requests) == 1
+
+
+def test_one_answer_that_holds_all_of_the_list_needs_no_order() -> None:
+    rows = [flow(f"f{n}", f"{START + timedelta(hours=n)}.0") for n in range(10)]
+    (page,) = scanned(Script(envelope(rows, 10)), after(START - HOUR), page_size=10)
+    assert (page.anchored, len(page.records)) == (True, 10)
+
+
+def test_changes_beyond_reach_end_without_a_proof() -> None:
+    fake = filled(1100)
+    pages = scanned(fake, after(START), page_size=10)
+    assert [page.anchored for page in pages] == [True] * (len(pages) - 1) + [False]
+    assert max(int(r.params["PageNumber"]) for r in fake.requests) <= 100
+
+
+def test_a_few_changes_of_a_list_beyond_reach_are_proven() -> None:
+    (page,) = scanned(filled(1100), after(START + timedelta(minutes=1098)), page_size=10)
+    assert (page.anchored, page.total) == (True, 1100)
 
 
 # --- a list that changes while it is read --------------------------------------------------------
@@ -314,74 +697,205 @@ def test_a_deletion_between_two_windows_hides_nothing() -> None:
     assert set(store.keys()) <= set(ids(pages))
     assert all(page.anchored for page in pages)
     assert len(fake.requests) == 5  # a window was stepped back, and the list is read from there
+    assert len(pages) == 4  # the one that showed no anchor is not passed on
 
 
-def history(rng: random.Random) -> Iterator[bool]:
+@dataclass
+class World:
+    """One instance, which may change before each answer. Times are stamped as Alibaba does.
+
+    `first` and `alive` are the flows (id → time) at the first and the last answer of a scan;
+    `newest_first` those at its first answer that was asked for in that order.
+    """
+
+    rng: random.Random
+    rows: int
+    kinds: tuple[str, ...] = ("MAIN_FLOW",)
+    gaps: tuple[int, ...] = ()
+    fake: Alibaba = field(init=False)
+    rate: float = field(init=False)
+    first: dict[str, str] = field(default_factory=dict)
+    newest_first: dict[str, str] = field(default_factory=dict)
+    alive: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        rng = self.rng
+        self.fake = Alibaba(("ccc-sandbox",), clock=Clock(frozen_at=1_700_000_000.0))
+        self.fake.ties = random.Random(rng.random())
+        self.rate = rng.choice([0.0, 0.2, 0.5, 1.0, 3.0])
+        # Seconds between two new rows: a busy hour, or a few days.
+        gaps = self.gaps or rng.choice([(0, 1, 5, 8), (0, 1, 20, 200, 2000)])
+        for _ in range(self.rows):
+            self.add()
+            self.fake.clock.advance(rng.choice(gaps))
+        self.fake.faults.append(Fault(times=None, before_request=self.churn))
+
+    def add(self) -> None:
+        key, kind = f"f{self.rng.getrandbits(60)}", self.rng.choice(self.kinds)
+        self.fake.flows["ccc-sandbox"].add(flow(key, self.stamp(), kind))
+
+    def stamp(self) -> str:
+        rng = self.rng
+        late = rng.choice([0, 0, 0, 0, rng.uniform(0, 590)])  # it shows up after the time it bears
+        local = datetime.fromtimestamp(self.fake.clock() - late, UTC) + timedelta(hours=8)
+        return local.strftime("%Y-%m-%d %H:%M:%S.0")
+
+    def change(self) -> None:
+        rng, store = self.rng, self.fake.flows["ccc-sandbox"]
+        self.fake.clock.advance(rng.choice([0, 0, 1, 30, rng.uniform(0, 400)]))
+        kind, keys = rng.random(), store.keys()
+        if kind < 0.3 or len(keys) < 20:
+            self.add()
+            return
+        key = rng.choice(keys)
+        if kind < 0.7:
+            # An update never makes a row older than it was.
+            store.update(key, UpdatedTime=max(self.stamp(), store.get(key)["UpdatedTime"]))
+        else:
+            store.delete(key)
+
+    def churn(self, emulator: Alibaba, request: Request) -> None:
+        began = self.fake.clock()  # the signature's date must not be overtaken by 15 minutes
+        rate = self.rate
+        while self.rng.random() < rate / (1 + rate) and self.fake.clock() - began < 450:
+            self.change()
+        image = self.fake.flows["ccc-sandbox"].image()
+        self.alive = {key: row.updated for key, row in image.items()}
+        self.first = self.first or self.alive
+        if request.params["SortOrder"] == "DESC":
+            self.newest_first = self.newest_first or self.alive
+
+    def scan(
+        self, http: Http, settings: AlibabaSource, ask: Ask, page_size: int
+    ) -> tuple[list[Page], dict[str, str]]:
+        """The pages of a scan, and what it returned (id → time)."""
+        self.first, self.newest_first = {}, {}
+        pages = list(contact_flows(http, settings, ask, page_size=page_size))
+        return pages, {r["ContactFlowId"]: r["UpdatedTime"] for p in pages for r in p.records}
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self.fake.clock(), UTC)
+
+    def kept(self, then: dict[str, str]) -> dict[str, str]:
+        """What was so `then` and is still so at the last answer."""
+        return dict(then.items() & self.alive.items())
+
+
+def scans_of(world: World, scans: int = 4) -> Iterator[tuple[Http, AlibabaSource]]:
+    """So many times a connection, with some time between."""
+    time = Time()
+    with serving(world.fake):
+        settings = alibaba_source(world.fake)
+        with alibaba.connect(
+            settings, "contact_flows", clock=time, sleep=time.sleep, now=world.now
+        ) as http:
+            for _ in range(scans):
+                yield http, settings
+                world.fake.clock.advance(world.rng.choice([60, 3600, 200_000]))
+
+
+def whole_scans(rng: random.Random) -> Iterator[bool]:
     """One list, read four times while it changes; yields whether each scan was anchored.
 
     Asserts what an anchored scan promises: every row that is there at its last answer was read,
     in its version of then (but for silent changes, which move nothing).
     """
-    fake = Alibaba(("ccc-sandbox",), clock=Clock(frozen_at=1_700_000_000.0))
-    fake.ties = random.Random(rng.random())
-    store = fake.flows["ccc-sandbox"]
-    rate = rng.choice([0.0, 0.2, 0.5, 1.0, 3.0])
-
-    def stamp() -> str:
-        late = rng.choice([0, 0, 0, 0, rng.uniform(0, 590)])  # it shows up after the time it bears
-        local = datetime.fromtimestamp(fake.clock() - late, UTC) + timedelta(hours=8)
-        return local.strftime("%Y-%m-%d %H:%M:%S.0")
-
-    def change() -> None:
-        fake.clock.advance(rng.choice([0, 0, 1, 30, rng.uniform(0, 400)]))
-        kind, keys = rng.random(), store.keys()
-        if kind < 0.3 or len(keys) < 20:
-            store.add(flow(f"f{rng.getrandbits(60)}", stamp()))
-            return
-        key = rng.choice(keys)
-        if kind < 0.7:
-            # An update never makes a row older than it was.
-            store.update(key, UpdatedTime=max(stamp(), store.get(key)["UpdatedTime"]))
-        else:
-            store.delete(key)
-
-    gaps = rng.choice([[0, 1, 5, 8], [0, 1, 20, 200, 2000]])  # a busy hour, or a few days
-    for _ in range(rng.randint(101, 420)):
-        store.add(flow(f"f{rng.getrandbits(60)}", stamp()))
-        fake.clock.advance(rng.choice(gaps))
-    alive: dict[str, str] = {}
-
-    def churn(emulator: Alibaba, request: Any) -> None:
-        began = fake.clock()  # the signature's date must not be overtaken by 15 minutes
-        while rng.random() < rate / (1 + rate) and fake.clock() - began < 450:
-            change()
-        alive.clear()
-        alive.update({row["ContactFlowId"]: row["UpdatedTime"] for row in store.records()})
-
-    fake.faults.append(Fault(times=None, before_request=churn))
-    time = Time()
-    with serving(fake):
-        settings = alibaba_source(fake)
-        with alibaba.connect(
-            settings,
-            "contact_flows",
-            clock=time,
-            sleep=time.sleep,
-            now=lambda: datetime.fromtimestamp(fake.clock(), UTC),
-        ) as http:
-            for _ in range(4):
-                pages = list(contact_flows(http, settings))
-                seen = {r["ContactFlowId"]: r["UpdatedTime"] for p in pages for r in p.records}
-                anchored = all(page.anchored for page in pages)
-                if anchored:
-                    assert alive.items() <= seen.items()
-                yield anchored
-                fake.clock.advance(rng.choice([60, 3600, 200_000]))
+    world = World(rng, rng.randint(101, 420))
+    for http, settings in scans_of(world):
+        pages, seen = world.scan(http, settings, WHOLE, 100)
+        anchored = all(page.anchored for page in pages)
+        if anchored:
+            assert world.alive.items() <= seen.items()
+        yield anchored
 
 
 def test_an_anchored_scan_of_a_changing_list_misses_nothing(seed: int) -> None:
-    scans = [anchored for n in range(25) for anchored in history(random.Random(f"{seed} {n}"))]
+    scans = [anchored for n in range(25) for anchored in whole_scans(random.Random(f"{seed} {n}"))]
     assert sum(scans) > len(scans) / 4  # so the promise above was put to the test
+
+
+def test_an_anchored_scan_by_type_misses_nothing(seed: int) -> None:
+    rng = random.Random(seed)
+    world = World(rng, 1250, ("MAIN_FLOW", "SUB_FLOW", "SURVEY_FLOW"), (20, 99, 999))
+    world.rate = 0.2
+    scans = 0
+    for http, settings in scans_of(world, 2):
+        world.fake.clock.advance(200_000)
+        pages, seen = world.scan(http, settings, WHOLE, 12)
+        if all(page.anchored for page in pages):
+            assert pages[-1].total == len(world.alive)
+            assert world.kept(world.newest_first).items() <= seen.items()
+            newest = max(world.newest_first.values())
+            assert max(seen.values()) <= newest
+            scans += 1
+    assert scans
+
+
+@dataclass
+class Mirror:
+    """What a caller keeps of the list from run to run, as callflow does."""
+
+    known: dict[str, str] = field(default_factory=dict)
+    mark: datetime | None = None
+    read_at: datetime | None = None
+
+    def ask(self) -> Ask:
+        return Ask({"ccc-sandbox": self.mark}, self.read_at) if self.mark else WHOLE
+
+    def move(self, seen: dict[str, str], read_at: datetime) -> None:
+        local = datetime.fromisoformat(max(seen.values()))
+        self.mark = local.replace(tzinfo=ZoneInfo("Asia/Shanghai")).astimezone(UTC)
+        self.read_at = read_at
+
+
+def changes_only(rng: random.Random) -> Iterator[tuple[int, bool]]:
+    """One list, mirrored by runs that ask for changes while it changes, then when it is quiet.
+
+    Yields the pages of each scan for changes and whether it was anchored. Asserts what it promises
+    then: whatever its first answer's list had, and was not changed since, is known now.
+    """
+    world, mirror = World(rng, rng.randint(60, 250)), Mirror()
+    size = rng.choice([10, 20, 20, 100])
+    for _ in range(2):
+        for http, settings in scans_of(world):
+            if world.rate == 0.0:
+                world.fake.clock.advance(200_000)
+                world.fake.ties = None
+            began = world.now()
+            counted = False
+            if mirror.mark is not None:
+                pages, seen = world.scan(http, settings, mirror.ask(), size)
+                anchored = all(page.anchored for page in pages)
+                mirror.known.update(seen)
+                if anchored:
+                    assert world.kept(world.first).items() <= mirror.known.items()
+                    assert max(seen.values()) <= max(world.first.values())
+                    counted = pages[0].total == len(mirror.known)
+                unseen = world.first.keys() - mirror.known.keys()
+                if counted and not unseen:  # none changed or went before its page was read
+                    assert mirror.known.keys() == world.first.keys()
+                if counted:
+                    mirror.move(seen, began)
+                yield len(pages), anchored
+            if not counted:
+                pages, seen = world.scan(http, settings, WHOLE, size)
+                mirror.known.update(seen)
+                if all(page.anchored for page in pages) and len(seen) >= (pages[-1].total or 0):
+                    assert world.alive.items() <= seen.items()
+                    mirror.known = seen
+                    mirror.move(seen, began)
+            for _ in range(rng.choice([0, 10, 30, 60]) if world.rate else 0):
+                world.change()
+        world.rate = 0.0
+    assert world.alive.items() <= mirror.known.items()
+    if size == 100:  # small pages cannot always overlap where they should, so no proof of absence
+        assert mirror.known == world.alive
+
+
+def test_scans_for_changes_miss_nothing(seed: int) -> None:
+    scans = [scan for n in range(25) for scan in changes_only(random.Random(f"{seed} {n}"))]
+    assert sum(anchored for _, anchored in scans) > len(scans) / 2
+    assert any(anchored and pages > 1 for pages, anchored in scans)
 
 
 # --- access and failures -------------------------------------------------------------------------
@@ -436,7 +950,7 @@ def test_wrong_keys() -> None:
 def test_a_temporary_key() -> None:
     fake = filled(1)
     fake.keys["sandbox-alibaba-key"] = AccessKey("sandbox-alibaba-secret", "sts-token")
-    token = {"security_token": SecretStr("sts-token")}
+    token: dict[str, Any] = {"security_token": SecretStr("sts-token")}
     assert len(scanned(fake, **token)) == 1
     refused(fake, CredentialsError)
     fake.keys["sandbox-alibaba-key"] = AccessKey("sandbox-alibaba-secret", "sts-token", 0.0)

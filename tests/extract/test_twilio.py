@@ -80,7 +80,7 @@ def test_all_pages_are_read_to_the_end(rows: int) -> None:
             pages = list(scan(http, settings))
             assert sorted(sids(pages)) == sorted(row["sid"] for row in truth)
             assert [p.number for p in pages] == list(range(1, max(1, -(-rows // 1000)) + 1))
-            assert all((p.total, p.scope, p.anchored) == (None, "", True) for p in pages)
+            assert all((p.total, p.scope, p.anchored) == (None, "", False) for p in pages)
             assert len(twilio.requests) == len(pages)
             assert all(r.params["PageSize"] == "1000" for r in twilio.requests)
 
@@ -286,25 +286,33 @@ def test_a_record_is_found_or_gone() -> None:
         json_response(404, {"code": 1, "message": "x"}),
         json_response(400, {"code": 20404, "message": "x"}),
         json_response(200, {"code": 20404, "message": "x"}),
-        emulated.unauthorized(),
-        emulated.error(403, 70051, "no"),
         html(502),
         json_response(200, {}),
         json_response(200, {"sid": "CH2"}),
     ],
 )
 def test_anything_else_leaves_it_undecided(answer: Response) -> None:
+    assert_state("undecided", answer)
+
+
+@pytest.mark.parametrize("answer", [emulated.unauthorized(), emulated.error(403, 70051, "no")])
+def test_a_refusal_is_told_from_an_odd_answer(answer: Response) -> None:
+    with pytest.raises(CredentialsError):
+        assert_state("", answer)
+
+
+def assert_state(state: str, answer: Response) -> None:
     with twilio_lists(Script(answer)) as (http, settings):
         for lookup in (lookup_channel, lookup_flex_flow):
             result = lookup(http, settings, ("CH1",))
-            assert (result.state, result.record) == ("undecided", None)
+            assert (result.state, result.record) == (state, None)
             assert result.reason
 
 
 @pytest.mark.parametrize("sid", ["", ".", "..", "\ud800"])
 def test_a_sid_that_no_url_can_hold_is_not_asked_for(sid: str) -> None:
     with twilio_lists(twilio := Twilio()) as (http, settings):
-        assert lookup_channel(http, settings, (sid,)).state == "undecided"
+        assert lookup_channel(http, settings, (sid,)).state == "unasked"
     assert not twilio.requests
 
 

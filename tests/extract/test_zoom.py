@@ -63,7 +63,7 @@ def test_all_pages_are_read_to_the_end(rows: int, end: Any) -> None:
         pages = list(flows(http, settings))
     assert sorted(ids(pages)) == sorted(r["flow_id"] for r in zoom.records())
     assert [page.number for page in pages] == list(range(1, max(1, -(-rows // 100)) + 1))
-    assert all((p.total, p.scope, p.anchored) == (rows, "", True) for p in pages)
+    assert all((p.total, p.scope, p.anchored) == (rows, "", False) for p in pages)
     assert len(zoom.requests) == len(pages) + 1 == http.requests + 1  # and one for the token
     assert all(r.params["page_size"] == "100" for r in to_list(zoom))
 
@@ -339,8 +339,6 @@ def test_a_flow_is_found_or_gone(flow_id: str) -> None:
         empty(404),
         emulated.error(404, 2300, "This API endpoint is not recognized."),
         emulated.error(400, 3201, "Flow does not exist: x."),
-        emulated.missing_scope("contact_center:read:flow:admin"),
-        emulated.error(403, 1, "no"),
         html(502),
         json_response(200, {}),
         json_response(200, {"flow_id": "another"}),
@@ -349,11 +347,24 @@ def test_a_flow_is_found_or_gone(flow_id: str) -> None:
     ],
 )
 def test_anything_else_leaves_it_undecided(answer: Response) -> None:
+    assert_state("undecided", answer)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [emulated.missing_scope("contact_center:read:flow:admin"), emulated.error(403, 1, "no")],
+)
+def test_a_refusal_is_told_from_an_odd_answer(answer: Response) -> None:
+    with pytest.raises(CredentialsError):
+        assert_state("", answer)
+
+
+def assert_state(state: str, answer: Response) -> None:
     zoom = filled(0)
     zoom.faults.append(Fault(path=f"{LIST}/*", times=None, response=answer))
     with zoom_flows(zoom) as (http, settings):
         lookup = lookup_flow(http, settings, ("x",))
-    assert lookup.state == "undecided"
+    assert lookup.state == state
     assert lookup.reason
     assert lookup.record is None
 
@@ -361,7 +372,7 @@ def test_anything_else_leaves_it_undecided(answer: Response) -> None:
 @pytest.mark.parametrize("flow_id", ["", ".", "..", "\ud800"])
 def test_an_id_that_no_url_can_hold_is_not_asked_for(flow_id: str) -> None:
     with zoom_flows(zoom := Zoom()) as (http, settings):
-        assert lookup_flow(http, settings, (flow_id,)).state == "undecided"
+        assert lookup_flow(http, settings, (flow_id,)).state == "unasked"
     assert not zoom.requests
 
 

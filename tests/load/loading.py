@@ -11,9 +11,9 @@ from sqlalchemy import Connection, Table, select
 
 from etl import tables
 from etl.load import merge, stage
-from etl.load.merge import Key, Written
-from etl.load.stage import Settled, Staged
-from etl.model import Page, Rows
+from etl.load.merge import Written
+from etl.load.stage import Staged
+from etl.model import Key, Page, Rows
 from etl.transform import alibaba, twilio, zoom
 
 Rowset = list[dict[str, Any]]
@@ -50,7 +50,7 @@ def pairs_of(source: str, kind: Kind) -> list[Staged]:
 
 def scan(
     connection: Connection, source: str, kind: Kind, *pages: Sequence[Any], scope: str = "ccc"
-) -> Settled:
+) -> dict[str, int]:
     """Stage `pages` of records, each in a transaction of its own, and settle them."""
     pairs = pairs_of(source, kind)
     with connection.begin():
@@ -63,7 +63,7 @@ def scan(
                 stage.copy(connection, pair.stage, rows.tables[pair.current.fullname])
         start += len(records)
     with connection.begin():
-        return stage.settle(connection, pairs, kind.scope)
+        return stage.settle(connection, pairs, {}, kind.scope)
 
 
 def load(

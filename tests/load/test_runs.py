@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select, text
 
 from etl import tables
 from etl.load import runs
-from etl.load.runs import Progress, Run
+from etl.load.runs import Outcome, Progress, Run
 from etl.model import Reject
 from tests.load.loading import CHANNELS, CONTACT_FLOWS, FLOWS, at, load, pairs_of, rows_of, scan
 
@@ -19,8 +19,9 @@ def new_run(source: str = "s", stream: str = "flows", **members: Any) -> Run:
 
 
 def finish(connection: Connection, run: Run, **more: Any) -> None:
+    """`more` is what the run's outcome tells."""
     with connection.begin():
-        runs.finish(connection, run, **more)
+        runs.finish(connection, run, Outcome(**{"rows": 0, **more}))
 
 
 def stream_row(connection: Connection, source: str = "s") -> dict[str, Any]:
@@ -30,16 +31,22 @@ def stream_row(connection: Connection, source: str = "s") -> dict[str, Any]:
 
 def test_before_the_first_run_there_is_no_progress(connection: Connection) -> None:
     with connection.begin():
-        assert runs.progress(connection, "s", "flows") == Progress(None, None, None)
+        found = runs.progress(connection, "s", "flows")
+    assert found == Progress(found.now)
+    assert abs(found.now - datetime.now(UTC)) < timedelta(hours=1)
 
 
 def test_a_complete_full_run_is_recorded_whole(connection: Connection) -> None:
     run = new_run(
         status="complete", requests=1, pages=2, records=3, inserted=4, updated=5, unchanged=6,
         deleted=7, rejected=8, warnings=9, rows_written=10, watermark_before=at(1),
+        reason="asked for", absent=11,
     )  # fmt: skip
-    marks = {"i": at(5), "j": at(3)}
-    finish(connection, run, marks=marks, changed_at=at(7))
+    marks = {"i": at(5), "j": at(3), "empty": None}
+    finish(
+        connection, run, marks=marks, changed_at=at(7), read_at=at(6), rows=12, full=True,
+        newest_first=True,
+    )  # fmt: skip
     assert run.finished_at is not None
     assert run.finished_at.utcoffset() == timedelta(0)
     assert abs(run.finished_at - datetime.now(UTC)) < timedelta(hours=1)
@@ -49,26 +56,29 @@ def test_a_complete_full_run_is_recorded_whole(connection: Connection) -> None:
         "started_at": at(0), "finished_at": run.finished_at, "status": "complete",
         "requests": 1, "pages": 2, "records": 3, "inserted": 4, "updated": 5, "unchanged": 6,
         "deleted": 7, "rejected": 8, "warnings": 9, "rows_written": 10,
+        "reason": "asked for", "absent": 11,
         "watermark_before": at(1), "watermark_after": at(5),
     }  # fmt: skip
     assert stream_row(connection) == {
         "source": "s",
         "stream": "flows",
         "watermark": at(5),
-        "watermarks": {"i": at(5).isoformat(), "j": at(3).isoformat()},
+        "watermarks": {"i": at(5).isoformat(), "j": at(3).isoformat(), "empty": None},
         "last_run_id": run.run_id,
         "last_status": "complete",
         "last_attempt_at": run.finished_at,
         "last_success_at": run.finished_at,
         "last_full_at": run.finished_at,
         "changed_at": at(7),
-        "rows": 0,
+        "read_at": at(6),
+        "newest_first": True,
+        "rows": 12,
     }
     with connection.begin():
         found = runs.progress(connection, "s", "flows")
-    assert found.watermark == at(5)
-    assert found.changed_at == at(7)
-    assert found.watermarks == {"i": at(5).isoformat(), "j": at(3).isoformat()}
+    assert found == Progress(
+        found.now, at(5), marks, at(6), at(7), run.finished_at, newest_first=True
+    )
 
 
 @pytest.mark.parametrize("status", ["incomplete", "failed"])
@@ -76,7 +86,7 @@ def test_a_run_without_success_keeps_what_the_last_one_proved(
     connection: Connection, status: Any
 ) -> None:
     good = new_run(status="complete")
-    finish(connection, good, marks={"": at(3)}, changed_at=at(4))
+    finish(connection, good, marks={"": at(3)}, changed_at=at(4), full=True)
     bad = new_run(status=status, watermark_before=at(3), error_kind="contract", error="why")
     finish(connection, bad)
     assert bad.watermark_after == at(3)
@@ -117,13 +127,13 @@ def test_an_instant_is_later_than_every_former_one(connection: Connection, zone:
         connection.execute(text(f"SET TIME ZONE '{zone}'"))
         clock = connection.scalar(select(text("clock_timestamp()")))
         assert isinstance(clock, datetime)
-        now = runs.instant(connection, Progress())
+        now = runs.instant(connection, Progress(clock))
         assert timedelta(0) <= now - clock < timedelta(minutes=5)
         assert now.utcoffset() == timedelta(0)
-        past = Progress(changed_at=clock - timedelta(days=1))
+        past = Progress(clock, changed_at=clock - timedelta(days=1))
         assert runs.instant(connection, past) >= now
         ahead = clock + timedelta(days=1)  # the clock was set back since
-        assert runs.instant(connection, Progress(changed_at=ahead)) == ahead + timedelta(
+        assert runs.instant(connection, Progress(clock, changed_at=ahead)) == ahead + timedelta(
             microseconds=1
         )
 
@@ -183,6 +193,36 @@ def test_the_watermark_of_a_current_table_is_of_the_source_s_own_rows(
     assert found == {"": datetime(2022, 2, 1, tzinfo=UTC)}
 
 
+def test_a_run_that_is_recorded_already_stays_as_it_is(connection: Connection) -> None:
+    """The answer to its COMMIT was lost, and its failure is to be recorded."""
+    run = new_run(status="complete")
+    with connection.begin():
+        assert not runs.recorded(connection, run)
+    finish(connection, run, marks={"": at(3)}, rows=5)
+    before = rows_of(connection, tables.runs), stream_row(connection)
+    run.status, run.error = "failed", "connection lost"
+    with connection.begin():
+        assert runs.recorded(connection, run)
+        runs.finish(connection, run)
+    assert (rows_of(connection, tables.runs), stream_row(connection)) == before
+
+
+def test_missing_records_are_remembered_until_they_are_back_or_gone(
+    connection: Connection,
+) -> None:
+    first, second, other = new_run(), new_run(), new_run("t")
+    a, b, c = ("i", "a\"'%s"), ("i", "b"), ("j", "ü")
+    with connection.begin():
+        runs.note_missing(connection, first, [a, b, c], [])
+        runs.note_missing(connection, other, [a], [])
+        runs.note_missing(connection, second, [a], [c])
+    with connection.begin():
+        found = runs.missing_since(connection, "s", "flows")
+        assert found == {a: first.run_id, b: first.run_id}
+        assert runs.missing_since(connection, "t", "flows") == {a: other.run_id}
+        assert runs.missing_since(connection, "s", "channels") == {}
+
+
 def test_the_rows_of_the_stream_s_own_table_are_counted_per_source(connection: Connection) -> None:
     for source, size in (("s", 3), ("t", 2)):
         page = [
@@ -190,13 +230,9 @@ def test_the_rows_of_the_stream_s_own_table_are_counted_per_source(connection: C
             for n in range(size)
         ]
         load(connection, source, FLOWS, page, now=at(0))
-    run = new_run(status="complete")
-    finish(connection, run)
-    finish(connection, new_run("t", status="complete"))
     with connection.begin():
         assert runs.count(connection, "s", tables.zoom_entry_points) == 6
-        runs.recount(connection, run, FLOWS.tables)
-    assert (stream_row(connection, "s")["rows"], stream_row(connection, "t")["rows"]) == (3, 0)
+        assert runs.count(connection, "t", tables.zoom_flows) == 2
 
 
 def reject(connection: Connection, run: Run, *found: Reject) -> None:

@@ -176,6 +176,13 @@ def test_fifty_rows_unless_asked_and_never_more_than_a_thousand(
     assert twilio_get(http, twilio, "Channels", PageSize="1000").status_code == 200
 
 
+def test_pages_may_be_smaller_than_what_was_asked_for(http: httpx.Client, twilio: Twilio) -> None:
+    fill(twilio, 7)
+    twilio.largest_page = 3
+    pages = twilio_pages(http, twilio, "Channels", PageSize="1000")
+    assert [len(page) for page in pages] == [3, 3, 1]
+
+
 def test_urls_may_name_another_host(http: httpx.Client, twilio: Twilio) -> None:
     fill(twilio, 3)
     twilio.public_base = "https://flex-api.example.com"

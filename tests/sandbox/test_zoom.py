@@ -270,6 +270,12 @@ def test_a_quiet_list_is_paged_through_exactly_once(
     assert [flow_id for page in pages for flow_id in page] == [f"f{n}" for n in reversed(range(25))]
 
 
+def test_pages_may_be_smaller_than_what_was_asked_for(http: httpx.Client, zoom: Zoom) -> None:
+    fill(zoom, 7)
+    zoom.largest_page = 3
+    assert [len(page) for page in zoom_pages(http, zoom, page_size="100")] == [3, 3, 1]
+
+
 @pytest.mark.parametrize(
     ("paging", "change", "second_page", "total"),
     [

@@ -7,14 +7,16 @@ from typing import Any
 import pytest
 
 from etl import config
+from etl.job import Job
 from etl.load.runs import Run
 from etl.sandbox import data
 from etl.sandbox.server import Sandbox, serve
-from etl.sync import Job, run_stream
+from etl.sync import run_stream
 from etl.units import select
 from etl.warehouse import connect
 
 Sync = Callable[..., Run]
+Starter = Callable[..., Sync]
 
 SMALL = data.Sizes(zoom_flows=230, twilio_flex_flows=25, twilio_channels=2300, alibaba_flows=120)
 
@@ -48,7 +50,7 @@ def sync(warehouse: str, tmp_path: Path) -> Iterator[Callable[..., Sync]]:
             job = Job(
                 engine,
                 stream,
-                settings_of.model_copy(update=source),
+                type(settings_of).model_validate({**settings_of.model_dump(), **source}),
                 given.pop("holder", "test:1:unknown"),
                 **{"sleep": waits.append, **given},
             )

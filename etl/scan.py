@@ -1,0 +1,208 @@
+"""Scanning a stream's list into staging, as often as it takes to prove that all of it was seen.
+
+A scan that was killed goes on where it was, if the provider's pointer to the next page can be kept
+(`Stream.resumable`): every batch is committed together with its checkpoint.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from etl import __version__, tables
+from etl.ahead import ahead
+from etl.errors import ContractError, PageTokenError, ProviderError
+from etl.http import MissingError
+from etl.job import Work
+from etl.load import checkpoint, merge, runs, stage
+from etl.load.checkpoint import Checkpoint
+from etl.load.stage import Staged
+from etl.model import WHOLE, Ask, Page, Reject, Rows
+from etl.proof import Known, Proof, Scan, Scope, prove
+
+SCANS = 3
+"""How often a whole list is scanned in one run before the run ends without a proof."""
+
+RESTARTS = 3
+"""How often a scan begins anew in one run because its page token was refused."""
+
+MAX_WAIT = 1.0
+"""Seconds after which the pages of a slow provider are staged, be they few: a killed scan goes on
+from there."""
+
+Batch = Sequence[tuple[Page, Rows]]
+
+
+def prepare(work: Work, ask: Ask) -> Ask:
+    """Empty the staging tables; or keep what a killed scan left there, and ask for the rest."""
+
+    def do(connection: Connection) -> Checkpoint | None:
+        run = work.run
+        saved = None
+        if work.job.stream.resumable and run.mode == "full":
+            settings = _digest(work)
+            saved = checkpoint.find(connection, run.source, run.stream, settings, work.pairs[0])
+        if saved is None:
+            checkpoint.forget(connection, run.source, run.stream)
+            stage.prepare(connection, work.pairs)
+        return saved
+
+    saved = work.write(do)
+    if saved is None:
+        return ask
+    work.scans, work.ordinal = [_restored(saved.state)], saved.state["ordinal"]
+    pages = work.scans[0].pages
+    work.run.reason = f"{work.run.reason}; goes on after page {pages} of a scan that was cut off"
+    return replace(ask, resume=saved.following, pages=pages)
+
+
+def read(work: Work, ask: Ask, known: Known) -> Proof:
+    """Scan until the list is proven to have been seen whole; the proof, or what speaks against it.
+
+    An incremental scan that cannot be proven is followed by full ones in the same run.
+    """
+    job, run = work.job, work.run
+    restarts = scans = 0
+    while True:
+        scan = _scan(work, ask)
+        ask = replace(ask, resume=None, pages=0)
+        if isinstance(scan.doubt, PageTokenError) and restarts < RESTARTS:
+            restarts += 1
+            continue
+        proof = prove(work.scans, known, counted=job.stream.counted, where=job.name)
+        if proof.doubt is None or proof.doubt.kind != "incomplete_scan":
+            return proof
+        if run.mode == "incremental":
+            run.mode, run.reason, ask = "full", f"{proof.doubt.where}: {proof.doubt.what}", WHOLE
+            continue
+        scans += 1
+        if scans == SCANS:
+            return proof
+
+
+def batches(work: Work, ask: Ask, *, size: int, depth: int = 3) -> Iterator[Batch]:
+    """One scan of the list, transformed; the last of `work.scans` tells what it saw.
+
+    It comes `size` pages at a time, or as many as there are after MAX_WAIT seconds. Up to `depth`
+    pages are asked for ahead. An error of the provider ends the scan and is kept as its doubt: what
+    came before is true.
+    """
+    job, stream = work.job, work.job.stream
+    if ask.resume is None:
+        work.scans.append(Scan(begin=work.ordinal))
+    scan, before = work.scans[-1], work.run.pages
+    transform, records = stream.transform(job.settings), stream.tables[0]
+    width = len(tables.key_columns(records))
+    modified = 2 + tables.data_columns(records).index(stream.modified)
+    batch: list[tuple[Page, Rows]] = []
+    since = job.clock()
+    try:
+        pages = ahead(stream.extract(work.http, job.settings, ask), depth=depth, tick=work.tick)
+        with closing(pages):
+            for page in pages:
+                rows = transform(page, work.ordinal)
+                found = rows.tables[records.fullname]
+                keys = [row[2 : 2 + width] for row in found] if stream.counted else []
+                scan.add(page, rows, len(found), keys, partial=page.scope in ask.since)
+                if stream.changes == "newest first":
+                    scan.order([row[modified] for row in found])
+                work.ordinal += len(page.records)
+                work.run.pages += 1
+                job.on_page(scan.received, scan.total)
+                batch.append((page, rows))
+                if len(batch) == size or job.clock() - since > MAX_WAIT:
+                    yield batch
+                    batch, since = [], job.clock()
+    except ProviderError as error:
+        scan.doubt = error
+        unread = work.run.pages == before and isinstance(error, ContractError | MissingError)
+        if ask.resume is not None and unread:
+            scan.doubt = PageTokenError(f"the kept page token is not accepted any more: {error}")
+    if batch:
+        yield batch
+
+
+def _scan(work: Work, ask: Ask) -> Scan:
+    """Scan the list into staging; an incremental scan from the newest on ends early."""
+    run, stream = work.run, work.job.stream
+    early = run.mode == "incremental" and stream.changes == "newest first"
+    pace = {"size": 1, "depth": 0} if early else {"size": stream.batch}
+    staged = work.read(lambda connection: stage.size(connection, work.pairs[0]))
+    settings = _digest(work)
+    begun, work.begun = work.begun, None
+    for batch in begun or batches(work, ask, **pace):
+        scan, following = work.scans[-1], batch[-1][0].following
+        staged += len(rows_of(batch, work.pairs[0]))
+        saved = None
+        if stream.resumable and run.mode == "full" and following and scan.doubt is None:
+            saved = Checkpoint(settings, following, _state(scan, work.ordinal), staged)
+
+        def do(
+            connection: Connection, batch: Batch = batch, saved: Checkpoint | None = saved
+        ) -> None:
+            for pair in work.pairs:
+                stage.copy(connection, pair.stage, rows_of(batch, pair))
+            runs.reject(connection, run, rejects_of(batch))
+            if saved is not None:
+                checkpoint.save(connection, run.source, run.stream, saved)
+
+        work.write(do, late=True)
+        if early and _nothing_new(work, batch):
+            break
+    return work.scans[-1]
+
+
+def _nothing_new(work: Work, batch: Batch) -> bool:
+    """A whole page holds only rows that are known and unchanged, down to before the watermark.
+
+    What follows is older still, and the run that moved the watermark has seen it.
+    """
+    scan, mark, pair = work.scans[-1], work.former.watermark, work.pairs[0]
+    ((_, rows),) = batch
+    found = rows.tables[pair.current.fullname]
+    if not found or not scan.newest_first or rows.rejects or mark is None:
+        return False
+    if scan.oldest is None or scan.oldest >= mark:
+        return False
+    source, begin = work.run.source, found[0][0]
+    return not work.read(lambda connection: merge.differs(connection, source, pair, begin))
+
+
+def rows_of(batch: Batch, pair: Staged) -> list[tuple[Any, ...]]:
+    """A batch's rows of one table."""
+    return [row for _, rows in batch for row in rows.tables[pair.current.fullname]]
+
+
+def rejects_of(batch: Batch) -> list[Reject]:
+    """A batch's rejects."""
+    return [reject for _, rows in batch for reject in rows.rejects]
+
+
+def _digest(work: Work) -> str:
+    """Of what the staged rows depend on; secrets are asterisks in it."""
+    text = f"{__version__} {tables.REVISION} {work.job.settings.model_dump_json()}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _state(scan: Scan, ordinal: int) -> dict[str, Any]:
+    """What has to be known of a scan to go on with it, as JSON."""
+    state = asdict(replace(scan, scopes={}))
+    for name in ("newest", "oldest"):
+        state[name] = state[name] and state[name].isoformat()
+    scopes = {
+        name: {"pages": scope.pages, "received": scope.received, "unkeyed": scope.unkeyed}
+        for name, scope in scan.scopes.items()
+    }
+    return {**state, "scopes": scopes, "ordinal": ordinal}
+
+
+def _restored(state: Mapping[str, Any]) -> Scan:
+    known = {name: value for name, value in state.items() if name not in ("scopes", "ordinal")}
+    for name in ("newest", "oldest"):
+        known[name] = known[name] and datetime.fromisoformat(known[name])
+    scopes = {name: Scope(**values) for name, values in state["scopes"].items()}
+    return Scan(**known, scopes=scopes)

@@ -1,0 +1,343 @@
+"""Random histories: a source that changes while it is read, synced by the real code over HTTP.
+
+    python -m tests.sync.histories --histories 2000 --seed 1 [--mode zoom/keyset] [--trace]
+
+A history is a seed and a mode (a stream, and what its page tokens mean). After 6 to 10 runs of a
+source that changes (world.py) it is quiet for up to 5 more, and then the warehouse has to equal it
+(checker.py). A process that "dies" leaves its run where it is: its connections are closed and its
+lease stays taken. Everything random comes from the seed, so `--mode M --seed S --histories 1`
+repeats a history.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from random import Random
+
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+from etl.embedded import find_binaries
+from etl.job import Job
+from etl.load import lease
+from etl.load.runs import Run
+from etl.sync import run_stream
+from tests.postgres import running
+from tests.sync import wrong
+from tests.sync.checker import Checker, Laboratory, Outcome, laboratory
+from tests.sync.world import MODES, Crash, Mode, World
+
+RunStream = Callable[[Job], Run]
+
+PRODUCT = "product"
+
+# -- the driver -----------------------------------------------------------------------------------
+
+FAST = 0.0
+"""What the product's stop-watch shows all the time: nothing is ever slow here."""
+
+
+class Driver:
+    """Plays one history: churned runs, then quiet ones."""
+
+    def __init__(self, lab: Laboratory, mode: Mode, seed: int, algorithm: str) -> None:
+        lab.clear()
+        self.lab, self.mode = lab, mode
+        self.run = run_stream if algorithm == PRODUCT else wrong.ALGORITHMS[algorithm]()
+        self.outcome = Outcome(mode.name, seed, algorithm)
+        self.world = World(lab.sandbox, mode, seed)
+        self.stream = self.world.stream()
+        self.settings = self.world.settings(lab.sources[mode.source])
+        self.checker = Checker(self.world, lab, self.stream, self.outcome)
+        self.accept = False
+
+    def play(self) -> Outcome:
+        random, world, outcome = self.world.random, self.world, self.outcome
+        lam = random.choice((0.02, 0.05, 0.1, 0.3, 0.6))
+        calm_at_first = random.random() < 0.5
+        for number in range(random.randint(6, 10)):
+            world.lam = 0.0 if number == 0 and calm_at_first else lam
+            self._once(full=random.random() < 0.12)
+            world.clock.advance(random.choice((60, 900, 21_600, 50_000)))
+            world.churn(25 if random.random() < 0.05 else random.randint(0, 3))
+        world.calm()
+        outcome.operations, churned = world.operation, outcome.requests
+        last = self._quiet()
+        outcome.quiet_requests = outcome.requests - churned
+        # Where rows of the same second change places, a list that is not counted may never be
+        # seen without a gap; what is in the tables counts.
+        if self.mode.promises and (last is None or last.status != "complete"):
+            outcome.find("not settled", f"{last and last.status}: {last and last.error}")
+        # Now the smallest run that there is has to find whatever changes while nobody reads.
+        for _ in range(2):
+            world.touch(random.choice((1, 3, 25)))
+            self._once()
+        self.checker.at_the_end()
+        before = self.checker.writes()
+        again = self._once()
+        if self.checker.writes() != before or again is None or again.rows_written:
+            outcome.find("not quiet", "a run without changes wrote rows or used a sequence")
+        return outcome
+
+    def _quiet(self) -> Run | None:
+        """Up to 5 runs of a quiet source; the last ones read everything."""
+        run, settled = None, 0
+        fulls = {"channels": 3, "contact_flows": 1}.get(self.mode.stream, 0)
+        for number in range(5):
+            full = number >= 5 - fulls
+            if settled > 1 and not full:  # two runs in a row found nothing to do
+                continue
+            self.world.clock.advance(50_000)
+            if full and not self.outcome.behind:
+                self.outcome.behind = self.checker.behind()
+            run = self._once(full=full)
+            self.outcome.quiet_runs += 1
+            quiet = run is not None and run.status == "complete" and not run.rows_written
+            settled = settled + 1 if quiet else 0
+        return run
+
+    def _once(self, *, full: bool = False) -> Run | None:
+        """One run; None when the process died in it."""
+        world, outcome, pages = self.world, self.outcome, 0
+
+        def on_page(records: int, total: int | None) -> None:
+            nonlocal pages
+            pages += 1
+
+        world.begin_run()
+        self.checker.before_run()
+        outcome.runs += 1
+        job = Job(
+            self.lab.engine,
+            self.stream,
+            self.settings,
+            self._holder(),
+            accept_deletes=self.accept,
+            full=full,
+            on_page=on_page,
+            clock=lambda: FAST,
+            sleep=lambda seconds: world.clock.advance(1),  # as long as they wait is up to chance
+        )
+        run: Run | None = None
+        try:
+            run = self.run(job)
+        except Crash:
+            self._bury()
+            outcome.crashed += 1
+        except Exception as error:  # noqa: BLE001 - whatever it is, no run may raise it
+            self._bury()
+            outcome.find("raised", repr(error))
+        if self.mode.keeps:
+            # Such a run may stop early, and then a few pages may or may not have been asked for
+            # ahead: what would have happened before them happens anyway.
+            while world.requests < pages + 8:
+                world.before_request()
+        # A person looked at what the brake refused, and it is right.
+        self.accept = run is not None and run.error_kind == "safety_stop"
+        outcome.requests += pages if self.mode.keeps else world.requests
+        if run is not None:
+            outcome.complete += run.status == "complete"
+            outcome.incomplete += run.status != "complete"
+            outcome.incremental += run.mode == "incremental"
+        self.checker.after_run(run)
+        return run
+
+    def _holder(self) -> str:
+        """A process of this machine that is no more: no pid is that large."""
+        node, _, place = lease.process_name().rsplit(":", 2)
+        return f"{node}:{2**22 + self.outcome.runs}:{place}"
+
+    def _bury(self) -> None:
+        """What a kill leaves behind: no connection, and a lease that nobody gave back."""
+        self.lab.engine.dispose()
+        if lease.is_dead(self._holder()):
+            self.lab.look.execute(
+                "UPDATE etl.leases SET until = clock_timestamp() + interval '1 minute' "
+                "WHERE source = %s",
+                [self.mode.source],
+            )
+
+
+def play(lab: Laboratory, mode: str, seed: int, algorithm: str = PRODUCT) -> Outcome:
+    """Play one history with the product, or with one of wrong.py in its place."""
+    return Driver(lab, MODES[mode], seed, algorithm).play()
+
+
+# -- many histories -------------------------------------------------------------------------------
+
+History = tuple[str, int, str]
+"""Mode, seed, algorithm."""
+
+
+def in_turn(modes: Sequence[str], seed: int, count: int, algorithm: str = PRODUCT) -> list[History]:
+    """`count` histories, the modes in turn, the seeds from `seed` on."""
+    size = len(modes)
+    return [(modes[n % size], seed + n // size, algorithm) for n in range(count)]
+
+
+def play_all(
+    urls: Sequence[str],
+    histories: Iterable[History],
+    tell: Callable[[Outcome], None] = lambda outcome: None,
+) -> list[Outcome]:
+    """Play histories in one process per warehouse; `tell` is called with each as it ends.
+
+    Raises RuntimeError when such a process ends too soon.
+    """
+    left = iter(histories)
+    outcomes: list[Outcome] = []
+    lock = threading.Lock()
+    command = [sys.executable, "-m", "tests.sync.histories", "--worker"]
+
+    def take() -> History | None:
+        with lock:
+            return next(left, None)
+
+    def work(url: str) -> None:
+        with subprocess.Popen(
+            [*command, url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        ) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            while history := take():
+                process.stdin.write(json.dumps(history) + "\n")
+                process.stdin.flush()
+                line = process.stdout.readline()
+                if not line:
+                    raise RuntimeError(f"the process that played {history} ended; see stderr")
+                with lock:
+                    outcomes.append(Outcome.of(line))
+                    tell(outcomes[-1])
+
+    with ThreadPoolExecutor(len(urls)) as threads:
+        list(threads.map(work, urls))
+    return outcomes
+
+
+def work(url: str) -> None:
+    """Play the histories that stdin names, a line of JSON for each, and answer likewise."""
+    with laboratory(url) as lab:
+        for line in sys.stdin:
+            outcome = play(lab, *json.loads(line))
+            sys.stdout.write(json.dumps(dataclasses.asdict(outcome)) + "\n")
+            sys.stdout.flush()
+
+
+COLUMNS = (
+    ("runs", "runs"),
+    ("complete", "complete"),
+    ("incompl.", "incomplete"),
+    ("crashed", "crashed"),
+    ("increm.", "incremental"),
+    ("late", "late"),
+    ("behind", "behind"),
+    ("lost", "lost"),
+    ("stale", "stale"),
+    ("false del.", "false_deletes"),
+    ("undetected", "undetected"),
+)
+
+
+def report(outcomes: Iterable[Outcome]) -> list[str]:
+    """A table with a line per mode; `req` is requests per churned and per quiet run."""
+    of: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        of.setdefault(outcome.mode, []).append(outcome)
+    titles = ["histories", "req", "req quiet", *(title for title, _ in COLUMNS), "findings"]
+    lines = [f"{'mode':33}" + "".join(f"{title:>11}" for title in titles)]
+    for mode in [mode for mode in MODES if mode in of]:
+        each = of[mode]
+        names = ["requests", "quiet_requests", "quiet_runs", *(name for _, name in COLUMNS)]
+        total = {name: sum(getattr(outcome, name) for outcome in each) for name in names}
+        churned = total["runs"] - total["quiet_runs"]
+        cells = [
+            len(each),
+            round((total["requests"] - total["quiet_requests"]) / max(churned, 1), 2),
+            round(total["quiet_requests"] / max(total["quiet_runs"], 1), 2),
+            *(total[name] for _, name in COLUMNS),
+            sum(len(o.findings) for o in each),
+        ]
+        lines.append(f"{mode:33}" + "".join(f"{cell:>11}" for cell in cells))
+    return lines
+
+
+def replay(outcome: Outcome) -> str:
+    """The command that repeats a history."""
+    history = f"--mode {outcome.mode} --seed {outcome.seed} --histories 1 --trace"
+    other = "" if outcome.algorithm == PRODUCT else f" --algorithm {outcome.algorithm}"
+    return f"python -m tests.sync.histories {history}{other}"
+
+
+def failures(outcome: Outcome) -> list[str]:
+    """What must not be, and the command that shows it again."""
+    lines = [f"{found.kind}: {found.text[:300]}" for found in outcome.findings[:5]]
+    return [*lines, f"  again: {replay(outcome)}"] if lines else []
+
+
+def main() -> int:
+    """Play histories and print what came of them; 1 when anything was found."""
+    parser = argparse.ArgumentParser(prog="python -m tests.sync.histories")
+    parser.add_argument("--histories", type=int, default=220)
+    parser.add_argument("--seed", type=int, default=Random().randrange(2**32))
+    parser.add_argument("--mode", default="", help="a mode, or the beginning of several")
+    parser.add_argument("--algorithm", default=PRODUCT, choices=[PRODUCT, *wrong.ALGORITHMS])
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--trace", action="store_true", help="print a line per run")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.worker:
+        work(given.worker)
+        return 0
+    modes = [mode for mode in MODES if mode.startswith(given.mode)]
+    if not modes:
+        parser.error(f"no such mode; there are: {', '.join(MODES)}")
+    histories = in_turn(modes, given.seed, given.histories, given.algorithm)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console.print(f"{given.histories} histories, seed {given.seed}")
+    outcomes = _watched(console, histories, given.processes, trace=given.trace)
+    for line in report(outcomes):
+        console.print(line)
+    return 1 if any(outcome.findings for outcome in outcomes) else 0
+
+
+def _watched(
+    console: Console, histories: Sequence[History], processes: int, *, trace: bool
+) -> list[Outcome]:
+    """Play on a Postgres of its own, with a progress bar where there is a terminal."""
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    with ExitStack() as stack:
+        cluster = stack.enter_context(running(find_binaries(os.environ)))
+        urls = [
+            stack.enter_context(cluster.database(template=cluster.migrated))
+            for _ in range(min(processes, len(histories)))
+        ]
+        bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        stack.enter_context(bar)
+        task = bar.add_task("histories", total=len(histories))
+        ended = itertools.count(1)
+
+        def tell(outcome: Outcome) -> None:
+            bar.advance(task)
+            if not console.is_terminal and (number := next(ended)) % 50 == 0:
+                console.print(f"{number} of {len(histories)}")
+            for line in [*(outcome.trace if trace else ()), *failures(outcome)]:
+                console.print(line)
+
+        return play_all(urls, histories, tell)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

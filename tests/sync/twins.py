@@ -1,0 +1,605 @@
+"""A warehouse in which every source is synced twice, and the checks that compare the twins.
+
+Every source is there as `…_demo`, whose runs are disturbed, and as `…_twin`, whose runs are not. So
+the state after a kill has to be the one before the run or the one that the twin has after its run;
+after a second, undisturbed start it has to be the twin's.
+"""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from types import MappingProxyType
+from typing import Any, Literal
+
+import psycopg
+from sqlalchemy import Table
+
+from etl import config, tables
+from etl.catalog import Stream
+from etl.load import stage
+from etl.load.runs import Run
+from etl.sandbox import data
+from etl.sandbox.server import Sandbox
+from etl.sandbox.store import Store
+from etl.sandbox.wire import Fault
+from etl.settings import Settings
+from etl.units import select
+from tests.postgres import dsn
+from tests.sync import truth
+from tests.sync.victims import Child, Nursery, Order, ViolationError
+
+STREAMS = (
+    "zoom_demo.flows",
+    "twilio_demo.flex_flows",
+    "twilio_demo.channels",
+    "alibaba_demo.contact_flows",
+)
+"""What is killed; the twin of `zoom_demo` is `zoom_twin`."""
+
+SIZES = data.Sizes(zoom_flows=44, twilio_flex_flows=24, twilio_channels=260, alibaba_flows=14)
+
+State = dict[str, Counter[tuple[Any, ...]]]
+Start = Literal["empty", "changed", "all", "absent", "same"]
+
+
+# -- what the warehouse holds --------------------------------------------------------------------
+
+INSTANTS = {"source", "valid_from", "valid_to", "run_id", "since", "first_seen", "last_seen"}
+"""Columns in which twins may differ."""
+
+RUN_COLUMNS = (
+    "mode",
+    "status",
+    "records",
+    "inserted",
+    "updated",
+    "unchanged",
+    "deleted",
+    "rejected",
+    "absent",
+    "rows_written",
+    "watermark_before",
+    "watermark_after",
+    "error_kind",
+)
+
+
+def ask(connection: psycopg.Connection[Any], query: str, *values: object) -> list[tuple[Any, ...]]:
+    """The rows of a query that was put together here."""
+    return connection.execute(query.encode(), values).fetchall()
+
+
+def _tables_of(stream: Stream) -> Iterator[Table]:
+    for table in stream.tables:
+        yield table
+        yield tables.HISTORY[table]
+
+
+def state_of(connection: psycopg.Connection[Any], source: str, stream: Stream) -> State:
+    """What a run leaves behind for good, in a form in which twins are equal."""
+    state: State = {}
+
+    def read(name: str, columns: Sequence[str], where: str = "") -> None:
+        cells = ", ".join(f'"{column}"' for column in columns)
+        rows = ask(connection, f"SELECT {cells} FROM {name} WHERE source = %s {where}", source)
+        state[name] = Counter(tuple(_hashable(cell) for cell in row) for row in rows)
+
+    for table in _tables_of(stream):
+        read(table.fullname, [c.name for c in table.columns if c.name not in INSTANTS])
+    own = f"AND stream = '{stream.name}'"
+    known = tables.metadata.tables
+    for name in ("etl.absences", "etl.rejects"):
+        if name in known:
+            columns = [c.name for c in known[name].columns if c.name not in INSTANTS]
+            read(name, columns, own)
+    marks = [n for n in ("watermark", "watermarks", "newest_first") if n in tables.streams.c]
+    read("etl.streams", marks, f"{own} AND watermark IS NOT NULL")
+    read(
+        "etl.runs",
+        [name for name in RUN_COLUMNS if name in tables.runs.c],
+        f"{own} AND status IN ('complete', 'incomplete')",
+    )
+    return state
+
+
+def _hashable(cell: Any) -> Any:
+    return json.dumps(cell, sort_keys=True) if isinstance(cell, dict | list) else cell
+
+
+def rows_of(
+    connection: psycopg.Connection[Any], source: str, stream: Stream, *, staging: bool = False
+) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row with its place in its table: equal only if nothing at all was written."""
+    names = {table.fullname: f"WHERE source = '{source}'" for table in _tables_of(stream)}
+    own = f"WHERE source = '{source}' AND stream = '{stream.name}'"
+    names |= {
+        name: own
+        for name in ("etl.absences", "etl.checkpoints", "etl.rejects", "etl.streams")
+        if name in tables.metadata.tables
+    }
+    if staging:
+        for table in stream.tables:
+            pair = stage.staged(source, table).stage
+            name = f'"{pair.schema}"."{pair.name}"'
+            if ask(connection, "SELECT to_regclass(%s)", name) != [(None,)]:
+                names[name] = ""
+    return {
+        name: ask(connection, f"SELECT ctid::text, t::text FROM {name} t {where} ORDER BY ctid")
+        for name, where in names.items()
+    }
+
+
+def flaws(connection: psycopg.Connection[Any], source: str, stream: Stream) -> list[str]:
+    """What is wrong in the history of a source's stream and in its watermark, in words."""
+    found = []
+    for table in stream.tables:
+        keys = ", ".join(f'"{name}"' for name in tables.key_columns(table))
+        query = _VERSIONS.format(keys=keys, **_parts(table))
+        ((empty, overlaps, equal),) = ask(connection, query, source, source)
+        found += [f"{table.fullname}: {empty} versions last no time"] * bool(empty)
+        found += [f"{table.fullname}: {overlaps} versions overlap"] * bool(overlaps)
+        found += [f"{table.fullname}: {equal} versions equal the next one"] * bool(equal)
+        parent = table.info["parent"]
+        if parent is not None and not found:
+            above = ", ".join(f'"{name}"' for name in tables.key_columns(parent))
+            query = _COVERED.format(
+                keys=above,
+                current=table.fullname,
+                history=tables.HISTORY[table].fullname,
+                above=parent.fullname,
+                above_history=tables.HISTORY[parent].fullname,
+            )
+            ((orphans,),) = ask(connection, query, *[source] * 4)
+            found += [f"{table.fullname}: {orphans} versions without a parent"] * bool(orphans)
+    records = stream.tables[0]
+    ahead = ask(
+        connection,
+        f"""SELECT watermark FROM etl.streams WHERE source = %s AND stream = %s AND watermark > (
+              SELECT max(newest) FROM (
+                SELECT max({stream.modified}) newest FROM {records.fullname} WHERE source = %s
+                UNION ALL SELECT max({stream.modified})
+                FROM {tables.HISTORY[records].fullname} WHERE source = %s) both_tables)""",
+        source,
+        stream.name,
+        source,
+        source,
+    )
+    return found + [f"the watermark {mark} is ahead of every row" for (mark,) in ahead]
+
+
+def _parts(table: Table) -> dict[str, str]:
+    cells = (f'"{c.name}"' for c in table.columns if c.name not in INSTANTS)
+    return {
+        "body": f"ROW({', '.join(cells)})::text",
+        "current": table.fullname,
+        "history": tables.HISTORY[table].fullname,
+    }
+
+
+_VERSIONS = """
+SELECT count(*) FILTER (WHERE valid_to <= valid_from),
+       count(*) FILTER (WHERE following < valid_to),
+       count(*) FILTER (WHERE following = valid_to AND next_body = body)
+FROM (
+    SELECT *, lead(valid_from) OVER each_row AS following, lead(body) OVER each_row AS next_body
+    FROM (SELECT {keys}, {body} AS body, valid_from, valid_to FROM {history} WHERE source = %s
+          UNION ALL
+          SELECT {keys}, {body}, valid_from, 'infinity' FROM {current} WHERE source = %s) v
+    WINDOW each_row AS (PARTITION BY {keys} ORDER BY valid_from, valid_to)) w"""
+
+_COVERED = """
+SELECT count(*)
+FROM (SELECT {keys}, tstzrange(valid_from, valid_to) life FROM {history} WHERE source = %s
+      UNION ALL
+      SELECT {keys}, tstzrange(valid_from, NULL) FROM {current} WHERE source = %s) child
+LEFT JOIN (
+    SELECT {keys}, range_agg(life) lives
+    FROM (SELECT {keys}, tstzrange(valid_from, valid_to) life FROM {above_history}
+          WHERE source = %s
+          UNION ALL
+          SELECT {keys}, tstzrange(valid_from, NULL) FROM {above} WHERE source = %s) p
+    GROUP BY {keys}) parent USING ({keys})
+WHERE NOT coalesce(child.life <@ parent.lives, false)"""
+
+
+# -- a world to break ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Runs that are about to begin: what is there, and what an undisturbed run makes of it."""
+
+    names: tuple[str, ...]
+    before: Mapping[str, State]
+    rows: Mapping[str, Mapping[str, list[tuple[Any, ...]]]]
+    after: Mapping[str, State]
+    seconds: float
+
+
+class World:
+    """Emulators, a warehouse, and two of every source; `place` is for a file."""
+
+    def __init__(self, sandbox: Sandbox, url: str, place: Path, nursery: Nursery) -> None:
+        self.sandbox = sandbox
+        self.url = url
+        self._nursery = nursery
+        self._connection: psycopg.Connection[Any] | None = None
+        sandbox.zoom.largest_page = 12
+        sandbox.twilio.largest_page = 10
+        self._settings: dict[bool, Settings] = {}
+        for twin in (False, True):
+            text = sandbox.toml()
+            path = place / "callflow.toml"
+            path.write_text(text.replace("_demo]", "_twin]") if twin else text, encoding="utf-8")
+            path.chmod(0o600)
+            self._settings[twin] = config.load(path, {})
+
+    @contextmanager
+    def asking(self) -> Iterator[psycopg.Connection[Any]]:
+        """A connection of the test's own, in autocommit; it does not wait for locks for long."""
+        if self._connection is None:
+            self._connection = psycopg.connect(dsn(self.url), autocommit=True)
+            self._connection.execute("SET lock_timeout = '300ms'")
+        yield self._connection
+
+    def hang_up(self) -> None:
+        """Close that connection; the next question opens another one."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def bear(self, names: Sequence[str], **more: Any) -> Child:
+        """A process that runs these streams."""
+        return self.bear_order(self.order(names, **more))
+
+    def bear_order(self, order: Order) -> Child:
+        """A process with these orders."""
+        return self._nursery.bear(order)
+
+    def order(
+        self,
+        names: Sequence[str],
+        *,
+        twin: bool = False,
+        settings: Mapping[str, Any] = MappingProxyType({}),
+        **more: Any,
+    ) -> Order:
+        """What a child shall run; `settings` differ from those of the sources."""
+        wanted = [name.replace("_demo.", "_twin.") if twin else name for name in names]
+        units = tuple(
+            (source.model_copy(update=settings), stream.name)
+            for source, stream in select(self._settings[twin], wanted)
+        )
+        return Order(self.url, units, **more)
+
+    def stream(self, name: str) -> Stream:
+        """The stream of that name."""
+        ((_, stream),) = select(self._settings["_twin." in name], [name])
+        return stream
+
+    def wipe(self, names: Sequence[str] = STREAMS) -> None:
+        """Forget everything about these streams, their staging tables included."""
+        with self.asking() as connection:
+            for name in names:
+                stream = self.stream(name)
+                for source in (name.split(".")[0], _twin(name).split(".")[0]):
+                    self._forget(connection, source, stream)
+
+    def _forget(self, connection: psycopg.Connection[Any], source: str, stream: Stream) -> None:
+        for table in reversed(list(_tables_of(stream))):
+            do(connection, f"DELETE FROM {table.fullname} WHERE source = %s", source)
+        for table in tables.metadata.tables.values():
+            if table.schema == "etl":
+                query = f"DELETE FROM {table.fullname} WHERE source = %s AND stream = %s"
+                do(connection, query, source, stream.name)
+        for table in stream.tables:
+            pair = stage.staged(source, table).stage
+            do(connection, f'DROP TABLE IF EXISTS "{pair.schema}"."{pair.name}"')
+
+    def run(self, names: Sequence[str], **more: Any) -> tuple[dict[str, Run], float]:
+        """Run streams in a process of their own, undisturbed; their runs, and the seconds."""
+        with self.bear(names, **more) as child:
+            child.finish()
+            if child.code or not child.all_ended:
+                raise ViolationError("crashed", f"{names} ended with code {child.code}")
+            return child.runs, child.seconds
+
+    def states(self, names: Sequence[str]) -> dict[str, State]:
+        """What is there of each."""
+        with self.asking() as connection:
+            return {
+                name: state_of(
+                    connection, name.split(".")[0], self.stream(name.replace("_twin.", "_demo."))
+                )
+                for name in names
+            }
+
+    def rows(self, names: Sequence[str], *, staging: bool = False) -> dict[str, Any]:
+        """The rows of each, with their places."""
+        with self.asking() as connection:
+            return {
+                name: rows_of(connection, name.split(".")[0], self.stream(name), staging=staging)
+                for name in names
+            }
+
+    def scene(
+        self, names: Sequence[str], start: Start, random: Random, *, full: bool = False
+    ) -> Scene:
+        """Set the scene: rows that differ from what is stored, and the twins' runs over them.
+
+        `start`: `empty` is a first load; before the others there was one, after which a few things
+        happened (`changed`), one of each kind (`all`), nothing (`same`), or a row went and one run
+        has missed it (`absent`).
+        """
+        names = tuple(names)
+        if start == "empty":
+            self.wipe(names)
+        elif missing := [name for name in names if not self.committed(name)]:
+            self.run(missing)
+            self.run(missing, twin=True)
+        for name in names:
+            kinds: Sequence[int] = ()
+            if start == "changed":
+                kinds = random.choices(range(KINDS[name]), k=random.randint(1, 4))
+            elif start == "all":
+                kinds = range(KINDS[name])
+            elif start == "absent":
+                kinds = [KINDS[name] - 1]
+            happen(self.sandbox, name, random, kinds)
+            if start == "absent":
+                self.run([name])
+                self.run([name], twin=True)
+        before = self.states(names)
+        rows = self.rows(names)
+        _, seconds = self.run(names, twin=True, full=full)
+        after = self.states([_twin(name) for name in names])
+        return Scene(names, before, rows, {name: after[_twin(name)] for name in names}, seconds)
+
+    def committed(self, name: str) -> int:
+        """How many runs of the stream have merged what they found."""
+        source, stream = name.split(".")
+        with self.asking() as connection:
+            query = """SELECT count(*) FROM etl.runs WHERE source = %s AND stream = %s
+                       AND status IN ('complete', 'incomplete')"""
+            ((runs,),) = ask(connection, query, source, stream)
+        return int(runs)
+
+    def has(self, name: str, run: Run) -> bool:
+        """Whether the warehouse has that run."""
+        with self.asking() as connection:
+            query = "SELECT FROM etl.runs WHERE source = %s AND run_id = %s"
+            return bool(ask(connection, query, name.split(".")[0], run.run_id))
+
+    def judge(self, scene: Scene) -> dict[str, bool]:
+        """Whether each run has happened, as a whole; ViolationError when it did in part."""
+        happened = {}
+        states = self.states(scene.names)
+        rows = self.rows(scene.names)
+        for name in scene.names:
+            before, after, now = scene.before[name], scene.after[name], states[name]
+            if now not in (before, after):
+                raise ViolationError(
+                    "torn",
+                    f"{name} is neither as before ({difference(before, now)}) nor as after a whole "
+                    f"run ({difference(after, now)})",
+                )
+            happened[name] = now == after
+            scratch = {"etl.checkpoints", "etl.streams", "etl.rejects"}
+            touched = [
+                table
+                for table, former in scene.rows[name].items()
+                if table not in scratch and rows[name][table] != former
+            ]
+            if touched and not happened[name]:
+                raise ViolationError("torn", f"{name}: rows of {touched} were written anew")
+            self._check_history(name)
+        return happened
+
+    def restart(self, scene: Scene, **more: Any) -> dict[str, Run]:
+        """Start once more, with nobody helping: it has to end where the twins end."""
+        ended, _ = self.run(scene.names, **more)
+        self.level(scene.names)
+        for name in scene.names:
+            run = ended[name]
+            if run.status not in ("complete", "incomplete"):
+                raise ViolationError("stuck", f"the next run of {name}: {run.status}: {run.error}")
+            self.compare(name)
+        return ended
+
+    def level(self, names: Sequence[str]) -> None:
+        """Let the twins run as often as those that they are the twins of."""
+        for name in names:
+            while self.committed(_twin(name)) < self.committed(name):
+                self.run([name], twin=True)
+
+    def compare(self, name: str) -> None:
+        """The stream has to be as its twin is, its history sound, and nothing left lying about."""
+        states = self.states([name, _twin(name)])
+        wanted, now = states[_twin(name)], states[name]
+        if wanted != now:
+            lost = any((wanted[table] - now[table]) for table in wanted if table != "etl.runs")
+            raise ViolationError(
+                "lost" if lost else "doubled",
+                f"{name} is not as after runs that nobody disturbed: {difference(wanted, now)}",
+            )
+        self._check_history(name)
+        self._check_leftovers(name)
+
+    def _check_history(self, name: str) -> None:
+        with self.asking() as connection:
+            found = flaws(connection, name.split(".")[0], self.stream(name))
+        if found:
+            raise ViolationError("torn", f"{name}: {'; '.join(found)}")
+
+    def _check_leftovers(self, name: str) -> None:
+        source, stream = name.split(".")
+        left = []
+        with self.asking() as connection:
+            for table in self.stream(name).tables:
+                pair = stage.staged(source, table).stage
+                place = f'"{pair.schema}"."{pair.name}"'
+                if ask(connection, "SELECT to_regclass(%s)", place) == [(None,)]:
+                    continue
+                if ask(connection, f"SELECT FROM {place} LIMIT 1"):
+                    left.append(f"rows in {place}")
+            query = (
+                "SELECT holder FROM etl.leases WHERE source = %s AND stream = %s AND until > now()"
+            )
+            if ask(connection, query, source, stream):
+                left.append("a lease")
+            if "etl.checkpoints" in tables.metadata.tables:
+                query = "SELECT FROM etl.checkpoints WHERE source = %s AND stream = %s"
+                if ask(connection, query, source, stream):
+                    left.append("a checkpoint")
+            records = self.stream(name).tables[0].fullname
+            query = f"""SELECT "rows", (SELECT count(*) FROM {records} t WHERE t.source = s.source),
+                        last_status, error FROM etl.streams s WHERE source = %s AND stream = %s"""
+            ((told, there, status, error),) = ask(connection, query, source, stream)
+            if told != there:
+                left.append(f"etl.streams.rows {told} where there are {there}")
+            if status not in ("complete", "incomplete"):
+                left.append(f"status {status}: {error}")
+        if left:
+            raise ViolationError("leftover", f"{name}: {', '.join(left)}")
+
+    def quieten(self, names: Sequence[str] = STREAMS, runs: int = 4) -> None:
+        """Once the source stands still, the tables have to become what it lists."""
+        fullnames = {table.fullname for name in names for table in self.stream(name).tables}
+        listed = truth.of(self.sandbox)
+        wanted = {table: listed[table] for table in fullnames}
+        for _ in range(runs):
+            ended, _ = self.run(names, full=True)
+            self.run(names, full=True, twin=True)
+            stored = truth.stored(self.url)
+            found = {
+                table: {row for row in stored[table] if row[0].endswith("_demo")}
+                for table in fullnames
+            }
+            if found == wanted and {run.status for run in ended.values()} == {"complete"}:
+                break
+        else:
+            lost = {table: len(wanted[table] - found[table]) for table in wanted}
+            surplus = {table: len(found[table] - wanted[table]) for table in wanted}
+            states = {name: (run.status, run.error) for name, run in ended.items()}
+            raise ViolationError(
+                "lost" if any(lost.values()) else "doubled",
+                f"after {runs} quiet runs {lost} are missing, {surplus} too many; {states}",
+            )
+        for name in names:
+            self._check_history(name)
+
+    @contextmanager
+    def faults(self, *faults: Fault) -> Iterator[None]:
+        """Faults for all three emulators, for a while."""
+        emulators = (self.sandbox.zoom, self.sandbox.twilio, self.sandbox.alibaba)
+        for emulator in emulators:
+            emulator.faults.extend(faults)
+        try:
+            yield
+        finally:
+            for emulator in emulators:
+                emulator.faults[:] = [each for each in emulator.faults if each not in faults]
+
+
+def _twin(name: str) -> str:
+    return name.replace("_demo.", "_twin.")
+
+
+def do(connection: psycopg.Connection[Any], query: str, *values: object) -> None:
+    """A statement that was put together here."""
+    connection.execute(query.encode(), values)
+
+
+def difference(wanted: State, found: State) -> str:
+    """In which tables how many rows are missing or too many, with an example."""
+    words = []
+    for table in wanted:
+        for sign, rows in (
+            ("-", wanted[table] - found[table]),
+            ("+", found[table] - wanted[table]),
+        ):
+            if rows:
+                words.append(f"{table} {sign}{rows.total()} {str(next(iter(rows)))[:160]}")
+    return "; ".join(words) or "no difference"
+
+
+# -- what happens at the source ------------------------------------------------------------------
+
+
+KINDS = {
+    "zoom_demo.flows": 6,
+    "twilio_demo.flex_flows": 3,
+    "twilio_demo.channels": 2,
+    "alibaba_demo.contact_flows": 5,
+}
+"""How many kinds of things happen at the provider; the last one is that a row goes, but for
+channels, which are kept when they are no longer listed."""
+
+
+def happen(sandbox: Sandbox, name: str, random: Random, kinds: Sequence[int]) -> None:
+    """Things happen at the provider, each to another row: it comes, changes, gets or loses
+    children, or goes."""
+    if name == "zoom_demo.flows":
+        flows, changes = sandbox.zoom.flows, _zoom_changes
+    elif name == "twilio_demo.flex_flows":
+        flows, changes = sandbox.twilio.flex_flows, _flex_flow_changes
+    elif name == "twilio_demo.channels":
+        flows, changes = sandbox.twilio.channels, _channel_changes
+    else:
+        flows, changes = random.choice(list(sandbox.alibaba.flows.values())), _alibaba_changes
+    for kind, key in zip(kinds, random.sample(flows.keys()[-30:], len(kinds)), strict=True):
+        changes(sandbox, flows, key, random)[kind]()
+
+
+Changes = list[Callable[[], object]]
+
+
+def _zoom_changes(sandbox: Sandbox, flows: Store, key: str, random: Random) -> Changes:
+    (other,) = data.zoom_flows(random, 1)
+    number, versions = random.randrange(10**6), flows.get(key)["flow_versions"]
+    return [
+        lambda: flows.add(other),
+        lambda: flows.update(key, flow_name=f"Hotline {number}", status="archived"),
+        lambda: flows.update(key, flow_versions=[], entry_points=other["entry_points"]),
+        lambda: flows.update(key, flow_versions=[*versions, *other["flow_versions"]]),
+        lambda: flows.update_silently(key, flow_description=f"silent {number}"),
+        lambda: flows.delete(key),
+    ]
+
+
+def _flex_flow_changes(sandbox: Sandbox, flows: Store, key: str, random: Random) -> Changes:
+    (other,) = data.twilio_flex_flows(random, 1, sandbox.twilio.account_sid)
+    return [
+        lambda: flows.add(other),
+        lambda: flows.update(key, friendly_name=other["friendly_name"], enabled=False),
+        lambda: flows.delete(key),
+    ]
+
+
+def _channel_changes(sandbox: Sandbox, flows: Store, key: str, random: Random) -> Changes:
+    account, flex_flows = sandbox.twilio.account_sid, sandbox.twilio.flex_flows.records()
+    ((_, text, _),) = data.twilio_channels(random, 1, account, flex_flows)
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(sandbox.twilio.clock()))
+    other = {**json.loads(text), "date_created": now, "date_updated": now}
+    return [
+        lambda: flows.add(other),
+        lambda: flows.update(key, user_sid=other["user_sid"]),
+    ]
+
+
+def _alibaba_changes(sandbox: Sandbox, flows: Store, key: str, random: Random) -> Changes:
+    (other,) = data.alibaba_flows(random, 1, flows.get(key)["InstanceId"])
+    shanghai = time.gmtime(sandbox.alibaba.clock() + 8 * 3600)
+    other["UpdatedTime"] = time.strftime("%Y-%m-%d %H:%M:%S.0", shanghai)
+    return [
+        lambda: flows.add(other),
+        lambda: flows.update(key, Name=other["Name"] + " 2"),
+        lambda: flows.update(key, Definition=other["Definition"]),
+        lambda: flows.update(key, NumberList=[f"400{random.randrange(10**6)}"]),
+        lambda: flows.delete(key),
+    ]

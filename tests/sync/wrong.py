@@ -1,0 +1,271 @@
+"""Six algorithms that look right and are not, and the one that three of them are a slip away from.
+
+Each takes a Job and returns a Run as `run_stream` does: it reads with the product's extractors
+over HTTP and writes with the product's merge, so that only its own idea is wrong. The checker of
+the histories catches every one of them: test_histories.py.
+
+`ALGORITHMS` has makers: a new algorithm for each history, as one remembers something between runs.
+That stands for a table of its own: it is updated only after the transaction it belongs to.
+"""
+
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.dialects.postgresql import insert
+
+from etl import tables
+from etl.errors import ProviderError
+from etl.http import Http
+from etl.job import Job
+from etl.load import merge, runs, stage
+from etl.load.runs import Outcome, Run
+from etl.load.stage import Staged
+from etl.model import WHOLE, Key, Page, Rows
+
+RunStream = Callable[[Job], Run]
+
+OVERLAP = timedelta(minutes=10)
+
+
+@dataclass(slots=True)
+class Desk:
+    """A run under way: where it reads, where it writes; `now` is the instant of its changes."""
+
+    job: Job
+    http: Http
+    connection: Connection
+    run: Run
+    pairs: Sequence[Staged]
+    now: datetime
+    watermark: datetime | None
+    ordinal: int = 0
+
+    def pages(self) -> Iterator[tuple[Page, Rows]]:
+        """The whole list, as the product's extractor reads it."""
+        with closing(self.job.stream.extract(self.http, self.job.settings, WHOLE)) as pages:  # type: ignore[type-var]
+            for page in pages:
+                yield page, self.rows(page)
+
+    def rows(self, page: Page) -> Rows:
+        rows = self.job.stream.transform(self.job.settings)(page, self.ordinal)
+        self.ordinal += len(page.records)
+        return rows
+
+    def times(self, rows: Rows) -> list[datetime]:
+        """The records' times of modification."""
+        records = self.job.stream.tables[0]
+        place = 2 + tables.data_columns(records).index(self.job.stream.modified)
+        return [row[place] for row in rows.tables[records.fullname]]
+
+    def put(self, batch: Iterable[Rows], choose: Callable[[list[Key]], list[Key]]) -> list[Key]:
+        """Merge rows in a transaction; `choose` says which of the absent ones to remove."""
+        with self.connection.begin():
+            stage.prepare(self.connection, self.pairs)
+            for rows in batch:
+                for pair in self.pairs:
+                    found = rows.tables[pair.current.fullname]
+                    stage.copy(self.connection, pair.stage, found)
+            stage.settle(self.connection, self.pairs, {}, self.job.stream.scope)
+            absent = merge.absent(self.connection, self.run.source, self.pairs[0], [])
+            gone = choose(absent)
+            written = merge.merge(self.connection, self.run.source, self.pairs, gone, self.now)
+            self.run.inserted += written.inserted
+            self.run.updated += written.updated
+            self.run.deleted += written.deleted
+            self.run.rows_written += written.rows
+            if written.rows:
+                self.save(changed_at=self.now)
+        return absent
+
+    def save(self, **state: Any) -> None:
+        """Note something in etl.streams, in the open transaction."""
+        row = insert(tables.streams).values(source=self.run.source, stream=self.run.stream, **state)
+        self.connection.execute(
+            row.on_conflict_do_update(index_elements=["source", "stream"], set_=state)
+        )
+
+    def save_watermark(self, times: Iterable[datetime]) -> None:
+        newest = max([*times, *([self.watermark] if self.watermark else [])], default=None)
+        with self.connection.begin():
+            self.save(watermark=newest)
+
+    def confirmed(self, absent: list[Key]) -> list[Key]:
+        """Those of which the provider says that they are gone."""
+        look_up = self.job.stream.lookup
+        assert look_up is not None
+        return [key for key in absent if look_up(self.http, self.job.settings, key).state == "gone"]
+
+
+@contextmanager
+def at_work(job: Job) -> Iterator[Desk]:
+    """Connections, and a run that is recorded: complete, or failed where the provider did."""
+    source, stream = job.settings.name, job.stream
+    run = Run(uuid.uuid4().hex, source, stream.name, "full", datetime.now(UTC))
+    http = stream.connect(job.settings, stream.name, clock=job.clock, sleep=job.sleep)
+    with http, job.engine.connect() as connection:
+        with connection.begin():
+            former = runs.progress(connection, source, stream.name)
+            now = runs.instant(connection, former)
+        pairs = [stage.staged(source, table) for table in stream.tables]
+        try:
+            yield Desk(job, http, connection, run, pairs, now, former.watermark)
+            run.status = "complete"
+        except ProviderError as error:
+            run.status, run.error_kind, run.error = "failed", error.kind, str(error)
+        with connection.begin():
+            runs.finish(connection, run, Outcome(0) if run.status == "complete" else None)
+
+
+def naive_delete() -> RunStream:
+    """What the scan did not return has gone."""
+
+    def run(job: Job) -> Run:
+        with at_work(job) as desk:
+            desk.put([rows for _, rows in desk.pages()], lambda absent: absent)
+        return desk.run
+
+    return run
+
+
+def absent_twice() -> RunStream:
+    """What two scans in a row did not return has gone."""
+    before: set[Key] = set()
+
+    def run(job: Job) -> Run:
+        with at_work(job) as desk:
+            found = [rows for _, rows in desk.pages()]
+            absent = desk.put(found, lambda absent: [key for key in absent if key in before])
+            before.clear()
+            before.update(absent)
+        return desk.run
+
+    return run
+
+
+def no_anchors() -> RunStream:
+    """Pages by offset, as many rows as TotalCount says: what was not returned has gone."""
+
+    def run(job: Job) -> Run:
+        with at_work(job) as desk:
+            found, whole = [], True
+            for instance in job.settings.instance_ids:
+                pages = list(_by_offset(desk, instance))
+                found += [desk.rows(page) for page in pages]
+                ids = {record["ContactFlowId"] for page in pages for record in page.records}
+                whole &= len(ids) >= (pages[-1].total or 0)
+            desk.put(found, lambda absent: absent if whole else [])
+        return desk.run
+
+    return run
+
+
+def _by_offset(desk: Desk, instance: str) -> Iterator[Page]:
+    """The oldest change first, pages as long as the first one of the product's extractor."""
+    settings = desk.job.settings.model_copy(update={"instance_ids": (instance,)})
+    with closing(desk.job.stream.extract(desk.http, settings, WHOLE)) as pages:  # type: ignore[type-var]
+        first = next(iter(pages))
+    yield first
+    size, number = len(first.records), 1
+    total = first.total or 0
+    while number * size < total:
+        number += 1
+        asked = {
+            "InstanceId": instance,
+            "PageNumber": str(number),
+            "PageSize": str(size),
+            "OrderByField": "updatedTime",
+            "SortOrder": "ASC",
+        }
+        data = desk.http.call("POST", "/", asked)["Data"]
+        total = data["TotalCount"]
+        yield Page(data["List"], number, instance, total)
+
+
+def closed_watermark() -> RunStream:
+    """Not one of the six: takes what changed since the watermark, less an overlap.
+
+    The watermark moves at the end, after the rows. It is wrong about changes without a time only.
+    """
+    return _watermarked(open_=False, save="after the rows")
+
+
+def open_watermark() -> RunStream:
+    """Takes what changed after the watermark: `updated > watermark`."""
+    return _watermarked(open_=True, save="after the rows")
+
+
+def watermark_per_page() -> RunStream:
+    """Saves the watermark with every page of a list that has the newest first."""
+    return _watermarked(open_=False, save="per page")
+
+
+def watermark_before_rows() -> RunStream:
+    """Saves the watermark first, and then the rows that it stands for."""
+    return _watermarked(open_=False, save="before the rows")
+
+
+def _watermarked(*, open_: bool, save: str) -> RunStream:
+    def run(job: Job) -> Run:
+        with at_work(job) as desk:
+            mark = desk.watermark
+
+            def wanted(time: datetime) -> bool:
+                if mark is None:
+                    return True
+                return time > mark if open_ else time >= mark - OVERLAP
+
+            seen: set[Key] = set()
+            found: list[Rows] = []
+            times: list[datetime] = []
+            for number, (_, rows) in enumerate(desk.pages()):
+                times += desk.times(rows)
+                seen |= _keys(desk, rows)
+                changed = _only(desk, rows, wanted)
+                if save == "per page":
+                    desk.put([changed], lambda absent: [])
+                if save == "per page" or (save == "before the rows" and not number):
+                    desk.save_watermark(times)
+                found.append(changed)
+            desk.put(found, lambda absent: desk.confirmed([k for k in absent if k not in seen]))
+            desk.save_watermark(times)
+        return desk.run
+
+    return run
+
+
+def _keys(desk: Desk, rows: Rows) -> set[Key]:
+    records = desk.job.stream.tables[0]
+    width = len(tables.key_columns(records))
+    return {row[2 : 2 + width] for row in rows.tables[records.fullname]}
+
+
+def _only(desk: Desk, rows: Rows, wanted: Callable[[datetime], bool]) -> Rows:
+    """The records that are wanted, with their children. All rows begin with their ordinal."""
+    records = desk.job.stream.tables[0].fullname
+    ordinals = {
+        row[0]
+        for row, time in zip(rows.tables[records], desk.times(rows), strict=True)
+        if wanted(time)
+    }
+    return Rows(
+        {name: [row for row in found if row[0] in ordinals] for name, found in rows.tables.items()}
+    )
+
+
+ALGORITHMS: Mapping[str, Callable[[], RunStream]] = {
+    maker.__name__: maker
+    for maker in (
+        naive_delete,
+        absent_twice,
+        no_anchors,
+        open_watermark,
+        watermark_per_page,
+        watermark_before_rows,
+        closed_watermark,
+    )
+}
