@@ -3,7 +3,8 @@
 The path of one page:
 
     cli        a command; reads the configuration (config) and picks streams (units, catalog)
-    sync       the spine: lease, scan, proof, deletes, merge
+    sync       the spine: one run of one stream (job), from the lease to the watermark
+    scan       pages → staging, until it is proven (proof) that all was seen; gone: what was not
     extract    pages of one provider's list, its envelope taken off; http is the seam to the network
     transform  records → rows, as tables defines them; what does not fit stays in `extra`
     load       rows → staging → current tables and history; runs, watermarks, leases

@@ -14,7 +14,7 @@ not complete. A stream without rows may take a shorter way (`_first_load`).
 import contextlib
 import itertools
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Literal
@@ -43,7 +43,7 @@ from etl.load.lease import Lease
 from etl.load.merge import Written
 from etl.load.runs import Marks, Outcome, Progress, Run
 from etl.model import WHOLE, Ask, Key, Reject
-from etl.proof import prove
+from etl.proof import Proof, prove
 from etl.warehouse import plain_errors
 
 FULL_EVERY = timedelta(hours=24)
@@ -109,8 +109,7 @@ def _sync(work: Work) -> None:
     fate = Fate()
     if proof.doubt is None and run.mode == "full":
         fate = gone.decide(work, proof, missed)
-    seen = {key for each in work.scans for scope in each.scopes.values() for key in scope.keys}
-    back = [key for key in missed if key in seen or key in fate.gone]
+    back = _back(work, proof, missed) + [key for key in missed if key in fate.gone]
 
     def finish(connection: Connection) -> None:
         now = runs.instant(connection, work.former)
@@ -156,6 +155,14 @@ def _known(work: Work) -> tuple[dict[str, set[Key]], dict[Key, str]]:
         return known, runs.missing_since(connection, run.source, run.stream)
 
     return work.read(do)
+
+
+def _back(work: Work, proof: Proof, missed: Collection[Key]) -> list[Key]:
+    """Which of the records that a former run did not list are in the list again."""
+    if work.run.mode == "incremental" and proof.doubt is None:
+        return list(missed)  # all that are known add up to what is listed
+    seen = {key for each in work.scans for scope in each.scopes.values() for key in scope.keys}
+    return [key for key in missed if key in seen]
 
 
 class _UnfitError(Exception):

@@ -815,20 +815,21 @@ def test_an_anchored_scan_of_a_changing_list_misses_nothing(seed: int) -> None:
 
 
 def test_an_anchored_scan_by_type_misses_nothing(seed: int) -> None:
-    rng = random.Random(seed)
-    world = World(rng, 1250, ("MAIN_FLOW", "SUB_FLOW", "SURVEY_FLOW"), (20, 99, 999))
+    kinds = ("MAIN_FLOW", "SUB_FLOW", "SURVEY_FLOW")
+    world = World(random.Random(seed), 2100, kinds, (20, 99, 999))
     world.rate = 0.2
-    scans = 0
-    for http, settings in scans_of(world, 2):
+    proven = False
+    for http, settings in scans_of(world, 3):
+        if proven:
+            continue
         world.fake.clock.advance(200_000)
-        pages, seen = world.scan(http, settings, WHOLE, 12)
-        if all(page.anchored for page in pages):
+        pages, seen = world.scan(http, settings, WHOLE, 20)
+        proven = all(page.anchored for page in pages)
+        if proven:
             assert pages[-1].total == len(world.alive)
             assert world.kept(world.newest_first).items() <= seen.items()
-            newest = max(world.newest_first.values())
-            assert max(seen.values()) <= newest
-            scans += 1
-    assert scans
+            assert max(seen.values()) <= max(world.newest_first.values())
+    assert proven  # so the promise above was put to the test
 
 
 @dataclass

@@ -241,33 +241,28 @@ def wake(world: World, name: str, sleeper: Child) -> None:
 def wake_among_three(world: World, scene: Scene, random: Random) -> str:
     """The first sleeps, the second takes over and sleeps in the middle, and the first wakes up.
 
-    Then a third one takes over and ends, and the second wakes up.
+    Then a third one takes over and ends, and the second wakes up. Says what it came to.
     """
     (name,) = scene.names
     with ExitStack() as stack:
-        sleepers: list[Child] = []
-        for _ in range(2):
+
+        def put_to_sleep() -> tuple[Child, str]:
             child = stack.enter_context(world.bear(scene.names, lock_timeout="500ms"))
-            if not freeze(world, child, random.uniform(0, scene.seconds)):
-                break
-            if sleepers:
-                held = end_lease(world, name, child)
-                if held != "none":
-                    wake(world, name, sleepers.pop())
-                if held == "ended":
-                    sleepers.append(child)
-                    continue
+            stopped = freeze(world, child, random.uniform(0.1, 0.9) * scene.seconds)
+            lease = end_lease(world, name, child) if stopped else "none"
+            if lease != "ended":
                 child.send(signal.SIGCONT)
                 child.finish()
-                break
-            if end_lease(world, name, child) != "ended":
-                child.send(signal.SIGCONT)
-                child.finish()
-                break
-            sleepers.append(child)
-        came_to = "idle"
-        for sleeper in sleepers:
-            came_to = _take_over(world, name, sleeper)
+            return child, lease
+
+        first, lease = put_to_sleep()
+        came_to = {"none": "idle"}.get(lease, lease)
+        if lease == "ended":
+            second, lease = put_to_sleep()
+            wake(world, name, first)
+            came_to = "fenced"
+            if lease == "ended":
+                came_to = _take_over(world, name, second)
     world.restart(scene)
     return came_to
 
@@ -547,7 +542,7 @@ def zombies_at_random(world: World, random: Random, kills: int, tally: Tally) ->
         if random.random() < 0.3:
             tally.zombies[wake_among_three(world, scene, random)] += 1
         else:
-            delay = random.uniform(0, scene.seconds)
+            delay = random.uniform(0.1, 0.9) * scene.seconds
             tally.zombies[wake_a_zombie(world, scene, delay=delay)] += 1
         tally.kills["zombie"] += 1
         yield

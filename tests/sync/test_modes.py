@@ -112,6 +112,24 @@ def test_a_deletion_shows_in_the_count_and_takes_two_full_runs(
     assert truth.stored(warehouse) == truth.of(sandbox)
 
 
+def test_a_row_that_is_back_is_forgotten_as_missing_also_when_it_is_not_read(
+    sync: Starter, sandbox: Sandbox, warehouse: str
+) -> None:
+    """The next deletion takes two runs again."""
+    fill(sandbox, flows=250)
+    store = sandbox.alibaba.flows[INSTANCE]
+    run = sync(sandbox)
+    run(CONTACT_FLOWS)
+    record = store.get("flow-0007")
+    store.delete("flow-0007")
+    assert run(CONTACT_FLOWS).absent == 1
+    store.add(record)
+    assert run(CONTACT_FLOWS).mode == "incremental"  # it is old: only the count tells of it
+    store.delete("flow-0007")
+    result = run(CONTACT_FLOWS)
+    assert (result.mode, result.deleted, result.absent) == ("full", 0, 1)
+
+
 def test_a_deletion_behind_an_insert_is_not_hidden_by_the_count(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:

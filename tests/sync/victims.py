@@ -206,6 +206,9 @@ def _nurse(line: Pipe) -> None:
                 gc.freeze()  # what is there stays shared with the children
                 line.send((0, "warm", None))
                 continue
+            for thread in threading.enumerate():  # one that read ahead may still be ending
+                if thread is not threading.main_thread():
+                    thread.join(PATIENCE)
             assert threading.active_count() == 1, threading.enumerate()
             reader, writer = FORK.Pipe(duplex=False)
             process = FORK.Process(target=_live, args=(order, writer), daemon=True)

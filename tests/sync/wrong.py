@@ -98,7 +98,11 @@ class Desk:
         """Those of which the provider says that they are gone."""
         look_up = self.job.stream.lookup
         assert look_up is not None
-        return [key for key in absent if look_up(self.http, self.job.settings, key).state == "gone"]
+        try:
+            answers = [(key, look_up(self.http, self.job.settings, key)) for key in absent]
+        except ProviderError:  # no right to ask
+            return []
+        return [key for key, answer in answers if answer.state == "gone"]
 
 
 @contextmanager
