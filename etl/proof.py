@@ -20,8 +20,8 @@ class Scope:
 
     `partial`     only what was modified lately was asked for.
     `first_total` and `total` are the API's own counts in the first and in the last answer.
-    `head`, `keys` and `repeated` are kept for lists that the API counts: the keys in the first
-    answer, in all of them, and those that came more than once.
+    `head` and `keys` are kept for lists that the API counts: the keys in the first answer, and in
+    all of them.
     """
 
     partial: bool = False
@@ -33,7 +33,6 @@ class Scope:
     anchored: bool = True
     head: set[Key] = field(default_factory=set)
     keys: set[Key] = field(default_factory=set)
-    repeated: set[Key] = field(default_factory=set)
 
     def add(self, page: Page, keyed: int, keys: Sequence[Key]) -> None:
         """Count a page; `keyed` of its records became rows, `keys` are theirs, if they are kept."""
@@ -44,8 +43,7 @@ class Scope:
         self.unkeyed += len(page.records) - keyed
         self.total = page.total
         self.anchored &= page.anchored
-        for key in keys:
-            (self.repeated if key in self.keys else self.keys).add(key)
+        self.keys.update(keys)
 
 
 @dataclass(slots=True)
@@ -124,17 +122,14 @@ def prove(scans: Sequence[Scan], known: Known, *, counted: bool, where: str) -> 
         return Proof(last.doubt)
     rejected = max(scan.rejected for scan in scans)
     begins: dict[str, int] = {}
-    licensed = counted
     for name, scope in last.scopes.items():
         history = [scan.scopes[name] for scan in scans if name in scan.scopes]
         certified = _proven_from(history, known.get(name, ())) if counted else len(history) - 1
-        if certified is None and repeats(history):
-            certified, licensed = len(history) - 1, False
         if certified is None:
             # A rejected record is missing in every count: it is the reason that can be mended.
             return Proof(_rejected(rejected, where) or _shortfall(scope, name, known, where))
         begins[name] = [scan.begin for scan in scans if name in scan.scopes][certified]
-    return Proof(_rejected(rejected, where), begins, licensed)
+    return Proof(_rejected(rejected, where), begins, licensed=counted)
 
 
 def _proven_from(scans: Sequence[Scope], known: Collection[Key]) -> int | None:
@@ -166,15 +161,6 @@ def certified(scans: Sequence[Scope], known: Collection[Key]) -> int | None:
     return None
 
 
-def repeats(scans: Sequence[Scope]) -> bool:
-    """The list itself repeats rows: two scans in a row met the same ones twice, and all it has."""
-    if len(scans) < 2 or not scans[-1].repeated:
-        return False
-    former, last = scans[-2:]
-    whole = last.received == last.total and former.received == former.total
-    return whole and last.keys == former.keys and last.repeated == former.repeated
-
-
 def _shortfall(scope: Scope, name: str, known: Known, where: str) -> IncompleteError:
     seen = len(scope.keys)
     if scope.partial:
@@ -188,6 +174,8 @@ def _shortfall(scope: Scope, name: str, known: Known, where: str) -> IncompleteE
         what = f"{seen} rows were returned, but they moved between the pages"
     else:
         what = f"the list says that it has {scope.total} rows, but {seen} were returned"
+        twice = scope.received - scope.unkeyed - seen
+        what += f", {twice} of them twice" if twice > 0 and not scope.anchored else ""
     return IncompleteError(
         what,
         kind="incomplete_scan",

@@ -465,10 +465,11 @@ class World:
                 self._change(self.random, key, silent=False)
 
     def touch(self, count: int) -> None:
-        """Change `count` rows or add some, openly, one after the other."""
+        """Change `count` rows, or add some too, openly, one after the other."""
+        new = self.random.choice((0, 0.2))  # a new one shows in the list's count
         for _ in range(count):
             self.clock.advance(self.random.randint(1, 300))
-            if self.random.random() < 0.2 or not self._living:
+            if self.random.random() < new or not self._living:
                 self._insert(self.random)
             else:
                 self._change(self.random, self.random.choice(list(self._living)), silent=False)
