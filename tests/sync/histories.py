@@ -73,9 +73,7 @@ class Driver:
         outcome.operations, churned = world.operation, outcome.requests
         last = self._quiet()
         outcome.quiet_requests = outcome.requests - churned
-        # Where rows of the same second change places, a list that is not counted may never be
-        # seen without a gap; what is in the tables counts.
-        if self.mode.promises and (last is None or last.status != "complete"):
+        if last is None or last.status != "complete":
             outcome.find("not settled", f"{last and last.status}: {last and last.error}")
         # Now the smallest run that there is has to find whatever changes while nobody reads.
         for _ in range(2):

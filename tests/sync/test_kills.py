@@ -286,7 +286,7 @@ def test_a_killed_scan_goes_on_where_it_was(world: World, seed: int) -> None:
     assert pages_asked_for(world)[0] in range(24 - 10, 24 + 1)
     assert pages_asked_for(world)[-1] == last_page(world)
     assert runs[CHANNELS].status == "complete"
-    assert "goes on after page 20" in str(runs[CHANNELS].reason)
+    assert f"goes on after page {pages_asked_for(world)[0] - 1} " in str(runs[CHANNELS].reason)
     world.quieten([CHANNELS], runs=1)
 
 
@@ -316,7 +316,10 @@ def test_a_scan_that_is_killed_every_few_pages_comes_to_its_end(world: World, se
         begun.append(pages_asked_for(world)[0])
     world.sandbox.twilio.requests.clear()
     world.restart(scene)
-    assert [*begun, pages_asked_for(world)[0]] == [1, 11, 21, 21]
+    first, *again = [*begun, pages_asked_for(world)[0]]
+    assert first == 1
+    for page, killed_at in zip(again, (14, 24, 25), strict=True):
+        assert page in range(killed_at - 10, killed_at + 1)
 
 
 def test_rows_that_change_between_the_halves_of_a_scan_are_found_later(

@@ -46,14 +46,16 @@ def world(lasting_world: World, request: pytest.FixtureRequest) -> World:
 
 
 def test_of_two_that_start_at_once_one_works_and_one_is_busy(world: World, seed: int) -> None:
+    """Or, if the other one was late for a stream, it finds it done."""
     scene = world.scene(STREAMS, "all", Random(seed))
-    with kills.slowed(world, 0.1), world.bear(STREAMS) as one, world.bear(STREAMS) as other:
+    with kills.slowed(world, 0.2), world.bear(STREAMS) as one, world.bear(STREAMS) as other:
         one.finish()
         other.finish()
+    both = [("complete", None), ("complete", None)]
     for name in STREAMS:
         states = sorted((run.status, run.error_kind) for run in (one.runs[name], other.runs[name]))
-        assert states == [("busy", "busy"), ("complete", None)]
-    assert all(world.judge(scene).values())
+        assert states in ([("busy", "busy"), ("complete", None)], both)
+        assert states != both or one.runs[name].rows_written * other.runs[name].rows_written == 0
     world.restart(scene)
 
 
