@@ -164,9 +164,8 @@ def certified(scans: Sequence[Scope], known: Collection[Key]) -> int | None:
 def _shortfall(scope: Scope, name: str, known: Known, where: str) -> IncompleteError:
     seen = len(scope.keys)
     if scope.partial:
-        what = (
-            f"the list has {scope.first_total} rows, {len(scope.keys.union(known[name]))} are known"
-        )
+        both = scope.keys.union(known.get(name, ()))
+        what = f"the list has {scope.first_total} rows, {len(both)} are known"
         what = what if scope.anchored else "the list moved while it was read"
     elif scope.total is None:
         what = f"the list came in {scope.pages} pages, but does not say how many rows it has"

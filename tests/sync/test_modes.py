@@ -144,6 +144,20 @@ def test_a_deletion_behind_an_insert_is_not_hidden_by_the_count(
     assert ids(warehouse) == set(store.keys())
 
 
+def test_rows_that_someone_took_out_of_the_table_are_read_again(
+    sync: Starter, sandbox: Sandbox, warehouse: str
+) -> None:
+    """All of an instance's, while its watermark stays: nothing is known, and the count tells."""
+    fill(sandbox, flows=150)
+    run = sync(sandbox)
+    run(CONTACT_FLOWS)
+    with psycopg.connect(dsn(warehouse)) as connection:
+        connection.execute("TRUNCATE alibaba.contact_flows CASCADE")
+    result = run(CONTACT_FLOWS)
+    assert (result.mode, result.status, result.inserted) == ("full", "complete", 150)
+    assert truth.stored(warehouse) == truth.of(sandbox)
+
+
 def test_a_silent_change_waits_for_the_next_full_scan(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
