@@ -14,7 +14,7 @@ from etl.errors import CallflowError, CredentialsError, IncompleteError, Provide
 from etl.job import Work
 from etl.load import merge, stage
 from etl.model import Key, Lookup, Page
-from etl.proof import Proof, brake
+from etl.proof import brake
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,12 @@ class Fate:
     doubt: CallflowError | None = None
 
 
-def decide(work: Work, proof: Proof, missed: Collection[Key]) -> Fate:
+def decide(work: Work, missed: Collection[Key]) -> Fate:
     """The fate of the current records that are not staged, after a proven full scan.
 
     `missed` are those that a former run did not list. A record that exists although it was not
-    listed is staged as the provider gives it.
+    listed is staged as the provider gives it. Where the API counts its list, the proof rests on the
+    count and not only on the list's end: then two runs can do without the provider's word.
     """
     job, stream, scan = work.job, work.job.stream, work.scans[-1]
     if (getattr(job.settings, stream.name).on_absent or stream.on_absent) == "keep":
@@ -45,7 +46,7 @@ def decide(work: Work, proof: Proof, missed: Collection[Key]) -> Fate:
     empty = [name for name, scope in scan.scopes.items() if not scope.received]
     refused = brake(missing, work.rows, empty, stream.scope is not None, job.name)
     if refused is not None and not job.accept_deletes:
-        return Fate(noted=missing if proof.licensed else (), doubt=refused)
+        return Fate(noted=missing if stream.counted else (), doubt=refused)
 
     answers = list(ahead(_look_up(work, missing), depth=1, tick=work.tick))
     by = {state: [key for key, answer in answers if answer.state == state] for state in _STATES}
@@ -53,7 +54,7 @@ def decide(work: Work, proof: Proof, missed: Collection[Key]) -> Fate:
     if found:
         _stage(work, found)
     gone, noted, open_ = by["gone"], [], by["undecided"]
-    if proof.licensed:
+    if stream.counted:
         gone += [key for key in by["unasked"] if key in missed]
         noted += [key for key in by["unasked"] if key not in missed]
     else:

@@ -21,6 +21,7 @@ from etl.load.runs import Progress, Run
 from etl.load.stage import Staged
 from etl.model import Page, Rows
 from etl.proof import Scan
+from etl.warehouse import sqlstate
 
 T = TypeVar("T")
 
@@ -112,10 +113,10 @@ class Work:
                     done.append(result)
             except (DBAPIError, psycopg.Error) as error:
                 attempt += 1
-                if _state(error) in _GIVEN_UP and attempt <= REPEATS:
+                if sqlstate(error) in _GIVEN_UP and attempt <= REPEATS:
                     self.job.sleep(0.1 * attempt)
                     continue
-                if not done or _state(error) is not None or not self._recorded():
+                if not done or sqlstate(error) is not None or not self._recorded():
                     raise
             self.renewed = self.job.clock()
             return done[0]
@@ -145,12 +146,6 @@ class Work:
             with another_transaction(self.job) as another:  # ours may be in one
                 leases.renew(another, self.lease)
             self.renewed = self.job.clock()
-
-
-def _state(error: Exception) -> str | None:
-    """The SQLSTATE of an error; None when the connection broke."""
-    cause = error.orig if isinstance(error, DBAPIError) else error
-    return getattr(cause, "sqlstate", None)
 
 
 @contextmanager
@@ -189,7 +184,7 @@ def _stopping(job: Job, connection: Connection) -> Iterator[None]:
     try:
         yield
     except (DBAPIError, psycopg.Error) as error:
-        if _state(error) == _CANCELLED and job.stopped():
+        if sqlstate(error) == _CANCELLED and job.stopped():
             raise StoppedError("stopped; what was under way was rolled back") from error
         raise
     finally:

@@ -103,13 +103,10 @@ class Proof:
     `doubt`    what speaks against their having seen everything; None: they have.
     `begins`   scope → ordinal from which on records count: what was seen before it, and not since,
                is no longer in the list.
-    `licensed` the API's own counts or anchors say so, not only the end of the list: what is absent
-               had gone.
     """
 
     doubt: CallflowError | None = None
     begins: Mapping[str, int] = field(default_factory=dict)
-    licensed: bool = False
 
 
 def prove(scans: Sequence[Scan], known: Known, *, counted: bool, where: str) -> Proof:
@@ -129,7 +126,7 @@ def prove(scans: Sequence[Scan], known: Known, *, counted: bool, where: str) -> 
             # A rejected record is missing in every count: it is the reason that can be mended.
             return Proof(_rejected(rejected, where) or _shortfall(scope, name, known, where))
         begins[name] = [scan.begin for scan in scans if name in scan.scopes][certified]
-    return Proof(_rejected(rejected, where), begins, licensed=counted)
+    return Proof(_rejected(rejected, where), begins)
 
 
 def _proven_from(scans: Sequence[Scope], known: Collection[Key]) -> int | None:

@@ -41,13 +41,13 @@ def prepare(work: Work, ask: Ask) -> Ask:
     """Empty the staging tables; or keep what a killed scan left there, and ask for the rest."""
 
     def do(connection: Connection) -> Checkpoint | None:
-        run = work.run
-        saved = None
-        if work.job.stream.resumable and run.mode == "full":
+        run, saved = work.run, None
+        if _can_resume(work):
             settings = _digest(work)
             saved = checkpoint.find(connection, run.source, run.stream, settings, work.pairs[0])
         if saved is None:
-            checkpoint.forget(connection, run.source, run.stream)
+            if work.job.stream.resumable:
+                checkpoint.forget(connection, run.source, run.stream)
             stage.prepare(connection, work.pairs)
         return saved
 
@@ -131,14 +131,16 @@ def _scan(work: Work, ask: Ask) -> Scan:
     run, stream = work.run, work.job.stream
     early = run.mode == "incremental" and stream.changes == "newest first"
     pace = {"size": 1, "depth": 0} if early else {"size": stream.batch}
-    staged = work.read(lambda connection: stage.size(connection, work.pairs[0]))
-    settings = _digest(work)
+    staged, settings = 0, ""
+    if keeps := _can_resume(work):
+        staged = work.read(lambda connection: stage.size(connection, work.pairs[0]))
+        settings = _digest(work)
     begun, work.begun = work.begun, None
     for batch in begun or batches(work, ask, **pace):
         scan, following = work.scans[-1], batch[-1][0].following
         staged += len(rows_of(batch, work.pairs[0]))
         saved = None
-        if stream.resumable and run.mode == "full" and following and scan.doubt is None:
+        if keeps and following and scan.doubt is None:
             saved = Checkpoint(settings, following, _state(scan, work.ordinal), staged)
 
         def do(
@@ -180,6 +182,11 @@ def rows_of(batch: Batch, pair: Staged) -> list[tuple[Any, ...]]:
 def rejects_of(batch: Batch) -> list[Reject]:
     """A batch's rejects."""
     return [reject for _, rows in batch for reject in rows.rejects]
+
+
+def _can_resume(work: Work) -> bool:
+    """Whether the run, killed, could be gone on with."""
+    return work.job.stream.resumable and work.run.mode == "full"
 
 
 def _digest(work: Work) -> str:

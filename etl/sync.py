@@ -108,7 +108,7 @@ def _sync(work: Work) -> None:
     )
     fate = Fate()
     if proof.doubt is None and run.mode == "full":
-        fate = gone.decide(work, proof, missed)
+        fate = gone.decide(work, missed)
     back = _back(work, proof, missed) + [key for key in missed if key in fate.gone]
 
     def finish(connection: Connection) -> None:
@@ -116,7 +116,8 @@ def _sync(work: Work) -> None:
         written = merge.merge(connection, run.source, work.pairs, fate.gone, now)
         runs.note_missing(connection, run, fate.noted, back)
         _finish(work, connection, written, now, proof.doubt or fate.doubt, work.pairs[0].stage)
-        checkpoint.forget(connection, run.source, run.stream)
+        if stream.resumable:
+            checkpoint.forget(connection, run.source, run.stream)
         stage.clear(connection, work.pairs)
 
     work.write(finish)

@@ -67,6 +67,12 @@ def connect(url: str | URL) -> Engine:
     )
 
 
+def sqlstate(error: DBAPIError | psycopg.Error) -> str | None:
+    """The SQLSTATE that the server gave; None when it gave none: the connection broke."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return getattr(cause, "sqlstate", None)
+
+
 @contextmanager
 def plain_errors(where: str) -> Iterator[None]:
     """Turn what SQLAlchemy and psycopg raise into a WarehouseError that says what to do.
@@ -78,7 +84,7 @@ def plain_errors(where: str) -> Iterator[None]:
         yield
     except (DBAPIError, psycopg.Error) as error:  # COPY runs on psycopg's own connection
         cause = error.orig if isinstance(error, DBAPIError) else error
-        code = getattr(cause, "sqlstate", None)
+        code = sqlstate(error)
         lines = str(cause).strip().splitlines() or [type(cause).__name__]
         advice = _ADVICE.get(code or "")
         if code is None or code.startswith("08"):

@@ -1,8 +1,11 @@
-"""What the walks through paged lists share: a guard against one that never ends, and numbers."""
+"""What the providers' lists share: a guard for endless paging, look-ups of one record, numbers."""
 
+import urllib.parse
 from typing import Any
 
-from etl.errors import ContractError
+from etl.errors import ContractError, CredentialsError, ProviderError
+from etl.http import Http, MissingError
+from etl.model import Key, Lookup
 
 MAX_EMPTY_PAGES = 20
 MAX_PAGES = 100_000
@@ -38,6 +41,31 @@ class Guard:
                 where=f"{self._where}, page {page}",
                 advice="nothing is deleted; run again, and tell the provider if it stays",
             )
+
+
+def look_up(http: Http, path: str, key: Key, *, member: str, provider: str, noun: str) -> Lookup:
+    """Whether the record at `path` whose `member` is `key[0]` exists.
+
+    "gone" only where the judge of `http` raises MissingError. Raises CredentialsError when nothing
+    can be asked at all. `provider` and `noun` are for messages.
+    """
+    (sought,) = key
+    if sought in ("", ".", ".."):
+        return Lookup("unasked", reason=f"its {member} cannot stand in a URL")
+    try:
+        place = f"{path}/{urllib.parse.quote(sought, safe='')}"
+        body = http.call("GET", place, at=f"one {noun}")
+    except MissingError:
+        return Lookup("gone")
+    except CredentialsError:
+        raise
+    except ProviderError as error:
+        return Lookup("undecided", reason=str(error))
+    except UnicodeError as error:
+        return Lookup("unasked", reason=str(error))
+    if body.get(member) != sought:
+        return Lookup("undecided", reason=f"{provider} answered with another {noun}")
+    return Lookup("found", record=body)
 
 
 def count(value: Any) -> int | None:

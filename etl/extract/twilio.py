@@ -1,7 +1,6 @@
 """Twilio Flex: the lists of flex flows and of chat channels."""
 
 import time
-import urllib.parse
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
@@ -10,9 +9,8 @@ from etl.errors import (
     ContractError,
     CredentialsError,
     PageTokenError,
-    ProviderError,
 )
-from etl.extract.paging import Guard, error_code
+from etl.extract.paging import Guard, error_code, look_up
 from etl.http import Answer, Http, MissingError, basic, busy, judge_status, same_origin, utc_now
 from etl.model import WHOLE, Ask, Lookup, Page
 from etl.settings import TwilioSource
@@ -134,23 +132,8 @@ def _envelope(body: dict[str, Any], key: str, where: str) -> tuple[list[Any], st
 
 
 def _lookup(http: Http, path: str, key: tuple[str, ...]) -> Lookup:
-    """ "gone" only for 404 with code 20404; CredentialsError when nothing can be asked at all."""
-    (sid,) = key
-    if sid in ("", ".", ".."):
-        return Lookup("unasked", reason="its sid cannot stand in a URL")
-    try:
-        body = http.call("GET", f"{path}/{urllib.parse.quote(sid, safe='')}", at="one record")
-    except MissingError:
-        return Lookup("gone")
-    except CredentialsError:
-        raise
-    except ProviderError as error:
-        return Lookup("undecided", reason=str(error))
-    except UnicodeError as error:
-        return Lookup("unasked", reason=str(error))
-    if body.get("sid") != sid:
-        return Lookup("undecided", reason="Twilio answered with another record")
-    return Lookup("found", record=body)
+    """ "gone" only for 404 with code 20404. Raises what `paging.look_up` raises."""
+    return look_up(http, path, key, member="sid", provider="Twilio", noun="record")
 
 
 def _probe(http: Http, path: str, key: str, noun: str) -> str:

@@ -2,7 +2,6 @@
 
 import re
 import time
-import urllib.parse
 from collections.abc import Callable, Iterator
 from datetime import datetime
 
@@ -10,10 +9,9 @@ from etl.errors import (
     ContractError,
     CredentialsError,
     PageTokenError,
-    ProviderError,
     UnavailableError,
 )
-from etl.extract.paging import Guard, count, error_code
+from etl.extract.paging import Guard, count, error_code, look_up
 from etl.extract.zoom_auth import ZoomToken
 from etl.http import Answer, Http, Judge, MissingError, busy, instant, judge_status, utc_now
 from etl.model import WHOLE, Ask, Lookup, Page
@@ -87,26 +85,10 @@ def flows(http: Http, settings: ZoomSource, ask: Ask = WHOLE) -> Iterator[Page]:
 def lookup_flow(http: Http, settings: ZoomSource, key: tuple[str, ...]) -> Lookup:
     """Whether the flow with the id `key[0]` exists (Zoom's API reference, "Get a flow").
 
-    "gone" only for HTTP 404 with Zoom's code 3201, "Flow does not exist". Raises CredentialsError
-    when nothing can be asked at all.
+    "gone" only for HTTP 404 with Zoom's code 3201, "Flow does not exist". Raises what
+    `paging.look_up` raises.
     """
-    (flow_id,) = key
-    if flow_id in ("", ".", ".."):
-        return Lookup("unasked", reason="its id cannot stand in a URL")
-    try:
-        path = f"{_FLOWS}/{urllib.parse.quote(flow_id, safe='')}"
-        body = http.call("GET", path, at="one flow")
-    except MissingError:
-        return Lookup("gone")
-    except CredentialsError:
-        raise
-    except ProviderError as error:
-        return Lookup("undecided", reason=str(error))
-    except UnicodeError as error:
-        return Lookup("unasked", reason=str(error))
-    if body.get("flow_id") != flow_id:
-        return Lookup("undecided", reason="Zoom answered with another flow")
-    return Lookup("found", record=body)
+    return look_up(http, _FLOWS, key, member="flow_id", provider="Zoom", noun="flow")
 
 
 def probe_flows(http: Http, settings: ZoomSource) -> str:

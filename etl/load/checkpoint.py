@@ -1,6 +1,6 @@
 """How far a scan has come, saved with its staged rows: the next run goes on from there."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -30,13 +30,7 @@ class Checkpoint:
 
 def save(connection: Connection, source: str, stream: str, checkpoint: Checkpoint) -> None:
     """Save the place, in the transaction that commits the rows up to it."""
-    values = {
-        "settings": checkpoint.settings,
-        "following": checkpoint.following,
-        "state": checkpoint.state,
-        "staged": checkpoint.staged,
-        "saved_at": func.clock_timestamp(),
-    }
+    values = {**asdict(checkpoint), "saved_at": func.clock_timestamp()}
     statement = insert(checkpoints).values(source=source, stream=stream, **values)
     connection.execute(
         statement.on_conflict_do_update(index_elements=["source", "stream"], set_=values)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, timedelta
 from pathlib import Path
 
+from psycopg.errors import LockNotAvailable
 from sqlalchemy import Connection, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import OperationalError
@@ -100,7 +101,7 @@ def acquire(
         with connection.begin_nested():
             epoch = connection.scalar(take)
     except OperationalError as error:
-        if getattr(error.orig, "sqlstate", None) != "55P03":
+        if not isinstance(error.orig, LockNotAvailable):
             raise
         epoch = None
     if epoch is None:

@@ -204,9 +204,10 @@ def note_missing(
     if settled:
         keys = literal([_text(key) for key in settled], ARRAY(Text()))
         connection.execute(delete(absences).where(*here, absences.c.key == func.any(keys)))
-    values: dict[str, Any] = {"source": run.source, "stream": run.stream, "run_id": run.run_id}
-    values["since"] = _clock(connection)
-    if rows := [{**values, "key": _text(key)} for key in missing]:
+    if keys_missing := [_text(key) for key in missing]:
+        values = {"source": run.source, "stream": run.stream, "run_id": run.run_id}
+        since = _clock(connection)
+        rows = [{**values, "key": key, "since": since} for key in keys_missing]
         connection.execute(insert(absences).on_conflict_do_nothing(), rows)
 
 

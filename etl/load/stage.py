@@ -14,6 +14,7 @@ from typing import Any
 
 from psycopg import Connection as PsycopgConnection
 from psycopg import sql
+from psycopg.errors import LockNotAvailable
 from psycopg.types.json import set_json_dumps
 from sqlalchemy import (
     BigInteger,
@@ -38,8 +39,6 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import OperationalError
 
 from etl import tables
-
-_LOCKED = "55P03"
 
 MAX_NAME = 63
 """Bytes of a name in Postgres; the rest of a longer one is cut off."""
@@ -116,7 +115,7 @@ def clear(connection: Connection, pairs: Iterable[Staged]) -> None:
                     connection.execute(text(f'TRUNCATE "{pair.stage.schema}"."{pair.stage.name}"'))
                 connection.execute(select(func.set_config("lock_timeout", patience, True)))
             except OperationalError as error:
-                if getattr(error.orig, "sqlstate", None) != _LOCKED:
+                if not isinstance(error.orig, LockNotAvailable):
                     raise
                 connection.execute(delete(pair.stage))
 

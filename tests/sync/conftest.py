@@ -1,5 +1,6 @@
 """A sandbox, and streams synced from it into a real warehouse, in this process."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 
 from etl import config
+from etl.embedded import find_binaries
 from etl.job import Job
 from etl.load.runs import Run
 from etl.sandbox import data
@@ -14,6 +16,10 @@ from etl.sandbox.server import Sandbox, serve
 from etl.sync import run_stream
 from etl.units import select
 from etl.warehouse import connect
+from tests.postgres import Cluster
+from tests.sync import kills
+from tests.sync.twins import World
+from tests.sync.victims import Nursery
 
 Sync = Callable[..., Run]
 Starter = Callable[..., Sync]
@@ -60,3 +66,29 @@ def sync(warehouse: str, tmp_path: Path) -> Iterator[Callable[..., Sync]]:
 
     yield of
     engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def nursed(clusters: Callable[[Path], Cluster]) -> Iterator[tuple[str, Nursery]]:
+    cluster = clusters(find_binaries(os.environ))
+    with (
+        cluster.database(template=cluster.migrated) as url,
+        kills.a_nursery(url) as nursery,
+    ):
+        yield url, nursery
+
+
+@pytest.fixture(scope="module")
+def lasting_world(nursed: tuple[str, Nursery]) -> Iterator[World]:
+    with kills.a_world(*nursed) as world:
+        world.wipe()
+        yield world
+
+
+@pytest.fixture
+def world(lasting_world: World, request: pytest.FixtureRequest) -> World:
+    """A world in which other tests have left what they did, unless one has failed."""
+    if request.session.testsfailed:
+        lasting_world.hang_up()
+        lasting_world.wipe()
+    return lasting_world

@@ -1,13 +1,11 @@
 """Connections that break at every statement, deadlocks, and COMMITs whose answer is lost."""
 
-import os
 import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -15,29 +13,18 @@ import psycopg
 import pytest
 from sqlalchemy import Engine, event, make_url
 
-from etl.embedded import find_binaries
 from etl.job import Job
 from etl.load.lease import process_name
 from etl.load.runs import Run
 from etl.sync import run_stream
 from etl.warehouse import connect
-from tests.postgres import Cluster, dsn
+from tests.postgres import dsn
 from tests.sync import kills
 from tests.sync.twins import World, ask, do
 from tests.sync.victims import Nursery, Point, Trap, stream_of
 
 ZOOM = "zoom_demo.flows"
 CHANNELS = "twilio_demo.channels"
-
-
-@pytest.fixture(scope="module")
-def nursed(clusters: Callable[[Path], Cluster]) -> Iterator[tuple[str, Nursery]]:
-    cluster = clusters(find_binaries(os.environ))
-    with (
-        cluster.database(template=cluster.migrated) as url,
-        kills.a_nursery(url) as nursery,
-    ):
-        yield url, nursery
 
 
 @pytest.fixture

@@ -1,18 +1,16 @@
 """A run that cannot prove that it saw everything says so, and removes nothing."""
 
 import random
-from collections.abc import Callable
 from typing import Any
 
-import psycopg
 import pytest
 
 from etl.sandbox import alibaba, data, twilio, zoom
 from etl.sandbox.server import Sandbox
 from etl.sandbox.wire import Fault, Response, altered, html, redirect, serving
 from etl.sandbox.zoom import Zoom
-from tests.postgres import dsn
-from tests.sync.conftest import Sync
+from tests.sync.conftest import Starter
+from tests.sync.truth import ask
 
 ZOOM = "zoom_demo.flows"
 
@@ -34,16 +32,8 @@ def fill(sandbox: Sandbox, count: int) -> None:
         sandbox.zoom.flows.add(flow(number))
 
 
-def ask(url: str, query: str) -> list[tuple[Any, ...]]:
-    with psycopg.connect(dsn(url)) as connection:
-        return connection.execute(query).fetchall()
-
-
 def count(url: str) -> int:
     return int(ask(url, "SELECT count(*) FROM zoom.flows")[0][0])
-
-
-Starter = Callable[[Sandbox], Sync]
 
 
 def test_unkeyable_records_are_kept_raw_once_and_nothing_is_removed(

@@ -34,32 +34,6 @@ ZOOM = "zoom_demo.flows"
 
 
 @pytest.fixture(scope="module")
-def nursed(clusters: Callable[[Path], Cluster]) -> Iterator[tuple[str, Nursery]]:
-    cluster = clusters(find_binaries(os.environ))
-    with (
-        cluster.database(template=cluster.migrated) as url,
-        kills.a_nursery(url) as nursery,
-    ):
-        yield url, nursery
-
-
-@pytest.fixture(scope="module")
-def lasting_world(nursed: tuple[str, Nursery]) -> Iterator[World]:
-    with kills.a_world(*nursed) as world:
-        world.wipe()
-        yield world
-
-
-@pytest.fixture
-def world(lasting_world: World, request: pytest.FixtureRequest) -> World:
-    """A world in which other tests have left what they did, unless one has failed."""
-    if request.session.testsfailed:
-        lasting_world.hang_up()
-        lasting_world.wipe()
-    return lasting_world
-
-
-@pytest.fixture(scope="module")
 def undone(
     clusters: Callable[[Path], Cluster], nursed: tuple[str, Nursery], seed: int
 ) -> Iterator[tuple[World, Scene]]:

@@ -11,6 +11,7 @@ from etl.sandbox.wire import Fault, altered
 from tests.postgres import dsn
 from tests.sync import truth
 from tests.sync.conftest import Starter
+from tests.sync.truth import ask
 
 CONTACT_FLOWS = "alibaba_demo.contact_flows"
 CHANNELS = "twilio_demo.channels"
@@ -49,11 +50,6 @@ def fill(sandbox: Sandbox, flows: int = 0, channels: int = 0) -> None:
         sandbox.alibaba.flows[INSTANCE].add(contact_flow(number))
     for number in range(channels):
         sandbox.twilio.channels.add(channel(number))
-
-
-def ask(url: str, query: str) -> list[tuple[Any, ...]]:
-    with psycopg.connect(dsn(url)) as connection:
-        return connection.execute(query).fetchall()
 
 
 def ids(url: str) -> set[str]:

@@ -5,15 +5,11 @@ ZOMBIES=… sets how many there are that are stopped at random instants.
 
 import os
 import signal
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from random import Random
 
 import pytest
 
-from etl.embedded import find_binaries
-from tests.postgres import Cluster
 from tests.sync import kills
 from tests.sync.kills import Named, Tally
 from tests.sync.twins import STREAMS, World, ask
@@ -23,26 +19,6 @@ RANDOM_ZOMBIES = int(os.environ.get("ZOMBIES", "8"))
 
 ZOOM = "zoom_demo.flows"
 CHANNELS = "twilio_demo.channels"
-
-
-@pytest.fixture(scope="module")
-def lasting_world(clusters: Callable[[Path], Cluster]) -> Iterator[World]:
-    cluster = clusters(find_binaries(os.environ))
-    with (
-        cluster.database(template=cluster.migrated) as url,
-        kills.a_nursery(url) as nursery,
-        kills.a_world(url, nursery) as world,
-    ):
-        yield world
-
-
-@pytest.fixture
-def world(lasting_world: World, request: pytest.FixtureRequest) -> World:
-    """A world in which other tests have left what they did, unless one has failed."""
-    if request.session.testsfailed:
-        lasting_world.hang_up()
-        lasting_world.wipe()
-    return lasting_world
 
 
 def test_of_two_that_start_at_once_one_works_and_one_is_busy(world: World, seed: int) -> None:

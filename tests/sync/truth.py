@@ -148,3 +148,9 @@ def versions(url: str) -> Rows:
             table: set(connection.execute(f"SELECT ctid::text, xmin::text FROM {table}"))
             for table in COLUMNS
         }
+
+
+def ask(url: str, query: str) -> list[tuple[Any, ...]]:
+    """The rows that a query gives."""
+    with psycopg.connect(dsn(url)) as connection:
+        return connection.execute(query).fetchall()
