@@ -68,9 +68,18 @@ class CredentialsError(ProviderError):
 
 
 class UnavailableError(ProviderError):
-    """The provider gave no usable answer, and the retries are spent."""
+    """The provider gave no usable answer, and the retries are spent.
+
+    `wait`: seconds that it asks to be left alone, where it asks for longer than a run waits.
+    """
 
     kind = "unavailable"
+
+    def __init__(
+        self, what: str, *, where: str = "", advice: str = "", wait: float | None = None
+    ) -> None:
+        super().__init__(what, where=where, advice=advice)
+        self.wait = wait
 
 
 class ContractError(ProviderError):

@@ -583,6 +583,7 @@ def _given_up(last: Retry, where: str, attempts: int) -> ProviderError:
             f"{final.what}; it asks to wait {last.wait:.0f} s, so this run gives up",
             where=final.where or where,
             advice="run again after that time",
+            wait=last.wait,
         )
     tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
     return type(final)(f"{final.what} ({tries})", where=final.where or where, advice=final.advice)

@@ -10,10 +10,11 @@ import json
 import re
 import zoneinfo
 from collections.abc import Collection, Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+from cronsim import CronSim, CronSimError
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -119,6 +120,14 @@ def _zone(name: str) -> str:
     return name
 
 
+def _cron(line: str) -> str:
+    try:
+        next(CronSim(line, datetime(2026, 1, 1, tzinfo=UTC)))
+    except (CronSimError, StopIteration):
+        raise _told("expected five fields that some minute meets, as in crontab(5)") from None
+    return line
+
+
 def _http_address(text: str) -> str:
     host, _, port = text.rpartition(":")
     if text and not (host and re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536):
@@ -152,7 +161,9 @@ Secret = Annotated[SecretStr, AfterValidator(_printable)]
 PostgresUrl = Annotated[SecretStr, AfterValidator(_warehouse_url)]
 Directory = Annotated[Path, BeforeValidator(_directory)]
 Duration = Annotated[timedelta, BeforeValidator(_duration), Field(ge=timedelta(seconds=1))]
-Cron = Annotated[str, Field(pattern=r"^[0-9A-Za-z*/,-]+( +[0-9A-Za-z*/,-]+){4}$")]
+Cron = Annotated[
+    str, Field(pattern=r"^[0-9A-Za-z*/,-]+( +[0-9A-Za-z*/,-]+){4}$"), AfterValidator(_cron)
+]
 DaskUrl = Annotated[str, Field(pattern=r"^(tcp|tls)://[A-Za-z0-9_.\[\]:-]+:[0-9]{1,5}$")]
 Name = Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,39}$")]
 Word = Annotated[str, Field(pattern="^[!-~]+$", examples=["abc123"])]

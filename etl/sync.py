@@ -31,6 +31,7 @@ from etl.errors import (
     LeaseLostError,
     PageTokenError,
     StoppedError,
+    UnavailableError,
     UnreachableRowsError,
     WarehouseError,
 )
@@ -50,6 +51,7 @@ FULL_EVERY = timedelta(hours=24)
 """Longest time between two complete full scans, unless the settings say otherwise."""
 
 _HOUR = timedelta(hours=1)
+_LONG = timedelta(days=32).total_seconds()  # no limit of a provider is reset later
 
 FAST, LONGEST, MOST = 20.0, 10.0, 250
 """The first load of a stream is one transaction if its first batch comes at FAST pages a second,
@@ -75,7 +77,7 @@ def run_stream(job: Job) -> Run:
                 try:
                     _sync(_begun(job, run, lease, connection, http))
                 finally:
-                    run.requests = http.requests
+                    _count_requests(run, http)
                     connection.rollback()
     except StoppedError:
         raise
@@ -134,8 +136,11 @@ def _plan(job: Job, former: Progress) -> tuple[Literal["full", "incremental"], s
         return "full", "the API cannot be asked for changes only", WHOLE
     if former.last_full_at is None:
         return "full", "there was no complete full scan yet", WHOLE
-    if former.now - former.last_full_at >= every:
+    age = former.now - former.last_full_at
+    if age >= every:
         return "full", f"the last complete full scan is older than {every / _HOUR:g} h", WHOLE
+    if age < -_HOUR:
+        return "full", "the database's clock was set back since the last full scan", WHOLE
     if not since:
         return "full", "there is no watermark yet", WHOLE
     if job.stream.changes == "since":
@@ -235,8 +240,9 @@ def _finish(
         ended = isinstance(doubt, IncompleteError | UnreachableRowsError)
         run.status = "incomplete" if ended else "failed"
         run.error_kind, run.error = doubt.kind, str(doubt)
+        run.retry_at = _retry_at(doubt)
     staged = sum(work.settled.values())
-    run.requests = work.http.requests
+    _count_requests(run, work.http)
     run.records = staged + sum(scope.unkeyed for scope in last.scopes.values())
     run.rejected, run.warnings = last.rejected, last.warnings
     run.inserted, run.updated, run.deleted = written.inserted, written.updated, written.deleted
@@ -301,10 +307,21 @@ def _release(job: Job, lease: Lease | None) -> None:
             leases.release(connection, lease)
 
 
+def _count_requests(run: Run, http: Http) -> None:
+    run.requests, run.retries = http.requests, http.retries
+    run.throttled_seconds = round(http.throttled_seconds, 3)
+
+
+def _retry_at(error: CallflowError) -> datetime | None:
+    """When the provider may be asked again, where it asks for a longer wait than a run makes."""
+    wait = error.wait if isinstance(error, UnavailableError) else None
+    return None if wait is None else datetime.now(UTC) + timedelta(seconds=min(wait, _LONG))
+
+
 def _record_failure(job: Job, run: Run, lease: Lease | None, error: CallflowError) -> None:
     """Record what went wrong; in etl.streams only as long as the lease is ours."""
     run.status = "busy" if isinstance(error, BusyError | LeaseLostError) else "failed"
-    run.error_kind, run.error = error.kind, str(error)
+    run.error_kind, run.error, run.retry_at = error.kind, str(error), _retry_at(error)
     try:
         with plain_errors(job.name), another_transaction(job) as connection:
             if lease is not None and run.status == "failed":

@@ -16,7 +16,9 @@ from sqlalchemy import (
     Boolean,
     Column,
     DateTime,
+    Double,
     ForeignKeyConstraint,
+    Index,
     Integer,
     MetaData,
     PrimaryKeyConstraint,
@@ -36,7 +38,7 @@ SCHEMAS = {
     "staging": "Pages of running scans, before they are merged. Emptied by every run.",
 }
 
-REVISION = "0002"
+REVISION = "0003"
 """The migration that makes these tables: the head of migrations/versions."""
 
 TEXT = Text()
@@ -376,8 +378,18 @@ runs = _etl(
     _plain("error", TEXT, "What went wrong, where, and what to do now. Never a secret."),
     _plain("reason", TEXT, "Why the run was full or incremental."),
     _count("absent", "Records that were not listed but are kept: nobody confirms that they went."),
+    _count("retries", "Requests that had to be sent again."),
+    Column(
+        "throttled_seconds",
+        Double(),
+        comment="Time slept for the pace, for back-off and because the provider asked to wait.",
+        nullable=False,
+        server_default="0",
+    ),
+    _plain("retry_at", TIME, "Before then the provider asked not to be asked again (UTC)."),
     keys=1,
 )
+Index("runs_latest", runs.c.source, runs.c.stream, runs.c.started_at.desc())
 
 streams = _etl(
     "streams",
@@ -403,6 +415,8 @@ streams = _etl(
         BOOL,
         "Whether the last complete full scan met the list ordered by modification, newest first.",
     ),
+    _plain("retry_at", TIME, "Before then the provider asked not to be asked again (UTC)."),
+    _plain("told", TEXT, "What the last notification said was wrong; NULL when all is well."),
     keys=1,
 )
 

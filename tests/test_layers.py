@@ -21,7 +21,7 @@ MAY_KNOW_SQL = ("etl.load", "etl.views", "etl.migrate", "etl.warehouse", "etl.qu
 
 SHAPES = {"Boolean", "Column", "DateTime", "Integer", "Table", "Text", "BigInteger", "MetaData",
           "ForeignKeyConstraint", "PrimaryKeyConstraint", "JSONB", "TypeEngine", "URL",
-          "make_url", "ArgumentError"}  # fmt: skip
+          "make_url", "ArgumentError", "Double", "Index"}  # fmt: skip
 """What of SQLAlchemy describes tables and addresses and says no SQL."""
 
 IMPURE = {"datetime.now", "random", "secrets", "time", "uuid", "os", "socket", "threading",

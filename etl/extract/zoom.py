@@ -18,6 +18,7 @@ from etl.model import WHOLE, Ask, Lookup, Page
 from etl.settings import ZoomSource
 
 _FLOWS = "/contact_center/flows"
+_HOUR = 3600.0
 _PAGE_SIZE = "100"  # the maximum (Zoom's API reference, "List flows")
 _LIST_SCOPES = (
     "contact_center:read:list_flows:admin (or the classic contact_center_flow:read:admin)"
@@ -172,4 +173,5 @@ def _not_today(answer: Answer) -> UnavailableError:
     return UnavailableError(
         f"Zoom's daily limit of requests is used up, {again}",
         advice="the limit is shared by all apps of the account; sync less often",
+        wait=_HOUR if answer.wait is None else answer.wait,
     )

@@ -71,8 +71,9 @@ def acquire(
     *,
     holder: str,
     dead: Callable[[str], bool] = is_dead,
+    ttl: timedelta = TTL,
 ) -> Lease:
-    """Take the lease in the open transaction.
+    """Take the lease in the open transaction, for the time `ttl`.
 
     It is free when it was never taken, has ended, or its holder is `dead`. Raises BusyError, which
     names the holder, when it is not, and after WAIT when its row is locked by a write under way.
@@ -83,7 +84,7 @@ def acquire(
     former = connection.scalar(select(leases.c.holder).where(*here))
     vanished = former is not None and dead(former)
     statement = insert(leases).values(
-        source=source, stream=stream, holder=holder, epoch=1, until=func.clock_timestamp() + TTL
+        source=source, stream=stream, holder=holder, epoch=1, until=func.clock_timestamp() + ttl
     )
     take = statement.on_conflict_do_update(
         index_elements=["source", "stream"],
@@ -115,7 +116,7 @@ def acquire(
     return Lease(source, stream, holder, epoch)
 
 
-def renew(connection: Connection, lease: Lease) -> None:
+def renew(connection: Connection, lease: Lease, ttl: timedelta = TTL) -> None:
     """Check and prolong the lease in the open transaction; every one that writes begins with it.
 
     Raises LeaseLostError when another holder has taken it over.
@@ -127,7 +128,7 @@ def renew(connection: Connection, lease: Lease) -> None:
             leases.c.stream == lease.stream,
             leases.c.epoch == lease.epoch,
         )
-        .values(until=func.clock_timestamp() + TTL)
+        .values(until=func.clock_timestamp() + ttl)
     )
     if renewed.rowcount != 1:
         raise LeaseLostError(
@@ -148,3 +149,34 @@ def release(connection: Connection, lease: Lease) -> None:
         )
         .values(until=func.clock_timestamp())
     )
+
+
+def revoke(connection: Connection, holder: str, *, source: str = "", stream: str = "") -> int:
+    """Take `holder`'s leases away, or only the one of a stream; how many those were.
+
+    The epoch rises: whatever it goes on with, it can write nothing under them any more.
+    """
+    chosen = (leases.c.source == source, leases.c.stream == stream) if source else ()
+    taken = connection.execute(
+        update(leases)
+        .where(leases.c.holder == holder, leases.c.until > func.clock_timestamp(), *chosen)
+        .values(epoch=leases.c.epoch + 1, until=func.clock_timestamp())
+    )
+    return taken.rowcount
+
+
+def former(connection: Connection, source: str, stream: str) -> str | None:
+    """Who holds the lease, or held it last."""
+    query = select(leases.c.holder).where(leases.c.source == source, leases.c.stream == stream)
+    return connection.scalar(query)
+
+
+def renewals(connection: Connection, holder: str) -> dict[tuple[str, str], timedelta]:
+    """The leases that `holder` has or had last: (source, stream) → how long ago it renewed them."""
+    query = select(leases.c.source, leases.c.stream, leases.c.until, func.clock_timestamp()).where(
+        leases.c.holder == holder
+    )
+    found: dict[tuple[str, str], timedelta] = {}
+    for source, stream, until, now in connection.execute(query):
+        found[source, stream] = max(timedelta(), now - (until - TTL))
+    return found

@@ -44,6 +44,9 @@ class Run:
     error: str | None = None
     reason: str | None = None
     absent: int = 0
+    retries: int = 0
+    throttled_seconds: float = 0.0
+    retry_at: datetime | None = None
 
 
 Marks = Mapping[str, datetime | None]
@@ -154,6 +157,7 @@ def finish(connection: Connection, run: Run, outcome: Outcome | None = None) -> 
         "last_status": run.status,
         "last_attempt_at": run.finished_at,
         "error": run.error,
+        "retry_at": run.retry_at,
     }
     if outcome is not None:
         state["rows"] = outcome.rows

@@ -1,6 +1,7 @@
 """Zoom's flows, read from the sandbox over a socket."""
 
 import base64
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -301,6 +302,9 @@ def test_the_daily_limit_means_not_today(answer: Response) -> None:
     assert "daily limit of requests is used up, again " in caught.value.what
     assert len(to_list(zoom)) == 1
     assert not time.slept
+    asked = answer.headers.get("Retry-After")
+    left = asked and (datetime.fromisoformat(asked) - datetime.now(UTC)).total_seconds()
+    assert caught.value.wait == pytest.approx(max(0, left) if left else 3600, abs=5)
 
 
 @pytest.mark.parametrize(

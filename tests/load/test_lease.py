@@ -15,7 +15,17 @@ from sqlalchemy import Connection, Engine, select, text
 from etl import tables
 from etl.errors import BusyError, LeaseLostError
 from etl.load import lease
-from etl.load.lease import Lease, acquire, is_dead, process_name, release, renew
+from etl.load.lease import (
+    Lease,
+    acquire,
+    former,
+    is_dead,
+    process_name,
+    release,
+    renew,
+    renewals,
+    revoke,
+)
 
 
 def nobody_is_dead(holder: str) -> bool:
@@ -282,3 +292,58 @@ def test_of_many_that_race_for_it_one_wins(engine: Engine, connection: Connectio
         assert sum(isinstance(found[0], BusyError) for found in results) == 5
         with connection.begin():
             release(connection, won[0])
+
+
+def test_a_lease_can_be_shorter(connection: Connection) -> None:
+    with connection.begin():
+        held = acquire(connection, "s", "flows", holder="a", ttl=timedelta(seconds=9))
+    assert timedelta(seconds=5) < ends_in(connection) <= timedelta(seconds=9)
+    with connection.begin():
+        renew(connection, held, timedelta(seconds=20))
+    assert timedelta(seconds=15) < ends_in(connection) <= timedelta(seconds=20)
+
+
+def test_what_is_revoked_can_be_written_no_more_and_taken_at_once(connection: Connection) -> None:
+    mine, other, third = take(connection), take(connection, "a", "x"), take(connection, "b", "y")
+    with connection.begin():
+        assert revoke(connection, "a", source="s", stream="flows") == 1
+        assert revoke(connection, "a", source="s", stream="flows") == 0
+    with pytest.raises(LeaseLostError), connection.begin():
+        renew(connection, mine)
+    with connection.begin():
+        renew(connection, other)
+    assert take(connection, "b").holder == "b"
+    with connection.begin():
+        assert revoke(connection, "a") == 1
+    with pytest.raises(LeaseLostError), connection.begin():
+        renew(connection, other)
+    with connection.begin():
+        renew(connection, third)
+
+
+def test_a_revoked_lease_that_its_holder_gives_back_stays_the_next_one_s(
+    connection: Connection,
+) -> None:
+    held = take(connection)
+    with connection.begin():
+        revoke(connection, "a")
+    following = take(connection, "b")
+    with connection.begin():
+        release(connection, held)
+    with connection.begin():
+        renew(connection, following)
+
+
+def test_who_held_a_lease_last_and_how_long_ago_it_was_renewed(connection: Connection) -> None:
+    with connection.begin():
+        assert former(connection, "s", "flows") is None
+    held = take(connection, "a")
+    take(connection, "b", "channels")
+    with connection.begin():
+        connection.execute(text("UPDATE etl.leases SET until = until - interval '40 seconds'"))
+        assert former(connection, "s", "flows") == "a"
+        (age,) = renewals(connection, "a").values()
+        assert timedelta(seconds=40) <= age < timedelta(seconds=50)
+        renew(connection, held)
+        (again,) = renewals(connection, "a").values()
+        assert again < timedelta(seconds=10)

@@ -40,7 +40,7 @@ def test_a_complete_full_run_is_recorded_whole(connection: Connection) -> None:
     run = new_run(
         status="complete", requests=1, pages=2, records=3, inserted=4, updated=5, unchanged=6,
         deleted=7, rejected=8, warnings=9, rows_written=10, watermark_before=at(1),
-        reason="asked for", absent=11,
+        reason="asked for", absent=11, retries=13, throttled_seconds=1.25, retry_at=at(9),
     )  # fmt: skip
     marks = {"i": at(5), "j": at(3), "empty": None}
     finish(
@@ -57,6 +57,7 @@ def test_a_complete_full_run_is_recorded_whole(connection: Connection) -> None:
         "requests": 1, "pages": 2, "records": 3, "inserted": 4, "updated": 5, "unchanged": 6,
         "deleted": 7, "rejected": 8, "warnings": 9, "rows_written": 10,
         "reason": "asked for", "absent": 11,
+        "retries": 13, "throttled_seconds": 1.25, "retry_at": at(9),
         "watermark_before": at(1), "watermark_after": at(5),
     }  # fmt: skip
     assert stream_row(connection) == {
@@ -73,6 +74,7 @@ def test_a_complete_full_run_is_recorded_whole(connection: Connection) -> None:
         "read_at": at(6),
         "newest_first": True,
         "rows": 12,
+        "retry_at": at(9),
     }
     with connection.begin():
         found = runs.progress(connection, "s", "flows")

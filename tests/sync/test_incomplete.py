@@ -1,6 +1,7 @@
 """A run that cannot prove that it saw everything says so, and removes nothing."""
 
 import random
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -364,6 +365,45 @@ def test_wrong_credentials_name_what_to_do_and_no_secret(sync: Starter, sandbox:
     assert (result.status, result.error_kind) == ("failed", "credentials")
     assert "client_secret" in str(result.error)
     assert "sandbox-zoom" not in str(result.error)
+
+
+def test_when_the_provider_asks_to_wait_long_it_is_noted_until_a_run_is_good_again(
+    sync: Starter, sandbox: Sandbox, warehouse: str
+) -> None:
+    run = sync(sandbox)
+    reset = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=7)
+    sandbox.zoom.faults.append(
+        Fault(
+            path="/v2/contact_center/flows",
+            times=None,
+            response=zoom.too_many_today(reset.isoformat()),
+        )
+    )
+    result = run(ZOOM)
+    assert result.status == "failed"
+    assert result.retry_at is not None
+    assert abs(result.retry_at - reset) < timedelta(seconds=10)
+    noted = "SELECT retry_at FROM etl.streams UNION ALL SELECT retry_at FROM etl.runs"
+    assert ask(warehouse, noted) == [(result.retry_at,)] * 2
+    sandbox.zoom.faults.clear()
+    assert run(ZOOM).status == "complete"
+    assert ask(warehouse, "SELECT retry_at FROM etl.streams") == [(None,)]
+
+
+def test_requests_sent_again_and_the_time_slept_for_them_are_counted(
+    sync: Starter, sandbox: Sandbox, warehouse: str
+) -> None:
+    slept: list[float] = []
+    sandbox.zoom.faults.append(
+        Fault(path="/v2/contact_center/flows", times=2, response=zoom.too_many_this_second())
+    )
+    result = sync(sandbox)(ZOOM, sleep=slept.append)
+    assert (result.status, result.retries) == ("complete", 2)
+    assert result.throttled_seconds == pytest.approx(sum(slept), abs=0.01)
+    assert result.throttled_seconds >= 2
+    assert ask(warehouse, "SELECT retries, throttled_seconds FROM etl.runs") == [
+        (2, result.throttled_seconds)
+    ]
 
 
 def test_two_runs_of_one_stream_never_overlap(

@@ -1,0 +1,214 @@
+"""What state every stream is in, what is wrong with it, and what to do now.
+
+Pure: out of the settings and what the warehouse has recorded. `callflow status`, the status page,
+/readyz, the metrics and the alerts all tell what stands here.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from etl.settings import Schedule, Settings
+from etl.timetable import gap, in_words, span
+
+State = Literal["good", "never run", "failed", "incomplete", "throttled", "not configured"]
+Role = Literal["leader", "standby", "starting", "stopping", "none"]
+
+_HOUR = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamHealth:
+    """One stream as it stands. Times are UTC.
+
+    `state`        what the last run says; "throttled": the provider asked not to be asked before
+                   `retry_at`; "not configured": it was synced once, and no source has it any more.
+    `stale`        no complete run within `stale_after` seconds. `age`: seconds since the last one.
+    `problem`      what is wrong, and `advice` what to do now; None when nothing is.
+    `schedule`     in words, such as "every 15m". `next_run_at` is known to the daemon that leads.
+    `running_since` when the run under way began, if one is.
+    """
+
+    source: str
+    stream: str
+    provider: str
+    state: State
+    stale: bool
+    problem: str | None = None
+    advice: str | None = None
+    schedule: str = ""
+    stale_after: float | None = None
+    age: float | None = None
+    rows: int | None = None
+    watermark: datetime | None = None
+    last_status: str | None = None
+    last_attempt_at: datetime | None = None
+    last_success_at: datetime | None = None
+    last_full_at: datetime | None = None
+    changed_at: datetime | None = None
+    retry_at: datetime | None = None
+    running_since: datetime | None = None
+    next_run_at: datetime | None = None
+
+    @property
+    def name(self) -> str:
+        """`source.stream`."""
+        return f"{self.source}.{self.stream}"
+
+    @property
+    def good(self) -> bool:
+        """Whether nobody need do anything about it."""
+        return not self.stale and self.state in ("good", "never run", "not configured")
+
+    @property
+    def fresh(self) -> bool:
+        """Whether it had a complete run, and that is recent enough."""
+        return not self.stale and self.age is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """All streams, and the daemon that tells of them, at one instant (UTC).
+
+    `database`  what is wrong with the warehouse; None: it answers, and its schema is at head.
+    `role`      of this daemon; "none" where no daemon tells. `leader` is the process that leads.
+    `notes`     what a person should know of the daemon: a refused configuration, a taken port.
+    `seen_at`   when the warehouse answered last.
+    """
+
+    at: datetime
+    version: str
+    role: Role = "none"
+    leader: str | None = None
+    process: str = ""
+    started_at: datetime | None = None
+    seen_at: datetime | None = None
+    database: str | None = None
+    notes: tuple[str, ...] = ()
+    streams: tuple[StreamHealth, ...] = field(default=())
+
+    @property
+    def ready(self) -> bool:
+        """Whether a reader can trust what is in the warehouse to be fresh."""
+        wanted = [stream for stream in self.streams if stream.state != "not configured"]
+        return self.database is None and all(stream.fresh for stream in wanted)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why it is not ready."""
+        found = [self.database] if self.database else []
+        for stream in self.streams:
+            if stream.state != "not configured" and not stream.fresh:
+                since = (
+                    "no complete run yet" if stream.age is None else f"{span(stream.age, 2)} old"
+                )
+                found.append(f"{stream.name}: {since}")
+        return tuple(found)
+
+
+def assess(
+    settings: Settings,
+    streams: Collection[tuple[str, str, str]],
+    recorded: Sequence[Mapping[str, Any]],
+    now: datetime,
+    *,
+    since: datetime | None = None,
+    next_runs: Mapping[str, datetime] = {},
+) -> tuple[StreamHealth, ...]:
+    """Every stream, in the order of the names.
+
+    `streams`   (source, stream, provider) of each that is configured.
+    `recorded`  rows of etl.streams, with `running_since` where a run is under way.
+    `now`       by the clock that the rows' times come from. `since` is when somebody began to
+                watch: a stream that never had a complete run is stale `stale_after` later.
+    `next_runs` source → when its next run is planned.
+    """
+    rows = {(row["source"], row["stream"]): row for row in recorded}
+    wanted = {(source, stream): provider for source, stream, provider in streams}
+    found = []
+    for source, stream in sorted(rows.keys() | wanted.keys()):
+        row = rows.get((source, stream), {})
+        provider = wanted.get((source, stream))
+        schedule = settings.sources[source].schedule if provider else None
+        found.append(_stream(source, stream, provider, schedule, row, now, since, next_runs))
+    return tuple(found)
+
+
+def _stream(
+    source: str,
+    stream: str,
+    provider: str | None,
+    schedule: Schedule | None,
+    row: Mapping[str, Any],
+    now: datetime,
+    since: datetime | None,
+    next_runs: Mapping[str, datetime],
+) -> StreamHealth:
+    times = {
+        name: row.get(name) and row[name].astimezone(UTC)
+        for name in (
+            "watermark",
+            "last_attempt_at",
+            "last_success_at",
+            "last_full_at",
+            "changed_at",
+            "retry_at",
+            "running_since",
+        )
+    }
+    state: State = "not configured"
+    allowed = None
+    if schedule is not None:
+        state = _state(row.get("last_status"), times["retry_at"], now)
+        allowed = stale_after(schedule, now).total_seconds()
+    success = times["last_success_at"]
+    # Never negative: a clock that was set back makes nothing fresher, and nothing stale.
+    age = max(0.0, (now - success).total_seconds()) if success else None
+    waited = age if age is not None else (now - since).total_seconds() if since else 0.0
+    stale = allowed is not None and waited > allowed
+    problem, _, advice = (row.get("error") or "").partition(" → ")
+    if state == "throttled":
+        problem = f"{problem}; paused until {times['retry_at']:%Y-%m-%d %H:%M} UTC"
+        advice = "nothing; it goes on by itself then"
+    if stale and not problem:
+        old = (
+            "no complete run yet" if age is None else f"the last complete run is {span(age, 2)} old"
+        )
+        problem = f"{old}, and {span(allowed or 0)} is allowed"
+        advice = "see whether a daemon runs and leads; `callflow sync` runs it now"
+    return StreamHealth(
+        source=source,
+        stream=stream,
+        provider=provider or "",
+        state=state,
+        stale=stale,
+        problem=problem or None,
+        advice=advice or None,
+        schedule=in_words(schedule) if schedule else "",
+        stale_after=allowed,
+        age=age,
+        rows=row.get("rows"),
+        last_status=row.get("last_status"),
+        next_run_at=next_runs.get(source),
+        **times,
+    )
+
+
+def _last_complete(age: float | None) -> str:
+    return "no complete run yet" if age is None else f"the last complete run is {span(age, 2)} old"
+
+
+def _state(last: str | None, retry_at: datetime | None, now: datetime) -> State:
+    if last is None:
+        return "never run"
+    if last == "complete":
+        return "good"
+    if retry_at is not None and retry_at > now:
+        return "throttled"
+    return "incomplete" if last == "incomplete" else "failed"
+
+
+def stale_after(schedule: Schedule, now: datetime) -> timedelta:
+    """The age from which a stream is stale; unless it is set, three intervals, an hour at least."""
+    return schedule.stale_after or max(_HOUR, 3 * gap(schedule, now))
