@@ -7,6 +7,7 @@ No message made here holds a header, a query or a body as it was: `excerpt` clea
 
 import base64
 import email.utils
+import json
 import logging
 import re
 import socket
@@ -632,3 +633,71 @@ class _DeadlineBackend(httpcore.SyncBackend):
     ) -> httpcore.NetworkStream:
         stream = super().connect_tcp(host, port, self._left(), local_address, socket_options)
         return _DeadlineStream(stream, self._left)
+
+
+# --- webhooks ------------------------------------------------------------------------------------
+def post_json(
+    url: str,
+    body: Any,
+    *,
+    timeout: float = 10.0,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """POST `body` as JSON to `url`, once. Any 2xx is good; redirects are not followed.
+
+    `timeout` is seconds for all of it. Proxies, certificates and netrc of the environment are
+    ignored. Raises UnavailableError where it may work later: no answer in time, 408, 429 and 5xx;
+    else ContractError. As `url` is a secret, they name its host only, and quote the answer only
+    where it is one word ("no_service"): many servers repeat the path.
+    """
+    deadline = clock() + timeout
+
+    def left() -> float:
+        if (seconds := deadline - clock()) <= 0:
+            raise httpcore.ReadTimeout
+        return seconds
+
+    try:
+        target = httpx.URL(url)
+    except httpx.InvalidURL:
+        raise ContractError("the webhook's URL cannot be requested") from None
+    host = _named(target.host)
+    tls = target.scheme == "https" or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    transport = httpx.HTTPTransport(verify=tls, trust_env=False)
+    transport._pool._network_backend = _DeadlineBackend(left)
+    headers = {
+        "accept-encoding": "identity",
+        "content-type": "application/json",
+        "user-agent": "callflow",
+    }
+    said = ""
+    try:
+        with (
+            httpx.Client(transport=transport, trust_env=False, timeout=timeout) as client,
+            client.stream(
+                "POST", target, content=json.dumps(body).encode(), headers=headers
+            ) as response,
+        ):
+            status = response.status_code
+            if not response.is_success:
+                said = next(response.iter_raw(), b"")[:100].decode(errors="replace").strip()
+    except httpx.TransportError as error:
+        raise UnavailableError(
+            _unreached(error, host, timeout), advice="check the network, and the webhook's URL"
+        ) from None
+    if 200 <= status < 300:
+        return
+    word = f": {said}" if re.fullmatch("[a-z_]{3,40}", said) and said not in url else ""
+    what = f"the webhook at {host} answered HTTP {status}{word}"
+    if status in (408, 429) or status >= 500:
+        raise UnavailableError(what, advice="nothing; it is sent again later")
+    raise ContractError(what, advice="check the webhook's URL, and whether it is still there")
+
+
+def _unreached(error: httpx.TransportError, host: str, timeout: float) -> str:
+    for cause in _causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"the certificate of {host} cannot be verified: {cause.verify_message}"
+    if isinstance(error, httpx.TimeoutException):
+        return f"no answer of the webhook at {host} within {timeout:g} s"
+    return f"the webhook at {host} cannot be reached"

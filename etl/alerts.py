@@ -1,0 +1,124 @@
+"""Messages to a webhook: when a stream turns bad, when it gets worse, and when it is well again.
+
+What was told is noted by the caller, so that nobody hears the same twice. Pure, but for `send`.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from etl.health import StreamHealth
+from etl.http import post_json
+from etl.logs import clean
+from etl.timetable import span
+
+LINES = 20
+"""Of one message; what is beyond is counted."""
+_LONGEST = 500  # characters of a line
+
+_WORSE = {"throttled": 1, "incomplete": 2, "failed": 2, "stale": 3}
+"""A throttled stream goes on by itself, a failing one needs somebody, and a stale one misleads all
+who read the warehouse. An incomplete run after a failed one is nothing new."""
+
+Name = tuple[str, str]
+"""(source, stream)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """One thing to tell of one stream.
+
+    `told` is what to note once it was sent: None when the stream is well again, else the word of
+    what is bad: "throttled", "incomplete", "failed", "stale".
+    """
+
+    source: str
+    stream: str
+    text: str
+    told: str | None
+
+
+def alerts(
+    streams: Sequence[StreamHealth],
+    told: Mapping[Name, str | None],
+    *,
+    bad_for: Mapping[Name, float] = {},
+) -> list[Alert]:
+    """What to tell now: the bad streams, the worst first, then those that are well again.
+
+    `told`    what was told of a stream last, as its `Alert.told`; none: it was well.
+    `bad_for` seconds since somebody was told that a stream is bad, where that is known.
+
+    A stream is told when it turns bad, when it gets worse (throttled, then failing, then stale),
+    and when it had a complete run and is not stale. One that never ran, or whose source is not
+    configured any more, is not told to be well.
+    """
+    found = []
+    for stream in streams:
+        name = (stream.source, stream.stream)
+        former, now = told.get(name), _bad(stream)
+        if now is not None and _WORSE[now] > _WORSE.get(former or "", 0):
+            found.append(Alert(*name, _bad_text(stream, now), now))
+        elif now is None and former is not None and stream.state == "good":
+            after = f" after {span(bad_for[name], 2)}" if name in bad_for else ""
+            found.append(Alert(*name, f"{stream.name} is well again{after}", None))
+    return sorted(found, key=lambda alert: -_WORSE.get(alert.told or "", 0))
+
+
+def forgotten(streams: Sequence[StreamHealth], told: Mapping[Name, str | None]) -> list[Name]:
+    """Of which streams to forget what was told: no source has them any more."""
+    configured = {
+        (stream.source, stream.stream) for stream in streams if stream.state != "not configured"
+    }
+    return [name for name in told if name not in configured]
+
+
+def payload(found: Sequence[Alert]) -> dict[str, Any]:
+    """One message of all alerts, as Slack and what is compatible with it take it (escaped)."""
+    lines = [_escaped(alert.text) for alert in found]
+    if len(found) > LINES:
+        rest = Counter(alert.told or "well again" for alert in found[LINES - 1 :])
+        words = ", ".join(f"{count:,} {word}" for word, count in rest.items())
+        lines[LINES - 1 :] = [f"and {rest.total():,} more streams: {words}"]
+    return {"text": "\n".join(lines)}
+
+
+def send(url: str, found: Sequence[Alert], *, timeout: float = 10.0) -> None:
+    """Send one message of all alerts to the webhook `url`, within `timeout` seconds.
+
+    Raises UnavailableError (try again later) or ContractError (the URL is wrong); neither names
+    more of `url`, which is a secret, than its host. Nothing is sent when nothing was found.
+    """
+    if found:
+        post_json(url, payload(found), timeout=timeout)
+
+
+def _bad(stream: StreamHealth) -> str | None:
+    if stream.state == "not configured":
+        return None
+    if stream.stale:
+        return "stale"
+    return stream.state if stream.state in _WORSE else None
+
+
+def _bad_text(stream: StreamHealth, word: str) -> str:
+    """Such as "zoom_eu.flows failed: HTTP 401: Invalid access token → check the credentials"."""
+    text = f"{stream.name} {word if word == 'failed' else f'is {word}'}"
+    if word == "stale":
+        old = "no complete run yet" if stream.age is None else f"{span(stream.age, 2)} old"
+        allowed = f", {span(stream.stale_after)} allowed" if stream.stale_after else ""
+        text += f" ({old}{allowed})"
+    # An error names its place, which mostly begins with the stream.
+    problem = (stream.problem or "").removeprefix(stream.name).lstrip(" :,")
+    if problem and not (word == "stale" and stream.state in ("good", "never run")):
+        text += f": {clean(problem)}"
+    if stream.advice:
+        text += f" → {clean(stream.advice)}"
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+def _escaped(text: str) -> str:
+    """Slack's docs, "Formatting text for app surfaces": these three have a meaning of their own."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
