@@ -1,5 +1,7 @@
 # callflow without the embedded Postgres: give it CALLFLOW_WAREHOUSE__URL_FILE, see docker-compose.yml.
-# The tag follows the security fixes of one Python and one Debian; name a digest to freeze it.
+# Python packages are pinned by hash. The base follows the security fixes of one Python and one Debian;
+# `docker buildx imagetools inspect python:3.13-slim-trixie` tells its digest, and this freezes it:
+#   docker build --build-arg BASE=python:3.13-slim-trixie@sha256:… -t callflow .
 ARG BASE=python:3.13-slim-trixie
 
 FROM ${BASE} AS build
@@ -27,6 +29,12 @@ USER 1000:1000
 # A callflow.toml that is mounted here is found.
 WORKDIR /etc/callflow
 ENTRYPOINT ["callflow"]
-CMD ["--help"]
-# Healthy: the configuration reads, the warehouse answers and has the tables of this version.
-HEALTHCHECK --interval=5m --timeout=30s --start-period=1m CMD ["callflow", "status"]
+CMD ["daemon"]
+# The daemon ends within 25 s of it, [daemon] stop_deadline; Docker waits for 10: docker stop -t 30.
+STOPSIGNAL SIGTERM
+# Status page, health, metrics. It listens on loopback until [daemon] http and a token say otherwise.
+EXPOSE 8787
+# Alive, not ready: some platforms restart what is unhealthy, and no restart makes data fresh.
+# For one run there is nobody to ask: docker run --no-healthcheck callflow sync
+HEALTHCHECK --interval=30s --timeout=10s --start-period=1m --start-interval=2s \
+    CMD ["python", "-c", "import http.client as h; c = h.HTTPConnection('127.0.0.1', 8787, timeout=5); c.request('GET', '/healthz'); raise SystemExit(c.getresponse().status != 200)"]

@@ -17,7 +17,6 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import etl
-from etl import config
 from tests.postgres import directory
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -210,23 +209,6 @@ def test_the_image_installs_what_the_lock_has_for_it() -> None:
         if need.marker is None or need.marker.evaluate():
             needs.add(canonicalize_name(need.name))
     assert set(names.split("|")) == needs
-
-
-def test_docker_compose_asks_for_files_that_it_explains_and_settings_that_exist(
-    tmp_path: Path,
-) -> None:
-    compose = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
-    explained = "\n".join(re.findall("^#.*", compose, re.MULTILINE))
-    wanted = re.findall(r"file: \./(\S+?)\}", compose)
-    assert len(wanted) == 4
-    for name in wanted:
-        assert re.search(rf"(> |example\.toml ){re.escape(name)}\b", explained), name
-        assert name.split("/")[0] in ignored()
-    assert re.findall(r'ports: \["127\.0\.0\.1:', compose)
-    (secret := tmp_path / "secret").write_text("postgresql://callflow:x@warehouse:5432/callflow\n")
-    variables = re.findall(r"(CALLFLOW_\w+): /run/secrets/", compose)
-    settings = config.load(None, dict.fromkeys(variables, str(secret)))
-    assert settings.warehouse.url is not None
 
 
 # --- the tree ------------------------------------------------------------------------------------
