@@ -11,17 +11,18 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
 from rich.console import Console
 from rich.markup import escape
 from sqlalchemy import Engine
 
 from etl import __version__, check, config, embedded, migrate, query, show
-from etl.errors import CallflowError, ConfigError, SchemaError, StoppedError
+from etl.errors import CallflowError, ConfigError, StoppedError
 from etl.job import Job
 from etl.load.lease import process_name
 from etl.load.runs import Run
-from etl.settings import Settings
+from etl.settings import Settings, secrets
 from etl.sync import run_stream
 from etl.units import Unit, exit_code, run_all, select
 from etl.warehouse import connect, database_url, plain_errors
@@ -100,11 +101,7 @@ def warehouse(
             if state == "empty" or (state == "behind" and allow_behind):
                 migrate.upgrade(url)
             elif state == "behind":
-                raise SchemaError(
-                    "the schema is behind this version of callflow",
-                    where="warehouse",
-                    advice="run `callflow migrate`, or this command with --migrate",
-                )
+                raise migrate.behind()
             elif state == "unknown":
                 raise migrate.newer()
             yield engine
@@ -232,14 +229,49 @@ def status(as_json: AsJson = False, path: ConfigPath = None) -> None:
     """Show every stream: last success, watermark, rows, and what is wrong."""
     settings = config.load(path, os.environ)
     with warehouse(settings) as engine:
-        rows = query.status(engine, select(settings, []))
-    if as_json:
-        for row in rows:
-            sys.stdout.write(show.as_json(row) + "\n")
-    for row in [] if as_json else rows:
-        stdout().print(show.stream_line(row))
-    if not rows:
+        streams = query.status(engine, settings)
+    for stream in streams:
+        if as_json:
+            sys.stdout.write(show.stream_json(stream) + "\n")
+        else:
+            stdout().print(show.stream_line(stream))
+    if not streams:
         stderr().print("No sources are configured, and none was ever synced.")
+
+
+@app.command("daemon")
+def daemon_command(
+    with_migrate: Annotated[
+        bool, typer.Option("--migrate", help="Bring the schema to head first if it is behind.")
+    ] = False,
+    path: ConfigPath = None,
+) -> None:
+    """Keep the warehouse fresh, on the schedule of the configuration, until SIGTERM or Ctrl-C.
+
+    Serves a status page, /readyz, /metrics and /api/status on daemon.http (127.0.0.1:8787). Several
+    daemons may share a warehouse: one leads, another takes over when it ends. SIGHUP reads the
+    configuration anew. A database that is away is waited for.
+    """
+    from etl import daemon, logs  # they bring a web server along, which no other command needs
+
+    settings = config.load(path, os.environ)
+    config.require_sources(settings)
+
+    def log_to(settings: Settings) -> None:
+        logs.configure(sys.stderr, as_json=not sys.stderr.isatty(), secrets=secrets(settings))
+
+    def load() -> Settings:
+        again = config.load(settings.path, os.environ)
+        config.require_sources(again)
+        return again
+
+    log_to(settings)
+    log = structlog.get_logger("callflow")
+    for warning in settings.warnings:
+        log.warning(warning)
+    daemon.Daemon(
+        settings, load=load, env=os.environ, log=log, relog=log_to, with_migrate=with_migrate
+    ).run()
 
 
 @app.command("migrate")

@@ -60,7 +60,7 @@ _NOT_SETTINGS = re.compile("CALLFLOW_(CONFIG|PG_BIN|PG_USER|TRACEBACK|TEST_.*)")
 _KUBERNETES = re.compile(
     r"CALLFLOW_(?:(?!.*__)\w+_)??(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)"
 )
-_MOUNTED = (Path("/run/secrets"), Path("/var/run/secrets"))
+_MOUNTED = (Path("/run/secrets"), Path("/var/run/secrets"), Path("/run/credentials"))
 _PLACEHOLDER = re.compile(r".*….*|[A-Z]{0,2}\.\.\.", re.DOTALL)
 _JSON_TYPES = {str: "text", bool: "true or false", int: "a number", float: "a number"}
 _JSON_TYPES |= {list: "a list", dict: "a table"}
@@ -336,6 +336,7 @@ def _secret(given: Any, key: Key, draft: _Draft) -> str:
     if not text.strip():
         raise ConfigError("the file is empty")
     # Docker and Kubernetes mount secrets as 0444; nobody but the container is there to read them.
+    # systemd gives its credentials to one service by an access list, which a mode cannot tell.
     if exposed and not any(path.is_relative_to(mounted) for mounted in _MOUNTED):
         draft.warnings.append(f"{_dotted(key)}: others can read that file; chmod 600 it")
     return text.rstrip("\r\n")

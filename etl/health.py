@@ -4,13 +4,15 @@ Pure: out of the settings and what the warehouse has recorded. `callflow status`
 /readyz, the metrics and the alerts all tell what stands here.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any, Literal
 
+from etl.catalog import CATALOG
 from etl.settings import Schedule, Settings
-from etl.timetable import gap, in_words, span
+from etl.timetable import after, in_words, span
 
 State = Literal["good", "never run", "failed", "incomplete", "throttled", "not configured"]
 Role = Literal["leader", "standby", "starting", "stopping", "none"]
@@ -109,29 +111,38 @@ class Overview:
 
 def assess(
     settings: Settings,
-    streams: Collection[tuple[str, str, str]],
     recorded: Sequence[Mapping[str, Any]],
     now: datetime,
     *,
     since: datetime | None = None,
     next_runs: Mapping[str, datetime] = {},
+    running: Mapping[tuple[str, str], datetime] = {},
 ) -> tuple[StreamHealth, ...]:
     """Every stream, in the order of the names.
 
-    `streams`   (source, stream, provider) of each that is configured.
-    `recorded`  rows of etl.streams, with `running_since` where a run is under way.
+    `recorded`  rows of etl.streams.
     `now`       by the clock that the rows' times come from. `since` is when somebody began to
                 watch: a stream that never had a complete run is stale `stale_after` later.
-    `next_runs` source → when its next run is planned.
+    `next_runs` source → when its next run is planned; `running` (source, stream) → when the run
+                under way began.
     """
     rows = {(row["source"], row["stream"]): row for row in recorded}
-    wanted = {(source, stream): provider for source, stream, provider in streams}
+    wanted = {
+        (source.name, stream.name): source.provider
+        for source in settings.sources.values()
+        for stream in CATALOG[source.provider]
+    }
+    # Of a thousand sources most share a schedule, and a crontab line takes a while to reckon.
+    allow = cache(stale_after)
     found = []
     for source, stream in sorted(rows.keys() | wanted.keys()):
         row = rows.get((source, stream), {})
         provider = wanted.get((source, stream))
         schedule = settings.sources[source].schedule if provider else None
-        found.append(_stream(source, stream, provider, schedule, row, now, since, next_runs))
+        health = _stream(source, stream, provider, schedule, row, now, since, allow)
+        planned = next_runs.get(source) if provider else None
+        begun = running.get((source, stream))
+        found.append(replace(health, next_run_at=planned, running_since=begun))
     return tuple(found)
 
 
@@ -143,7 +154,7 @@ def _stream(
     row: Mapping[str, Any],
     now: datetime,
     since: datetime | None,
-    next_runs: Mapping[str, datetime],
+    allow: Callable[[Schedule, datetime], timedelta],
 ) -> StreamHealth:
     times = {
         name: row.get(name) and row[name].astimezone(UTC)
@@ -154,14 +165,14 @@ def _stream(
             "last_full_at",
             "changed_at",
             "retry_at",
-            "running_since",
         )
     }
     state: State = "not configured"
     allowed = None
     if schedule is not None:
         state = _state(row.get("last_status"), times["retry_at"], now)
-        allowed = stale_after(schedule, now).total_seconds()
+        began = times["last_success_at"] or since or now
+        allowed = allow(schedule, began.replace(second=0, microsecond=0)).total_seconds()
     success = times["last_success_at"]
     # Never negative: a clock that was set back makes nothing fresher, and nothing stale.
     age = max(0.0, (now - success).total_seconds()) if success else None
@@ -172,10 +183,7 @@ def _stream(
         problem = f"{problem}; paused until {times['retry_at']:%Y-%m-%d %H:%M} UTC"
         advice = "nothing; it goes on by itself then"
     if stale and not problem:
-        old = (
-            "no complete run yet" if age is None else f"the last complete run is {span(age, 2)} old"
-        )
-        problem = f"{old}, and {span(allowed or 0)} is allowed"
+        problem = f"{_last_complete(age)}, and {span(allowed or 0, 2)} is allowed"
         advice = "see whether a daemon runs and leads; `callflow sync` runs it now"
     return StreamHealth(
         source=source,
@@ -190,7 +198,6 @@ def _stream(
         age=age,
         rows=row.get("rows"),
         last_status=row.get("last_status"),
-        next_run_at=next_runs.get(source),
         **times,
     )
 
@@ -209,6 +216,15 @@ def _state(last: str | None, retry_at: datetime | None, now: datetime) -> State:
     return "incomplete" if last == "incomplete" else "failed"
 
 
-def stale_after(schedule: Schedule, now: datetime) -> timedelta:
-    """The age from which a stream is stale; unless it is set, three intervals, an hour at least."""
-    return schedule.stale_after or max(_HOUR, 3 * gap(schedule, now))
+def stale_after(schedule: Schedule, success: datetime) -> timedelta:
+    """The age from which a stream is stale whose last complete run ended at `success`.
+
+    Unless it is set, three planned times that passed without another one, and an hour at least. So
+    a crontab line for office hours makes nothing stale overnight.
+    """
+    if schedule.stale_after is not None:
+        return schedule.stale_after
+    planned = success
+    for _ in range(3):
+        planned = after(schedule, planned)
+    return max(_HOUR, planned - success)

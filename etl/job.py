@@ -46,9 +46,10 @@ _SESSION = """SELECT set_config('work_mem', '64MB', true), set_config('jit', 'of
 class Job:
     """One stream of one source, and what a run of it depends on.
 
-    `full` scans the whole list also where a part would do. `on_page` is told the records read so
-    far and how many the list has, where the API counts. `stopped` is asked twice a second whether
-    the run shall end.
+    `full` scans the whole list also where a part would do. `leader` is the lease of the daemon that
+    the run is of: without it nothing is begun, and nothing recorded. `on_page` is told the records
+    read so far and how many the list has, where the API counts. `stopped` is asked twice a second
+    whether the run shall end.
     """
 
     engine: Engine
@@ -57,6 +58,7 @@ class Job:
     holder: str
     accept_deletes: bool = False
     full: bool = False
+    leader: Lease | None = None
     on_page: Callable[[int, int | None], None] = lambda records, total: None
     stopped: Callable[[], bool] = lambda: False
     clock: Callable[[], float] = time.monotonic

@@ -75,6 +75,15 @@ def upgrade(url: str | URL) -> State:
     return before
 
 
+def behind() -> SchemaError:
+    """The error about a schema that an older version of callflow has made."""
+    return SchemaError(
+        "the schema is behind this version of callflow",
+        where="warehouse",
+        advice="run `callflow migrate`, or this command with --migrate",
+    )
+
+
 def newer() -> SchemaError:
     """The error about a schema that a newer version of callflow has made."""
     return SchemaError(

@@ -4,17 +4,20 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 from psycopg import Connection as PsycopgConnection
 from psycopg import Error as PsycopgError
 from psycopg import sql
-from sqlalchemy import Connection, Engine, select, text
+from sqlalchemy import ARRAY, Connection, Engine, Text, func, literal, select, text, true
 from sqlalchemy.engine import URL
 
-from etl import embedded, tables
+from etl import embedded, health, tables
 from etl.errors import CallflowError, ConfigError
-from etl.units import Unit
+from etl.health import StreamHealth
+from etl.load.runs import Run
+from etl.settings import Settings
 from etl.warehouse import plain_errors
 
 READABLE = ("zoom", "twilio", "alibaba", "callflow")
@@ -119,16 +122,49 @@ def _quoted(role: str) -> str:
     return sql.Identifier(role).as_string()
 
 
-def status(engine: Engine, units: Sequence[Unit]) -> list[dict[str, Any]]:
-    """Per stream of the configuration, or that was ever synced: how far it is and what is wrong."""
-    columns = [column for column in tables.streams.columns if column.name != "watermarks"]
+def recorded(connection: Connection) -> tuple[datetime, list[dict[str, Any]]]:
+    """The database's clock (UTC), and every row of etl.streams."""
+    found = connection.execute(select(tables.streams).order_by(*tables.streams.primary_key))
+    rows = [dict(row._mapping) for row in found]
+    now = connection.execute(select(func.clock_timestamp())).scalar_one()
+    return now.astimezone(UTC), rows
+
+
+def recent(
+    engine: Engine, streams: Sequence[tuple[str, str]], limit: int = 30
+) -> dict[tuple[str, str], list[Run]]:
+    """The last runs of each of `streams`, newest first; times are UTC.
+
+    Raises WarehouseError, also when it takes longer than 3 seconds.
+    """
+    names = func.unnest(
+        literal([source for source, _ in streams], ARRAY(Text)),
+        literal([stream for _, stream in streams], ARRAY(Text)),
+    )
+    wanted = names.table_valued("source", "stream", name="wanted").render_derived()
+    runs = tables.runs
+    latest = (
+        select(runs)
+        .where(runs.c.source == wanted.c.source, runs.c.stream == wanted.c.stream)
+        .order_by(runs.c.started_at.desc())
+        .limit(limit)
+        .lateral()
+    )
+    found: dict[tuple[str, str], list[Run]] = {pair: [] for pair in streams}
+    with plain_errors("status"), engine.begin() as connection:
+        connection.exec_driver_sql("SET LOCAL statement_timeout = '3s'")
+        for row in connection.execute(select(latest).select_from(wanted.join(latest, true()))):
+            run = Run(**{name: _utc(value) for name, value in row._mapping.items()})
+            found[run.source, run.stream].append(run)
+    return found
+
+
+def _utc(value: Any) -> Any:
+    return value.astimezone(UTC) if isinstance(value, datetime) else value
+
+
+def status(engine: Engine, settings: Settings) -> tuple[StreamHealth, ...]:
+    """The state of every stream of the configuration, or that was ever synced."""
     with plain_errors("status"), engine.connect() as connection:
-        found = connection.execute(select(*columns).order_by(*tables.streams.primary_key))
-        known = {(row.source, row.stream): dict(row._mapping) for row in found}
-    never = dict.fromkeys([column.name for column in columns])
-    for source, stream in units:
-        key = (source.name, stream.name)
-        known.setdefault(
-            key, {**never, "source": key[0], "stream": key[1], "last_status": "never run"}
-        )
-    return [known[key] for key in sorted(known)]
+        now, rows = recorded(connection)
+    return health.assess(settings, rows, now)

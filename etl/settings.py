@@ -237,7 +237,11 @@ class Schedule(BaseModel):
 
 
 class Daemon(BaseModel):
-    """What `callflow daemon` listens on and runs with. `http` is host:port; "" is off."""
+    """What `callflow daemon` listens on and runs with. `http` is host:port; "" is off.
+
+    `workers` bounds the runs at once per provider host. A run that makes no progress for
+    `hung_after` is given up (None: for longer than all retries of one request can take).
+    """
 
     model_config = _STRICT
     http: Annotated[str, AfterValidator(_http_address)] = Field(
@@ -258,6 +262,7 @@ class Daemon(BaseModel):
     stop_deadline: Duration = Field(
         default=timedelta(seconds=25), description=_DURATION, examples=["25s"]
     )
+    hung_after: Duration | None = Field(default=None, description=_DURATION, examples=["15m"])
     alert_webhook: Annotated[SecretStr, AfterValidator(_secret_web_url)] | None = Field(
         default=None, description="an https:// URL"
     )
@@ -376,6 +381,17 @@ class Settings(BaseModel):
     daemon: Daemon = Field(default_factory=Daemon)
     sources: Mapping[str, Annotated[Source, Field(discriminator="provider")]] = {}
     warnings: tuple[str, ...] = ()
+
+
+def secrets(value: Any) -> set[str]:
+    """Every secret in settings, or in what they hold: what no output may show."""
+    if isinstance(value, SecretStr):
+        return {value.get_secret_value()}
+    if isinstance(value, BaseModel):
+        return set().union(*(secrets(each) for _, each in value))
+    if isinstance(value, Mapping):
+        return set().union(*(secrets(each) for each in value.values()))
+    return set()
 
 
 def conflicts(model: type[BaseModel], given: Mapping[str, Any]) -> dict[str, str]:

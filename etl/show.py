@@ -5,7 +5,7 @@ import json
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import date, datetime, timedelta
@@ -27,9 +27,20 @@ from rich.progress import (
 from rich.table import Table
 
 from etl.errors import StoppedError
+from etl.health import StreamHealth
 from etl.load.runs import Run
+from etl.timetable import span
 
 COLOURS = {"complete": "green", "incomplete": "yellow", "failed": "red", "busy": "yellow"}
+STATES = {
+    "good": "green",
+    "never run": "yellow",
+    "failed": "red",
+    "incomplete": "yellow",
+    "throttled": "yellow",
+    "stale": "red",
+    "not configured": "dim",
+}
 
 
 class Watch:
@@ -128,16 +139,28 @@ def run_line(run: Run) -> str:
     return f"{line}\n    [{colour}]{escape(run.error)}[/{colour}]" if run.error else line
 
 
-def stream_line(row: Mapping[str, Any]) -> str:
-    """One line about a stream's row of etl.streams, in rich's markup, and one for what is wrong."""
-    state = row["last_status"]
-    colour = COLOURS.get(state, "yellow")
-    line = f"{row['source'] + '.' + row['stream']:<28} [{colour}]{state:<10}[/{colour}]"
-    if row["rows"] is not None:
-        line += f" {row['rows']:>10,} rows"
-    for name, label in (("last_success_at", "last success"), ("watermark", "watermark")):
-        line += f"  {label} {_cell(row[name]) or 'none yet'}"
-    return f"{line}\n    [{colour}]{escape(row['error'])}[/{colour}]" if row["error"] else line
+def stream_line(stream: StreamHealth) -> str:
+    """One line about a stream, in rich's markup, and one for what is wrong and what to do."""
+    colour = STATES["stale" if stream.stale else stream.state]
+    word = f"{stream.state}, stale" if stream.stale and stream.state != "good" else stream.state
+    line = f"{stream.name:<28} [{colour}]{'stale' if word == 'good' and stream.stale else word:<10}"
+    line += f"[/{colour}]"
+    if stream.rows is not None:
+        line += f" {stream.rows:>10,} rows"
+    if stream.age is not None:
+        line += f"  complete {span(stream.age, 2)} ago"
+    for label, time in (("watermark", stream.watermark), ("last full scan", stream.last_full_at)):
+        line += f"  {label} {_cell(time)}" if time else ""
+    if not stream.problem:
+        return line
+    advice = f" → {stream.advice}" if stream.advice else ""
+    return f"{line}\n    [{colour}]{escape(stream.problem + advice)}[/{colour}]"
+
+
+def stream_json(stream: StreamHealth) -> str:
+    """A stream's state as one JSON object; lengths of time are seconds."""
+    error = " → ".join(filter(None, (stream.problem, stream.advice))) or None
+    return as_json({**asdict(stream), "name": stream.name, "good": stream.good, "error": error})
 
 
 def as_json(value: Any) -> str:

@@ -69,7 +69,10 @@ def run_stream(job: Job) -> Run:
     try:
         with plain_errors(job.name), job.engine.connect() as connection:
             with transaction(job, connection):
-                taken = leases.acquire(connection, source, stream.name, holder=job.holder)
+                _led(job, connection)
+                taken = leases.acquire(
+                    connection, source, stream.name, holder=job.holder, dead=partial(_dead, job)
+                )
             lease = taken  # only now is it committed
             with stream.connect(
                 job.settings, stream.name, clock=job.clock, sleep=job.sleep
@@ -86,6 +89,17 @@ def run_stream(job: Job) -> Run:
     finally:
         _release(job, lease)
     return run
+
+
+def _dead(job: Job, holder: str) -> bool:
+    """A leader runs a stream once at a time: a lease of its own is that of a worker it lost."""
+    return leases.is_dead(holder) or (job.leader is not None and holder == job.holder)
+
+
+def _led(job: Job, connection: Connection) -> None:
+    """Make sure that the daemon which the run is of leads, and goes on so until this commits."""
+    if job.leader is not None:
+        leases.stand_by(connection, job.leader)
 
 
 def _begun(job: Job, run: Run, lease: Lease, connection: Connection, http: Http) -> Work:
@@ -321,9 +335,12 @@ def _retry_at(error: CallflowError) -> datetime | None:
 def _record_failure(job: Job, run: Run, lease: Lease | None, error: CallflowError) -> None:
     """Record what went wrong; in etl.streams only as long as the lease is ours."""
     run.status = "busy" if isinstance(error, BusyError | LeaseLostError) else "failed"
+    # A COMMIT that failed wrote none of what was counted for it.
+    run.inserted = run.updated = run.unchanged = run.deleted = run.rows_written = run.absent = 0
     run.error_kind, run.error, run.retry_at = error.kind, str(error), _retry_at(error)
     try:
         with plain_errors(job.name), another_transaction(job) as connection:
+            _led(job, connection)
             if lease is not None and run.status == "failed":
                 leases.renew(connection, lease)
             runs.finish(connection, run)

@@ -1,6 +1,5 @@
 """When a source is due: by `every`, or by a crontab line in its time zone. Pure; times are UTC."""
 
-import itertools
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -11,6 +10,9 @@ from etl.settings import Schedule
 EVERY = timedelta(minutes=15)
 """How often a source is synced when its schedule names neither `every` nor `cron`."""
 
+_LONGEST = timedelta(days=36500)
+"""Longer times are cut to it: far beyond any use, and no date that is reckoned overflows."""
+
 
 def after(schedule: Schedule, moment: datetime) -> datetime:
     """The first planned time after `moment`: one interval later, or when the cron line says.
@@ -20,7 +22,7 @@ def after(schedule: Schedule, moment: datetime) -> datetime:
     planned once (Debian's cron(8)).
     """
     if schedule.cron is None:
-        return moment.astimezone(UTC) + (schedule.every or EVERY)
+        return moment.astimezone(UTC) + _interval(schedule)
     local = moment.astimezone(ZoneInfo(schedule.timezone))
     planned = (time.astimezone(UTC) for time in CronSim(schedule.cron, local))
     # In an hour that comes twice the line's time may have been the first one.
@@ -28,13 +30,11 @@ def after(schedule: Schedule, moment: datetime) -> datetime:
 
 
 def gap(schedule: Schedule, moment: datetime) -> timedelta:
-    """The longest time between two planned ones, of the next ten after `moment`."""
+    """The time between the next two planned ones after `moment`."""
     if schedule.cron is None:
-        return schedule.every or EVERY
-    times = [after(schedule, moment)]
-    for _ in range(10):
-        times.append(after(schedule, times[-1]))
-    return max(later - earlier for earlier, later in itertools.pairwise(times))
+        return _interval(schedule)
+    planned = after(schedule, moment)
+    return after(schedule, planned) - planned
 
 
 def due(schedule: Schedule, age: timedelta | None, now: datetime) -> datetime:
@@ -45,7 +45,7 @@ def due(schedule: Schedule, age: timedelta | None, now: datetime) -> datetime:
     """
     if age is None:
         return now
-    planned = after(schedule, now - max(age, timedelta()))
+    planned = after(schedule, now - min(max(age, timedelta()), _LONGEST))
     return max(now, planned)
 
 
@@ -54,6 +54,10 @@ def in_words(schedule: Schedule) -> str:
     if schedule.cron is not None:
         return f"cron {schedule.cron} {schedule.timezone}"
     return f"every {span((schedule.every or EVERY).total_seconds())}"
+
+
+def _interval(schedule: Schedule) -> timedelta:
+    return min(schedule.every or EVERY, _LONGEST)
 
 
 _SPANS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))

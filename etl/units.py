@@ -1,9 +1,9 @@
 """Which streams a command means, and running them: sources side by side, their streams in turn."""
 
 import difflib
+import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
-from itertools import groupby
 
 from etl.catalog import CATALOG, Stream
 from etl.errors import ConfigError
@@ -41,22 +41,33 @@ def _perhaps(unknown: Iterable[str], known: Sequence[str]) -> str:
     return f"choose from: {', '.join(known)}" if known else "add a source to the configuration"
 
 
+def account(source: Source) -> str:
+    """What the provider's limits are counted by: its API and the account, or what stands for it."""
+    owner = {"zoom": "account_id", "twilio": "account_sid", "alibaba": "access_key_id"}
+    return f"{host(source)} {getattr(source, owner[source.provider])}"
+
+
+def host(source: Source) -> str:
+    """Host and port of the source's API."""
+    return urllib.parse.urlsplit(source.base_url).netloc
+
+
 def run_all(
     units: Sequence[Unit], run_unit: Callable[[Unit], Run], executor: Executor
 ) -> Iterator[Run]:
     """Run the units and yield their runs as they end.
 
-    Sources run side by side, the streams of one in turn: a provider's limits are per account.
+    Accounts run side by side, the streams of one in turn: a provider's limits are per account.
     """
-    sources = [list(group) for _, group in groupby(units, key=lambda unit: unit[0].name)]
-    done: list[Run] = []
+    accounts: dict[str, list[Unit]] = {}
+    for unit in units:
+        accounts.setdefault(account(unit[0]), []).append(unit)
 
-    def run_source(group: Sequence[Unit]) -> list[Run]:
+    def run_account(group: Sequence[Unit]) -> list[Run]:
         return [run_unit(unit) for unit in group]
 
-    for future in as_completed([executor.submit(run_source, group) for group in sources]):
-        done = future.result()
-        yield from done
+    for future in as_completed([executor.submit(run_account, each) for each in accounts.values()]):
+        yield from future.result()
 
 
 def exit_code(runs: Mapping[str, Run] | Iterable[Run]) -> int:

@@ -50,13 +50,16 @@ def normalise(url: str | URL) -> URL:
     return make_url(url).set(drivername="postgresql+psycopg")
 
 
-def connect(url: str | URL) -> Engine:
-    """An engine for `url`; errors print no bound values, no statements are prepared (poolers)."""
+def connect(url: str | URL, *, most: int | None = 32) -> Engine:
+    """An engine for `url`; errors print no bound values, no statements are prepared (poolers).
+
+    It opens `most` connections at once; None: as many as are asked for.
+    """
     return create_engine(
         normalise(url),
         hide_parameters=True,
         pool_size=8,
-        max_overflow=24,
+        max_overflow=-1 if most is None else most - 8,
         connect_args={
             "application_name": "callflow",
             "connect_timeout": 10,

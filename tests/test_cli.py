@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -332,7 +333,11 @@ def test_status_tells_every_stream_before_and_after(cli: Cli, sandbox: Sandbox) 
     assert states["twilio_demo.channels"]["watermark"]
     assert states["zoom_demo.flows"]["last_status"] == "failed"
     assert states["zoom_demo.flows"]["error"]
-    assert states["alibaba_demo.contact_flows"]["last_status"] == "never run"
+    assert states["zoom_demo.flows"]["good"] is False
+    assert states["alibaba_demo.contact_flows"]["state"] == "never run"
+    shown = cli("status").stdout
+    assert "client_secret" in shown
+    assert re.search(r"complete \d+s ago", shown)
 
 
 def hold(sandbox: Sandbox) -> tuple[threading.Event, threading.Event]:

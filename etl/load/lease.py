@@ -12,11 +12,11 @@ from datetime import UTC, timedelta
 from pathlib import Path
 
 from psycopg.errors import LockNotAvailable
-from sqlalchemy import Connection, func, literal, or_, select, update
+from sqlalchemy import Connection, func, literal, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import OperationalError
 
-from etl.errors import BusyError, LeaseLostError
+from etl.errors import BusyError, LeaseLostError, StoppedError
 from etl.tables import leases
 
 TTL = timedelta(seconds=60)
@@ -138,6 +138,26 @@ def renew(connection: Connection, lease: Lease, ttl: timedelta = TTL) -> None:
         )
 
 
+def stand_by(connection: Connection, lease: Lease) -> None:
+    """Hold off whoever would take `lease` over until the open transaction ends.
+
+    For what a leader's runs begin: who takes the lead afterwards finds their leases, and revokes
+    them. Raises StoppedError when the lease has ended or is another one's.
+    """
+    held = connection.scalar(
+        select(leases.c.epoch)
+        .where(
+            leases.c.source == lease.source,
+            leases.c.stream == lease.stream,
+            leases.c.epoch == lease.epoch,
+            leases.c.until > func.clock_timestamp(),
+        )
+        .with_for_update(read=True)
+    )
+    if held is None:
+        raise StoppedError("this daemon does not lead any more; nothing is begun")
+
+
 def release(connection: Connection, lease: Lease) -> None:
     """End the lease, if it is still ours, in the open transaction."""
     connection.execute(
@@ -151,12 +171,19 @@ def release(connection: Connection, lease: Lease) -> None:
     )
 
 
-def revoke(connection: Connection, holder: str, *, source: str = "", stream: str = "") -> int:
-    """Take `holder`'s leases away, or only the one of a stream; how many those were.
+def revoke(
+    connection: Connection,
+    holder: str,
+    *,
+    only: tuple[str, str] | None = None,
+    but: tuple[str, str] | None = None,
+) -> int:
+    """Take `holder`'s leases away, `only` that of a (source, stream) or all `but` it; how many.
 
     The epoch rises: whatever it goes on with, it can write nothing under them any more.
     """
-    chosen = (leases.c.source == source, leases.c.stream == stream) if source else ()
+    place = tuple_(leases.c.source, leases.c.stream)
+    chosen = [place == only] if only else [place != but] if but else []
     taken = connection.execute(
         update(leases)
         .where(leases.c.holder == holder, leases.c.until > func.clock_timestamp(), *chosen)
@@ -165,10 +192,14 @@ def revoke(connection: Connection, holder: str, *, source: str = "", stream: str
     return taken.rowcount
 
 
-def former(connection: Connection, source: str, stream: str) -> str | None:
-    """Who holds the lease, or held it last."""
-    query = select(leases.c.holder).where(leases.c.source == source, leases.c.stream == stream)
-    return connection.scalar(query)
+def last_holder(connection: Connection, source: str, stream: str) -> tuple[str | None, bool]:
+    """Who holds the lease or held it last, and whether it lasts still."""
+    row = connection.execute(
+        select(leases.c.holder, leases.c.until > func.clock_timestamp()).where(
+            leases.c.source == source, leases.c.stream == stream
+        )
+    ).one_or_none()
+    return (None, False) if row is None else (row[0], row[1])
 
 
 def renewals(connection: Connection, holder: str) -> dict[tuple[str, str], timedelta]:

@@ -219,6 +219,14 @@ def _text(key: Key) -> str:
     return json.dumps(key, ensure_ascii=False)
 
 
+def note_told(connection: Connection, source: str, stream: str, told: str | None) -> None:
+    """Note what was notified about a stream: the word of what is wrong, or None for all well."""
+    here = insert(streams).values(source=source, stream=stream, told=told)
+    connection.execute(
+        here.on_conflict_do_update(index_elements=["source", "stream"], set_={"told": told})
+    )
+
+
 def reject(connection: Connection, run: Run, found: Iterable[Reject]) -> None:
     """Keep records that no table can hold, each once; seen again, only `last_seen` moves."""
     distinct: dict[str, dict[str, Any]] = {}

@@ -18,8 +18,8 @@ from etl.load import lease
 from etl.load.lease import (
     Lease,
     acquire,
-    former,
     is_dead,
+    last_holder,
     process_name,
     release,
     renew,
@@ -306,14 +306,15 @@ def test_a_lease_can_be_shorter(connection: Connection) -> None:
 def test_what_is_revoked_can_be_written_no_more_and_taken_at_once(connection: Connection) -> None:
     mine, other, third = take(connection), take(connection, "a", "x"), take(connection, "b", "y")
     with connection.begin():
-        assert revoke(connection, "a", source="s", stream="flows") == 1
-        assert revoke(connection, "a", source="s", stream="flows") == 0
+        assert revoke(connection, "a", only=("s", "flows")) == 1
+        assert revoke(connection, "a", only=("s", "flows")) == 0
     with pytest.raises(LeaseLostError), connection.begin():
         renew(connection, mine)
     with connection.begin():
         renew(connection, other)
     assert take(connection, "b").holder == "b"
     with connection.begin():
+        assert revoke(connection, "a", but=("s", "x")) == 0
         assert revoke(connection, "a") == 1
     with pytest.raises(LeaseLostError), connection.begin():
         renew(connection, other)
@@ -336,12 +337,15 @@ def test_a_revoked_lease_that_its_holder_gives_back_stays_the_next_one_s(
 
 def test_who_held_a_lease_last_and_how_long_ago_it_was_renewed(connection: Connection) -> None:
     with connection.begin():
-        assert former(connection, "s", "flows") is None
+        assert last_holder(connection, "s", "flows") == (None, False)
     held = take(connection, "a")
     take(connection, "b", "channels")
     with connection.begin():
         connection.execute(text("UPDATE etl.leases SET until = until - interval '40 seconds'"))
-        assert former(connection, "s", "flows") == "a"
+        assert last_holder(connection, "s", "flows") == ("a", True)
+        connection.execute(text("UPDATE etl.leases SET until = until - interval '40 seconds'"))
+        assert last_holder(connection, "s", "flows") == ("a", False)
+        connection.execute(text("UPDATE etl.leases SET until = until + interval '40 seconds'"))
         (age,) = renewals(connection, "a").values()
         assert timedelta(seconds=40) <= age < timedelta(seconds=50)
         renew(connection, held)

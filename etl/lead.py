@@ -1,0 +1,48 @@
+"""Of several daemons on one warehouse one leads: who has the lease of the stream `daemon` of `*`.
+
+No source is called that. The leader renews it; the others look every second whether it has ended.
+Whoever takes it revokes, in the same transaction, what the former leader's runs hold: a process
+that was only stopped finds itself without the lead and without leases, and writes nothing.
+"""
+
+from datetime import timedelta
+
+from sqlalchemy import Connection, func, select
+
+from etl.errors import BusyError
+from etl.load import lease as leases
+from etl.load.lease import Lease
+from etl.tables import leases as rows
+
+PLACE = ("*", "daemon")
+
+TTL = timedelta(seconds=10)
+"""How long the lead lasts unless it is renewed: the longest wait after a leader vanished."""
+
+
+def leader(connection: Connection) -> str | None:
+    """The process that leads; None when nobody does."""
+    holder, lasts = leases.last_holder(connection, *PLACE)
+    return holder if lasts else None
+
+
+def take(connection: Connection, process: str) -> Lease | None:
+    """Lead, in the open transaction, if nobody does; None when somebody does.
+
+    The lease is the caller's once that transaction is committed, and not before.
+    """
+    query = select(rows.c.holder, rows.c.epoch, rows.c.until > func.clock_timestamp())
+    here = query.where(rows.c.source == PLACE[0], rows.c.stream == PLACE[1])
+    former, epoch, lasts = connection.execute(here).one_or_none() or (None, 0, False)
+    if lasts and former is not None and not leases.is_dead(former):
+        return None
+    try:
+        with connection.begin_nested():
+            lease = leases.acquire(connection, *PLACE, holder=process, ttl=TTL)
+            if lease.epoch != epoch + 1:  # it led since we looked: its runs are to be revoked
+                raise BusyError("another one led meanwhile")
+    except BusyError:  # another one was faster
+        return None
+    if former is not None:
+        leases.revoke(connection, former, but=PLACE)
+    return lease

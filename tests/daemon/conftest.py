@@ -1,0 +1,34 @@
+"""A sandbox, and daemons on it."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etl.sandbox import data
+from etl.sandbox.server import Sandbox, serve
+from tests.daemon.processes import Process, free_port, processes, write_config
+
+Start = Callable[..., Process]
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    with serve(data.Sizes(30, 6, 200, 20), seed=3) as running:
+        yield running
+
+
+@pytest.fixture
+def start(warehouse: str, tmp_path: Path) -> Iterator[Start]:
+    """`start(sandbox or TOML of sources, every=…, more=…, daemon=…)`: a daemon on the warehouse."""
+    with processes() as begin:
+
+        def of(sources: Sandbox | str, *words: str, url: str = "", **given: Any) -> Process:
+            port = given.pop("port", None) or free_port()
+            path = tmp_path / f"{port}.toml"
+            code = given.pop("code", "")
+            write_config(path, url or warehouse, sources, port=port, **given)
+            return begin(path, port, *words, code=code)
+
+        yield of

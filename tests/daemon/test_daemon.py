@@ -1,0 +1,474 @@
+"""`callflow daemon` as an operator meets it: a process, its log, its page, and what befalls it."""
+
+import http.server
+import json
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etl.sandbox import zoom
+from etl.sandbox.server import Sandbox
+from etl.sandbox.wire import Fault
+from tests.daemon.conftest import Start
+from tests.daemon.processes import ask, free_port, relayed, until, write_config
+
+STREAMS = {
+    "alibaba_demo.contact_flows", "twilio_demo.channels", "twilio_demo.flex_flows",
+    "zoom_demo.flows",
+}  # fmt: skip
+ZOOM_LIST = "/v2/contact_center/flows"
+
+
+def names(process: Any) -> set[str]:
+    return {f"{run['source']}.{run['stream']}" for run in process.runs(status="complete")}
+
+
+def zoom_rows(url: str) -> int:
+    return int(ask(url, "SELECT count(*) FROM zoom.flows")[0][0])
+
+
+# -- the main path --------------------------------------------------------------------------------
+
+
+def test_it_keeps_the_warehouse_fresh_until_it_is_told_to_stop(
+    start: Start, sandbox: Sandbox, warehouse: str
+) -> None:
+    daemon = start(sandbox)
+    until(lambda: names(daemon) == STREAMS, "all streams ran", daemon)
+    ready = until(lambda: daemon.get("/readyz").status_code == 200, "it is ready")
+    assert ready
+    assert zoom_rows(warehouse) == len(sandbox.zoom.flows.keys())
+    gone, kept = sandbox.zoom.flows.keys()[:2]
+    sandbox.zoom.flows.delete(gone)
+    sandbox.zoom.flows.update(kept, flow_name="renamed")
+    until(
+        lambda: (
+            ask(warehouse, f"SELECT FROM zoom.flows WHERE flow_id = '{gone}'") == []
+            and ask(warehouse, "SELECT count(*) FROM zoom.flows WHERE flow_name = 'renamed'")
+            == [(1,)]
+        ),
+        "the change is in the warehouse",
+    )
+    status = daemon.status()
+    assert (status["role"], status["database"], status["notes"]) == ("leader", None, [])
+    assert {each["name"] for each in status["streams"]} == STREAMS
+    assert all(each["state"] == "good" and each["next_run_at"] for each in status["streams"])
+    assert "zoom_demo" in daemon.get("/").text
+    daemon.kill(signal.SIGTERM)
+    assert daemon.ended() == 0
+    assert ask(warehouse, "SELECT count(*) FROM etl.leases WHERE until > now()") == [(0,)]
+    assert daemon.events("stopped")
+    for secret in (sandbox.zoom.client_secret, sandbox.twilio.auth_token, "Traceback"):
+        assert secret not in daemon.output
+
+
+def test_what_is_not_overdue_is_not_run_when_it_starts(
+    start: Start, sandbox: Sandbox, warehouse: str
+) -> None:
+    first = start(sandbox, every="1h")
+    first.ran(4, status="complete")
+    first.kill(signal.SIGTERM)
+    assert first.ended() == 0
+    ask_for = "UPDATE etl.streams SET last_attempt_at = now() - interval '2 hours'"
+    with_age = f"{ask_for} WHERE source = 'zoom_demo' RETURNING source"
+    assert ask(warehouse, with_age) == [("zoom_demo",)]
+    second = start(sandbox, every="1h")
+    second.ran(source="zoom_demo")
+    planned = [
+        datetime.fromisoformat(each["next_run_at"]) - datetime.now(UTC)
+        for each in until(
+            lambda: [each for each in second.status()["streams"] if each["next_run_at"]],
+            "the next runs are planned",
+        )
+    ]
+    assert all(timedelta(minutes=50) < left < timedelta(minutes=70) for left in planned)
+    assert {run["source"] for run in second.runs()} == {"zoom_demo"}
+
+
+def test_a_second_signal_ends_it_at_once(start: Start, sandbox: Sandbox) -> None:
+    came, go = threading.Event(), threading.Event()
+    hold(sandbox, came, go)
+    daemon = start(sandbox)
+    assert came.wait(60)
+    daemon.kill(signal.SIGTERM)
+    daemon.said("stopping")
+    daemon.kill(signal.SIGTERM)
+    assert daemon.ended(5) == 128 + signal.SIGTERM
+    go.set()
+
+
+def test_what_cannot_finish_before_the_deadline_is_rolled_back(
+    start: Start, sandbox: Sandbox, warehouse: str
+) -> None:
+    came, go = threading.Event(), threading.Event()
+    hold(sandbox, came, go)
+    daemon = start(sandbox, daemon='stop_deadline = "8s"')
+    assert came.wait(60)
+    daemon.kill(signal.SIGTERM)
+    assert daemon.ended(30) == 0
+    go.set()
+    assert zoom_rows(warehouse) == 0
+    assert ask(warehouse, "SELECT count(*) FROM etl.runs WHERE source = 'zoom_demo'") == [(0,)]
+
+
+def hold(sandbox: Sandbox, came: threading.Event, go: threading.Event, times: int = 1) -> None:
+    """Let Zoom's list hang until `go`."""
+
+    def wait(emulator: Any, request: Any) -> None:
+        came.set()
+        go.wait(120)
+
+    sandbox.zoom.faults.append(Fault(path=ZOOM_LIST, times=times, before_request=wait))
+
+
+# -- what befalls it ------------------------------------------------------------------------------
+
+
+def test_a_database_that_is_away_is_waited_for(
+    start: Start, sandbox: Sandbox, warehouse: str
+) -> None:
+    with relayed(warehouse, open_=False) as (url, relay):
+        daemon = start(sandbox, url=url)
+        daemon.said("no warehouse; waiting for it")
+        assert daemon.get("/healthz").status_code == 200
+        assert daemon.get("/readyz").status_code == 503
+        assert "Postgres" in daemon.status()["database"]
+        assert "Postgres" in daemon.get("/").text
+        relay.open()
+        until(lambda: names(daemon) == STREAMS, "all streams ran", daemon)
+        assert daemon.get("/readyz").status_code == 200
+        relay.shut()
+        until(lambda: daemon.status()["database"], "it is noticed")
+        assert daemon.get("/readyz").status_code == 503
+        assert "zoom_demo" in daemon.get("/").text
+        before = len(daemon.runs(source="zoom_demo", status="complete"))
+        relay.open()
+        daemon.ran(before + 2, source="zoom_demo", status="complete")
+        assert daemon.get("/readyz").status_code == 200
+        daemon.kill(signal.SIGTERM)
+        assert daemon.ended() == 0
+    assert "Traceback" not in daemon.output
+
+
+def test_a_source_s_trouble_is_its_own(start: Start, sandbox: Sandbox, warehouse: str) -> None:
+    sources, sandbox.zoom.client_secret = sandbox.toml(), "changed-meanwhile"
+    came, go = threading.Event(), threading.Event()
+
+    def wait(emulator: Any, request: Any) -> None:
+        came.set()
+        go.wait(120)
+
+    sandbox.alibaba.faults.append(Fault(times=1, before_request=wait))
+    daemon = start(sources)
+    assert came.wait(60)
+    daemon.ran(3, source="twilio_demo", stream="channels", status="complete")
+    daemon.ran(2, source="zoom_demo", status="failed")
+    assert not daemon.runs(source="alibaba_demo")
+    until(lambda: daemon.events("not begun"), "the long run is not doubled")
+    assert {each["source"] for each in daemon.events("not begun")} == {"alibaba_demo"}
+    skipped = 'callflow_runs_skipped_total{source="alibaba_demo"}'
+    assert skipped in daemon.get("/metrics").text
+    zoom_demo = daemon.stream("zoom_demo.flows")
+    assert (zoom_demo["state"], zoom_demo["good"]) == ("failed", False)
+    assert "client_secret" in zoom_demo["problem"] + zoom_demo["advice"]
+    assert daemon.get("/readyz").status_code == 503
+    assert daemon.stream("alibaba_demo.contact_flows")["running_since"]
+    go.set()
+    daemon.ran(source="alibaba_demo", status="complete")
+    assert ask(warehouse, "SELECT count(*) FROM etl.runs WHERE status = 'busy'") == [(0,)]
+
+
+def test_a_daily_limit_pauses_the_account_until_it_is_reset(
+    start: Start, sandbox: Sandbox, warehouse: str
+) -> None:
+    reset = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=5)
+    sandbox.zoom.faults.append(
+        Fault(path=ZOOM_LIST, times=None, response=zoom.too_many_today(reset.isoformat()))
+    )
+    daemon = start(sandbox)
+    daemon.ran(source="zoom_demo", status="failed")
+    daemon.ran(3, source="twilio_demo", stream="channels", status="complete")
+    assert len(daemon.runs(source="zoom_demo")) == 1
+    until(lambda: daemon.stream("zoom_demo.flows").get("state") == "throttled", "it is told")
+    planned = datetime.fromisoformat(daemon.stream("zoom_demo.flows")["next_run_at"])
+    assert abs(planned - reset) < timedelta(minutes=1)
+    daemon.kill(signal.SIGTERM)
+    assert daemon.ended() == 0
+    again = start(sandbox)
+    again.ran(3, source="twilio_demo", stream="channels", status="complete")
+    assert not again.runs(source="zoom_demo")
+
+
+def test_a_run_that_hangs_is_given_up_and_the_rest_goes_on(
+    start: Start, sandbox: Sandbox, warehouse: str
+) -> None:
+    came, go = threading.Event(), threading.Event()
+    hold(sandbox, came, go)
+    daemon = start(sandbox, daemon='hung_after = "4s"', more="")
+    assert came.wait(60)
+    (run, *_) = daemon.ran(source="zoom_demo", status="failed")
+    assert "no progress for 4s" in run["error"]
+    assert run["error_kind"] == "hung"
+    assert ask(warehouse, "SELECT DISTINCT error_kind FROM etl.runs WHERE status = 'failed'") == [
+        ("hung",)
+    ]
+    daemon.ran(source="zoom_demo", status="complete")
+    rows = zoom_rows(warehouse)
+    go.set()  # what hung goes on, and finds that it may write nothing any more
+    daemon.ran(3, source="zoom_demo", status="complete")
+    assert zoom_rows(warehouse) == rows == len(sandbox.zoom.flows.keys())
+    assert 'callflow_runs_hung_total{source="zoom_demo"' in daemon.get("/metrics").text
+
+
+def test_a_port_that_is_taken_is_told_and_tried_again(start: Start, sandbox: Sandbox) -> None:
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)):
+        daemon = start(sandbox, port=port)
+        daemon.said("trying again")
+        daemon.ran(4, status="complete")
+    until(lambda: daemon.status()["notes"] == [], "the note is gone", daemon)
+    assert daemon.get("/healthz").text.strip() == "ok"
+
+
+def test_the_clock_of_the_machine_is_set(start: Start, sandbox: Sandbox, warehouse: str) -> None:
+    """By a year, forth and back, while it runs: nothing is run more often, no watermark moves."""
+    daemon = start(sandbox, every="10m", code=JUMPING)
+    daemon.ran(4, status="complete")
+    marks = ask(warehouse, "SELECT source, stream, watermark FROM etl.streams ORDER BY 1, 2")
+    daemon.kill(signal.SIGUSR1)
+    daemon.said("went forward")
+    daemon.kill(signal.SIGUSR2)
+    daemon.said("went back")
+    until(lambda: daemon.status()["role"] == "leader", "it goes on")
+    left = [
+        datetime.fromisoformat(each["next_run_at"]) - datetime.now(UTC)
+        for each in daemon.status()["streams"]
+    ]
+    assert all(left_ < timedelta(minutes=12) for left_ in left)
+    assert len(daemon.runs()) <= 8
+    assert marks == ask(
+        warehouse, "SELECT source, stream, watermark FROM etl.streams ORDER BY 1, 2"
+    )
+    assert "callflow_clock_jumps_total 2" in daemon.get("/metrics").text
+
+
+JUMPING = """
+import os, signal, sys
+from datetime import timedelta
+from pathlib import Path
+import structlog
+from etl import config, logs
+from etl.daemon import Daemon
+from etl.http import utc_now
+
+jump = [timedelta()]
+signal.signal(signal.SIGUSR1, lambda *_: jump.__setitem__(0, timedelta(days=365)))
+signal.signal(signal.SIGUSR2, lambda *_: jump.__setitem__(0, timedelta()))
+logs.configure(sys.stderr, as_json=True)
+settings = config.load(Path(os.environ["CALLFLOW_CONFIG"]), os.environ)
+Daemon(
+    settings, load=lambda: settings, env=os.environ, log=structlog.get_logger("callflow"),
+    relog=lambda settings: None, wall=lambda: utc_now() + jump[0],
+).run()
+"""
+
+
+# -- its configuration ----------------------------------------------------------------------------
+
+
+def test_a_new_configuration_is_taken_and_a_bad_one_is_refused(
+    start: Start, sandbox: Sandbox, warehouse: str
+) -> None:
+    whole = sandbox.toml()
+    only_zoom = whole.partition("[sources.twilio_demo]")[0]
+    daemon = start(only_zoom, every="1h")
+    daemon.ran(source="zoom_demo", status="complete")
+    daemon.path.write_text(daemon.path.read_text(encoding="utf-8") + "\n[sources.x]\n", "utf-8")
+    daemon.kill(signal.SIGHUP)
+    daemon.said("is refused")
+    assert any("is refused" in note for note in daemon.status()["notes"])
+    assert "callflow_config_refused 1" in daemon.get("/metrics").text
+    write_config(daemon.path, warehouse, whole, port=daemon.port, every="1h")
+    daemon.kill(signal.SIGHUP)
+    until(lambda: names(daemon) == STREAMS, "the new sources ran", daemon)
+    assert daemon.status()["notes"] == []
+    assert len(daemon.runs(source="zoom_demo")) == 1
+    write_config(daemon.path, warehouse, only_zoom, port=daemon.port, every="1h")
+    daemon.kill(signal.SIGHUP)
+    until(
+        lambda: daemon.stream("twilio_demo.channels")["state"] == "not configured",
+        "the source is forgotten",
+    )
+    daemon.path.unlink()
+    daemon.kill(signal.SIGHUP)
+    until(lambda: daemon.status()["notes"], "the missing file is told")
+    assert daemon.stream("zoom_demo.flows")["state"] == "good"
+
+
+@pytest.mark.parametrize(
+    ("schedule", "problem"),
+    [
+        ('every = "fast"', "schedule.every"),
+        ('cron = "61 * * * *"', "schedule.cron"),
+        ('cron = "0 0 30 2 *"', "schedule.cron"),
+        ('cron = "* * * * *"\ntimezone = "Mars/Olympus"', "schedule.timezone"),
+    ],
+)
+def test_a_bad_schedule_is_refused_with_what_is_wrong(
+    start: Start, sandbox: Sandbox, tmp_path: Path, schedule: str, problem: str
+) -> None:
+    more = f"[sources.zoom_demo.schedule]\n{schedule}\n"
+    daemon = start(sandbox, more=more)
+    assert daemon.ended() == 2
+    assert problem in daemon.output
+    assert "Traceback" not in daemon.output
+
+
+def test_a_schema_that_is_behind_is_refused_unless_it_may_migrate(
+    start: Start, sandbox: Sandbox, warehouse: str
+) -> None:
+    ask(warehouse, "UPDATE etl.alembic_version SET version_num = '0002' RETURNING 1")
+    ask(
+        warehouse,
+        """WITH gone AS (SELECT 1) SELECT * FROM gone""",
+    )
+    daemon = start(sandbox)
+    assert daemon.ended() == 1
+    assert "callflow migrate" in daemon.output
+
+
+# -- notifications --------------------------------------------------------------------------------
+
+
+class Hook(http.server.ThreadingHTTPServer):
+    """A webhook that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        super().__init__(("127.0.0.1", 0), _Told)
+
+
+class _Told(http.server.BaseHTTPRequestHandler):
+    server: Hook
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.server.told.append(body["text"])
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *args: Any) -> None:
+        """Nothing: the tests look at what it was told."""
+
+
+@contextmanager
+def hooked() -> Iterator[Hook]:
+    hook = Hook()
+    thread = threading.Thread(target=hook.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield hook
+    finally:
+        hook.shutdown()
+        hook.server_close()
+        thread.join(10)
+
+
+def test_it_tells_once_that_a_stream_turned_bad_and_once_that_it_is_well_again(
+    start: Start, sandbox: Sandbox, warehouse: str
+) -> None:
+    sources, good = sandbox.toml(), sandbox.zoom.client_secret
+    sandbox.zoom.client_secret = "changed-meanwhile"
+    with hooked() as hook:
+        webhook = f'alert_webhook = "http://127.0.0.1:{hook.server_port}/T0/B0/secret-part"'
+        daemon = start(sources, daemon=webhook)
+        until(lambda: hook.told, "it is told", daemon)
+        daemon.ran(3, source="zoom_demo", status="failed")
+        daemon.kill(signal.SIGTERM)
+        assert daemon.ended() == 0
+        assert len(hook.told) == 1
+        assert hook.told[0].startswith("zoom_demo.flows failed")
+        assert "client_secret" in hook.told[0]
+        daemon = start(sources, daemon=webhook)  # another one knows what was told
+        daemon.ran(2, source="zoom_demo", status="failed")
+        assert len(hook.told) == 1
+        sandbox.zoom.client_secret = good
+        until(lambda: len(hook.told) == 2, "the recovery is told", daemon)
+        assert "zoom_demo.flows is well again" in hook.told[1]
+        daemon.ran(2, source="zoom_demo", status="complete")
+        assert len(hook.told) == 2
+        assert "secret-part" not in daemon.output
+
+
+# -- several of them ------------------------------------------------------------------------------
+
+
+def two(start: Start, sandbox: Sandbox) -> tuple[Any, Any]:
+    """A daemon that leads, and one that stands by."""
+    leader = start(sandbox)
+    leader.ran(4, status="complete")
+    standby = start(sandbox)
+    until(lambda: standby.status()["role"] == "standby", "the second one stands by")
+    until(lambda: standby.get("/readyz").status_code == 200, "it is ready as well")
+    assert standby.status()["leader"] == leader.status()["process"]
+    assert not standby.runs()
+    return leader, standby
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_the_second_daemon_takes_over_from_the_first(
+    start: Start, sandbox: Sandbox, number: int
+) -> None:
+    leader, standby = two(start, sandbox)
+    leader.kill(number)
+    standby.said("this daemon leads")
+    standby.ran(4, status="complete")
+    assert leader.ended() == (0 if number == signal.SIGTERM else -number)
+
+
+def test_a_daemon_that_was_asleep_writes_nothing_when_it_wakes(
+    start: Start, sandbox: Sandbox, warehouse: str
+) -> None:
+    came, go = threading.Event(), threading.Event()
+    leader, standby = two(start, sandbox)
+    hold(sandbox, came, go)
+    assert came.wait(60)  # it sleeps in the middle of a run, and is due for others when it wakes
+    leader.kill(signal.SIGSTOP)
+    standby.said("this daemon leads")
+    standby.ran(2, source="zoom_demo", status="complete")
+    go.set()
+    told = len(leader.runs())
+    leader.kill(signal.SIGCONT)
+    leader.said("another daemon leads now")
+    before = len(standby.runs(source="zoom_demo", status="complete"))
+    standby.ran(before + 2, source="zoom_demo", status="complete")
+    assert leader.status()["role"] == "standby"
+    assert leader.runs()[told:] == []
+    count = "SELECT count(*) FROM etl.runs WHERE status <> 'complete'"
+    assert ask(warehouse, count) == [(0,)]
+    here = until(lambda: standby.status()["process"], "its name")
+    until(
+        lambda: ask(warehouse, "SELECT DISTINCT holder FROM etl.leases") == [(here,)],
+        "only the new one holds leases",
+    )
+
+
+def test_two_that_start_on_an_empty_database_make_one_warehouse(
+    start: Start, sandbox: Sandbox, database: str
+) -> None:
+    daemons = [start(sandbox, url=database) for _ in range(2)]
+    until(
+        lambda: sorted(each.status()["role"] for each in daemons) == ["leader", "standby"],
+        "one leads",
+        *daemons,
+    )
+    until(lambda: any(names(each) == STREAMS for each in daemons), "all streams ran")
+    assert sum(bool(each.runs()) for each in daemons) == 1
