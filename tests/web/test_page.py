@@ -1,0 +1,388 @@
+"""The status page as a text: what stands where, what is escaped, what a page holds at most."""
+
+import re
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from html.parser import HTMLParser
+
+import pytest
+
+from etl.errors import WarehouseError
+from etl.health import Overview
+from etl.web.app import PAGE
+from tests.web import fleet
+from tests.web.running import running
+
+VOID = {"meta", "link", "input", "br", "hr", "img"}
+EVIL = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>&amp; {{ 7 * 7 }}"
+
+
+class Page(HTMLParser):
+    """The page's text, its tags, and what each section and list item says. Unclosed tags raise."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.html = html
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        assert len(dict(attrs)) == len(attrs), (tag, attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, (tag, self.getpos())
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", "".join(self.words))
+
+    def links(self) -> list[str]:
+        return [str(given["href"]) for tag, given in self.tags if tag == "a"]
+
+    def titles(self) -> list[str]:
+        return re.findall(r"<title>(.*?)</title>", self.html)
+
+    def headings(self) -> list[str]:
+        found = re.findall(r"<h([1-6]).*?>(.*?)</h", self.html, re.DOTALL)
+        return [f"{level} {re.sub('<.*?>', '', words).split()[0]}" for level, words in found]
+
+    def count(self, tag: str) -> int:
+        return sum(name == tag for name, _ in self.tags)
+
+
+def page(view: Overview, path: str = "/", runs: fleet.Runs | None = None) -> Page:
+    """The page at `path`, served."""
+
+    def recent(pairs: Sequence[tuple[str, str]]) -> fleet.Runs:
+        return fleet.asked(fleet.last_runs(view) if runs is None else runs, pairs)
+
+    with running(view, recent) as client:
+        answer = client.get(path)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    return Page(answer.text)
+
+
+def test_it_says_first_how_things_stand() -> None:
+    shown = page(fleet.SOME_BAD)
+    assert shown.titles()[0] == "2 bad · callflow"
+    text = shown.text
+    order = [
+        "2 of 5 streams need attention",
+        "leads etl-1:4711",
+        "12d 4h ago",
+        "2s ago",
+        "no, 1 reason",
+        "0.1.0",
+        "Needs attention",
+        "zoom_us.flows failed, stale",
+        fleet.SCOPE,
+        f"Do now {fleet.SCOPE_ADVICE}",
+        "last complete run 2h 31m ago, last attempt 6m ago, next run in 8m",
+        "twilio_main.channels incomplete",
+        fleet.STALLED,
+        "Sources",
+        "twilio_main twilio · every 15m · next run in 6m",
+        "zoom_us zoom",
+        "alibaba_sh alibaba · cron */30 * * * * Asia/Shanghai · next run in 17m",
+        "zoom_eu zoom",
+    ]
+    places = [text.index(words) for words in order]
+    assert places == sorted(places)
+    assert shown.headings()[:5] == ["1 2", "2 Needs", "3 zoom_us.flows", "3 twilio_main.channels",
+                                    "2 Sources"]  # fmt: skip
+    assert ("html", {"lang": "en"}) in shown.tags
+
+
+def test_a_stream_tells_its_state_freshness_rows_and_runs() -> None:
+    runs = {
+        ("zoom_eu", "flows"): [
+            fleet.run(inserted=3, updated=1, deleted=1, rejected=2, records=1234, requests=7),
+            fleet.run(status="failed", error="it broke → mend it", mode="full"),
+            fleet.run(status="busy"),
+        ]
+    }
+    shown = page(fleet.overview(fleet.stream(running_since=fleet.ago(seconds=70))), runs=runs)
+    text = shown.text
+    assert "flows good running for 1m" in text
+    assert "4m 20s old of 1h allowed" in text
+    assert "1,204 rows, changed 3h ago" in text
+    assert "last run 4m ago: 3 new, 1 changed, 1 gone, 2 rejected" in text
+    assert "Last 3 runs of zoom_eu.flows" in text
+    assert re.sub(r"\s+", " ", re.sub("<.*?>", " ", shown.html)).count("it broke → mend it") == 1
+    cells = re.findall(r"<t[dh](?: scope=\"row\"| class=\"\w+\")?>(.*?)</t[dh]>", shown.html)
+    assert cells[:10] == ["2026-03-14 03:08", "incremental", "complete", "1,234", "3", "1", "1",
+                          "2", "7", "4.2s"]  # fmt: skip
+    assert shown.titles()[1:] == [
+        "2026-03-14 03:08 UTC, busy, 4.2s: nothing changed",
+        "2026-03-14 03:08 UTC, failed, 4.2s: nothing changed",
+        "2026-03-14 03:08 UTC, complete, 4.2s: 3 new, 1 changed, 1 gone, 2 rejected",
+    ]
+    charts = [given["aria-label"] for tag, given in shown.tags if given.get("role") == "img"]
+    assert charts == [
+        "The last 3 runs: 1 busy, 1 complete, 1 failed; the longest took 4.2s, the most rows"
+        " changed are 5."
+    ]
+    gauges = [given["width"] for tag, given in shown.tags if given.get("class") == "age"]
+    assert gauges == ["7.22"]
+
+
+STATES = {
+    "good": fleet.stream(),
+    "stale": fleet.stream(stale=True, age=4000.0),
+    "never run": fleet.stream(state="never run", age=None, rows=None, last_success_at=None),
+    "never run, stale": fleet.stream(state="never run", stale=True, age=None),
+    "failed": fleet.stream(state="failed"),
+    "incomplete": fleet.stream(state="incomplete"),
+    "throttled": fleet.stream(state="throttled", problem="daily limit; paused until 04:00 UTC",
+                              advice="nothing; it goes on by itself then"),
+    "not configured": fleet.stream(state="not configured", provider="", schedule="",
+                                   stale_after=None, next_run_at=None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_each_state_is_a_word_and_a_shape(name: str) -> None:
+    shown = page(fleet.overview(STATES[name]))
+    words = re.findall(r'<span class="state ([\w-]+)">.*?href="#([\w-]+)".*?</svg> (.*?)</span>',
+                       shown.html)  # fmt: skip
+    symbol = "stale" if name in ("stale", "never run, stale") else name.replace(" ", "-")
+    assert set(words) == {(symbol, symbol, name)}
+    assert ("symbol", {"id": symbol, "viewbox": "0 0 16 16"}) in shown.tags
+    bad = name not in ("good", "never run", "not configured")
+    assert ("The one stream is well" in shown.text) is not bad
+    assert ("1 of 1 stream needs attention" in shown.text) is bad
+    assert ("#bad-zoom_eu.flows" in shown.links()) is bad
+    assert (("li", {"id": "bad-zoom_eu.flows", "class": symbol}) in shown.tags) is bad
+
+
+def test_all_is_well() -> None:
+    shown = page(fleet.ALL_WELL)
+    assert shown.titles()[0] == "all well · callflow"
+    assert "All 5 streams are well" in shown.text
+    assert "Needs attention" not in shown.text
+    assert "Ready yes" in shown.text.replace("Readyyes", "Ready yes")
+    waiting = page(fleet.overview(fleet.stream(), STATES["never run"]))
+    assert "All 2 streams are well 1 had no run yet." in waiting.text
+
+
+def test_there_is_nothing_yet() -> None:
+    shown = page(fleet.overview(role="starting", leader=None, seen_at=None, started_at=None))
+    assert shown.titles()[0] == "no streams · callflow"
+    assert "There are no streams yet" in shown.text
+    assert "starting" in shown.text
+    assert "never" in shown.text
+
+
+def test_a_standby_names_the_leader() -> None:
+    view = replace(fleet.ALL_WELL, role="standby", process="etl-2:99")
+    shown = page(view)
+    assert "stands by etl-2:99" in shown.text
+    assert "Leaderetl-1:4711" in shown.text.replace("Leader etl", "Leaderetl")
+
+
+def test_when_the_database_is_away_it_says_so_first() -> None:
+    def away(pairs: object) -> fleet.Runs:
+        raise WarehouseError("Postgres refuses", where="db:5432", advice="look whether it runs")
+
+    with running(fleet.DOWN, away) as client:
+        shown = Page(client.get("/").text)
+    assert shown.titles() == ["database trouble · callflow"]
+    order = [
+        "The database cannot be used",
+        "Postgres at db.internal:5432 refuses connections",
+        "Do now see whether it runs; callflow keeps trying",
+        "as it was last known, 3m ago (2026-03-14 03:09 UTC): 2 of 5 streams need attention",
+        "the changed callflow.toml was refused",
+        "Do now run `callflow check`",
+        "Needs attention",
+        "The last runs are not shown: db:5432: Postgres refuses → look whether it runs",
+        "zoom_eu zoom",
+    ]
+    places = [shown.text.index(words) for words in order]
+    assert places == sorted(places)
+    never = page(replace(fleet.DOWN, seen_at=None))
+    assert "The database has not answered since this process began." in never.text
+
+
+def test_when_the_daemon_hangs_it_says_so_first() -> None:
+    with running(fleet.ALL_WELL, now=lambda: fleet.NOW + timedelta(minutes=5)) as client:
+        shown = Page(client.get("/").text)
+    assert shown.titles()[0] == "daemon hangs · callflow"
+    assert "The daemon hangs It looked at the streams 5m ago last" in shown.text
+    assert "as it was last known, 5m ago (2026-03-14 03:12 UTC)" in shown.text
+
+
+def test_slow_runs_are_left_out() -> None:
+    go_on = threading.Event()
+
+    def slow(pairs: object) -> fleet.Runs:
+        assert go_on.wait(20)
+        return {}
+
+    try:
+        with running(recent=slow, patience=0.2) as client:
+            shown = Page(client.get("/").text)
+    finally:
+        go_on.set()
+    assert "The last runs are not shown: the database did not answer within 0.2 s" in shown.text
+    assert fleet.SCOPE_ADVICE in shown.text
+
+
+def test_everything_from_outside_is_escaped() -> None:
+    evil = fleet.stream(
+        EVIL, EVIL, provider=EVIL, state="failed", problem=EVIL, advice=EVIL, schedule=EVIL
+    )
+    view = fleet.overview(evil, version=EVIL, leader=EVIL, process=EVIL + "x", database=EVIL,
+                          notes=(f"{EVIL} → {EVIL}",))  # fmt: skip
+    runs = {(EVIL, EVIL): [fleet.run(EVIL, EVIL, status="failed", error=EVIL)]}
+    shown = page(view, runs=runs)
+    assert shown.text.count("<script>alert(1)</script>") > 10
+    assert "<script" not in shown.html
+    assert "<img" not in shown.html
+    assert "{{ 7 * 7 }}" in shown.text
+    tame = page(
+        replace(view, streams=(fleet.FAILED,)), runs={("zoom_us", "flows"): [fleet.run(error="x")]}
+    )
+    assert {tag for tag, _ in shown.tags} == {tag for tag, _ in tame.tags}
+    assert not any(name.startswith("on") for _, given in shown.tags for name in given)
+    with running(view) as client:
+        searched = Page(client.get("/", params={"q": EVIL, "page": EVIL}).text)
+    assert "<script" not in searched.html
+    inputs = [given["value"] for tag, given in searched.tags if tag == "input"]
+    assert inputs == [EVIL]
+
+
+def test_what_no_encoding_can_hold_is_shown_all_the_same() -> None:
+    broken = fleet.stream(state="failed", problem="half a pair: \ud83d, and a nul: \x00")
+    shown = page(fleet.overview(broken))
+    assert "half a pair: ?" in shown.text
+
+
+def test_long_messages_are_cut() -> None:
+    shown = page(
+        fleet.overview(fleet.stream(state="failed", problem="x" * 100_000, advice="y" * 100_000)),
+        runs={("zoom_eu", "flows"): [fleet.run(error="z" * 100_000)] * 30},
+    )
+    assert "x" * 999 + "…" in shown.text
+    assert len(shown.html) < 60_000
+
+
+def test_it_brings_all_it_needs_and_no_script() -> None:
+    shown = page(fleet.SOME_BAD)
+    assert shown.count("script") == 0
+    assert ("meta", {"http-equiv": "refresh", "content": "30"}) in shown.tags
+    for tag, given in shown.tags:
+        assert "style" not in given, tag  # the Content-Security-Policy would drop it
+        for name in ("href", "src", "action"):
+            value = given.get(name) or ""
+            assert value.startswith(("/", "#", "data:image/svg+xml,")) or not value, (tag, value)
+            assert not value.startswith("//")
+    ids = [given["id"] for _, given in shown.tags if "id" in given]
+    assert len(ids) == len(set(ids))
+    assert {each[1:] for each in shown.links() if each.startswith("#")} <= set(ids)
+    assert {given["for"] for tag, given in shown.tags if tag == "label"} <= set(ids)
+
+
+def test_it_can_hold_still() -> None:
+    shown = page(fleet.SOME_BAD)
+    assert "/?still=1" in shown.links()
+    still = page(fleet.SOME_BAD, "/?still=1&q=zoom")
+    assert not any(given.get("http-equiv") == "refresh" for _, given in still.tags)
+    assert "/?q=zoom" in still.links()
+
+
+# --- many streams ---------------------------------------------------------------------------------
+def test_a_page_holds_so_many_streams_the_bad_ones_first() -> None:
+    view = fleet.many(2000, bad_each=20)
+    pages = -(-2000 // PAGE)
+    asked: list[Sequence[tuple[str, str]]] = []
+    [thirty] = fleet.last_runs(fleet.overview(fleet.FAILED)).values()
+
+    def recent(pairs: Sequence[tuple[str, str]]) -> fleet.Runs:
+        asked.append(pairs)
+        return dict.fromkeys(pairs, thirty) if len(asked) == 1 else {}
+
+    bad = {(each.source, each.stream) for each in view.streams if not each.good}
+    with running(view, recent) as client:
+        first = client.get("/")
+        assert len(first.content) < 750_000
+        assert int(first.headers["content-length"]) < 70_000  # as it travels, packed
+        shown = Page(first.text)
+        assert "100 of 2,000 streams need attention" in shown.text
+        assert "70 more on the next pages." in shown.text
+        assert f"2,000 of 2,000 streams; page 1 of {pages}" in shown.text
+        assert shown.count("article") == PAGE
+        html = first.text
+        for number in range(2, pages + 1):
+            assert f'<a rel="next" href="/?page={number}">' in html
+            html = client.get(f"/?page={number}").text
+        assert 'rel="next"' not in html
+    assert [len(pairs) for pairs in asked] == [PAGE] * (pages - 1) + [2000 % PAGE]
+    seen = [pair for pairs in asked for pair in pairs]
+    assert len(seen) == len(set(seen)) == 2000
+    # Each with the other stream of its source.
+    assert bad <= set(seen[:200])
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("zoom_eu", ["zoom_eu.flows"]),
+        ("ZOOM", ["zoom_eu.flows", "zoom_us.flows"]),
+        ("twilio  chan", ["twilio_main.channels"]),
+        ("stale", ["zoom_us.flows"]),
+        ("alibaba good", ["alibaba_sh.contact_flows"]),
+        ("zoom_eu.flows", ["zoom_eu.flows"]),
+        ("nothing_like_it", []),
+        ("%_", []),
+    ],
+)
+def test_the_filter(query: str, found: list[str]) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def recent(pairs: Sequence[tuple[str, str]]) -> fleet.Runs:
+        asked.extend(pairs)
+        return {}
+
+    with running(fleet.SOME_BAD, recent) as client:
+        shown = Page(client.get("/", params={"q": query}).text)
+        told = client.get("/api/status", params={"q": query}).json()
+    assert sorted(".".join(pair) for pair in asked) == found
+    assert sorted(each["name"] for each in told["streams"]) == found
+    assert f"{len(found)} of 5 streams match “{query}”" in shown.text.replace("twilio chan", query)
+    assert ("No stream matches." in shown.text) is (not found)
+    assert "2 of 5 streams need attention" in shown.text
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "x", "", "²", "999999", "9" * 5000, "1.5"])
+def test_a_page_that_is_not_there_is_one_that_is(number: str) -> None:
+    with running(fleet.many(100), lambda pairs: {}) as client:
+        answer = client.get("/", params={"page": number})
+    assert answer.status_code == 200
+    assert f"page {'2' if number == '999999' else '1'} of 2" in answer.text
+
+
+def test_the_last_runs_are_open_where_few_streams_are_shown() -> None:
+    shown = page(fleet.SOME_BAD, "/?q=zoom_eu.flows")
+    assert [given for tag, given in shown.tags if tag == "details"] == [{"open": None}]
+    assert shown.html.count('<th scope="row">') == 30
+    every = page(fleet.many(10))
+    assert every.html.count('<th scope="row">') == 100
+    assert [given for tag, given in every.tags if tag == "details"] == [{}] * 10
+    assert "all 30 of twilio_0000.channels" in every.text
