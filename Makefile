@@ -2,6 +2,7 @@
 #
 #   ARGS="…"      more arguments for callflow demo (make demo) or pytest (make test)
 #   HISTORIES=…   random histories of make torture; KILLS=… how often it kills
+#   MINUTES=…     how long make soak takes
 #   PYTHON=…      the Python for .venv; without it the first one from 3.11 up that is found
 #   UV=           set up with `python -m venv` and pip even where there is uv
 #
@@ -11,11 +12,12 @@
 ARGS =
 HISTORIES = 2000
 KILLS = 1000
+MINUTES = 45
 SEED =
 PYTHON =
 UV = uv
 
-.PHONY: help demo test torture check setup lock clean
+.PHONY: help demo test torture soak check setup lock clean
 
 help:
 	@echo 'make setup   only set up .venv'
@@ -23,6 +25,7 @@ help:
 	@echo 'make test    make check, then all tests'
 	@echo 'make torture random histories and kills against the real code, as many as HISTORIES=$(HISTORIES)'
 	@echo '             and KILLS=$(KILLS) say; SEED=… repeats a run'
+	@echo 'make soak    a daemon for MINUTES=$(MINUTES), while records change and 5 % of the answers fail'
 	@echo 'make check   ruff (lint and format) and mypy'
 	@echo 'make lock    write requirements.lock anew after a change of pyproject.toml (needs uv);'
 	@echo '             ARGS=--upgrade takes the newest versions'
@@ -37,6 +40,9 @@ test: check
 torture: setup
 	.venv/bin/python -m tests.sync.histories --histories $(HISTORIES) $(if $(SEED),--seed $(SEED))
 	.venv/bin/python -m tests.sync.kills --kills $(KILLS) $(if $(SEED),--seed $(SEED))
+
+soak: setup
+	.venv/bin/python -m tests.daemon.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 check: setup
 	.venv/bin/python -m ruff check .

@@ -10,7 +10,14 @@ The path of one page:
     load       rows → staging → current tables and history; runs, watermarks, leases
     warehouse  Postgres by URL, or the embedded one (embedded); migrate brings its schema to head
 
-Beside it: sandbox (the providers, emulated), demo, check, query, show.
+What makes it happen by itself:
+
+    daemon     beats: who leads (lead), what state the streams are in (health), what hangs
+    schedule   APScheduler: which source is due, out of its timetable
+    dispatch   which run is next; executors: where it happens, threads or Dask
+    web        the status page, /readyz, /api/status; metrics, alerts and logs tell the rest
+
+Beside it: api (for orchestrators), sandbox (the providers, emulated), demo, check, query, show.
 """
 
 from importlib.metadata import version

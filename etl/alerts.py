@@ -39,16 +39,10 @@ class Alert:
     told: str | None
 
 
-def alerts(
-    streams: Sequence[StreamHealth],
-    told: Mapping[Name, str | None],
-    *,
-    bad_for: Mapping[Name, float] = {},
-) -> list[Alert]:
+def alerts(streams: Sequence[StreamHealth], told: Mapping[Name, str | None]) -> list[Alert]:
     """What to tell now: the bad streams, the worst first, then those that are well again.
 
-    `told`    what was told of a stream last, as its `Alert.told`; none: it was well.
-    `bad_for` seconds since somebody was told that a stream is bad, where that is known.
+    `told`: what was told of a stream last, as its `Alert.told`; none: it was well.
 
     A stream is told when it turns bad, when it gets worse (throttled, then failing, then stale),
     and when it had a complete run and is not stale. One that never ran, or whose source is not
@@ -61,17 +55,8 @@ def alerts(
         if now is not None and _WORSE[now] > _WORSE.get(former or "", 0):
             found.append(Alert(*name, _bad_text(stream, now), now))
         elif now is None and former is not None and stream.state == "good":
-            after = f" after {span(bad_for[name], 2)}" if name in bad_for else ""
-            found.append(Alert(*name, f"{stream.name} is well again{after}", None))
+            found.append(Alert(*name, f"{stream.name} is well again", None))
     return sorted(found, key=lambda alert: -_WORSE.get(alert.told or "", 0))
-
-
-def forgotten(streams: Sequence[StreamHealth], told: Mapping[Name, str | None]) -> list[Name]:
-    """Of which streams to forget what was told: no source has them any more."""
-    configured = {
-        (stream.source, stream.stream) for stream in streams if stream.state != "not configured"
-    }
-    return [name for name in told if name not in configured]
 
 
 def payload(found: Sequence[Alert]) -> dict[str, Any]:

@@ -2,98 +2,121 @@
 
     from etl import api
 
-    for name in api.streams():            # "zoom_eu.flows", …
-        for run in api.sync(name):        # never raises for what a provider or Postgres does
-            print(run.status, run.records)
+    for name in api.streams():                # "zoom_eu.flows", …
+        for run in api.sync(name):            # raises nothing for what a provider or Postgres does
+            print(run.status, run.error)      # "failed", "zoom_eu.flows: … → what to do now"
+            store(api.summary(run))           # a dict as JSON has it
 
-Settings come from the configuration file and the environment, as for the commands: arguments never
-hold a secret, so a task's arguments may be stored, logged and sent to other machines.
+Settings come from the configuration file and the environment, as for the commands, on the machine
+that calls: no argument is a secret, so a task's arguments may be stored, logged and sent about.
 """
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from etl import config as configuration
-from etl import query
+from etl import query, show
 from etl.health import StreamHealth
 from etl.job import Job
 from etl.load.lease import Lease, process_name
 from etl.load.runs import Run
+from etl.settings import Settings
 from etl.sync import run_stream
 from etl.units import exit_code, select
 from etl.warehouse import connect, database_url
 
-__all__ = ["Run", "StreamHealth", "exit_code", "sources", "status", "streams", "sync"]
+__all__ = ["Run", "StreamHealth", "exit_code", "sources", "status", "streams", "summary", "sync"]
+
+Config = str | os.PathLike[str] | None
+"""Path of the configuration file; None: $CALLFLOW_CONFIG, else ./callflow.toml, as `callflow`."""
 
 
-def sources(config: Path | None = None, *, env: Mapping[str, str] = os.environ) -> list[str]:
-    """The names of the configured sources. Raises ConfigError."""
-    return list(configuration.load(config, env).sources)
+def sources(config: Config = None, *, env: Mapping[str, str] = os.environ) -> list[str]:
+    """The names of the configured sources, in the configuration's order. Raises ConfigError."""
+    return list(_settings(config, env).sources)
 
 
-def streams(config: Path | None = None, *, env: Mapping[str, str] = os.environ) -> list[str]:
+def streams(config: Config = None, *, env: Mapping[str, str] = os.environ) -> list[str]:
     """Every stream as "source.stream", in the configuration's order. Raises ConfigError."""
-    settings = configuration.load(config, env)
-    return [f"{source.name}.{stream.name}" for source, stream in select(settings, [])]
+    units = select(_settings(config, env), [])
+    return [f"{source.name}.{stream.name}" for source, stream in units]
 
 
 def sync(
     name: str,
-    config: Path | None = None,
+    config: Config = None,
     *,
     full: bool = False,
     accept_deletes: bool = False,
     env: Mapping[str, str] = os.environ,
-    holder: str | None = None,
-    leader: Lease | None = None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> list[Run]:
     """Run a stream ("source.stream"), or a source's streams in turn; return their runs.
 
     What a provider or Postgres does is in the runs' `status` ("complete", "incomplete", "failed",
-    "busy") and `error`; `exit_code(runs)` sums it up. The schema must be there (`callflow
-    migrate`). `full` and `accept_deletes` are those of `callflow sync`; `stopped` is asked twice a
-    second whether to end. `holder` and `leader` are a daemon's, for runs on other machines.
+    "busy": another run is at it) and `error`; `exit_code(runs)` sums it up. The schema must be
+    there (`callflow migrate`). `full` and `accept_deletes` are those of `callflow sync`; `stopped`
+    is asked twice a second whether to end.
 
-    Raises ConfigError for a wrong configuration or name, StoppedError when it was to stop, or the
-    daemon of `leader` does not lead any more.
+    A provider's limits are per account, and nothing here knows of another process: run one stream
+    of an account at a time.
+
+    Raises ConfigError for a wrong configuration or name, EmbeddedError when the embedded Postgres
+    cannot be started, and StoppedError when it was to stop.
     """
-    settings = configuration.load(config, env)
+    settings = _settings(config, env)
+    options = {"full": full, "accept_deletes": accept_deletes, "stopped": stopped}
+    return _run(settings, name, env, process_name(), **options)
+
+
+def sync_stream(name: str, config: Path | None, *, holder: str, leader: Lease) -> Run:
+    """What a daemon sends to other machines: one stream, which they read the settings of.
+
+    Raises ConfigError, and StoppedError when the daemon does not lead any more.
+    """
+    settings = _settings(config, os.environ)
+    (run,) = _run(settings, name, os.environ, holder, leader=leader)
+    return run
+
+
+def status(config: Config = None, *, env: Mapping[str, str] = os.environ) -> list[StreamHealth]:
+    """The state of every stream, and of those that were synced once and are configured no more.
+
+    Raises ConfigError, EmbeddedError and WarehouseError.
+    """
+    settings = _settings(config, env)
     engine = connect(database_url(settings, env))
     try:
-        return [
-            run_stream(
-                Job(
-                    engine,
-                    stream,
-                    source,
-                    holder or process_name(),
-                    accept_deletes,
-                    full,
-                    leader,
-                    stopped=stopped,
-                )
-            )
-            for source, stream in select(settings, [name])
-        ]
+        return list(query.status(engine, settings))
     finally:
         engine.dispose()
 
 
-def sync_stream(name: str, config: Path | None, *, holder: str, leader: Lease) -> Run:
-    """What a daemon sends to other machines: one stream, which they read the settings of."""
-    (run,) = sync(name, config, holder=holder, leader=leader)
-    return run
+def summary(told: Run | StreamHealth) -> dict[str, Any]:
+    """What `callflow sync --json` or `callflow status --json` tells of it, as JSON can hold it.
+
+    Times are ISO 8601 texts in UTC, lengths of time seconds. None of it is a secret.
+    """
+    line = show.run_json(told) if isinstance(told, Run) else show.stream_json(told)
+    found: dict[str, Any] = json.loads(line)
+    return found
 
 
-def status(
-    config: Path | None = None, *, env: Mapping[str, str] = os.environ
-) -> tuple[StreamHealth, ...]:
-    """The state of every stream. Raises ConfigError and WarehouseError."""
-    settings = configuration.load(config, env)
+def _settings(config: Config, env: Mapping[str, str]) -> Settings:
+    return configuration.load(None if config is None else Path(config), env)
+
+
+def _run(
+    settings: Settings, name: str, env: Mapping[str, str], holder: str, **options: Any
+) -> list[Run]:
+    units = select(settings, [name])
     engine = connect(database_url(settings, env))
     try:
-        return query.status(engine, settings)
+        return [
+            run_stream(Job(engine, stream, source, holder, **options)) for source, stream in units
+        ]
     finally:
         engine.dispose()

@@ -52,7 +52,7 @@ BEAT = 1.0
 """Seconds between two looks at everything."""
 READ_EVERY = 3.0
 """Seconds between two looks at all streams, while nothing ends."""
-RENEW_EVERY = lead.TTL.total_seconds() / 4
+RENEW_EVERY = lead.TTL_SECONDS / 4
 ROLL_BACK = 6.0
 """Seconds of the deadline that are kept for rolling back what did not finish by then."""
 TRY_AGAIN = 10.0
@@ -239,19 +239,23 @@ class Daemon:
         """Ask the warehouse: who leads, and what state are the streams in?"""
         if self._own is None or self._trouble is not None:
             self._reach()
+        led_before, gap = self._lease, self._clock() - self._renewed
+        with plain_errors("warehouse"):
+            self._lead()
         with plain_errors("warehouse"), self._transaction() as connection:
-            led_before, gap = self._lease, self._clock() - self._renewed
-            self._lead(connection)
             if self._seen is None or self._stale or self._seen.over(self._clock()):
                 self._stale = False
                 now, rows = query.recorded(connection)
                 told = {(row["source"], row["stream"]): row["told"] for row in rows}
+                for source, stream in [pair for pair, word in told.items() if word]:
+                    if self._lease is not None and source not in self._settings.sources:
+                        runs.note_told(connection, source, stream, None)
                 self._seen = _Seen(now, self._clock(), rows, told)
             hung = self._hung(connection) if self._lease else []
         if self._trouble is not None:
             self._log.info("the warehouse answers", after_failures=self._away)
         returned, self._trouble, self._away = self._trouble is not None, None, 0
-        if self._lease is not None and (led_before is None or gap > lead.TTL.total_seconds()):
+        if self._lease is not None and (led_before is None or gap > lead.TTL_SECONDS):
             self._log.info("this daemon leads", epoch=self._lease.epoch)
             self._plan(self._settings.sources)
             self._timer.resume()
@@ -260,19 +264,21 @@ class Daemon:
         for running in hung:
             self._give_up(running)
 
-    def _lead(self, connection: Connection) -> None:
+    def _lead(self) -> None:
         """Renew the lead, or take it if nobody has it."""
-        if self._lease is None:
-            self._lease = lead.take(connection, self._process)
-            if self._lease is not None:
-                self._renewed, self._leader = self._clock(), self._process
+        now, lease = self._clock(), self._lease
+        if lease is None:
+            with self._transaction() as connection:
+                taken = lead.take(connection, self._process)
+                self._leader = self._process if taken else lead.leader(connection)
+            if taken is not None:  # only now is it committed
+                self._lease, self._renewed = taken, now
                 self._seen = None  # runs may have ended while another one led
-            else:
-                self._leader = lead.leader(connection)
-        elif self._clock() - self._renewed > RENEW_EVERY:
+        elif now - self._renewed > RENEW_EVERY:
             try:
-                leases.renew(connection, self._lease, lead.TTL)
-                self._renewed = self._clock()
+                with self._transaction() as connection:
+                    leases.renew(connection, lease, lead.TTL)
+                self._renewed = now
             except LeaseLostError:
                 self._step_down()
 
@@ -481,7 +487,9 @@ class Daemon:
                 running=begun,
             )
         if role is None:
-            role = "leader" if self._lease else "standby" if seen is not None else "starting"
+            # Who could not renew the lead in time does not know whether it has it still.
+            leads = self._lease is not None and self._clock() - self._renewed < lead.TTL_SECONDS
+            role = "leader" if leads else "standby" if seen is not None else "starting"
         return Overview(
             at=now,
             version=__version__,

@@ -70,7 +70,7 @@ class Dispatch:
         self._idle = threading.Condition(self._lock)
         self._waiting: dict[str, deque[_Round]] = {}
         self._at_work: list[_Round] = []
-        self._closed = self._filling = self._again = False
+        self._closed = self._filling = False
 
     def submit(self, units: Sequence[Unit], late: float = 0.0) -> "Future[None]":
         """Run a source's streams in turn; done when all have ended, whatever came of them.
@@ -131,8 +131,7 @@ class Dispatch:
         """Begin what there are places for: one thread at a time, so that ends do not nest."""
         with self._lock:
             if self._filling:
-                self._again = True
-                return
+                return  # who fills looks once more before it ends
             self._filling = True
         while (chosen := self._next()) is not None:
             _tell(self._started, chosen.source, max(0.0, self._clock() - chosen.planned))
@@ -141,8 +140,7 @@ class Dispatch:
     def _next(self) -> _Round | None:
         """The round to begin now; None, and nobody fills any more, when there is none."""
         with self._lock:
-            while (chosen := self._choose()) is None and self._again:
-                self._again = False
+            chosen = self._choose()
             self._filling = chosen is not None
             return chosen
 

@@ -8,16 +8,21 @@ that was only stopped finds itself without the lead and without leases, and writ
 from datetime import timedelta
 
 from sqlalchemy import Connection, func, select
+from sqlalchemy.exc import OperationalError
 
 from etl.errors import BusyError
 from etl.load import lease as leases
 from etl.load.lease import Lease
 from etl.tables import leases as rows
+from etl.warehouse import sqlstate
 
 PLACE = ("*", "daemon")
 
-TTL = timedelta(seconds=10)
+TTL_SECONDS = 10.0
+TTL = timedelta(seconds=TTL_SECONDS)
 """How long the lead lasts unless it is renewed: the longest wait after a leader vanished."""
+
+_LOCKED = "55P03"  # lock_not_available
 
 
 def leader(connection: Connection) -> str | None:
@@ -28,6 +33,9 @@ def leader(connection: Connection) -> str | None:
 
 def take(connection: Connection, process: str) -> Lease | None:
     """Lead, in the open transaction, if nobody does; None when somebody does.
+
+    Also None while a run of the former leader is in the middle of writing: it can be revoked when
+    that has ended, and Postgres ends it within a minute where its process was stopped.
 
     The lease is the caller's once that transaction is committed, and not before.
     """
@@ -41,8 +49,12 @@ def take(connection: Connection, process: str) -> Lease | None:
             lease = leases.acquire(connection, *PLACE, holder=process, ttl=TTL)
             if lease.epoch != epoch + 1:  # it led since we looked: its runs are to be revoked
                 raise BusyError("another one led meanwhile")
+            if former is not None:
+                leases.revoke(connection, former, but=PLACE)
     except BusyError:  # another one was faster
         return None
-    if former is not None:
-        leases.revoke(connection, former, but=PLACE)
+    except OperationalError as error:
+        if sqlstate(error) != _LOCKED:
+            raise
+        return None
     return lease

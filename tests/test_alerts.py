@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from etl.alerts import LINES, Alert, alerts, forgotten, payload, send
+from etl.alerts import LINES, Alert, alerts, payload, send
 from etl.errors import CallflowError, ContractError, UnavailableError
 from etl.health import StreamHealth
 from etl.http import post_json
@@ -142,15 +142,9 @@ def test_the_worst_come_first_and_the_well_last() -> None:
     assert [alert.source for alert in found] == ["d", "c", "e", "b", "a"]
 
 
-def test_what_is_not_configured_is_forgotten() -> None:
-    told = {NAME: "failed", ("old", "flows"): "stale"}
-    assert forgotten([FAILED], told) == [("old", "flows")]
-    assert forgotten([GONE], told) == [NAME, ("old", "flows")]
-
-
 # --- what ----------------------------------------------------------------------------------------
-def text_of(stream: StreamHealth, former: str | None = None, **values: Any) -> str:
-    (alert,) = alerts([stream], {NAME: former}, **values)
+def text_of(stream: StreamHealth, former: str | None = None) -> str:
+    (alert,) = alerts([stream], {NAME: former})
     return alert.text
 
 
@@ -173,9 +167,6 @@ def test_a_text_says_who_what_and_what_to_do() -> None:
     )
     assert text_of(LATE) == "zoom_eu.flows is stale (no complete run yet, 1h allowed)"
     assert text_of(GOOD, "failed") == "zoom_eu.flows is well again"
-    assert text_of(GOOD, "stale", bad_for={NAME: 7500.0}) == (
-        "zoom_eu.flows is well again after 2h 5m"
-    )
 
 
 def test_a_text_holds_nothing_private_and_is_one_short_line() -> None:
