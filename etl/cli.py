@@ -229,13 +229,15 @@ def status(as_json: AsJson = False, path: ConfigPath = None) -> None:
     """Show every stream: last success, watermark, rows, and what is wrong."""
     settings = config.load(path, os.environ)
     with warehouse(settings) as engine:
-        streams = query.status(engine, settings)
-    for stream in streams:
+        overview = query.status(engine, settings)
+    for stream in overview.streams:
         if as_json:
             sys.stdout.write(show.stream_json(stream) + "\n")
         else:
             stdout().print(show.stream_line(stream))
-    if not streams:
+    leader = f"{overview.leader} leads" if overview.leader else "none leads"
+    stderr().print(f"daemon: {escape(leader)}")
+    if not overview.streams:
         stderr().print("No sources are configured, and none was ever synced.")
 
 

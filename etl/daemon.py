@@ -166,7 +166,7 @@ class Daemon:
             self._timer.start(paused=True)
             stack.callback(partial(self._timer.shutdown, wait=False))
             while not self._signals:
-                self._beat()
+                self._beat_on()
                 self._wake.wait(BEAT)
                 self._wake.clear()
             self._end()
@@ -217,6 +217,19 @@ class Daemon:
                 engine.dispose(close=not self._dispatch.running())
 
     # --- one beat --------------------------------------------------------------------------------
+    def _beat_on(self) -> None:
+        """A beat; a bug in it is told, and the next one is tried."""
+        try:
+            self._beat()
+        except CallflowError:
+            raise
+        except Exception as error:  # noqa: BLE001 - nobody watches a daemon end at night
+            what = f"a bug: {type(error).__name__}{_place(error)} → report it; the daemon goes on"
+            self._note("bug", what)
+            self._look_at = self._clock() + TRY_AGAIN
+        else:
+            self._note("bug", None)
+
     def _beat(self) -> None:
         if self._reload:
             self._reload = False
@@ -418,12 +431,10 @@ class Daemon:
         if isinstance(error, CallflowError):
             run.error_kind, run.error = error.kind, str(error)
         else:
-            frames = traceback.extract_tb(error.__traceback__)
-            place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
             run.error_kind = "internal"
             run.error = (
-                f"{source.name}.{stream.name}: the run died of {type(error).__name__}{place} → "
-                "it is begun again by itself; report this when it stays"
+                f"{source.name}.{stream.name}: the run died of {type(error).__name__}"
+                f"{_place(error)} → it is begun again by itself; report this when it stays"
             )
         lease = self._lease
         if lease is not None and self._engine is not None:
@@ -616,6 +627,12 @@ class Daemon:
                 if name not in former.sources
                 or former.sources[name].schedule != source.schedule
             })  # fmt: skip
+
+
+def _place(error: BaseException) -> str:
+    """Where an exception comes from: file and line, no text that might hold a value."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
 
 
 class HungError(CallflowError):

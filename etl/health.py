@@ -178,7 +178,7 @@ def _stream(
     age = max(0.0, (now - success).total_seconds()) if success else None
     waited = age if age is not None else (now - since).total_seconds() if since else 0.0
     stale = allowed is not None and waited > allowed
-    problem, _, advice = (row.get("error") or "").partition(" → ")
+    problem, _, advice = (row.get("error") or "" if provider else "").partition(" → ")
     if state == "throttled":
         problem = f"{problem}; paused until {times['retry_at']:%Y-%m-%d %H:%M} UTC"
         advice = "nothing; it goes on by itself then"

@@ -13,9 +13,9 @@ from psycopg import sql
 from sqlalchemy import ARRAY, Connection, Engine, Text, func, literal, select, text, true
 from sqlalchemy.engine import URL
 
-from etl import embedded, health, tables
+from etl import __version__, embedded, health, lead, tables
 from etl.errors import CallflowError, ConfigError
-from etl.health import StreamHealth
+from etl.health import Overview
 from etl.load.runs import Run
 from etl.settings import Settings
 from etl.warehouse import plain_errors
@@ -163,8 +163,10 @@ def _utc(value: Any) -> Any:
     return value.astimezone(UTC) if isinstance(value, datetime) else value
 
 
-def status(engine: Engine, settings: Settings) -> tuple[StreamHealth, ...]:
-    """The state of every stream of the configuration, or that was ever synced."""
+def status(engine: Engine, settings: Settings) -> Overview:
+    """The state of every stream of the configuration, or that was ever synced; and who leads."""
     with plain_errors("status"), engine.connect() as connection:
         now, rows = recorded(connection)
-    return health.assess(settings, rows, now)
+        leader = lead.leader(connection)
+    streams = health.assess(settings, rows, now)
+    return Overview(at=now, version=__version__, leader=leader, seen_at=now, streams=streams)
