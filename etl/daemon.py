@@ -22,11 +22,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from random import Random
 from types import FrameType
 from typing import Any
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import OperationalError
 
 from etl import __version__, alerts, api, lead, logs, migrate, query, schedule
 from etl.dispatch import Dispatch, Running
@@ -44,7 +46,7 @@ from etl.settings import Settings, Source
 from etl.sync import run_stream
 from etl.timetable import span
 from etl.units import Unit, account, select
-from etl.warehouse import connect, database_url, plain_errors
+from etl.warehouse import connect, database_url, plain_errors, sqlstate
 from etl.web.app import app
 from etl.web.server import listen, serving
 
@@ -60,7 +62,7 @@ TRY_AGAIN = 10.0
 JUMP = 5.0
 """Seconds by which the wall clock may leave the steady one before all is planned anew."""
 
-_PASSING = {"unavailable", "database", "busy", "lease_lost", "internal"}
+_PASSING = {"unavailable", "database", "busy", "lease_lost", "internal", "hung"}
 """Kinds of failure that another attempt may not meet: it is made before the next planned time."""
 _AGAIN, _AGAIN_AT_MOST = timedelta(seconds=30), timedelta(minutes=15)
 
@@ -140,7 +142,11 @@ class Daemon:
         self._message_at = clock()
         self._signals: list[int] = []
         self._reload = False
-        self._wake = threading.Event()
+        # Its put() may be called by a signal handler at any point of the main thread's get();
+        # Event.set() could wait there for ever for a lock that the main thread itself holds.
+        self._wakes: SimpleQueue[None] = SimpleQueue()
+        self._planned = False
+        self._began = clock()
         self._started_at = wall()
         self._offset = wall().timestamp() - clock()
         self._overview = self._view("starting")
@@ -167,8 +173,10 @@ class Daemon:
             stack.callback(partial(self._timer.shutdown, wait=False))
             while not self._signals:
                 self._beat_on()
-                self._wake.wait(BEAT)
-                self._wake.clear()
+                with suppress(Empty):
+                    self._wakes.get(timeout=BEAT)
+                while not self._wakes.empty():
+                    self._wakes.get()
             self._end()
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
@@ -178,7 +186,7 @@ class Daemon:
             os._exit(128 + number)
         else:
             self._signals.append(number)
-        self._wake.set()
+        self._wakes.put(None)
 
     def _end(self) -> None:
         """Finish what can be finished within the deadline, roll the rest back."""
@@ -252,7 +260,7 @@ class Daemon:
         """Ask the warehouse: who leads, and what state are the streams in?"""
         if self._own is None or self._trouble is not None:
             self._reach()
-        led_before, gap = self._lease, self._clock() - self._renewed
+        lapsed = self._clock() - self._renewed > lead.TTL_SECONDS
         with plain_errors("warehouse"):
             self._lead()
         with plain_errors("warehouse"), self._transaction() as connection:
@@ -268,9 +276,10 @@ class Daemon:
         if self._trouble is not None:
             self._log.info("the warehouse answers", after_failures=self._away)
         returned, self._trouble, self._away = self._trouble is not None, None, 0
-        if self._lease is not None and (led_before is None or gap > lead.TTL_SECONDS):
+        if self._lease is not None and (lapsed or not self._planned):
             self._log.info("this daemon leads", epoch=self._lease.epoch)
             self._plan(self._settings.sources)
+            self._planned = True
             self._timer.resume()
         elif self._lease is not None and returned:
             self._timer.resume()
@@ -296,7 +305,7 @@ class Daemon:
                 self._step_down()
 
     def _step_down(self) -> None:
-        self._lease = None
+        self._lease, self._planned = None, False
         self._timer.pause()
         self._dispatch.stop()
         for job in self._timer.get_jobs():
@@ -347,7 +356,7 @@ class Daemon:
         way = "forward" if jump > 0 else "back"
         self._log.warning(f"the clock of this machine went {way}; planned anew", by=span(abs(jump)))
         self._metrics.clock_jumped()
-        if self._lease is not None:
+        if self._planned:
             self._plan(self._settings.sources)
 
     # --- the schedule ----------------------------------------------------------------------------
@@ -361,7 +370,9 @@ class Daemon:
         for source, stream in self._units():
             row = recorded.get((source.name, stream.name), {})
             last, retry_at = row.get("last_attempt_at"), row.get("retry_at")
-            age = now - last if last else None
+            # What failed last is tried when somebody begins to lead.
+            again = row.get("last_status") == "failed" and not self._planned
+            age = now - last if last and not again else None
             former = ages.get(source.name, timedelta())
             ages[source.name] = None if age is None or former is None else max(age, former)
             if retry_at is not None:
@@ -411,8 +422,9 @@ class Daemon:
         self._metrics.run(run)
         logs.run_ended(self._log, run)
         self._stale = True
-        self._wake.set()
+        self._wakes.put(None)
         if run.retry_at is not None:
+            self._dispatch.drop(account(source))
             for name, each in self._settings.sources.items():
                 if account(each) == account(source):
                     schedule.put_off(self._timer, name, run.retry_at)
@@ -458,7 +470,14 @@ class Daemon:
         for pair, each in running.items():
             idle = timedelta(seconds=self._dispatch.age(each))
             if min(idle, renewed.get(pair, idle)).total_seconds() > self._patience(each):
-                leases.revoke(connection, self._process, only=pair)
+                try:
+                    with connection.begin_nested():
+                        connection.exec_driver_sql("SET LOCAL lock_timeout = '200ms'")
+                        leases.revoke(connection, self._process, only=pair)
+                except OperationalError as error:
+                    if sqlstate(error) != "55P03":
+                        raise
+                    continue  # it holds its lease's row: it is writing, and Postgres sees to it
                 found.append(each)
         return found
 
@@ -493,7 +512,7 @@ class Daemon:
                 self._settings,
                 seen.rows,
                 seen.now + elapsed,
-                since=seen.now + elapsed - (now - self._started_at),
+                since=seen.now + elapsed - timedelta(seconds=self._clock() - self._began),
                 next_runs=schedule.next_runs(self._timer) if self._lease else {},
                 running=begun,
             )
@@ -619,7 +638,7 @@ class Daemon:
         units = self._units()
         self._metrics.forget({(source.name, stream.name) for source, stream in units})
         self._log.info("the configuration was read anew", sources=len(settings.sources))
-        if self._lease is not None and self._seen is not None:
+        if self._planned:
             schedule.drop(self._timer, settings.sources)
             self._plan({
                 name: source

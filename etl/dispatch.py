@@ -106,6 +106,19 @@ class Dispatch:
         if found:
             self._end(found[0], running, reason)
 
+    def drop(self, name: str) -> None:
+        """Begin nothing more for the account `name` of what was submitted; what runs goes on."""
+        with self._lock:
+            for each in self._at_work:
+                if each.account == name:
+                    each.units.clear()
+            dropped = []
+            for host, queue in self._waiting.items():
+                dropped += [each for each in queue if each.account == name]
+                self._waiting[host] = deque(each for each in queue if each.account != name)
+        for each in dropped:
+            each.over.cancel()
+
     def close(self) -> None:
         """Begin nothing more; what is under way goes on."""
         with self._lock:

@@ -100,7 +100,10 @@ def _duration(value: Any) -> Any:
     if not re.fullmatch(r"([0-9]{1,6}[smhdw])+", value):
         raise _told("expected a number with a unit out of s, m, h, d, w")
     parts = re.findall(r"(\d+)(\w)", value)
-    return sum((timedelta(**{_UNITS[unit]: int(n)}) for n, unit in parts), timedelta())
+    try:
+        return sum((timedelta(**{_UNITS[unit]: int(n)}) for n, unit in parts), timedelta())
+    except OverflowError:
+        raise _told("expected a length of time that a calendar holds") from None
 
 
 def _share(value: Any) -> Any:

@@ -51,6 +51,8 @@ FULL_EVERY = timedelta(hours=24)
 """Longest time between two complete full scans, unless the settings say otherwise."""
 
 _HOUR = timedelta(hours=1)
+_BRIEF = timedelta(milliseconds=200)
+"""How long a leader's run waits for its lease: meanwhile it holds off the renewal of the lead."""
 _LONG = timedelta(days=32).total_seconds()  # no limit of a provider is reset later
 
 FAST, LONGEST, MOST = 20.0, 10.0, 250
@@ -71,7 +73,12 @@ def run_stream(job: Job) -> Run:
             with transaction(job, connection):
                 _led(job, connection)
                 taken = leases.acquire(
-                    connection, source, stream.name, holder=job.holder, dead=partial(_dead, job)
+                    connection,
+                    source,
+                    stream.name,
+                    holder=job.holder,
+                    dead=partial(_dead, job),
+                    wait=_BRIEF if job.leader else leases.WAIT,
                 )
             lease = taken  # only now is it committed
             with stream.connect(

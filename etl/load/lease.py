@@ -72,14 +72,15 @@ def acquire(
     holder: str,
     dead: Callable[[str], bool] = is_dead,
     ttl: timedelta = TTL,
+    wait: timedelta = WAIT,
 ) -> Lease:
     """Take the lease in the open transaction, for the time `ttl`.
 
     It is free when it was never taken, has ended, or its holder is `dead`. Raises BusyError, which
-    names the holder, when it is not, and after WAIT when its row is locked by a write under way.
+    names the holder, when it is not, and after `wait` when its row is locked by a write under way.
     """
-    seconds = WAIT.total_seconds()
-    connection.execute(select(func.set_config("lock_timeout", f"{seconds:.0f}s", True)))
+    milliseconds = wait / timedelta(milliseconds=1)
+    connection.execute(select(func.set_config("lock_timeout", f"{milliseconds:.0f}ms", True)))
     here = (leases.c.source == source, leases.c.stream == stream)
     former = connection.scalar(select(leases.c.holder).where(*here))
     vanished = former is not None and dead(former)
@@ -126,6 +127,7 @@ def renew(connection: Connection, lease: Lease, ttl: timedelta = TTL) -> None:
         .where(
             leases.c.source == lease.source,
             leases.c.stream == lease.stream,
+            leases.c.holder == lease.holder,
             leases.c.epoch == lease.epoch,
         )
         .values(until=func.clock_timestamp() + ttl)
@@ -149,6 +151,7 @@ def stand_by(connection: Connection, lease: Lease) -> None:
         .where(
             leases.c.source == lease.source,
             leases.c.stream == lease.stream,
+            leases.c.holder == lease.holder,
             leases.c.epoch == lease.epoch,
             leases.c.until > func.clock_timestamp(),
         )
@@ -165,6 +168,7 @@ def release(connection: Connection, lease: Lease) -> None:
         .where(
             leases.c.source == lease.source,
             leases.c.stream == lease.stream,
+            leases.c.holder == lease.holder,
             leases.c.epoch == lease.epoch,
         )
         .values(until=func.clock_timestamp())

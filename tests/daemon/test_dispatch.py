@@ -1,0 +1,504 @@
+"""One run at a time per account, a few per host, in order of coming; what hangs is given up."""
+
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from queue import SimpleQueue
+from random import Random
+from time import process_time
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from etl.catalog import CATALOG
+from etl.dispatch import Dispatch, Running
+from etl.errors import StoppedError
+from etl.executors import Threads
+from etl.load.runs import Run
+from etl.settings import TwilioSource, ZoomSource
+from etl.units import Unit, account, host
+
+PATIENCE = 30.0
+"""Seconds until a test that hangs fails."""
+
+
+def zoom(name: str, owner: str = "", at: str = "zoom.example") -> list[Unit]:
+    """A source with one stream."""
+    source = ZoomSource(
+        name=name,
+        account_id=owner or name,
+        client_id="c",
+        client_secret=SecretStr("s"),
+        base_url=f"https://{at}",
+    )
+    return [(source, stream) for stream in CATALOG["zoom"]]
+
+
+def twilio(name: str, number: int = 0) -> list[Unit]:
+    """A source with two streams."""
+    source = TwilioSource(name=name, account_sid=f"AC{number:032x}", auth_token=SecretStr("t"))
+    return [(source, stream) for stream in CATALOG["twilio"]]
+
+
+def name_of(unit: Unit) -> str:
+    return f"{unit[0].name}.{unit[1].name}"
+
+
+def run_of(unit: Unit) -> Run:
+    return Run("id", unit[0].name, unit[1].name, "full", datetime.now(UTC), status="complete")
+
+
+@dataclass
+class ByHand:
+    """An executor whose runs end when the test says so, and what the dispatcher told."""
+
+    workers: int = 2
+    now: float = 100.0
+    begun: list[str] = field(default_factory=list)
+    at_work: dict[str, tuple[Unit, "Future[Run]"]] = field(default_factory=dict)
+    stops: dict[str, threading.Event] = field(default_factory=dict)
+    ended: list[tuple[str, Any]] = field(default_factory=list)
+    started: list[tuple[str, float]] = field(default_factory=list)
+    broken: Callable[[str], bool] = lambda name: False
+
+    def __post_init__(self) -> None:
+        self.dispatch = Dispatch(
+            self.begin,
+            workers=self.workers,
+            ended=lambda unit, outcome: self.ended.append((name_of(unit), outcome)),
+            started=lambda source, late: self.started.append((source, late)),
+            clock=lambda: self.now,
+        )
+
+    def begin(self, unit: Unit, stop: threading.Event) -> "Future[Run]":
+        name = name_of(unit)
+        self.begun.append(name)
+        self.stops[name] = stop
+        if self.broken(name):
+            raise RuntimeError("can't start new thread")
+        future: Future[Run] = Future()
+        self.at_work[name] = (unit, future)
+        return future
+
+    def end(self, name: str, error: BaseException | None = None) -> None:
+        unit, future = self.at_work.pop(name)
+        if error is None:
+            future.set_result(run_of(unit))
+        else:
+            future.set_exception(error)
+
+    def running(self, name: str) -> Running:
+        (found,) = (each for each in self.dispatch.running().values() if name_of(each.unit) == name)
+        return found
+
+    def over(self) -> list[str]:
+        return [name for name, _ in self.ended]
+
+
+@pytest.fixture
+def hand() -> ByHand:
+    return ByHand()
+
+
+# --- which is next -------------------------------------------------------------------------------
+def test_the_streams_of_a_source_run_in_turn(hand: ByHand) -> None:
+    over = hand.dispatch.submit(twilio("t"))
+    assert hand.begun == ["t.flex_flows"]
+    hand.end("t.flex_flows")
+    assert hand.begun == ["t.flex_flows", "t.channels"]
+    assert not over.done()
+    hand.end("t.channels")
+    assert over.done()
+    assert over.exception() is None
+    assert hand.dispatch.running() == {}
+
+
+def test_two_sources_of_one_account_do_not_run_at_once(hand: ByHand) -> None:
+    first, second = twilio("a", 7), twilio("b", 7)
+    hand.dispatch.submit(first)
+    hand.dispatch.submit(second)
+    hand.dispatch.submit(twilio("c", 8))
+    assert hand.begun == ["a.flex_flows", "c.flex_flows"]
+    hand.end("a.flex_flows")
+    assert "b.flex_flows" not in hand.begun  # the first one's second stream comes before
+    hand.end("a.channels")
+    assert hand.begun[-1] == "b.flex_flows"
+
+
+def test_a_host_has_as_many_runs_as_there_are_workers_and_others_do_not_mind(hand: ByHand) -> None:
+    for n in range(4):
+        hand.dispatch.submit(zoom(f"slow{n}", at="slow.example"))
+    hand.dispatch.submit(zoom("other", at="other.example"))
+    assert hand.begun == ["slow0.flows", "slow1.flows", "other.flows"]
+    hand.end("other.flows")
+    assert len(hand.begun) == 3
+    hand.end("slow1.flows")
+    assert hand.begun[3:] == ["slow2.flows"]
+    hand.dispatch.submit(zoom("late", at="other.example"))
+    assert hand.begun[4:] == ["late.flows"]
+    hand.end("slow0.flows")
+    assert hand.begun[5:] == ["slow3.flows"]
+
+
+def test_who_waits_for_its_account_does_not_hold_others_up(hand: ByHand) -> None:
+    hand.dispatch.submit(zoom("a", "one"))
+    hand.dispatch.submit(zoom("b", "one"))
+    hand.dispatch.submit(zoom("c", "one"))
+    hand.dispatch.submit(zoom("d", "two"))
+    assert hand.begun == ["a.flows", "d.flows"]
+    hand.end("a.flows")
+    hand.end("b.flows")
+    assert hand.begun == ["a.flows", "d.flows", "b.flows", "c.flows"]
+
+
+def test_the_lag_is_told_once_a_round(hand: ByHand) -> None:
+    hand.dispatch.submit(twilio("a", 1), late=4.0)
+    hand.dispatch.submit(twilio("b", 1), late=1.0)
+    hand.dispatch.submit(twilio("c", 2), late=-3.0)
+    hand.now += 10.0
+    hand.end("a.flex_flows")
+    hand.end("a.channels")
+    assert hand.started == [("a", 4.0), ("c", 0.0), ("b", 11.0)]
+
+
+def test_what_runs_is_told_with_its_age(hand: ByHand) -> None:
+    hand.dispatch.submit(twilio("t"))
+    hand.now += 5.0
+    ((pair, running),) = hand.dispatch.running().items()
+    assert pair == ("t", "flex_flows")
+    assert hand.dispatch.age(running) == 5.0
+    hand.end("t.flex_flows")
+    assert hand.dispatch.age(hand.running("t.channels")) == 0.0
+
+
+# --- how a run ends ------------------------------------------------------------------------------
+def test_every_outcome_is_told_once_and_the_round_goes_on(hand: ByHand) -> None:
+    hand.dispatch.submit(twilio("t"))
+    died = KeyError("a bug")
+    hand.end("t.flex_flows", died)
+    hand.end("t.channels")
+    (first, outcome), (second, run) = hand.ended
+    assert (first, outcome, second) == ("t.flex_flows", died, "t.channels")
+    assert isinstance(run, Run)
+    assert run.status == "complete"
+
+
+def test_a_run_that_was_stopped_or_cancelled_is_not_told(hand: ByHand) -> None:
+    over = hand.dispatch.submit(twilio("t"))
+    hand.end("t.flex_flows", StoppedError("stopped"))
+    _, future = hand.at_work.pop("t.channels")
+    assert future.cancel()
+    assert over.done()
+    assert hand.ended == []
+
+
+def test_an_executor_that_broke_is_told_and_the_next_ones_go_on() -> None:
+    hand = ByHand(broken=lambda name: name.startswith("a."))
+    over = hand.dispatch.submit(twilio("a"))
+    hand.dispatch.submit(zoom("b"))
+    assert over.done()
+    assert hand.over() == ["a.flex_flows", "a.channels"]
+    assert all("can't start" in str(outcome) for _, outcome in hand.ended)
+    hand.end("b.flows")
+    assert hand.over()[2:] == ["b.flows"]
+
+
+def test_who_is_told_and_fails_holds_no_place(caplog: pytest.LogCaptureFixture) -> None:
+    """The disk may be full when the end of a run is logged."""
+
+    def full(*what: Any) -> None:
+        raise OSError("No space left on device")
+
+    ends: list[Future[Run]] = []
+
+    def begin(unit: Unit, stop: threading.Event) -> "Future[Run]":
+        ends.append(Future())
+        return ends[-1]
+
+    dispatch = Dispatch(begin, workers=1, ended=full, started=full)
+    first, second = dispatch.submit(zoom("a")), dispatch.submit(zoom("b"))
+    for _ in range(2):
+        ends.pop().set_exception(KeyError("a bug"))
+    assert first.done()
+    assert second.done()
+    assert dispatch.wait(0)
+    assert [each.levelname for each in caplog.records] == 4 * ["ERROR"]
+
+
+def test_who_is_told_and_fails_does_not_stop_the_queue(caplog: pytest.LogCaptureFixture) -> None:
+    told = []
+
+    def ended(unit: Unit, outcome: Run | BaseException) -> None:
+        told.append(name_of(unit))
+        raise OSError("No space left on device")
+
+    def broken(unit: Unit, stop: threading.Event) -> "Future[Run]":
+        raise RuntimeError("can't start new thread")
+
+    dispatch = Dispatch(broken, workers=1, ended=ended)
+    assert dispatch.submit(twilio("a")).done()
+    assert dispatch.submit(twilio("b")).done()
+    assert told == ["a.flex_flows", "a.channels", "b.flex_flows", "b.channels"]
+    assert len(caplog.records) == 4
+
+
+# --- what hangs ----------------------------------------------------------------------------------
+def test_a_run_that_is_given_up_frees_its_place_and_is_told_once(hand: ByHand) -> None:
+    over = hand.dispatch.submit(twilio("a"))
+    hand.dispatch.submit(zoom("x", at="flex-api.twilio.com"))
+    hand.dispatch.submit(zoom("y", at="flex-api.twilio.com"))
+    assert hand.begun == ["a.flex_flows", "x.flows"]
+    hung = hand.running("a.flex_flows")
+    hand.dispatch.give_up(hung, TimeoutError("no progress"))
+    assert hung.stop.is_set()
+    assert not hand.stops["x.flows"].is_set()
+    assert hand.begun[2:] == ["a.channels"]  # the round goes on
+    hand.dispatch.give_up(hung, TimeoutError("again"))
+    hand.end("a.flex_flows")  # it ends after all, and nobody minds
+    assert [(name, str(outcome)) for name, outcome in hand.ended] == [
+        ("a.flex_flows", "no progress")
+    ]
+    assert hand.begun[3:] == []
+    hand.end("a.channels")
+    assert over.done()
+    assert hand.begun[3:] == ["y.flows"]
+    assert hand.over() == ["a.flex_flows", "a.channels"]
+
+
+def test_a_run_that_ended_cannot_be_given_up(hand: ByHand) -> None:
+    hand.dispatch.submit(twilio("a"))
+    ended = hand.running("a.flex_flows")
+    hand.end("a.flex_flows")
+    hand.dispatch.give_up(ended, TimeoutError("too late"))
+    assert hand.over() == ["a.flex_flows"]
+    assert [*hand.dispatch.running()] == [("a", "channels")]
+    assert not hand.stops["a.channels"].is_set()
+
+
+def test_the_last_stream_that_is_given_up_ends_the_round(hand: ByHand) -> None:
+    over = hand.dispatch.submit(zoom("a"))
+    hand.dispatch.give_up(hand.running("a.flows"), TimeoutError("no progress"))
+    assert over.done()
+    assert hand.dispatch.wait(0)
+    hand.dispatch.submit(zoom("b", "a"))
+    assert hand.begun == ["a.flows", "b.flows"]
+
+
+# --- the end -------------------------------------------------------------------------------------
+def test_closed_it_begins_nothing_and_what_is_under_way_goes_on(hand: ByHand) -> None:
+    first = hand.dispatch.submit(twilio("a", 1))
+    waiting = hand.dispatch.submit(twilio("b", 1))
+    hand.dispatch.close()
+    assert waiting.cancelled()
+    assert hand.dispatch.submit(zoom("c")).cancelled()
+    assert not hand.stops["a.flex_flows"].is_set()
+    assert not hand.dispatch.wait(0.01)
+    hand.end("a.flex_flows")
+    assert first.done()
+    assert not first.cancelled()
+    assert hand.begun == ["a.flex_flows"]
+    assert hand.over() == ["a.flex_flows"]
+    assert hand.dispatch.wait(0)
+
+
+def test_stopping_asks_all_that_is_under_way(hand: ByHand) -> None:
+    hand.dispatch.submit(zoom("a"))
+    hand.dispatch.submit(zoom("b"))
+    hand.dispatch.stop()
+    assert all(stop.is_set() for stop in hand.stops.values())
+    hand.end("a.flows", StoppedError("stopped"))
+    hand.dispatch.submit(zoom("c"))
+    assert not hand.stops["c.flows"].is_set()
+
+
+def test_waiting_ends_with_the_last_run() -> None:
+    go = threading.Event()
+    threads = Threads()
+
+    def work(unit: Unit) -> Run:
+        go.wait(PATIENCE)
+        return run_of(unit)
+
+    ended: SimpleQueue[Unit] = SimpleQueue()
+    dispatch = Dispatch(
+        lambda unit, stop: threads.submit(work, unit),
+        workers=2,
+        ended=lambda unit, outcome: ended.put(unit),
+    )
+    dispatch.submit(zoom("a"))
+    dispatch.submit(zoom("b"))
+    assert not dispatch.wait(0.05)
+    waited = threads.submit(dispatch.wait, 10 * PATIENCE)
+    go.set()
+    assert waited.result(PATIENCE)
+    assert ended.qsize() == 2  # all was told by then
+
+
+@pytest.fixture
+def hurried() -> Iterator[None]:
+    """Threads take turns after every few instructions."""
+    former = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(former)
+
+
+@pytest.mark.usefixtures("hurried")
+def test_it_can_be_closed_at_any_instant() -> None:
+    units = [zoom(f"s{n}") for n in range(6)]
+    for _ in range(150):
+        dispatch = Dispatch(begin_now, workers=3, ended=lambda unit, outcome: None)
+        results: SimpleQueue[Future[None]] = SimpleQueue()
+
+        def submit(
+            some: list[list[Unit]],
+            dispatch: Dispatch = dispatch,
+            results: "SimpleQueue[Future[None]]" = results,
+        ) -> None:
+            for each in some:
+                results.put(dispatch.submit(each))
+
+        threads = [threading.Thread(target=submit, args=(units[n::2],)) for n in range(2)]
+        for thread in threads:
+            thread.start()
+        dispatch.close()
+        for thread in threads:
+            thread.join(PATIENCE)
+        assert dispatch.wait(PATIENCE)
+        for _ in units:
+            assert results.get(timeout=PATIENCE).done()
+
+
+def begin_now(unit: Unit, stop: threading.Event) -> "Future[Run]":
+    """An executor that has done it before it says so."""
+    future: Future[Run] = Future()
+    future.set_result(run_of(unit))
+    return future
+
+
+# --- many ----------------------------------------------------------------------------------------
+def broken(unit: Unit, stop: threading.Event) -> "Future[Run]":
+    raise RuntimeError("can't start new thread")
+
+
+@pytest.mark.parametrize("begin", [broken, begin_now])
+@pytest.mark.parametrize("accounts", [1, 3000])
+def test_three_thousand_sources_end_whatever_the_executor_does(
+    begin: Callable[..., "Future[Run]"], accounts: int
+) -> None:
+    """They do not nest, and do not take a thousand times as long as three."""
+    told: Counter[str] = Counter()
+    gate: list[Future[Run]] = []
+
+    def gated(unit: Unit, stop: threading.Event) -> "Future[Run]":
+        if unit[0].name.startswith("gate"):
+            gate.append(Future())
+            return gate[-1]
+        return begin(unit, stop)
+
+    dispatch = Dispatch(gated, workers=8, ended=lambda unit, outcome: told.update([name_of(unit)]))
+    # All wait behind eight runs, and begin when those end.
+    for n in range(8):
+        dispatch.submit(zoom(f"gate{n}", at="flex-api.twilio.com"))
+    rounds = [dispatch.submit(twilio(f"s{n}", n % accounts)) for n in range(3000)]
+    assert not any(each.done() for each in rounds)
+    began = process_time()
+    for each in gate:
+        each.set_exception(StoppedError("stopped"))
+    assert all(each.done() for each in rounds)
+    assert set(told.values()) == {1}
+    assert len(told) == 6000
+    assert process_time() - began < 10
+
+
+@dataclass
+class Watched:
+    """An executor that sees how many run at once, by account and host, until they are told of."""
+
+    executor: Executor
+    random: Random
+    workers: int
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    accounts: Counter[str] = field(default_factory=Counter)
+    hosts: Counter[str] = field(default_factory=Counter)
+    most: int = 0
+    begun: Counter[str] = field(default_factory=Counter)
+    told: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+
+    def begin(self, unit: Unit, stop: threading.Event) -> "Future[Run]":
+        mine, there = account(unit[0]), host(unit[0])
+        with self.lock:
+            self.begun[name_of(unit)] += 1
+            self.accounts[mine] += 1
+            self.hosts[there] += 1
+            self.most = max(self.most, self.hosts[there])
+            if self.accounts[mine] > 1 or self.hosts[there] > self.workers:
+                self.wrong.append(f"{name_of(unit)}: {self.accounts[mine]} {self.hosts[there]}")
+            fate, pause = self.random.random(), self.random.random() / 500
+        if fate < 0.1:
+            raise RuntimeError("can't start new thread")
+        return self.executor.submit(self.work, unit, stop, fate, pause)
+
+    def work(self, unit: Unit, stop: threading.Event, fate: float, pause: float) -> Run:
+        if fate < 0.2:
+            stop.wait(PATIENCE)  # it hangs, until it is given up
+        elif fate < 0.7:
+            stop.wait(pause)
+        if fate < 0.5:
+            raise KeyError("a bug")
+        return run_of(unit)
+
+    def ended(self, unit: Unit, outcome: Run | BaseException) -> None:
+        with self.lock:
+            self.told[name_of(unit)] += 1
+            self.accounts[account(unit[0])] -= 1
+            self.hosts[host(unit[0])] -= 1
+
+
+def test_under_stress_no_two_overlap_and_all_end(seed: int) -> None:
+    random = Random(seed)
+    watched = Watched(Threads(), random, workers=3)
+    dispatch = Dispatch(watched.begin, workers=3, ended=watched.ended)
+    sources = [twilio(f"t{n}", n % 20) for n in range(60)]
+    sources += [zoom(f"z{n}", f"a{n % 25}", f"h{n % 3}.example") for n in range(90)]
+    random.shuffle(sources)
+    done = threading.Event()
+
+    def watchdog() -> None:
+        while not done.is_set():
+            for running in dispatch.running().values():
+                if dispatch.age(running) > 0.02:
+                    dispatch.give_up(running, TimeoutError("no progress"))
+            done.wait(0.005)
+
+    rounds: SimpleQueue[Future[None]] = SimpleQueue()
+
+    def submit(some: list[list[Unit]]) -> None:
+        for units in some:
+            rounds.put(dispatch.submit(units))
+
+    threads = [threading.Thread(target=submit, args=(sources[n::4],)) for n in range(4)]
+    threads.append(threading.Thread(target=watchdog))
+    try:
+        for thread in threads:
+            thread.start()
+        for _ in sources:
+            rounds.get(timeout=PATIENCE).result(PATIENCE)
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join(PATIENCE)
+    assert watched.wrong == []
+    assert watched.most == 3
+    every = {name_of(unit): 1 for units in sources for unit in units}
+    assert watched.begun == every
+    assert watched.told == every
+    assert dispatch.wait(0)

@@ -1,0 +1,367 @@
+"""One leads: whoever dies, sleeps, or races for it; and what the former one ran ends with it."""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Engine, event, text
+
+from etl.embedded import find_binaries
+from etl.errors import LeaseLostError, StoppedError
+from etl.executors import Threads
+from etl.lead import PLACE, TTL, leader, take
+from etl.load import lease as leases
+from etl.load.lease import Lease
+from etl.warehouse import connect
+from tests.postgres import Cluster
+
+PATIENCE = 30.0
+
+A, B, C = (f"{name}:1:elsewhere" for name in "abc")
+"""Processes of other machines: nobody can see whether they live."""
+
+DEAD = "host:{}:{}".format(2**22 + 1, leases.process_name().rsplit(":", 1)[1])
+"""One of this machine, that has ended: no pid is as high."""
+
+
+@pytest.fixture(scope="module")
+def module_url(clusters: Callable[[Path], Cluster]) -> Iterator[str]:
+    cluster = clusters(find_binaries(os.environ))
+    with cluster.database(template=cluster.migrated) as url:
+        yield url
+
+
+def impatient(raw: Any, _: Any) -> None:
+    """A test that waits for itself fails, and does not hang."""
+    raw.execute("SET statement_timeout = '20s'")
+    raw.commit()
+
+
+@pytest.fixture
+def engine(module_url: str) -> Iterator[Engine]:
+    engine = connect(module_url)
+    event.listen(engine, "connect", impatient)
+    with engine.begin() as connection:
+        connection.execute(text("TRUNCATE etl.leases"))
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def lead(engine: Engine, process: str) -> Lease | None:
+    with engine.begin() as connection:
+        return take(connection, process)
+
+
+def leads(engine: Engine, process: str) -> Lease:
+    lease = lead(engine, process)
+    assert lease is not None
+    return lease
+
+
+def hold(engine: Engine, holder: str, stream: str = "flows") -> Lease:
+    """The lease of a run of the daemon `holder`."""
+    with engine.begin() as connection:
+        return leases.acquire(connection, "s", stream, holder=holder)
+
+
+def renewable(engine: Engine, lease: Lease) -> bool:
+    try:
+        with engine.begin() as connection:
+            leases.renew(connection, lease)
+    except LeaseLostError:
+        return False
+    return True
+
+
+def execute(engine: Engine, statement: str) -> None:
+    with engine.begin() as connection:
+        connection.execute(text(statement))
+
+
+LET_IT_END = """UPDATE etl.leases SET until = clock_timestamp() - interval '1 second'
+                WHERE source = '*'"""
+
+
+def who(engine: Engine) -> str | None:
+    with engine.begin() as connection:
+        return leader(connection)
+
+
+def wait_for(engine: Engine, query: str) -> None:
+    """Until `query` says true."""
+    pause = threading.Event()
+    for _ in range(1500):
+        with engine.begin() as connection:
+            if connection.scalar(text(query)):
+                return
+        pause.wait(0.02)
+    raise AssertionError(f"never: {query}")
+
+
+BLOCKED = """SELECT count(*) > 0 FROM pg_stat_activity
+             WHERE datname = current_database() AND wait_event_type = 'Lock'"""
+
+
+# --- who leads -----------------------------------------------------------------------------------
+def test_who_comes_first_leads_and_nobody_else(engine: Engine) -> None:
+    assert who(engine) is None
+    first = leads(engine, A)
+    assert first == Lease(*PLACE, A, 1)
+    assert lead(engine, B) is None
+    assert who(engine) == A
+    with engine.begin() as connection:
+        left = connection.scalar(text("SELECT until - clock_timestamp() FROM etl.leases"))
+    assert isinstance(left, timedelta)
+    assert timedelta(seconds=5) < left <= TTL
+
+
+def test_a_leader_that_vanished_is_followed_when_its_lease_has_ended(engine: Engine) -> None:
+    leads(engine, A)
+    execute(engine, LET_IT_END)
+    assert who(engine) is None
+    assert leads(engine, B).epoch == 2
+    assert who(engine) == B
+    assert lead(engine, A) is None
+
+
+def test_a_leader_that_gives_it_back_is_followed_at_once(engine: Engine) -> None:
+    first = leads(engine, A)
+    with engine.begin() as connection:
+        leases.release(connection, first)
+    assert who(engine) is None
+    assert leads(engine, B).epoch == 2
+    with engine.begin() as connection:
+        leases.release(connection, first)  # too late: it is not its own any more
+    assert who(engine) == B
+
+
+def test_a_dead_leader_of_this_machine_is_followed_at_once(engine: Engine) -> None:
+    leads(engine, DEAD)
+    run = hold(engine, DEAD)
+    assert leads(engine, B).epoch == 2
+    assert not renewable(engine, run)
+
+
+def test_a_restart_under_the_same_name_waits_and_keeps_its_own_lead(engine: Engine) -> None:
+    """As in a container, where a restarted daemon is process 1 again."""
+    former = leads(engine, A)
+    run = hold(engine, A)
+    assert lead(engine, A) is None
+    execute(engine, LET_IT_END)
+    again = leads(engine, A)
+    assert again.epoch == former.epoch + 1
+    assert renewable(engine, again)
+    assert not renewable(engine, former)
+    assert not renewable(engine, run)
+    assert who(engine) == A
+
+
+def test_a_lead_that_was_renewed_stays(engine: Engine) -> None:
+    """Nobody took it while it had ended."""
+    lease = leads(engine, A)
+    execute(engine, LET_IT_END)
+    with engine.begin() as connection:
+        leases.renew(connection, lease, TTL)
+    assert lead(engine, B) is None
+
+
+def test_what_is_rolled_back_was_not_taken(engine: Engine) -> None:
+    leads(engine, A)
+    run = hold(engine, A)
+    execute(engine, LET_IT_END)
+    with engine.connect() as connection:
+        transaction = connection.begin()
+        assert take(connection, B) is not None
+        transaction.rollback()
+    assert who(engine) is None
+    assert renewable(engine, run)
+    assert leads(engine, C).epoch == 2
+
+
+@pytest.mark.parametrize("before", ["nobody", "ended", "dead", "given back"])
+def test_of_six_that_race_for_it_one_leads(module_url: str, engine: Engine, before: str) -> None:
+    if before != "nobody":
+        first = leads(engine, DEAD if before == "dead" else A)
+        if before == "ended":
+            execute(engine, LET_IT_END)
+        if before == "given back":
+            with engine.begin() as connection:
+                leases.release(connection, first)
+    barrier = threading.Barrier(6)
+
+    def race(process: str) -> Lease | None:
+        own = connect(module_url)  # a process has its own
+        try:
+            with own.connect() as connection:
+                connection.execute(text("SELECT 1"))
+                connection.rollback()
+                barrier.wait(PATIENCE)
+                with connection.begin():
+                    return take(connection, process)
+        finally:
+            own.dispose()
+
+    threads = Threads()
+    runners = [threads.submit(race, f"racer{n}:1:elsewhere") for n in range(6)]
+    found = [each.result(PATIENCE) for each in runners]
+    (winner,) = (each for each in found if each is not None)
+    assert who(engine) == winner.holder
+    assert winner.epoch == (1 if before == "nobody" else 2)
+    assert renewable(engine, winner)
+
+
+# --- what the former leader ran ------------------------------------------------------------------
+def test_who_takes_the_lead_revokes_what_the_former_one_runs(engine: Engine) -> None:
+    leads(engine, A)
+    mine, other = hold(engine, A, "flows"), hold(engine, C, "channels")
+    execute(engine, LET_IT_END)
+    with engine.connect() as connection:
+        transaction = connection.begin()
+        second = take(connection, B)
+        # In the same transaction: until it commits nothing has changed for anybody.
+        with engine.begin() as another:
+            holder = "SELECT holder, epoch FROM etl.leases WHERE source = '*'"
+            assert another.execute(text(holder)).one() == (A, 1)
+            assert another.scalar(text("SELECT epoch FROM etl.leases WHERE stream = 'flows'")) == 1
+        transaction.commit()
+    assert second is not None
+    assert not renewable(engine, mine)
+    assert renewable(engine, other)  # a person's `callflow sync` goes on
+    assert renewable(engine, second)
+    assert hold(engine, B).epoch == mine.epoch + 2
+
+
+def test_who_only_looks_revokes_nothing(engine: Engine) -> None:
+    leads(engine, A)
+    run = hold(engine, A)
+    assert lead(engine, B) is None
+    assert renewable(engine, run)
+
+
+@pytest.mark.parametrize("ends", ["commits", "rolls back"])
+def test_who_cannot_revoke_a_run_that_is_writing_does_not_lead_yet(
+    engine: Engine, ends: str
+) -> None:
+    """The former leader was stopped in the middle of a merge."""
+    leads(engine, A)
+    writing, other = hold(engine, A, "flows"), hold(engine, A, "channels")
+    execute(engine, LET_IT_END)
+    with engine.connect() as zombie:
+        transaction = zombie.begin()
+        leases.renew(zombie, writing)
+        with engine.begin() as connection:
+            assert take(connection, B) is None
+            assert connection.scalar(text("SELECT 1")) == 1  # the transaction can go on
+        assert who(engine) is None
+        if ends == "commits":
+            transaction.commit()
+        else:
+            transaction.rollback()
+    assert renewable(engine, other)
+    assert leads(engine, B).epoch == 2
+    assert not renewable(engine, writing)
+    assert not renewable(engine, other)
+
+
+def test_who_looks_while_another_one_leads_waits_for_nobody(engine: Engine) -> None:
+    """A run of the leader is just beginning, and holds its row."""
+    first = leads(engine, A)
+    with engine.connect() as run, engine.begin() as connection:
+        transaction = run.begin()
+        leases.stand_by(run, first)
+        connection.execute(text("SET LOCAL statement_timeout = '2s'"))  # less than a lock's 3 s
+        assert take(connection, B) is None
+        transaction.commit()
+
+
+def begin_run(connection: Connection, led: Lease) -> Lease:
+    leases.stand_by(connection, led)
+    return leases.acquire(connection, "s", "flows", holder=led.holder)
+
+
+def test_a_run_that_is_just_beginning_is_seen_and_revoked(engine: Engine) -> None:
+    first = leads(engine, DEAD)  # so that its lead can be taken while it lasts
+    with engine.connect() as connection:
+        transaction = connection.begin()
+        run = begin_run(connection, first)
+        taken = Threads().submit(lead, engine, B)
+        wait_for(engine, BLOCKED)
+        assert not taken.done()
+        transaction.commit()
+    assert taken.result(PATIENCE) is not None
+    assert not renewable(engine, run)
+
+
+def test_who_waits_for_the_next_leader_s_commit_does_not_begin(engine: Engine) -> None:
+    first = leads(engine, DEAD)
+    with engine.connect() as heir:
+        transaction = heir.begin()
+        assert take(heir, B) is not None
+
+        def late() -> Lease:
+            with engine.begin() as connection:
+                return begin_run(connection, first)
+
+        stopped = Threads().submit(late)
+        wait_for(engine, BLOCKED)
+        transaction.commit()
+    assert isinstance(stopped.exception(PATIENCE), StoppedError)
+
+
+def test_nothing_is_begun_without_the_lead(engine: Engine) -> None:
+    first = leads(engine, A)
+    with engine.begin() as connection:
+        leases.stand_by(connection, first)
+    execute(engine, LET_IT_END)
+    with pytest.raises(StoppedError, match="does not lead any more"), engine.begin() as connection:
+        leases.stand_by(connection, first)  # nobody else leads, but anybody may
+    leads(engine, B)
+    with pytest.raises(StoppedError), engine.begin() as connection:
+        leases.stand_by(connection, first)
+
+
+def test_runs_begin_side_by_side_and_the_lead_can_be_renewed_meanwhile(engine: Engine) -> None:
+    first = leads(engine, A)
+    with engine.connect() as one, engine.connect() as two:
+        both = [one.begin(), two.begin()]
+        leases.stand_by(one, first)
+        leases.stand_by(two, first)
+        renewed = Threads().submit(renewable, engine, first)
+        wait_for(engine, BLOCKED)
+        for transaction in both:
+            transaction.commit()
+    assert renewed.result(PATIENCE)
+
+
+def test_runs_of_a_leader_that_came_and_went_unseen_are_revoked(engine: Engine) -> None:
+    """C looks who led: A. It sleeps; B leads, begins a run and falls asleep too. C goes on."""
+    leads(engine, A)
+    execute(engine, LET_IT_END)
+    begun: list[Lease] = []
+
+    def meanwhile(*_: Any) -> None:
+        if not begun:
+            begun.append(leads(engine, B))
+            begun.append(hold(engine, B))
+            execute(engine, LET_IT_END)
+
+    slow = engine.execution_options()
+    event.listen(slow, "after_cursor_execute", meanwhile)
+    with slow.connect() as connection:
+        for _ in range(2):
+            with connection.begin():
+                led = take(connection, C)
+            if led is not None:
+                break
+            assert renewable(engine, begun[1])
+    assert led is not None
+    assert led.holder == who(engine) == C
+    assert led.epoch == 3
+    assert not renewable(engine, begun[0])
+    assert not renewable(engine, begun[1])
