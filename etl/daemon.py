@@ -33,7 +33,7 @@ from sqlalchemy.exc import OperationalError
 from etl import __version__, alerts, api, lead, logs, migrate, query, schedule
 from etl.dispatch import Dispatch, Running
 from etl.errors import CallflowError, LeaseLostError, SchemaError, StoppedError, WarehouseError
-from etl.executors import Threads, dask
+from etl.executors import Dask, Threads
 from etl.health import Overview, Role, StreamHealth, assess
 from etl.http import ATTEMPTS, MAX_ASKED_WAIT, utc_now
 from etl.job import Job
@@ -164,7 +164,7 @@ class Daemon:
             stack.callback(self._dispose)
             stack.callback(self._http.close)
             if daemon.executor == "dask":
-                self._executor = stack.enter_context(dask(daemon.dask_scheduler or ""))
+                self._executor = stack.enter_context(Dask(daemon.dask_scheduler or ""))
             self._log.info(
                 "started", version=__version__, sources=len(self._settings.sources),
                 executor=daemon.executor, process=self._process,
@@ -275,16 +275,23 @@ class Daemon:
             hung = self._hung(connection) if self._lease else []
         if self._trouble is not None:
             self._log.info("the warehouse answers", after_failures=self._away)
-        returned, self._trouble, self._away = self._trouble is not None, None, 0
-        if self._lease is not None and (lapsed or not self._planned):
-            self._log.info("this daemon leads", epoch=self._lease.epoch)
-            self._plan(self._settings.sources)
-            self._planned = True
+        self._trouble, self._away = None, 0
+        self._note("dask", self._cluster())
+        if self._lease is not None and self._cluster() is None:
+            if lapsed or not self._planned:
+                self._log.info("this daemon leads", epoch=self._lease.epoch)
+                self._plan(self._settings.sources)
+                self._planned = True
             self._timer.resume()
-        elif self._lease is not None and returned:
-            self._timer.resume()
+        elif self._planned:  # what the cluster lost is planned anew when it is back
+            self._planned = False
+            self._timer.pause()
         for running in hung:
             self._give_up(running)
+
+    def _cluster(self) -> str | None:
+        """Why no run can begin on the Dask cluster; None where it can, and without a cluster."""
+        return self._executor.trouble if isinstance(self._executor, Dask) else None
 
     def _lead(self) -> None:
         """Renew the lead, or take it if nobody has it."""

@@ -136,6 +136,3 @@ class Dask(Executor):
             self._tried.set()
             if connected:
                 self._over.wait(LOOK_EVERY)
-
-
-dask = Dask

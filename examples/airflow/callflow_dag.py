@@ -1,0 +1,63 @@
+"""An Airflow 3 DAG that keeps a callflow warehouse fresh: one mapped task per stream.
+
+Which streams there are is asked in callflow's configuration when the DAG runs. A task's argument is
+the stream's name, and nothing else: the secrets stay where callflow reads them. See README.md.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import dag, task
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+POOL = "callflow"
+"""Its slots bound the streams at work at once. A provider's limits are per account: with one slot
+no two streams ever share an account's."""
+
+PERMANENT = {"config", "credentials", "database_schema"}
+"""Kinds of failure that a person has to mend: another attempt would meet the same."""
+
+
+@dag(
+    schedule=timedelta(minutes=15),
+    catchup=False,  # a run brings all up to date, whatever was missed
+    max_active_runs=1,
+    tags=["callflow"],
+    doc_md=__doc__,
+)
+def callflow() -> None:
+    """Ask for the streams, then sync each."""
+
+    # callflow is imported inside of the tasks: Airflow reads this file again and again.
+    @task
+    def streams() -> list[str]:
+        from etl import api
+
+        return api.streams()
+
+    @task(
+        pool=POOL,
+        map_index_template="{{ task.op_kwargs['name'] }}",
+        retries=3,
+        retry_delay=timedelta(minutes=1),
+        retry_exponential_backoff=True,
+        execution_timeout=timedelta(hours=2),
+    )
+    def sync(name: str) -> list[dict[str, Any]]:
+        """The runs as JSON (XCom): mode, rows inserted, updated and deleted, watermark."""
+        from etl import api
+
+        runs = api.sync(name)
+        bad = [run for run in runs if run.status != "complete"]
+        if not bad:
+            return [api.summary(run) for run in runs]
+        text = "; ".join(f"{run.status}: {run.error}" for run in bad)
+        # Where the provider asks for a long wait, the next run of the DAG comes early enough.
+        if any(run.error_kind in PERMANENT or run.retry_at for run in bad):
+            raise AirflowFailException(text)
+        raise AirflowException(text)  # busy, unavailable, incomplete: tried again by and by
+
+    sync.expand(name=streams())
+
+
+callflow()
