@@ -54,6 +54,8 @@ BEAT = 1.0
 """Seconds between two looks at everything."""
 READ_EVERY = 3.0
 """Seconds between two looks at all streams, while nothing ends."""
+REACH_EVERY = 15.0
+"""Seconds between two looks whether the schema is still the one of this version."""
 RENEW_EVERY = lead.TTL_SECONDS / 4
 ROLL_BACK = 6.0
 """Seconds of the deadline that are kept for rolling back what did not finish by then."""
@@ -132,7 +134,7 @@ class Daemon:
         self._stale = False
         self._trouble: str | None = "it was not asked yet"
         self._away = 0
-        self._look_at = clock()
+        self._look_at = self._reach_at = clock()
         self._failures: dict[str, int] = {}
         self._notes: dict[str, str] = {}
         self._http = ExitStack()
@@ -155,8 +157,8 @@ class Daemon:
     def run(self) -> None:
         """Work until SIGTERM or SIGINT.
 
-        Raises CallflowError where it cannot begin: a schema that is behind or too new, a Dask
-        cluster that does not answer. A database that does not answer is waited for.
+        Raises CallflowError where it cannot begin: a schema that is behind or too new, an executor
+        that is not installed. A database or a cluster that does not answer is waited for.
         """
         daemon = self._settings.daemon
         with ExitStack() as stack:
@@ -165,6 +167,7 @@ class Daemon:
             stack.callback(self._http.close)
             if daemon.executor == "dask":
                 self._executor = stack.enter_context(Dask(daemon.dask_scheduler or ""))
+                self._relog(self._settings)  # distributed put up log handlers of its own
             self._log.info(
                 "started", version=__version__, sources=len(self._settings.sources),
                 executor=daemon.executor, process=self._process,
@@ -258,8 +261,9 @@ class Daemon:
 
     def _look(self) -> None:
         """Ask the warehouse: who leads, and what state are the streams in?"""
-        if self._own is None or self._trouble is not None:
+        if self._trouble is not None or self._clock() >= self._reach_at:
             self._reach()
+            self._reach_at = self._clock() + REACH_EVERY
         lapsed = self._clock() - self._renewed > lead.TTL_SECONDS
         with plain_errors("warehouse"):
             self._lead()
@@ -291,7 +295,8 @@ class Daemon:
 
     def _cluster(self) -> str | None:
         """Why no run can begin on the Dask cluster; None where it can, and without a cluster."""
-        return self._executor.trouble if isinstance(self._executor, Dask) else None
+        trouble = self._executor.trouble if isinstance(self._executor, Dask) else None
+        return trouble and f"{trouble}; nothing is begun until it is back"
 
     def _lead(self) -> None:
         """Renew the lead, or take it if nobody has it."""
@@ -412,7 +417,7 @@ class Daemon:
             raise StoppedError("this daemon does not lead")
         if self._settings.daemon.executor == "dask":
             name = f"{source.name}.{stream.name}"
-            path = self._settings.path
+            path = self._settings.path and self._settings.path.absolute()
             return self._executor.submit(
                 api.sync_stream, name, path, holder=self._process, leader=lease
             )

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 from etl.errors import ConfigError, StoppedError
 
@@ -63,7 +63,8 @@ class Dask(Executor):
 
     def __init__(self, address: str) -> None:
         try:
-            from distributed import Client
+            from distributed import Client, Security
+            from distributed.comm.core import connect
             from distributed.utils import LoopRunner
         except ImportError:
             raise ConfigError(
@@ -73,11 +74,10 @@ class Dask(Executor):
             ) from None
         self.trouble: str | None = f"the Dask scheduler at {address} was not reached yet"
         self._address = address
-        self._client: Any = Client
+        self._client, self._connect, self._security = cast("Any", (Client, connect, Security))
         self._workers: Executor | None = None
         self._tried = threading.Event()
         self._over = threading.Event()
-        # One loop for all attempts: a client that cannot connect would leave its own behind.
         self._loop: Any = LoopRunner()
         self._loop.start()
         self._keeper = threading.Thread(target=self._keep, name="dask", daemon=True)
@@ -103,11 +103,13 @@ class Dask(Executor):
         again = AGAIN
         while not self._over.is_set():
             try:
+                self._loop.run_sync(self._knock, callback_timeout=2 * CONNECT)
                 client = self._client(
                     self._address, timeout=CONNECT, loop=self._loop.loop, set_as_default=False
                 )
             except Exception as error:  # noqa: BLE001 - of whatever kind, it is no scheduler yet
-                self.trouble = f"no Dask scheduler can be used: {error or type(error).__name__}"
+                why = str(error) or type(error).__name__
+                self.trouble = f"no Dask scheduler can be used: {why}"
                 self._tried.set()
                 self._over.wait(again)
                 again = min(2 * again, AGAIN_AT_MOST)
@@ -118,6 +120,12 @@ class Dask(Executor):
             self._workers = None
             with suppress(Exception):  # the scheduler may be gone; there is nothing left to lose
                 client.close(timeout=2)
+
+    async def _knock(self) -> None:
+        """Raise what a client would, which leaves threads behind if it cannot connect."""
+        words = self._security().get_connection_args("client")
+        comm = await self._connect(self._address, timeout=CONNECT, **words)
+        await comm.close()
 
     def _watch(self, client: Any) -> None:
         """Return when the client is of no use any more, or nobody needs it."""

@@ -340,6 +340,22 @@ def test_a_schema_that_is_behind_is_refused_unless_it_may_migrate(
     assert "callflow migrate" in daemon.output
 
 
+def test_a_schema_that_changes_under_it_stops_the_runs_until_it_fits(
+    start: Start, sandbox: Sandbox, warehouse: str
+) -> None:
+    daemon = start(sandbox)
+    daemon.ran(4, status="complete")
+    former = "(SELECT version_num FROM etl.alembic_version)"
+    ((head,),) = ask(warehouse, f"SELECT {former}")
+    ask(warehouse, "UPDATE etl.alembic_version SET version_num = '9999' RETURNING 1")
+    until(lambda: daemon.get("/readyz").status_code == 503, "it is noticed", daemon)
+    assert "newer version" in daemon.status()["database"]
+    ask(warehouse, f"UPDATE etl.alembic_version SET version_num = '{head}' RETURNING 1")
+    until(lambda: daemon.get("/readyz").status_code == 200, "it goes on", daemon)
+    before = len(daemon.runs())
+    daemon.ran(before + 4, status="complete")
+
+
 # -- notifications --------------------------------------------------------------------------------
 
 

@@ -356,6 +356,27 @@ with LocalCluster(n_workers=1, threads_per_worker=4, processes=False, protocol="
 """
 
 
+WITHOUT = """
+import sys
+sys.modules["distributed"] = None
+from etl.errors import ConfigError
+from etl.executors import Dask
+try:
+    Dask("tcp://127.0.0.1:1")
+except ConfigError as error:
+    print(error)
+"""
+
+
+def test_without_the_extra_it_says_what_to_install() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.startswith("daemon.executor:") and "pip install 'callflow[dask]'" in (
+        done.stdout
+    )
+
+
 @contextmanager
 def cluster_at(port: int) -> Iterator[None]:
     """A scheduler with a worker, in a process that is killed at the end."""
