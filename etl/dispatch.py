@@ -29,6 +29,7 @@ class Running:
     unit: Unit
     since: float
     stop: threading.Event = field(default_factory=threading.Event)
+    future: "Future[Run] | None" = None
 
 
 @dataclass(slots=True, eq=False)
@@ -105,6 +106,8 @@ class Dispatch:
             found = [each for each in self._at_work if each.running is running]
         if found:
             self._end(found[0], running, reason)
+        if running.future is not None:  # on a cluster it may not have begun yet
+            running.future.cancel()
 
     def drop(self, name: str) -> None:
         """Begin nothing more for the account `name` of what was submitted; what runs goes on."""
@@ -134,6 +137,8 @@ class Dispatch:
         """Ask what is under way to stop."""
         for running in self.running().values():
             running.stop.set()
+            if running.future is not None:
+                running.future.cancel()
 
     def wait(self, timeout: float) -> bool:
         """Whether everything that was under way ended within `timeout` seconds."""
@@ -191,6 +196,7 @@ class Dispatch:
         except Exception as error:  # noqa: BLE001 - an executor that broke: reported as the run's end
             self._end(current, running, error)
             return
+        running.future = future
         future.add_done_callback(lambda f: self._end(current, running, _outcome(f)))
 
     def _end(self, current: _Round, running: Running, outcome: Run | BaseException) -> None:

@@ -65,6 +65,7 @@ class ByHand:
     ended: list[tuple[str, Any]] = field(default_factory=list)
     started: list[tuple[str, float]] = field(default_factory=list)
     broken: Callable[[str], bool] = lambda name: False
+    queued: bool = False  # as on a cluster without a free thread: accepted, not begun
 
     def __post_init__(self) -> None:
         self.dispatch = Dispatch(
@@ -82,6 +83,8 @@ class ByHand:
         if self.broken(name):
             raise RuntimeError("can't start new thread")
         future: Future[Run] = Future()
+        if not self.queued:
+            future.set_running_or_notify_cancel()
         self.at_work[name] = (unit, future)
         return future
 
@@ -188,7 +191,8 @@ def test_every_outcome_is_told_once_and_the_round_goes_on(hand: ByHand) -> None:
     assert run.status == "complete"
 
 
-def test_a_run_that_was_stopped_or_cancelled_is_not_told(hand: ByHand) -> None:
+def test_a_run_that_was_stopped_or_cancelled_is_not_told() -> None:
+    hand = ByHand(queued=True)
     over = hand.dispatch.submit(twilio("t"))
     hand.end("t.flex_flows", StoppedError("stopped"))
     _, future = hand.at_work.pop("t.channels")
@@ -502,3 +506,19 @@ def test_under_stress_no_two_overlap_and_all_end(seed: int) -> None:
     assert watched.begun == every
     assert watched.told == every
     assert dispatch.wait(0)
+
+
+@pytest.mark.parametrize("how", ["given up", "stopped"])
+def test_what_only_waits_in_a_cluster_is_taken_back(how: str) -> None:
+    """Or it would run later, beside the next run of the account."""
+    hand = ByHand(queued=True)
+    over = hand.dispatch.submit(zoom("a"))
+    _, future = hand.at_work["a.flows"]
+    if how == "given up":
+        hand.dispatch.give_up(hand.running("a.flows"), RuntimeError("hung"))
+        assert [str(outcome) for _, outcome in hand.ended] == ["hung"]
+    else:
+        hand.dispatch.stop()
+        assert hand.ended == []
+    assert future.cancelled()
+    assert over.done()
