@@ -27,7 +27,7 @@ from etl.load.lease import Lease, process_name
 from etl.load.runs import Run
 from etl.settings import Settings
 from etl.sync import run_stream
-from etl.units import exit_code, select
+from etl.units import exit_code, name_of, select
 from etl.warehouse import connect, database_url
 
 __all__ = ["Run", "StreamHealth", "exit_code", "sources", "status", "streams", "summary", "sync"]
@@ -46,8 +46,7 @@ def sources(config: Config = None, *, env: Mapping[str, str] = os.environ) -> li
 
 def streams(config: Config = None, *, env: Mapping[str, str] = os.environ) -> list[str]:
     """Every stream as "source.stream", in the configuration's order. Raises ConfigError."""
-    units = select(_settings(config, env), [])
-    return [f"{source.name}.{stream.name}" for source, stream in units]
+    return [name_of(unit) for unit in select(_settings(config, env), [])]
 
 
 def sync(

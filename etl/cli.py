@@ -24,7 +24,7 @@ from etl.load.lease import process_name
 from etl.load.runs import Run
 from etl.settings import Settings, secrets
 from etl.sync import run_stream
-from etl.units import Unit, exit_code, run_all, select
+from etl.units import Unit, exit_code, name_of, run_all, select
 from etl.warehouse import connect, database_url, plain_errors
 
 app = typer.Typer(
@@ -98,12 +98,7 @@ def warehouse(
         with plain_errors("warehouse"):
             with engine.connect() as connection:
                 state = migrate.state(connection)
-            if state == "empty" or (state == "behind" and allow_behind):
-                migrate.upgrade(url)
-            elif state == "behind":
-                raise migrate.behind()
-            elif state == "unknown":
-                raise migrate.newer()
+            migrate.fit(state, url, behind_too=allow_behind)
             yield engine
     finally:
         engine.dispose()
@@ -377,12 +372,11 @@ def run_units(
 ) -> Iterator[Run]:
     """Run `units`, with progress bars when `messages` is a terminal; yield their runs."""
     holder = process_name()
-    names = [f"{source.name}.{stream.name}" for source, stream in units]
+    names = [name_of(unit) for unit in units]
     with show.Watch(messages, names, quiet=quiet) as watch, ThreadPoolExecutor(8) as executor:
 
         def run_unit(unit: Unit) -> Run:
-            source, stream = unit
-            name = f"{source.name}.{stream.name}"
+            (source, stream), name = unit, name_of(unit)
             job = Job(
                 engine,
                 stream,

@@ -27,6 +27,7 @@ from random import Random
 from types import FrameType
 from typing import Any
 
+from psycopg.errors import LockNotAvailable
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError
 
@@ -45,8 +46,8 @@ from etl.metrics import Metrics
 from etl.settings import Settings, Source
 from etl.sync import run_stream
 from etl.timetable import span
-from etl.units import Unit, account, select
-from etl.warehouse import connect, database_url, plain_errors, sqlstate
+from etl.units import Unit, account, name_of, select
+from etl.warehouse import connect, database_url, plain_errors
 from etl.web.app import app
 from etl.web.server import listen, serving
 
@@ -344,13 +345,9 @@ class Daemon:
         with plain_errors("warehouse"):
             with self._transaction() as connection:
                 state = migrate.state(connection)
-            if state == "empty" or (state == "behind" and self._with_migrate):
-                migrate.upgrade(self._own.url)
-                self._log.info("the schema was brought to head")
-        if state == "behind" and not self._with_migrate:
-            raise migrate.behind()
-        if state == "unknown":
-            raise migrate.newer()
+            migrate.fit(state, self._own.url, behind_too=self._with_migrate)
+        if state != "head":
+            self._log.info("the schema was brought to head")
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
@@ -416,10 +413,9 @@ class Daemon:
         if lease is None or self._engine is None:
             raise StoppedError("this daemon does not lead")
         if self._settings.daemon.executor == "dask":
-            name = f"{source.name}.{stream.name}"
             path = self._settings.path and self._settings.path.absolute()
             return self._executor.submit(
-                api.sync_stream, name, path, holder=self._process, leader=lease
+                api.sync_stream, name_of(unit), path, holder=self._process, leader=lease
             )
         job = Job(
             self._engine, stream, source, self._process, leader=lease, stopped=stop.is_set,
@@ -457,7 +453,7 @@ class Daemon:
         else:
             run.error_kind = "internal"
             run.error = (
-                f"{source.name}.{stream.name}: the run died of {type(error).__name__}"
+                f"{name_of(unit)}: the run died of {type(error).__name__}"
                 f"{_place(error)} → it is begun again by itself; report this when it stays"
             )
         lease = self._lease
@@ -487,7 +483,7 @@ class Daemon:
                         connection.exec_driver_sql("SET LOCAL lock_timeout = '200ms'")
                         leases.revoke(connection, self._process, only=pair)
                 except OperationalError as error:
-                    if sqlstate(error) != "55P03":
+                    if not isinstance(error.orig, LockNotAvailable):
                         raise
                     continue  # it holds its lease's row: it is writing, and Postgres sees to it
                 found.append(each)
@@ -505,7 +501,7 @@ class Daemon:
         self._metrics.hung(source.name, stream.name)
         self._dispatch.give_up(running, HungError(
             f"no progress for {span(self._patience(running), 2)}: given up, its lease revoked",
-            where=f"{source.name}.{stream.name}",
+            where=name_of(running.unit),
             advice="it is begun again by itself; when it stays, look at what the provider answers",
         ))  # fmt: skip
 

@@ -93,8 +93,7 @@ class Overview:
     @property
     def ready(self) -> bool:
         """Whether a reader can trust what is in the warehouse to be fresh."""
-        wanted = [stream for stream in self.streams if stream.state != "not configured"]
-        return self.database is None and all(stream.fresh for stream in wanted)
+        return not self.reasons
 
     @property
     def reasons(self) -> tuple[str, ...]:

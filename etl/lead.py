@@ -7,6 +7,7 @@ that was only stopped finds itself without the lead and without leases, and writ
 
 from datetime import timedelta
 
+from psycopg.errors import LockNotAvailable
 from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import OperationalError
 
@@ -14,15 +15,12 @@ from etl.errors import BusyError
 from etl.load import lease as leases
 from etl.load.lease import Lease
 from etl.tables import leases as rows
-from etl.warehouse import sqlstate
 
 PLACE = ("*", "daemon")
 
 TTL_SECONDS = 10.0
 TTL = timedelta(seconds=TTL_SECONDS)
 """How long the lead lasts unless it is renewed: the longest wait after a leader vanished."""
-
-_LOCKED = "55P03"  # lock_not_available
 
 
 def leader(connection: Connection) -> str | None:
@@ -54,7 +52,7 @@ def take(connection: Connection, process: str) -> Lease | None:
     except BusyError:  # another one was faster
         return None
     except OperationalError as error:
-        if sqlstate(error) != _LOCKED:
+        if not isinstance(error.orig, LockNotAvailable):
             raise
         return None
     return lease

@@ -75,6 +75,19 @@ def upgrade(url: str | URL) -> State:
     return before
 
 
+def fit(before: State, url: str | URL, *, behind_too: bool) -> None:
+    """Bring an empty schema, with `behind_too` also an old one, to head; `before` is its state.
+
+    Raises SchemaError when it does not fit this version of callflow.
+    """
+    if before == "unknown":
+        raise newer()
+    if before == "behind" and not behind_too:
+        raise behind()
+    if before != "head":
+        upgrade(url)
+
+
 def behind() -> SchemaError:
     """The error about a schema that an older version of callflow has made."""
     return SchemaError(

@@ -18,11 +18,12 @@ def select(settings: Settings, names: Sequence[str]) -> list[Unit]:
 
     Raises ConfigError that lists every name that is not one, with what was perhaps meant.
     """
-    every = {
-        f"{source.name}.{stream.name}": (source, stream)
+    units = [
+        (source, stream)
         for source in settings.sources.values()
         for stream in CATALOG[source.provider]
-    }
+    ]
+    every = {name_of(unit): unit for unit in units}
     wanted = {name for name in every if not names or {name, name.split(".")[0]} & set(names)}
     known = [*settings.sources, *every]
     if unknown := [name for name in names if name not in known]:
@@ -39,6 +40,12 @@ def _perhaps(unknown: Iterable[str], known: Sequence[str]) -> str:
     if close:
         return f"did you mean {' '.join(close)}?"
     return f"choose from: {', '.join(known)}" if known else "add a source to the configuration"
+
+
+def name_of(unit: Unit) -> str:
+    """`source.stream`."""
+    source, stream = unit
+    return f"{source.name}.{stream.name}"
 
 
 def account(source: Source) -> str:

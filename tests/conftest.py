@@ -3,6 +3,7 @@
     postgres   the server (session)                             etl.embedded.Server
     database   a new, empty database                            its SQLAlchemy URL
     warehouse  a new database at the head of the migrations     its SQLAlchemy URL
+    engine     on that warehouse                                sqlalchemy.Engine
     seed       for random.Random(seed); CALLFLOW_TEST_SEED=… repeats a run
 
 A test marked `every_postgres` runs once per PostgreSQL found on this machine. The whole suite runs
@@ -16,8 +17,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
 from etl.embedded import Server, find_binaries
+from etl.warehouse import connect
 from tests.postgres import Cluster, bin_dirs, running
 
 SEED = pytest.StashKey[int]()
@@ -93,6 +96,15 @@ def warehouse(clusters: Callable[[Path], Cluster], bin_dir: Path) -> Iterator[st
     cluster = clusters(bin_dir)
     with cluster.database(template=cluster.migrated) as url:
         yield url
+
+
+@pytest.fixture
+def engine(warehouse: str) -> Iterator[Engine]:
+    engine = connect(warehouse)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from etl.errors import StoppedError
 from etl.executors import Threads
 from etl.load.runs import Run
 from etl.settings import TwilioSource, ZoomSource
-from etl.units import Unit, account, host
+from etl.units import Unit, account, host, name_of
 
 PATIENCE = 30.0
 """Seconds until a test that hangs fails."""
@@ -43,10 +43,6 @@ def twilio(name: str, number: int = 0) -> list[Unit]:
     """A source with two streams."""
     source = TwilioSource(name=name, account_sid=f"AC{number:032x}", auth_token=SecretStr("t"))
     return [(source, stream) for stream in CATALOG["twilio"]]
-
-
-def name_of(unit: Unit) -> str:
-    return f"{unit[0].name}.{unit[1].name}"
 
 
 def run_of(unit: Unit) -> Run:

@@ -12,7 +12,6 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, Engine
 
-from etl.warehouse import connect
 from tests.postgres import Cluster, dsn
 
 EMPTY = """
@@ -56,15 +55,6 @@ def warehouse(shared: Callable[[Path], str], bin_dir: Path) -> str:
     with psycopg.connect(dsn(url)) as connection:
         connection.execute(EMPTY)
     return url
-
-
-@pytest.fixture
-def engine(warehouse: str) -> Iterator[Engine]:
-    engine = connect(warehouse)
-    try:
-        yield engine
-    finally:
-        engine.dispose()
 
 
 @pytest.fixture

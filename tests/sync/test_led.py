@@ -1,6 +1,6 @@
 """Runs of a daemon: without its lead they begin nothing, record nothing and write nothing."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +11,6 @@ from etl.errors import ContractError, StoppedError
 from etl.load import lease as leases
 from etl.load.lease import Lease
 from etl.sandbox.server import Sandbox
-from etl.warehouse import connect
 
 DAEMON, OTHER, PERSON = (f"{name}:1:elsewhere" for name in ("daemon", "other", "person"))
 
@@ -22,15 +21,6 @@ COLUMNS = {
 }
 
 Sync = Callable[..., Any]
-
-
-@pytest.fixture
-def engine(warehouse: str) -> Iterator[Engine]:
-    engine = connect(warehouse)
-    try:
-        yield engine
-    finally:
-        engine.dispose()
 
 
 def take(engine: Engine, process: str) -> Lease:
