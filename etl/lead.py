@@ -32,16 +32,19 @@ def leader(connection: Connection) -> str | None:
 def take(connection: Connection, process: str) -> Lease | None:
     """Lead, in the open transaction, if nobody does; None when somebody does.
 
-    Also None while a run of the former leader is in the middle of writing: it can be revoked when
-    that has ended, and Postgres ends it within a minute where its process was stopped.
+    A former leader whose time is over may have been stopped in the middle of a write, which holds
+    what is to be revoked: Postgres is told to end that. None while it has not.
 
     The lease is the caller's once that transaction is committed, and not before.
     """
-    query = select(rows.c.holder, rows.c.epoch, rows.c.until > func.clock_timestamp())
+    lasts = rows.c.until > func.clock_timestamp()
+    query = select(rows.c.holder, rows.c.epoch, rows.c.until, lasts)
     here = query.where(rows.c.source == PLACE[0], rows.c.stream == PLACE[1])
-    former, epoch, lasts = connection.execute(here).one_or_none() or (None, 0, False)
-    if lasts and former is not None and not leases.is_dead(former):
+    former, epoch, until, led = connection.execute(here).one_or_none() or (None, 0, None, False)
+    if former is not None and led and not leases.is_dead(former):
         return None
+    if former is not None and not led:
+        leases.end_writes(connection, former, begun_before=until)
     try:
         with connection.begin_nested():
             lease = leases.acquire(connection, *PLACE, holder=process, ttl=TTL)

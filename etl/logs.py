@@ -27,6 +27,8 @@ Event = MutableMapping[str, Any]
 _LEVELS = {"complete": "info", "incomplete": "warning", "busy": "warning", "failed": "error"}
 _QUIET = ("apscheduler", "uvicorn", "httpx", "httpcore")
 """Libraries whose INFO says nothing to an operator; that of httpx holds whole URLs."""
+_TOLD_OTHERWISE = "apscheduler.scheduler"
+"""Warns of rounds that it skips, in words about its own jobs; the daemon says which source."""
 _ADOPTED = ("apscheduler", "uvicorn", "sqlalchemy", "distributed", "dask", "tornado", "bokeh")
 """Libraries that give their loggers handlers of their own."""
 
@@ -82,6 +84,7 @@ def configure(
     root.setLevel(level)
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
+    logging.getLogger(_TOLD_OTHERWISE).setLevel(logging.ERROR)
     for name in list(logging.root.manager.loggerDict):
         if name.partition(".")[0] in _ADOPTED:
             logger = logging.getLogger(name)

@@ -5,7 +5,6 @@ times were missed, one round makes up for them (`coalesce`), and it is never dro
 (`misfire_grace_time=None`; APScheduler's own default is one second).
 """
 
-import logging
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
@@ -26,8 +25,6 @@ CRON_JITTER = timedelta(minutes=1)
 
 OVERDUE_EVERY = timedelta(milliseconds=100)
 """How far apart the sources that are overdue at the start begin, at most."""
-
-logging.getLogger("apscheduler").setLevel(logging.ERROR)  # what it warns of is told by `skipped`
 
 Submit = Callable[[str, float], "Future[None]"]
 """(source, seconds since it was planned) → done when its streams have ended."""

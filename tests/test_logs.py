@@ -88,14 +88,15 @@ def test_json_is_one_object_a_line() -> None:
 
 def test_libraries_take_the_same_way_and_the_talkative_ones_are_quiet() -> None:
     log = Log()
-    for name in ("apscheduler.scheduler", "uvicorn.error", "httpx", "httpcore.connection"):
+    logging.getLogger("apscheduler.scheduler").warning("chat")  # of what the daemon tells itself
+    for name in ("apscheduler.executors", "uvicorn.error", "httpx", "httpcore.connection"):
         logging.getLogger(name).info("chat")
         logging.getLogger(name).warning("matter")
     logging.getLogger("sqlalchemy.engine").warning("matter")
     for name in ("distributed.worker", "etl.http"):
         logging.getLogger(name).info("matter")
     assert [line["event"] for line in log.lines] == ["matter"] * 7
-    assert log.lines[0]["logger"] == "apscheduler.scheduler"
+    assert log.lines[0]["logger"] == "apscheduler.executors"
 
 
 def test_a_librarys_own_handlers_are_taken_down() -> None:

@@ -8,11 +8,11 @@ import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from psycopg.errors import LockNotAvailable
-from sqlalchemy import Connection, func, literal, or_, select, tuple_, update
+from sqlalchemy import Connection, func, literal, or_, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import OperationalError
 
@@ -194,6 +194,29 @@ def revoke(
         .values(epoch=leases.c.epoch + 1, until=func.clock_timestamp())
     )
     return taken.rowcount
+
+
+def end_writes(connection: Connection, holder: str, *, begun_before: datetime) -> int:
+    """Have Postgres roll back what holds rows of `holder`'s leases; how many transactions.
+
+    Only transactions that were `begun_before` that time, and only those of our own database role,
+    which need no right of their own. For a holder that was stopped in the middle of a write: until
+    that ends nobody can revoke its lease.
+    """
+    # Of a row that is being changed, xmax is who changes it; its lock on itself tells the backend.
+    return len(
+        connection.scalars(
+            text("""
+                SELECT pg_terminate_backend(activity.pid)
+                FROM etl.leases
+                JOIN pg_locks ON pg_locks.transactionid = leases.xmax AND pg_locks.granted
+                JOIN pg_stat_activity AS activity USING (pid)
+                WHERE leases.holder = :holder AND activity.usename = current_user
+                    AND activity.pid <> pg_backend_pid() AND activity.xact_start < :begun_before
+            """),
+            {"holder": holder, "begun_before": begun_before},
+        ).all()
+    )
 
 
 def last_holder(connection: Connection, source: str, stream: str) -> tuple[str | None, bool]:

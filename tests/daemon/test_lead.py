@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy.exc import OperationalError
 
 from etl.embedded import find_binaries
 from etl.errors import LeaseLostError, StoppedError
@@ -86,6 +87,9 @@ def execute(engine: Engine, statement: str) -> None:
 
 LET_IT_END = """UPDATE etl.leases SET until = clock_timestamp() - interval '1 second'
                 WHERE source = '*'"""
+LET_IT_END_NOW = "UPDATE etl.leases SET until = clock_timestamp() WHERE source = '*'"
+LET_IT_END_LATER = """UPDATE etl.leases SET until = clock_timestamp() + interval '500 ms'
+                      WHERE source = '*'"""
 
 
 def who(engine: Engine) -> str | None:
@@ -267,6 +271,39 @@ def test_who_cannot_revoke_a_run_that_is_writing_does_not_lead_yet(
     assert leads(engine, B).epoch == 2
     assert not renewable(engine, writing)
     assert not renewable(engine, other)
+
+
+def test_who_is_stopped_in_the_middle_of_a_write_is_followed_at_once(engine: Engine) -> None:
+    """Its lead ended after that write began: Postgres ends it, and nothing of it stays."""
+    leads(engine, A)
+    writing, staging, other = (hold(engine, A, name) for name in ("flows", "queues", "channels"))
+    theirs = hold(engine, C, "roles")
+    with engine.connect() as zombie, engine.connect() as person:
+        begun = zombie.begin()
+        with zombie.begin_nested():
+            leases.renew(zombie, writing)
+        leases.renew(zombie, staging)
+        synced = person.begin()  # as old, but of a `callflow sync`
+        leases.renew(person, theirs)
+        execute(engine, LET_IT_END_NOW)
+        assert leads(engine, B).epoch == 2
+        with pytest.raises(OperationalError, match="terminating connection"):
+            begun.commit()
+        zombie.invalidate()
+        synced.commit()
+    assert not any(renewable(engine, each) for each in (writing, staging, other))
+    assert renewable(engine, theirs)
+
+
+def test_who_is_stopped_while_it_renews_its_lead_is_followed_at_once(engine: Engine) -> None:
+    lease = leads(engine, A)
+    execute(engine, LET_IT_END_LATER)
+    with engine.connect() as zombie:
+        zombie.begin()
+        leases.renew(zombie, lease, TTL)
+        wait_for(engine, "SELECT until < clock_timestamp() FROM etl.leases WHERE source = '*'")
+        assert leads(engine, B).epoch == 2
+        zombie.invalidate()
 
 
 def test_who_looks_while_another_one_leads_waits_for_nobody(engine: Engine) -> None:
