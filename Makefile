@@ -35,7 +35,7 @@ demo: setup
 	@.venv/bin/python -m etl demo $(ARGS)
 
 test: check
-	.venv/bin/python -m pytest $(ARGS)
+	.venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 torture: setup
 	.venv/bin/python -m tests.sync.histories --histories $(HISTORIES) $(if $(SEED),--seed $(SEED))

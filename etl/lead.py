@@ -37,14 +37,15 @@ def take(connection: Connection, process: str) -> Lease | None:
 
     The lease is the caller's once that transaction is committed, and not before.
     """
-    lasts = rows.c.until > func.clock_timestamp()
+    lasts = (rows.c.until > func.clock_timestamp()).label("lasts")
     query = select(rows.c.holder, rows.c.epoch, rows.c.until, lasts)
     here = query.where(rows.c.source == PLACE[0], rows.c.stream == PLACE[1])
-    former, epoch, until, led = connection.execute(here).one_or_none() or (None, 0, None, False)
-    if former is not None and led and not leases.is_dead(former):
+    row = connection.execute(here).one_or_none()
+    former, epoch = (row.holder, row.epoch) if row else (None, 0)
+    if row and row.lasts and not leases.is_dead(row.holder):
         return None
-    if former is not None and not led:
-        leases.end_writes(connection, former, begun_before=until)
+    if row and not row.lasts:
+        leases.end_writes(connection, row.holder, begun_before=row.until)
     try:
         with connection.begin_nested():
             lease = leases.acquire(connection, *PLACE, holder=process, ttl=TTL)

@@ -32,6 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     given = os.environ.get("CALLFLOW_TEST_SEED")
     config.stash[SEED] = int(given) if given else random.SystemRandom().randrange(2**32)
+    os.environ["CALLFLOW_TEST_SEED"] = str(config.stash[SEED])  # pytest-xdist's workers inherit it
 
 
 def _seed_line(config: pytest.Config) -> str:
