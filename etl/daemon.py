@@ -207,6 +207,7 @@ class Daemon:
         self._give_back()
         if not self._dispatch.wait(max(0.0, deadline - ROLL_BACK)):
             self._dispatch.stop()
+            self._revoke()
             self._dispatch.wait(max(0.0, deadline - 1.0 - (self._clock() - began)))
         last.cancel()
         left = len(self._dispatch.running())
@@ -222,6 +223,12 @@ class Daemon:
         if lease is not None and self._own is not None:
             with suppress(CallflowError), plain_errors("daemon"), self._transaction() as connection:
                 leases.release(connection, lease)
+
+    def _revoke(self) -> None:
+        """End what runs on a cluster, where nobody hears that it is to stop: it writes no more."""
+        if isinstance(self._executor, Dask) and self._own is not None:
+            with suppress(CallflowError), plain_errors("daemon"), self._transaction() as connection:
+                leases.revoke(connection, self._process)
 
     def _dispose(self) -> None:
         for engine in (self._own, self._engine):

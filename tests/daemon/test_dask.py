@@ -428,3 +428,43 @@ def test_a_daemon_waits_for_its_cluster_and_goes_on_when_it_is_back(
         daemon.kill(signal.SIGTERM)
         assert daemon.ended() == 0
     assert "Traceback" not in daemon.output and "secret-of" not in daemon.output
+
+
+def test_a_daemon_that_stops_leaves_no_run_behind_that_writes(
+    sandbox: Sandbox, warehouse: str, start: Start
+) -> None:
+    text, port = sources(sandbox, range(2)), free_port()
+    address = f"tcp://127.0.0.1:{port}"
+    options = f'executor = "dask"\ndask_scheduler = "{address}"\nstop_deadline = "7s"'
+    with cluster_at(port):
+        with Gate(lambda request: request.params["PageNumber"] != "1", most=2) as gate:
+            sandbox.alibaba.faults.append(gate.fault)
+            daemon = start(text, every="1h", daemon=options)
+            until(lambda: len(gate.held) == 2, "the lists are being read", daemon)
+            daemon.kill(signal.SIGTERM)
+            assert daemon.ended() == 0
+        with Client(address, set_as_default=False) as client:
+            until(lambda: not any(at_work(client).values()), "the runs came to their end")
+    assert ask(warehouse, "SELECT FROM etl.runs") == []
+    assert ask(warehouse, "SELECT FROM alibaba.contact_flows") == []
+
+
+def test_a_configuration_that_workers_do_not_find_is_told(
+    sandbox: Sandbox, warehouse: str, start: Start
+) -> None:
+    text, port = sources(sandbox, range(2)), free_port()
+    options = f'executor = "dask"\ndask_scheduler = "tcp://127.0.0.1:{port}"'
+    with cluster_at(port):
+        daemon = start(text, daemon=options)
+        daemon.ran(2, status="complete")
+        elsewhere = daemon.path.rename(daemon.path.with_suffix(".moved"))
+        failed = daemon.ran(1, status="failed")[0]
+        assert str(daemon.path) in failed["error"] and failed["error_kind"] == "config"
+        problem = until(lambda: daemon.stream("s00.contact_flows")["problem"], "it shows", daemon)
+        assert str(daemon.path) in problem
+        elsewhere.rename(daemon.path)
+        told = len(daemon.runs(status="complete"))
+        daemon.ran(told + 2, status="complete")
+        right(sandbox, warehouse)
+        daemon.kill(signal.SIGTERM)
+        assert daemon.ended() == 0
