@@ -53,6 +53,8 @@ from etl.web.server import listen, serving
 
 BEAT = 1.0
 """Seconds between two looks at everything."""
+REST_AT_MOST = 2.0
+"""Seconds between two beats where there are so many streams that a beat itself takes long."""
 READ_EVERY = 3.0
 """Seconds between two looks at all streams, while nothing ends."""
 REACH_EVERY = 15.0
@@ -176,12 +178,21 @@ class Daemon:
             self._timer.start(paused=True)
             stack.callback(partial(self._timer.shutdown, wait=False))
             while not self._signals:
+                began = self._clock()
                 self._beat_on()
-                with suppress(Empty):
-                    self._wakes.get(timeout=BEAT)
-                while not self._wakes.empty():
-                    self._wakes.get()
+                self._rest(self._clock() - began)
             self._end()
+
+    def _rest(self, took: float) -> None:
+        """Until the next beat: something happened or BEAT is over, and `took` is a tenth at most."""
+        end = self._clock() + min(9 * took, REST_AT_MOST)
+        left = max(BEAT, end - self._clock())
+        with suppress(Empty):
+            while left > 0 and not (self._signals or self._reload):
+                self._wakes.get(timeout=left)
+                left = end - self._clock()
+        while not self._wakes.empty():
+            self._wakes.get()
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGHUP:

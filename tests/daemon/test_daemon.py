@@ -423,6 +423,24 @@ def test_it_tells_once_that_a_stream_turned_bad_and_once_that_it_is_well_again(
         assert "secret-part" not in daemon.output
 
 
+def test_two_thousand_sources(start: Start, sandbox: Sandbox) -> None:
+    """All of one account: one run at a time, and the daemon answers and ends as ever."""
+    one = next(part for part in sandbox.toml().split("[sources.") if part.startswith("zoom_demo"))
+    text = "".join(f"[sources.{one.replace('zoom_demo', f's{n}', 1)}\n" for n in range(2000))
+    daemon = start(text, every="1h")
+    daemon.ran(20, status="complete")
+    status = daemon.status()
+    assert len(status["streams"]) == 2000
+    assert status["notes"] == []
+    assert daemon.get("/healthz").status_code == 200
+    assert daemon.get("/readyz").status_code == 503
+    assert "s1999" in daemon.get("/?q=s1999").text
+    daemon.kill(signal.SIGTERM)
+    assert daemon.ended() == 0
+    assert {run["status"] for run in daemon.runs()} == {"complete"}
+    assert "Traceback" not in daemon.output
+
+
 # -- several of them ------------------------------------------------------------------------------
 
 
