@@ -184,7 +184,7 @@ class Daemon:
             self._end()
 
     def _rest(self, took: float) -> None:
-        """Until the next beat: something happened or BEAT is over, and `took` is a tenth at most."""
+        """Until something happened or BEAT is over, so that what `took` long is a tenth at most."""
         end = self._clock() + min(9 * took, REST_AT_MOST)
         left = max(BEAT, end - self._clock())
         with suppress(Empty):

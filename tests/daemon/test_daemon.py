@@ -351,8 +351,9 @@ def test_a_schema_that_changes_under_it_stops_the_runs_until_it_fits(
     former = "(SELECT version_num FROM etl.alembic_version)"
     ((head,),) = ask(warehouse, f"SELECT {former}")
     ask(warehouse, "UPDATE etl.alembic_version SET version_num = '9999' RETURNING 1")
-    until(lambda: daemon.get("/readyz").status_code == 503, "it is noticed", daemon)
-    assert "newer version" in daemon.status()["database"]
+    trouble = until(lambda: daemon.status()["database"], "it is noticed", daemon)
+    assert "newer version" in trouble
+    assert daemon.get("/readyz").status_code == 503
     ask(warehouse, f"UPDATE etl.alembic_version SET version_num = '{head}' RETURNING 1")
     until(lambda: daemon.get("/readyz").status_code == 200, "it goes on", daemon)
     before = len(daemon.runs())
