@@ -53,7 +53,7 @@ from etl.web.server import listen, serving
 
 BEAT = 1.0
 """Seconds between two looks at everything."""
-REST_AT_MOST = 2.0
+REST_AT_MOST = 1.5
 """Seconds between two beats where there are so many streams that a beat itself takes long."""
 READ_EVERY = 3.0
 """Seconds between two looks at all streams, while nothing ends."""
