@@ -5,7 +5,7 @@ Pure: out of the settings and what the warehouse has recorded. `callflow status`
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, Literal
@@ -138,10 +138,11 @@ def assess(
         row = rows.get((source, stream), {})
         provider = wanted.get((source, stream))
         schedule = settings.sources[source].schedule if provider else None
-        health = _stream(source, stream, provider, schedule, row, now, since, allow)
-        planned = next_runs.get(source) if provider else None
-        begun = running.get((source, stream))
-        found.append(replace(health, next_run_at=planned, running_since=begun))
+        ahead = {
+            "next_run_at": next_runs.get(source) if provider else None,
+            "running_since": running.get((source, stream)),
+        }
+        found.append(_stream(source, stream, provider, schedule, row, now, since, allow, ahead))
     return tuple(found)
 
 
@@ -154,6 +155,7 @@ def _stream(
     now: datetime,
     since: datetime | None,
     allow: Callable[[Schedule, datetime], timedelta],
+    ahead: Mapping[str, datetime | None],
 ) -> StreamHealth:
     times = {
         name: row.get(name) and row[name].astimezone(UTC)
@@ -198,6 +200,7 @@ def _stream(
         rows=row.get("rows"),
         last_status=row.get("last_status"),
         **times,
+        **ahead,
     )
 
 
