@@ -1,4 +1,4 @@
-"""Messages to a webhook: when a stream turns bad, when it gets worse, and when it is well again.
+"""Messages to a webhook: once when a stream turns bad, and once when it is well again.
 
 What was told is noted by the caller, so that nobody hears the same twice. Pure, but for `send`.
 """
@@ -17,9 +17,9 @@ LINES = 20
 """Of one message; what is beyond is counted."""
 _LONGEST = 500  # characters of a line
 
-_WORSE = {"throttled": 1, "incomplete": 2, "failed": 2, "stale": 3}
-"""A throttled stream goes on by itself, a failing one needs somebody, and a stale one misleads all
-who read the warehouse. An incomplete run after a failed one is nothing new."""
+_WORSE = {"throttled": 1, "incomplete": 2, "failed": 2, "stale": 2}
+"""A throttled stream goes on by itself; when it fails or grows stale after all, somebody is needed.
+Whoever was told that it fails need not be told that it grows stale."""
 
 Name = tuple[str, str]
 """(source, stream)."""
@@ -44,8 +44,8 @@ def alerts(streams: Sequence[StreamHealth], told: Mapping[Name, str | None]) -> 
 
     `told`: what was told of a stream last, as its `Alert.told`; none: it was well.
 
-    A stream is told when it turns bad, when it gets worse (throttled, then failing, then stale),
-    and when it had a complete run and is not stale. One that never ran, or whose source is not
+    A stream is told when it turns bad, when one that was only throttled fails or grows stale, and
+    when it had a complete run and is not stale. One that never ran, or whose source is not
     configured any more, is not told to be well.
     """
     found = []
@@ -56,7 +56,7 @@ def alerts(streams: Sequence[StreamHealth], told: Mapping[Name, str | None]) -> 
             found.append(Alert(*name, _bad_text(stream, now), now))
         elif now is None and former is not None and stream.state == "good":
             found.append(Alert(*name, f"{stream.name} is well again", None))
-    return sorted(found, key=lambda alert: -_WORSE.get(alert.told or "", 0))
+    return sorted(found, key=lambda each: (-_WORSE.get(each.told or "", 0), each.told != "stale"))
 
 
 def payload(found: Sequence[Alert]) -> dict[str, Any]:

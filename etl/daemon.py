@@ -33,7 +33,14 @@ from sqlalchemy.exc import OperationalError
 
 from etl import __version__, alerts, api, lead, logs, migrate, query, schedule
 from etl.dispatch import Dispatch, Running
-from etl.errors import CallflowError, LeaseLostError, SchemaError, StoppedError, WarehouseError
+from etl.errors import (
+    CallflowError,
+    ConfigError,
+    LeaseLostError,
+    SchemaError,
+    StoppedError,
+    WarehouseError,
+)
 from etl.executors import Dask, Threads
 from etl.health import Overview, Role, StreamHealth, assess
 from etl.http import ATTEMPTS, MAX_ASKED_WAIT, utc_now
@@ -123,7 +130,7 @@ class Daemon:
             self._begin,
             workers=settings.daemon.workers,
             ended=self._ended,
-            started=self._metrics.lag,
+            started=self._started,
             clock=clock,
         )
         self._timer = schedule.scheduler(self._submit, self._skipped)
@@ -139,6 +146,8 @@ class Daemon:
         self._away = 0
         self._look_at = self._reach_at = clock()
         self._failures: dict[str, int] = {}
+        self._late: dict[str, float] = {}  # source → since when its next round waits for this one
+        self._rolled_back: list[Unit] = []
         self._notes: dict[str, str] = {}
         self._http = ExitStack()
         self._listening: tuple[str, Any] | None = None
@@ -169,6 +178,12 @@ class Daemon:
             stack.callback(self._dispose)
             stack.callback(self._http.close)
             if daemon.executor == "dask":
+                if self._settings.warehouse.url is None:
+                    raise ConfigError(
+                        'missing; with executor = "dask" workers have to reach the warehouse',
+                        where="warehouse.url",
+                        advice="name a Postgres server; the embedded one is for one machine",
+                    )
                 self._executor = stack.enter_context(Dask(daemon.dask_scheduler or ""))
                 self._relog(self._settings)  # distributed put up log handlers of its own
             self._log.info(
@@ -216,13 +231,14 @@ class Daemon:
         self._timer.pause()
         self._dispatch.close()
         self._give_back()
-        if not self._dispatch.wait(max(0.0, deadline - ROLL_BACK)):
+        self._rolled_back.clear()
+        if not self._dispatch.wait(deadline - min(ROLL_BACK, deadline / 2)):
             self._dispatch.stop()
             self._revoke()
             self._dispatch.wait(max(0.0, deadline - 1.0 - (self._clock() - began)))
         last.cancel()
         left = len(self._dispatch.running())
-        self._log.info("stopped", rolled_back=left)
+        self._log.info("stopped", rolled_back=left + len(self._rolled_back))
 
     def _abandon(self) -> None:
         self._log.warning("the deadline is over; what still runs is rolled back by Postgres")
@@ -306,6 +322,7 @@ class Daemon:
                 self._plan(self._settings.sources)
                 self._planned = True
             self._timer.resume()
+            self._dispatch.look_again()
         elif self._planned:  # what the cluster lost is planned anew when it is back
             self._planned = False
             self._timer.pause()
@@ -315,7 +332,9 @@ class Daemon:
     def _cluster(self) -> str | None:
         """Why no run can begin on the Dask cluster; None where it can, and without a cluster."""
         trouble = self._executor.trouble if isinstance(self._executor, Dask) else None
-        return trouble and f"{trouble}; nothing is begun until it is back"
+        if trouble is None:
+            return None
+        return f"{trouble}; nothing is begun until it is there → see to it, or to dask_scheduler"
 
     def _lead(self) -> None:
         """Renew the lead, or take it if nobody has it."""
@@ -423,7 +442,15 @@ class Daemon:
 
     def _skipped(self, source: str) -> None:
         self._metrics.skipped(source)
-        self._log.warning("not begun: the former run still runs", source=source)
+        if source not in self._late:
+            self._late[source] = self._clock()
+            self._log.warning("not begun: the former round waits or runs still", source=source)
+        self._metrics.lag(source, self._clock() - self._late[source])
+
+    def _started(self, source: str, late: float) -> None:
+        """A round of a source begins, `late` seconds after it was due."""
+        since = self._late.pop(source, None)
+        self._metrics.lag(source, late if since is None else max(late, self._clock() - since))
 
     def _begin(self, unit: Unit, stop: threading.Event) -> "Future[Run]":
         """Start a run on the executor. A secret is never an argument of one elsewhere."""
@@ -437,12 +464,17 @@ class Daemon:
             )
         job = Job(
             self._engine, stream, source, self._process, leader=lease, stopped=stop.is_set,
-            clock=self._clock,
+            clock=self._clock, on_page=lambda records, total: self._dispatch.heard(unit),
         )  # fmt: skip
+        self._dispatch.heard(unit)
         return self._executor.submit(run_stream, job)
 
     def _ended(self, unit: Unit, outcome: Run | BaseException) -> None:
         """A run came to its end, in whatever thread."""
+        if isinstance(outcome, StoppedError):
+            self._rolled_back.append(unit)
+            self._log.info("run stopped", source=unit[0].name, stream=unit[1].name)
+            return
         source = unit[0]
         run = outcome if isinstance(outcome, Run) else self._died(unit, outcome)
         self._metrics.run(run)
@@ -566,15 +598,17 @@ class Daemon:
         wanted = (daemon.http, token)
         if wanted == self._listening or self._clock() < self._listen_at:
             return
+        if self._listening is not None and self._listening[0] == daemon.http:  # a new token
+            self._http.close()
+            self._listening = None
+        try:
+            sock = listen(daemon.http) if daemon.http else None
+        except CallflowError as error:  # where it listened before it listens still
+            self._listen_at = self._clock() + TRY_AGAIN
+            self._note("http", f"{error}; trying again")
+            return
         self._http.close()
-        self._listening = None
-        if daemon.http:
-            try:
-                sock = listen(daemon.http)
-            except CallflowError as error:
-                self._listen_at = self._clock() + TRY_AGAIN
-                self._note("http", f"{error}; trying again")
-                return
+        if sock is not None:
             page = app(lambda: self._overview, self._recent, self._render, token=token)
             self._http.enter_context(serving(page, sock))
             self._log.info("the status page is up", url=f"http://{daemon.http}/")
@@ -590,7 +624,7 @@ class Daemon:
         return query.recent(engine, streams)
 
     def _render(self) -> bytes:
-        return self._metrics.render(self._overview)
+        return self._metrics.render(self._overview.told_at(self._wall()))
 
     def _note(self, about: str, text: str | None) -> None:
         """What a person should know of this daemon: on its page, and once in its log."""
@@ -648,6 +682,11 @@ class Daemon:
                 ("warehouse", former.warehouse, settings.warehouse),
                 ("daemon.executor", former.daemon.executor, settings.daemon.executor),
                 ("daemon.workers", former.daemon.workers, settings.daemon.workers),
+                (
+                    "daemon.dask_scheduler",
+                    former.daemon.dask_scheduler,
+                    settings.daemon.dask_scheduler,
+                ),
             )
             if before != after
         ]

@@ -2,7 +2,8 @@
 
 A provider's limits are per account: two runs of one account never overlap, so the pace of a run is
 the pace of the account. An outage is mostly one host's: `workers` bounds the runs per host, so
-other hosts' runs do not wait for it. A run that hangs is given up: its place is free again.
+other hosts' runs do not wait for it. A run whose provider is silent, or has it wait, leaves its
+place to another account's for as long. One that hangs is given up: its place is free again.
 """
 
 import logging
@@ -18,16 +19,27 @@ from etl.errors import StoppedError
 from etl.load.runs import Run
 from etl.units import Unit, account, host
 
+SILENT = 3.0
+"""Seconds after which a run that heard nothing from its provider leaves its place to another."""
+SPARE = 4
+"""However many are silent, at most so many times `workers` runs of one host are under way: each
+holds a connection to the database."""
+
 Begin = Callable[[Unit, threading.Event], "Future[Run]"]
 """Start a unit's run on some executor; the event asks it to stop."""
 
 
 @dataclass(slots=True, eq=False)
 class Running:
-    """A run under way. `since` is by the dispatcher's clock; `stop` asks it to end."""
+    """A run under way. `stop` asks it to end.
+
+    By the dispatcher's clock it began at `since`, and its provider was `heard` last; None: nobody
+    tells (it is on a cluster), and it keeps its place.
+    """
 
     unit: Unit
     since: float
+    heard: float | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     future: "Future[Run] | None" = None
 
@@ -49,7 +61,8 @@ class Dispatch:
     """Begins runs as places become free. Every method may be called from any thread.
 
     `begin`    starts a run on an executor.
-    `ended`    is told the Run of a unit, or the exception that it died of.
+    `ended`    is told the Run of a unit, or the exception that it died of; StoppedError: it was
+               asked to stop, or never began.
     `started`  is told a source and how many seconds later than planned its first run begins.
     """
 
@@ -98,6 +111,17 @@ class Dispatch:
     def age(self, running: Running) -> float:
         """Seconds since it began."""
         return self._clock() - running.since
+
+    def heard(self, unit: Unit) -> None:
+        """The provider of a run under way answered."""
+        source, stream = unit
+        running = self.running().get((source.name, stream.name))
+        if running is not None:
+            running.heard = self._clock()
+
+    def look_again(self) -> None:
+        """Begin what the silence of others left room for."""
+        self._fill()
 
     def give_up(self, running: Running, reason: Exception) -> None:
         """Wait for a run no longer: it is asked to stop, and its place is free."""
@@ -166,7 +190,10 @@ class Dispatch:
         with self._lock:
             busy = {each.account for each in self._at_work}
             for name, queue in self._waiting.items():
-                if sum(each.host == name for each in self._at_work) >= self._workers:
+                at_work = [each for each in self._at_work if each.host == name]
+                if len(at_work) >= SPARE * self._workers:
+                    continue
+                if sum(not self._is_silent(each) for each in at_work) >= self._workers:
                     continue
                 for chosen in queue:
                     if chosen.account not in busy:
@@ -174,6 +201,10 @@ class Dispatch:
                         self._at_work.append(chosen)
                         return chosen
             return None
+
+    def _is_silent(self, current: _Round) -> bool:
+        heard = current.running.heard if current.running else None
+        return heard is not None and self._clock() - heard > SILENT
 
     def _go_on(self, current: _Round) -> None:
         """The next stream of the source, or its end."""
@@ -204,8 +235,7 @@ class Dispatch:
             if current.running is not running:
                 return  # it was given up before
             current.running = None
-        if not isinstance(outcome, StoppedError):
-            _tell(self._ended, running.unit, outcome)
+        _tell(self._ended, running.unit, outcome)
         self._go_on(current)
 
 

@@ -70,7 +70,7 @@ class Dask(Executor):
             raise ConfigError(
                 'executor = "dask" needs the extra of that name',
                 where="daemon.executor",
-                advice="pip install 'callflow[dask]'",
+                advice="pip install '/path/to/callflow[dask]'",
             ) from None
         self.trouble: str | None = f"the Dask scheduler at {address} was not reached yet"
         self._address = address

@@ -5,10 +5,10 @@ Pure: out of the settings and what the warehouse has recorded. `callflow status`
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from etl.catalog import CATALOG
 from etl.settings import Schedule, Settings
@@ -18,6 +18,8 @@ State = Literal["good", "never run", "failed", "incomplete", "throttled", "not c
 Role = Literal["leader", "standby", "starting", "stopping", "none"]
 
 _HOUR = timedelta(hours=1)
+OLD = timedelta(seconds=15)
+"""How old an overview of a daemon may be, which makes one every second or two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,15 @@ class Overview:
     database: str | None = None
     notes: tuple[str, ...] = ()
     streams: tuple[StreamHealth, ...] = field(default=())
+
+    def told_at(self, now: datetime) -> Self:
+        """What may be told of it at `now`: after OLD nobody knows whether it is so still."""
+        age = now - self.at
+        if age <= OLD:
+            return self
+        what = f"the daemon looked at the streams {span(age.total_seconds(), 2)} ago last"
+        advice = "see whether the database server answers; if it does, restart the daemon"
+        return replace(self, role="none", database=f"{what} → {advice}")
 
     @property
     def ready(self) -> bool:
@@ -183,7 +194,11 @@ def _stream(
     if state == "throttled":
         problem = f"{problem}; paused until {times['retry_at']:%Y-%m-%d %H:%M} UTC"
         advice = "nothing; it goes on by itself then"
-    if stale and not problem:
+    if stale and not problem and ahead["running_since"]:
+        begun = f"{ahead['running_since']:%H:%M:%S} UTC"
+        problem = f"{_last_complete(age)}; one is under way since {begun}"
+        advice = "wait for it; it fails, and says why, if the provider does not answer"
+    elif stale and not problem:
         problem = f"{_last_complete(age)}, and {span(allowed or 0, 2)} is allowed"
         advice = "see whether a daemon runs and leads; `callflow sync` runs it now"
     return StreamHealth(

@@ -189,7 +189,10 @@ class _Cleaned:
         self._words = re.compile(rf"(?<!\w)(?:{short})(?!\w)") if short else None
 
     def __call__(self, logger: Any, method: str, event: Event) -> Event:
-        return {self._text(str(key)): self._value(value, 0) for key, value in event.items()}
+        return {
+            self._text(str(key)): value if key == "process" else self._value(value, 0)
+            for key, value in event.items()  # a process' name has numbers like a phone's
+        }
 
     def _text(self, text: str) -> str:
         for secret in self._secrets:

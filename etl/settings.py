@@ -133,7 +133,8 @@ def _cron(line: str) -> str:
 
 def _http_address(text: str) -> str:
     host, _, port = text.rpartition(":")
-    if text and not (host and re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536):
+    named = re.fullmatch(r"\[[0-9A-Fa-f:.]+(%\w+)?\]|[A-Za-z0-9]([\w.-]*\w)?", host)
+    if text and not (named and re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536):
         raise _told('expected host:port, or "" for off')
     return text
 
@@ -401,11 +402,8 @@ def conflicts(model: type[BaseModel], given: Mapping[str, Any]) -> dict[str, str
     """What is wrong between the keys of one table, by the key to mend."""
     if model is Schedule and "every" in given and "cron" in given:
         return {"cron": "given together with every; expected one of the two"}
-    if model is Daemon and "http_token" not in given:
-        host = str(given.get("http") or "localhost").rpartition(":")[0] or "localhost"
-        example = 'http_token_file = "/run/secrets/http_token"'
-        message = f"missing; expected one because other machines reach http; for example {example}"
-        return {} if _loopback(host) else {"http_token": message}
+    if model is Daemon:
+        return _daemon_conflicts(given)
     if model is not TwilioSource:
         return {}
     half = {"api_key_sid", "api_key_secret"} - given.keys()
@@ -415,6 +413,23 @@ def conflicts(model: type[BaseModel], given: Mapping[str, Any]) -> dict[str, str
     if len(half) == 2:
         return {"auth_token": "missing; expected auth_token, or api_key_sid and api_key_secret"}
     return dict.fromkeys(half, "missing; an API key has api_key_sid and api_key_secret")
+
+
+def _daemon_conflicts(given: Mapping[str, Any]) -> dict[str, str]:
+    found = {}
+    try:
+        host = _http_address(str(given.get("http") or "")).rpartition(":")[0] or "localhost"
+    except ValueError:  # told by itself
+        host = "localhost"
+    if "http_token" not in given and not _loopback(host):
+        example = 'http_token_file = "/run/secrets/http_token"'
+        found["http_token"] = (
+            f"missing; expected one because other machines reach http; for example {example}"
+        )
+    if given.get("executor") == "dask" and "dask_scheduler" not in given:
+        example = 'dask_scheduler = "tcp://host:8786"'
+        found["dask_scheduler"] = f'missing; executor = "dask" needs it; for example {example}'
+    return found
 
 
 def _check_conflicts(model: BaseModel) -> None:

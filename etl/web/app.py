@@ -19,7 +19,7 @@ import itertools
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -39,7 +39,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from etl.errors import CallflowError, WarehouseError
-from etl.health import Overview, StreamHealth
+from etl.health import OLD, Overview, StreamHealth
 from etl.load.runs import Run
 from etl.show import as_json
 from etl.timetable import span
@@ -56,7 +56,6 @@ API_RUNS = 200
 """For how many streams at most one answer of /api/status tells the last runs."""
 
 _HERE = Path(__file__).parent
-_OLD = timedelta(seconds=30)
 _OPEN = ("/healthz", "/readyz")
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -99,7 +98,7 @@ def app(
                 `patience` seconds is shown without; at most four such questions are open at a time.
     `metrics`   gives the text of /metrics.
     `token`     what clients must send; None: only loopback names are answered.
-    `now`       the clock that `Overview.at` comes from. One that is 30 s old is not ready.
+    `now`       the clock that `Overview.at` comes from. One that is OLD is not ready.
     """
     ask = _limited(recent)
     template = _templates().get_template("status.html")
@@ -116,8 +115,8 @@ def app(
         return {}, f"the database did not answer within {patience:g} s"
 
     async def readyz(request: Request) -> Response:
-        shown = view()
-        reasons = not_ready(shown, now())
+        shown = view().told_at(now())
+        reasons = shown.reasons
         lines = ["not ready" if reasons else "ready"]
         if token is None or _knows(request.headers, token):
             lines += reasons
@@ -128,7 +127,7 @@ def app(
         return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def api_status(request: Request) -> Response:
-        shown = view()
+        shown = view().told_at(now())
         streams = matching(shown.streams, _query(request))
         runs, why = None, None
         if request.query_params.get("runs", "0") not in ("", "0"):
@@ -136,12 +135,11 @@ def app(
                 detail = f"runs=1 tells of at most {API_RUNS} streams; narrow them with q=, as in"
                 raise HTTPException(400, f"{detail} /api/status?runs=1&q=zoom_eu")
             runs, why = await runs_of(streams)
-        reasons = not_ready(shown, now())
-        text = await run_sync(lambda: as_json(_status(shown, streams, reasons, runs, why)) + "\n")
+        text = await run_sync(lambda: as_json(_status(shown, streams, runs, why)) + "\n")
         return Response(_bytes(text), headers={"Content-Type": "application/json"})
 
     async def page(request: Request) -> Response:
-        shown = view()
+        shown = view().told_at(now())
         plan = paged(shown, _query(request), request.query_params.get("page", ""))
         runs, why = await runs_of(plan.streams)
         moment = now()
@@ -151,7 +149,7 @@ def app(
                 view=shown,
                 head=head,
                 icon=_ICONS[head.tone],
-                not_ready=not_ready(shown, moment),
+                not_ready=shown.reasons,
                 plan=plan,
                 runs=runs,
                 why=why,
@@ -320,24 +318,13 @@ class Plan:
         return f"/?{query}" if query else "/"
 
 
-def not_ready(view: Overview, now: datetime) -> list[str]:
-    """Why a reader cannot trust what is in the warehouse to be fresh; empty: it can."""
-    age = now - view.at
-    found = [*view.reasons]
-    if age > _OLD:
-        found.insert(0, f"the daemon looked at the streams {span(age.total_seconds(), 2)} ago last")
-    elif not view.ready and not found:
-        found.append("the daemon says so")
-    return found
-
-
 def headline(view: Overview, now: datetime) -> Headline:
     """How things stand, in one sentence."""
     bad = sum(not stream.good for stream in view.streams)
     total = len(view.streams)
     streams = f"{total:,} stream{'s' * (total != 1)}"
     trouble = f"{bad:,} of {streams} need{'s' * (bad == 1)} attention" if bad else ""
-    if now - view.at > _OLD:
+    if now - view.at > OLD:
         return Headline(
             "down",
             "daemon hangs",
@@ -419,11 +406,10 @@ def _weight(stream: StreamHealth) -> int:
 def _status(
     view: Overview,
     streams: Sequence[StreamHealth],
-    reasons: list[str],
     runs: Runs | None,
     why: str | None,
 ) -> dict[str, Any]:
-    told = asdict(view) | {"ready": not reasons, "reasons": reasons}
+    told = asdict(view) | {"ready": view.ready, "reasons": view.reasons}
     told["streams"] = [
         {"name": stream.name, "good": stream.good, "fresh": stream.fresh, **asdict(stream)}
         for stream in streams

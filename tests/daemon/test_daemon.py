@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from etl.sandbox import zoom
+from etl.sandbox.alibaba import AccessKey
 from etl.sandbox.server import Sandbox
 from etl.sandbox.wire import Fault
 from tests.daemon.conftest import Start
@@ -178,6 +179,12 @@ def test_a_source_s_trouble_is_its_own(start: Start, sandbox: Sandbox, warehouse
     until(lambda: daemon.events("not begun"), "the long run is not doubled")
     assert {each["source"] for each in daemon.events("not begun")} == {"alibaba_demo"}
     assert not daemon.events("Execution of job")  # APScheduler's own words for it
+    lag = 'callflow_schedule_lag_seconds{source="alibaba_demo"} '
+    until(
+        lambda: float(daemon.get("/metrics").text.partition(lag)[2].split()[0]) > 1.5,
+        "the lag grows while the run goes on",
+        daemon,
+    )
     skipped = 'callflow_runs_skipped_total{source="alibaba_demo"}'
     assert skipped in daemon.get("/metrics").text
     zoom_demo = daemon.stream("zoom_demo.flows")
@@ -424,6 +431,61 @@ def test_it_tells_once_that_a_stream_turned_bad_and_once_that_it_is_well_again(
         daemon.ran(2, source="zoom_demo", status="complete")
         assert len(hook.told) == 2
         assert "secret-part" not in daemon.output
+
+
+def test_a_run_that_waits_for_its_provider_delays_no_other_account(
+    start: Start, sandbox: Sandbox
+) -> None:
+    """Of one host too, where there is one place only."""
+    came, go = threading.Event(), threading.Event()
+
+    def wait(emulator: Any, request: Any) -> None:
+        came.set()
+        go.wait(120)
+
+    sandbox.alibaba.faults.append(Fault(times=1, before_request=wait))
+    parts = []
+    for name in ("one", "two"):
+        sandbox.alibaba.keys[name] = AccessKey("secret-of-both")
+        parts.append(
+            f'[sources.{name}]\nprovider = "alibaba"\naccess_key_id = "{name}"\n'
+            f'access_key_secret = "secret-of-both"\nbase_url = "{sandbox.alibaba.url}"\n'
+            f'instance_ids = ["{next(iter(sandbox.alibaba.flows))}"]\ntimeout = 110\n'
+        )
+    daemon = start("".join(parts), daemon="workers = 1")
+    assert came.wait(60)
+    daemon.ran(2, status="complete")
+    assert len({run["source"] for run in daemon.runs()}) == 1
+    go.set()
+    until(lambda: len({run["source"] for run in daemon.runs()}) == 2, "the other goes on", daemon)
+
+
+def test_what_is_rolled_back_at_the_end_is_told(start: Start, sandbox: Sandbox) -> None:
+    came, go = threading.Event(), threading.Event()
+    hold(sandbox, came, go)
+    daemon = start(sandbox, daemon='stop_deadline = "2s"', every="1h")
+    assert came.wait(60)
+    assert daemon.said("started")["process"] == daemon.status()["process"]
+    daemon.ran(3, status="complete")
+    daemon.kill(signal.SIGTERM)
+    assert daemon.ended() == 0
+    assert daemon.said("stopped")["rolled_back"] == 1
+    go.set()
+
+
+def test_a_new_address_that_is_taken_leaves_the_former_one(start: Start, sandbox: Sandbox) -> None:
+    daemon = start(sandbox)
+    daemon.ran()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        text = daemon.path.read_text(encoding="utf-8")
+        moved = text.replace(f"127.0.0.1:{daemon.port}", f"127.0.0.1:{port}")
+        daemon.path.write_text(moved, encoding="utf-8")
+        daemon.kill(signal.SIGHUP)
+        daemon.said("cannot listen")
+        assert any("cannot listen" in note for note in daemon.status()["notes"])
+    daemon.port = port
+    until(lambda: daemon.status()["notes"] == [], "it has moved", daemon)
 
 
 def test_two_thousand_sources(start: Start, sandbox: Sandbox) -> None:

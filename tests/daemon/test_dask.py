@@ -372,9 +372,9 @@ def test_without_the_extra_it_says_what_to_install() -> None:
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT], capture_output=True, text=True, timeout=60, check=True
     )
-    assert done.stdout.startswith("daemon.executor:") and "pip install 'callflow[dask]'" in (
-        done.stdout
-    )
+    assert done.stdout.startswith(
+        "daemon.executor:"
+    ) and "pip install '/path/to/callflow[dask]'" in (done.stdout)
 
 
 @contextmanager
@@ -468,3 +468,18 @@ def test_a_configuration_that_workers_do_not_find_is_told(
         right(sandbox, warehouse)
         daemon.kill(signal.SIGTERM)
         assert daemon.ended() == 0
+
+
+def test_with_a_cluster_the_warehouse_cannot_be_the_embedded_one(tmp_path: Path) -> None:
+    path = tmp_path / "callflow.toml"
+    path.write_text(
+        '[daemon]\nexecutor = "dask"\ndask_scheduler = "tcp://127.0.0.1:1"\n'
+        '[sources.zoom_eu]\nprovider = "zoom"\naccount_id = "a"\nclient_id = "b"\n'
+        'client_secret_file = "secret"\n',
+        encoding="utf-8",
+    )
+    (tmp_path / "secret").write_text("c", encoding="utf-8")
+    command = [sys.executable, "-m", "etl", "daemon", "--config", str(path)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 2
+    assert "warehouse.url: missing" in ended.stderr and "Traceback" not in ended.stderr

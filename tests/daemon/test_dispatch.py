@@ -16,7 +16,7 @@ import pytest
 from pydantic import SecretStr
 
 from etl.catalog import CATALOG
-from etl.dispatch import Dispatch, Running
+from etl.dispatch import SILENT, SPARE, Dispatch, Running
 from etl.errors import StoppedError
 from etl.executors import Threads
 from etl.load.runs import Run
@@ -105,6 +105,42 @@ def hand() -> ByHand:
 
 
 # --- which is next -------------------------------------------------------------------------------
+def test_a_silent_run_leaves_its_place_to_another_account_until_it_is_heard(hand: ByHand) -> None:
+    for name in ("a", "b", "c", "d"):
+        hand.dispatch.submit(zoom(name))
+    assert hand.begun == ["a.flows", "b.flows"]
+    units = [hand.at_work[name][0] for name in hand.begun]
+    hand.now += SILENT + 1
+    hand.dispatch.look_again()
+    assert hand.begun == ["a.flows", "b.flows"]  # nobody tells of them, as on a cluster
+    for unit in units:
+        hand.dispatch.heard(unit)
+    hand.now += SILENT + 1
+    hand.dispatch.heard(units[1])
+    hand.dispatch.look_again()
+    assert hand.begun == ["a.flows", "b.flows", "c.flows"]
+    hand.now += SILENT + 1
+    hand.dispatch.heard(units[0])
+    hand.dispatch.heard(units[1])
+    hand.dispatch.look_again()
+    assert len(hand.begun) == 3  # c is silent in vain: a and b work again
+    hand.end("c.flows")
+    assert len(hand.begun) == 3
+    hand.end("a.flows")
+    assert hand.begun[-1] == "d.flows"
+
+
+def test_however_many_are_silent_there_is_an_end_of_it(hand: ByHand) -> None:
+    for n in range(SPARE * hand.workers + 5):
+        hand.dispatch.submit(zoom(f"s{n}"))
+    for _ in range(10):
+        for unit, _future in list(hand.at_work.values()):
+            hand.dispatch.heard(unit)
+        hand.now += SILENT + 1
+        hand.dispatch.look_again()
+    assert len(hand.begun) == SPARE * hand.workers
+
+
 def test_the_streams_of_a_source_run_in_turn(hand: ByHand) -> None:
     over = hand.dispatch.submit(twilio("t"))
     assert hand.begun == ["t.flex_flows"]
@@ -187,14 +223,15 @@ def test_every_outcome_is_told_once_and_the_round_goes_on(hand: ByHand) -> None:
     assert run.status == "complete"
 
 
-def test_a_run_that_was_stopped_or_cancelled_is_not_told() -> None:
+def test_a_run_that_was_stopped_or_cancelled_is_told_as_such() -> None:
     hand = ByHand(queued=True)
     over = hand.dispatch.submit(twilio("t"))
     hand.end("t.flex_flows", StoppedError("stopped"))
     _, future = hand.at_work.pop("t.channels")
     assert future.cancel()
     assert over.done()
-    assert hand.ended == []
+    assert hand.over() == ["t.flex_flows", "t.channels"]
+    assert all(isinstance(outcome, StoppedError) for _, outcome in hand.ended)
 
 
 def test_an_executor_that_broke_is_told_and_the_next_ones_go_on() -> None:
@@ -414,7 +451,7 @@ def test_three_thousand_sources_end_whatever_the_executor_does(
         each.set_exception(StoppedError("stopped"))
     assert all(each.done() for each in rounds)
     assert set(told.values()) == {1}
-    assert len(told) == 6000
+    assert len(told) == 6008
     assert process_time() - began < 10
 
 
@@ -515,6 +552,6 @@ def test_what_only_waits_in_a_cluster_is_taken_back(how: str) -> None:
         assert [str(outcome) for _, outcome in hand.ended] == ["hung"]
     else:
         hand.dispatch.stop()
-        assert hand.ended == []
+        assert [str(outcome) for _, outcome in hand.ended] == ["cancelled"]
     assert future.cancelled()
     assert over.done()
