@@ -73,7 +73,7 @@ def chart(runs: Sequence[Run]) -> Chart | None:
     told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
     words = f"The last {len(shown)} runs: {told}; the longest took {took(longest)}"
     words += f", the most rows changed are {most:,}." if most else ", none changed a row."
-    rows = f"{most:,} row{'s' * (most != 1)}" if most else "no rows"
+    rows = f"{_short(most)} row{'s' * (most != 1)}" if most else "no rows"
     return Chart(tuple(bars), words, took(longest), rows)
 
 
@@ -107,3 +107,11 @@ def _title(run: Run) -> str:
     return (
         f"{run.started_at:%Y-%m-%d %H:%M} UTC, {run.status}, {took(seconds(run))}: {changes(run)}"
     )
+
+
+def _short(count: int) -> str:
+    """In five characters at most, for there is no more room: 950, 1.2k, 44k, 1.0M."""
+    for size, letter in ((1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")):
+        if count >= size:
+            return f"{count / size:.{int(count < 10 * size)}f}{letter}"
+    return str(count)

@@ -76,7 +76,7 @@ def test_a_single_row_is_seen_beside_a_million() -> None:
     shown = chart([run(inserted=1), run(deleted=1_000_000)])
     assert shown is not None
     assert [height(bar.changed) for bar in shown.bars] == [11, 1]
-    assert shown.most == "1,000,000 rows"
+    assert shown.most == "1.0M rows"
 
 
 def test_the_words() -> None:
