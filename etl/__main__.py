@@ -1,6 +1,22 @@
 """`callflow` and `python -m etl`."""
 
-from etl.cli import main
+import signal
+
+
+def main() -> None:
+    """Run the command line. While it is imported, Ctrl-C ends the process without a word.
+
+    Python's own handler would raise KeyboardInterrupt, and print where, in the middle of an import.
+    """
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not ignored by nohup
+    if ours:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from etl import cli
+
+    if ours:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    cli.main()
+
 
 if __name__ == "__main__":
     main()

@@ -1,12 +1,13 @@
 """The commands. Each reads its arguments, calls one stage, and shows what came of it."""
 
 import os
+import signal
 import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -17,10 +18,10 @@ from rich.console import Console
 from rich.markup import escape
 from sqlalchemy import Engine
 
-from etl import __version__, check, config, embedded, migrate, query, show
+from etl import __version__, check, config, embedded, lead, migrate, query, show
 from etl.errors import CallflowError, ConfigError, StoppedError
 from etl.job import Job
-from etl.load.lease import process_name
+from etl.load.lease import is_dead, process_name
 from etl.load.runs import Run
 from etl.settings import Settings, secrets
 from etl.sync import run_stream
@@ -116,7 +117,8 @@ def demo_command(
     """Show everything, with no credentials and no network.
 
     Starts the embedded Postgres and the sandbox (the three providers' APIs, emulated on this
-    machine), syncs one from the other twice, answers a few questions, and says how to connect.
+    machine), syncs one from the other three times, answers a few questions, and says how to
+    connect.
     """
     from etl import demo  # it brings the sandbox along, which no other command needs
 
@@ -221,7 +223,10 @@ def sync(
 
 @app.command()
 def status(as_json: AsJson = False, path: ConfigPath = None) -> None:
-    """Show every stream: last success, watermark, rows, and what is wrong."""
+    """Show every stream: last success, watermark, rows, and what is wrong.
+
+    Exits 0 whatever state the streams are in. For monitoring take /readyz of the daemon, or --json.
+    """
     settings = config.load(path, os.environ)
     with warehouse(settings) as engine:
         overview = query.status(engine, settings)
@@ -234,6 +239,8 @@ def status(as_json: AsJson = False, path: ConfigPath = None) -> None:
     stderr().print(f"daemon: {escape(leader)}")
     if not overview.streams:
         stderr().print("No sources are configured, and none was ever synced.")
+    if error := config.no_sources(settings):
+        tell(str(error))
 
 
 @app.command("daemon")
@@ -249,6 +256,7 @@ def daemon_command(
     daemons may share a warehouse: one leads, another takes over when it ends. SIGHUP reads the
     configuration anew. A database that is away is waited for.
     """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it can be heeded; it would end the process
     from etl import daemon, logs  # they bring a web server along, which no other command needs
 
     settings = config.load(path, os.environ)
@@ -285,7 +293,8 @@ def migrate_command(path: ConfigPath = None) -> None:
 @app.command()
 def sandbox(
     ports: Annotated[
-        tuple[int, int, int], typer.Option(help="Ports for Zoom, Twilio, Alibaba; 0: any free one.")
+        tuple[int, int, int],
+        typer.Option(metavar="ZOOM TWILIO ALIBABA", help="The ports, 0 to 65535; 0: any free one."),
     ] = (8801, 8802, 8803),
     flows: Annotated[int, typer.Option(help="Flows per provider.", min=0, max=100_000)] = 60,
     channels: Annotated[int, typer.Option(help="Twilio channels.", min=0, max=1_000_000)] = 5000,
@@ -295,6 +304,11 @@ def sandbox(
 
     Prints a callflow.toml for them.
     """
+    for port in ports:
+        if not 0 <= port <= 65535:
+            raise ConfigError(
+                f"there is no port {port}", where="--ports", advice="give three, each 0 to 65535"
+            )
     from etl.sandbox import server
     from etl.sandbox.data import Sizes
 
@@ -326,14 +340,14 @@ def sql(
         if statement is None:
             command = query.psql(engine.url, os.environ)
             os.execve(command[0], command, query.psql_environment(engine.url))  # noqa: S606
-        rows = query.ask(engine, statement)
-        if as_csv:
-            show.write_csv(rows)
-        elif as_json:
-            show.write_json(rows)
-        else:
-            count = show.table(stdout(), rows)
-            stderr().print(f"{count} row{'' if count == 1 else 's'}")
+        with closing(query.ask(engine, statement)) as rows:
+            if as_csv:
+                show.write_csv(rows)
+            elif as_json:
+                show.write_json(rows)
+            else:
+                count = show.table(stdout(), rows)
+                stderr().print(f"{count} row{'' if count == 1 else 's'}")
 
 
 @app.command()
@@ -356,8 +370,27 @@ def stop(path: ConfigPath = None) -> None:
     if settings.warehouse.url is not None:
         raise ConfigError("warehouse.url names a server of yours", advice="stop it where it runs")
     data_dir = settings.warehouse.data_dir or embedded.default_data_dir()
+    with suppress(Exception):  # it is but a note: whatever goes wrong, the server can be stopped
+        if leader := leader_on(settings, data_dir):
+            tell(f"the daemon {leader} leads and will start it again → end it first")
     running = embedded.stop(data_dir, env=os.environ)
     stdout().print("Stopped." if running else "It was not running.")
+
+
+def leader_on(settings: Settings, data_dir: Path) -> str | None:
+    """The daemon that leads on the embedded Postgres of `data_dir`, which is not started for this.
+
+    Raises whatever goes wrong.
+    """
+    if not embedded.is_running(data_dir):
+        return None
+    engine = connect(database_url(settings, os.environ))
+    try:
+        with engine.connect() as connection:
+            leader = lead.leader(connection)
+    finally:
+        engine.dispose()
+    return None if leader is None or is_dead(leader) else leader
 
 
 def run_units(
@@ -398,17 +431,23 @@ def run_units(
 
 def main() -> None:
     """Run the command line; every error becomes one message and an exit code, never a traceback."""
+    show.open_streams()
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # at the end of the process its error would be told in Python's way
     except StoppedError as error:
         stderr().print(f"callflow: {escape(str(error))}")
         sys.exit(error.exit_code)
+    except (BrokenPipeError, show.OutputError) as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left to write
+        if isinstance(error, show.OutputError):  # otherwise the reader has gone, as with `| head`
+            stderr().print(f"[red]callflow:[/red] {escape(str(error))}")
+        sys.exit(1)
     except CallflowError as error:
         stderr().print(f"[red]callflow:[/red] {escape(str(error))}")
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone
-        sys.exit(1)
     except Exception as error:
         if "CALLFLOW_TRACEBACK" in os.environ:
             raise

@@ -159,13 +159,19 @@ def load(path: Path | None, env: Mapping[str, str]) -> Settings:
 
 
 def require_sources(settings: Settings) -> None:
-    """Raise ConfigError when there is nothing to sync from, and say where sources come from."""
+    """Raise ConfigError, as `no_sources` gives it, when there is nothing to sync from."""
+    if error := no_sources(settings):
+        raise error
+
+
+def no_sources(settings: Settings) -> ConfigError | None:
+    """What to tell when there is nothing to sync from: where sources were looked for."""
     if settings.sources:
-        return
+        return None
     if settings.path:
         advice = "uncomment a [sources.…] table there and fill it in"
-        raise ConfigError("no sources", where=str(settings.path), advice=advice)
-    raise ConfigError(
+        return ConfigError("no sources", where=str(settings.path), advice=advice)
+    return ConfigError(
         f"no configuration: no --config, no $CALLFLOW_CONFIG, no callflow.toml in {Path.cwd()}",
         advice="`callflow init` writes a callflow.toml to fill in; `callflow demo` needs none",
     )
@@ -186,7 +192,8 @@ def write_example(path: Path) -> None:
         raise ConfigError("exists already; left as it is", where=str(path), advice=advice) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a possible path"
-        raise ConfigError(f"cannot be written: {reason}", where=str(path)) from None
+        advice = "choose another path, or make the directory"
+        raise ConfigError(f"cannot be written: {reason}", where=str(path), advice=advice) from None
 
 
 def _read(file: Path, limit: int = 1 << 20) -> tuple[str, bool]:

@@ -177,6 +177,17 @@ def exists(data_dir: Path, env: Mapping[str, str] = os.environ, *, shared: Path 
         return (home / "pgdata").is_dir()
 
 
+def is_running(data_dir: Path, env: Mapping[str, str] = os.environ, shared: Path = SHARED) -> bool:
+    """Whether the server of `data_dir` runs and takes connections; changes nothing.
+
+    Raises EmbeddedError as `exists` does.
+    """
+    with _os_errors(data_dir):
+        home, _ = _place(data_dir, env, shared)
+        found = _running(home / "pgdata")
+        return found is not None and found.ready
+
+
 def start(
     data_dir: Path,
     *,

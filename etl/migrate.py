@@ -93,7 +93,7 @@ def behind() -> SchemaError:
     return SchemaError(
         "the schema is behind this version of callflow",
         where="warehouse",
-        advice="run `callflow migrate`, or this command with --migrate",
+        advice="run `callflow migrate`",
     )
 
 

@@ -2,16 +2,17 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing, suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from psycopg import Connection as PsycopgConnection
 from psycopg import Error as PsycopgError
-from psycopg import sql
+from psycopg import InternalError, ProgrammingError, sql
 from sqlalchemy import ARRAY, Connection, Engine, Text, func, literal, select, text, true
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
 
 from etl import __version__, embedded, health, lead, tables
 from etl.errors import CallflowError, ConfigError
@@ -31,32 +32,51 @@ class QueryError(CallflowError):
     exit_code = 2
 
 
-def ask(engine: Engine, query: str) -> Iterator[Sequence[Any]]:
+def no_rows() -> QueryError:
+    """The error about a statement that is none of a kind that gives rows."""
+    return QueryError("it returns no rows", where="sql", advice="SELECT something")
+
+
+def ask(engine: Engine, query: str) -> Generator[Sequence[Any], None, None]:
     """Run `query` in a read-only transaction: first the column names, then row by row.
 
-    Raises QueryError with the server's message when it is not a valid query.
+    Who may leave before the last row closes it; that ends the query on the server too. Raises
+    QueryError with the server's message when it is not a valid query.
     """
+    if not query.strip(" \t\r\n;"):
+        raise QueryError("the query is empty", where="sql", advice="give a SELECT")
     with plain_errors("sql"), engine.connect() as connection:
         connection.execute(text("SET TRANSACTION READ ONLY"))
+        # So that the query ends when this process is killed. Postgres knows this from version 14
+        # up, and refuses it where the operating system cannot tell; it is not needed to go on.
+        with suppress(DBAPIError), connection.begin_nested():
+            connection.exec_driver_sql("SET LOCAL client_connection_check_interval = '5s'")
         raw = connection.connection.driver_connection
         assert isinstance(raw, PsycopgConnection)
         with raw.cursor() as cursor:
+            stream = cast("Generator[Sequence[Any], None, None]", cursor.stream(query.encode()))
             try:
-                rows = cursor.stream(query.encode())
-                first = next(rows, None)
-                if first is None:
-                    cursor.execute(query.encode())  # a stream without rows has no column names
-                if cursor.description is None:
-                    raise QueryError("it returns no rows", where="sql", advice="SELECT something")
-                yield [column.name for column in cursor.description]
-                if first is not None:
-                    yield first
-                    yield from rows
+                # It holds the connection's lock until it is closed; the rollback would wait for it.
+                with closing(stream) as rows:
+                    first = next(rows, None)
+                    if first is None:
+                        cursor.execute(query.encode())  # a stream without rows has no column names
+                    if cursor.description is None:
+                        raise no_rows()
+                    yield [column.name for column in cursor.description]
+                    if first is not None:
+                        yield first
+                        yield from rows
             except PsycopgError as error:
+                if error.sqlstate is None and isinstance(error, InternalError | ProgrammingError):
+                    connection.invalidate()  # a COPY would still be under way on it
+                    raise no_rows() from error
                 if error.sqlstate is None or error.sqlstate.startswith(("08", "57")):
                     raise
                 what = f"{str(error).splitlines()[0]} ({error.sqlstate})"
-                raise QueryError(what, where="sql", advice="mend the query") from error
+                several = "multiple commands" in what
+                advice = "one statement only" if several else "mend the query"
+                raise QueryError(what, where="sql", advice=advice) from error
 
 
 def psql(url: URL, env: Mapping[str, str]) -> list[str]:

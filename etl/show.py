@@ -1,7 +1,9 @@
 """What a person sees: progress, runs, and tables. Results go to stdout, all else to stderr."""
 
 import csv
+import io
 import json
+import os
 import signal
 import sys
 import threading
@@ -26,7 +28,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from etl.errors import StoppedError
+from etl.errors import CallflowError, StoppedError
 from etl.health import StreamHealth
 from etl.load.runs import Run
 from etl.timetable import span
@@ -41,6 +43,51 @@ STATES = {
     "stale": "red",
     "not configured": "dim",
 }
+
+
+class OutputError(CallflowError):
+    """Where stdout leads nothing can be written."""
+
+    kind = "output"
+
+
+class Results(io.FileIO):
+    """The file that stdout leads to. Its errors name it, unlike an OSError of anything else."""
+
+    def write(self, data: Any, /) -> int:
+        """As FileIO does. Raises OutputError; BrokenPipeError when the reader has gone."""
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputError(
+                f"cannot be written: {error.strerror}",
+                where="stdout",
+                advice="free space, or write elsewhere",
+            ) from error
+
+
+def open_streams() -> None:
+    """Make the standard streams fit for any text, and for having been closed by the caller.
+
+    What their encoding lacks is written as an escape. From here on stdout raises OutputError.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # It takes the lowest free number, which is its own, and keeps it from any connection.
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(nowhere, mode, encoding="utf-8", closefd=False))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout = io.TextIOWrapper(
+            io.BufferedWriter(Results(sys.stdout.fileno(), "w", closefd=False)),
+            encoding=sys.stdout.encoding,
+            errors=sys.stdout.errors,
+            line_buffering=sys.stdout.line_buffering or sys.stdout.write_through,
+        )
 
 
 class Watch:
@@ -132,9 +179,12 @@ def run_line(run: Run) -> str:
     ]
     name = f"{run.source}.{run.stream}"
     colour = COLOURS[run.status]
+    nothing = "nothing there"
+    if run.status != "complete":
+        nothing = "nothing written" if run.records else "nothing read"
     line = (
         f"{escape(name):<28} [{colour}]{run.status:<10}[/{colour}] {run.records:>8,} records  "
-        f"{', '.join(counts) or 'nothing there'}  ({run.requests} requests, {seconds:.1f} s)"
+        f"{', '.join(counts) or nothing}  ({run.requests} requests, {seconds:.1f} s)"
     )
     return f"{line}\n    [{colour}]{escape(run.error)}[/{colour}]" if run.error else line
 

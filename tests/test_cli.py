@@ -11,17 +11,22 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
+from etl import lead, show
+from etl.embedded import start as start_embedded
+from etl.embedded import stop as stop_embedded
 from etl.load.runs import Run
 from etl.sandbox import data, zoom
 from etl.sandbox.server import Sandbox, serve
 from etl.sandbox.wire import Fault
-from tests.postgres import dsn
+from etl.warehouse import connect
+from tests.postgres import directory, dsn
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -435,3 +440,206 @@ def test_sql_without_a_query_opens_psql(config: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "answer 42" in done.stdout
+
+
+# --- where the output goes -----------------------------------------------------------------------
+NAMES = ["Hotline", "投诉受理 – 贵宾专线"]
+
+
+def shell(config: Path, line: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """A line of sh, in which `callflow` is ours."""
+    return subprocess.run(
+        ["/bin/sh", "-c", f'callflow() {{ "$PYTHON" -m etl "$@"; }}\n{line}'],
+        env=environment(CALLFLOW_CONFIG=str(config), PYTHON=sys.executable, **env),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_what_a_terminal_cannot_show_is_escaped(cli: Cli) -> None:
+    query = f"SELECT unnest(ARRAY{NAMES[::-1]}) AS name"
+    escaped = NAMES[1].encode("ascii", "backslashreplace").decode()
+    for how in ("--csv", None):
+        done = cli("sql", *([how] if how else []), query, PYTHONIOENCODING="ascii")
+        assert done.returncode == 0, done.stderr
+        assert escaped in done.stdout
+        assert NAMES[0] in done.stdout
+
+
+full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+
+
+@full
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--help",
+        "status",
+        "status --json",
+        "check",
+        "sync zoom_demo",
+        "sync zoom_demo --json",
+        "sql 'SELECT 1'",
+        # more than fits into any buffer, in the first row and in later ones
+        "sql --csv \"SELECT repeat('x', 100000) FROM generate_series(1, 5)\"",
+        "sql --json 'SELECT generate_series(1, 50000) AS n'",
+    ],
+)
+def test_an_output_that_cannot_be_written_is_told_in_one_line(config: Path, words: str) -> None:
+    done = shell(config, f"callflow {words} >/dev/full")
+    assert (done.returncode, done.stderr.splitlines()) == (
+        1,
+        [
+            "callflow: stdout: cannot be written: No space left on device"
+            " → free space, or write elsewhere"
+        ],
+    )
+
+
+def test_an_output_that_is_closed_is_no_error(config: Path) -> None:
+    for words, told in (("status", "daemon: none leads\n"), ("--help", "")):
+        done = shell(config, f"callflow {words} >&-")
+        assert (done.returncode, done.stderr) == (0, told)
+    assert shell(config, "callflow status <&- >&- 2>&-").returncode == 0
+    done = shell(config, "callflow sql --csv 'SELECT 1 AS one' 2>&-")
+    assert (done.returncode, done.stdout) == (0, "one\n1\n")
+
+
+def test_a_reader_that_goes_is_no_error(config: Path) -> None:
+    query = "SELECT repeat('x', 100000) AS n FROM generate_series(1, 500)"
+    done = shell(config, f'callflow sql --csv "{query}" | head -c 1')
+    assert (done.stdout, done.stderr) == ("n", "")
+
+
+# --- being stopped -------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "imported", ["structlog", "typer", "sqlalchemy", "etl.tables", "etl.query"]
+)
+def test_ctrl_c_while_it_starts_ends_it_without_a_traceback(config: Path, imported: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "etl", "status"],
+        env=environment(CALLFLOW_CONFIG=str(config)),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr
+        ours = False
+        for line in process.stderr:  # "import time: microseconds | all told | module"
+            name = line.rpartition("|")[2].strip()
+            ours |= name == "etl"  # what comes before it is Python's own start
+            if (ours and name == imported) or name == "etl.cli":
+                break
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+    assert process.returncode == -signal.SIGINT, rest
+    assert "Traceback" not in rest
+
+
+def test_an_ignored_ctrl_c_stays_ignored(config: Path) -> None:
+    done = shell(config, "trap '' INT; callflow --version")
+    assert done.returncode == 0
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "import sys, etl.__main__ as entry; sys.argv[1:] = ['--version']\n"
+        "try: entry.main()\n"
+        "finally: assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere servers may refuse to look")
+def test_the_query_of_a_killed_client_ends(config: Path, warehouse: str) -> None:
+    with start(config, "sql", "SELECT pg_sleep(300)") as process:
+        count = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(300)'"
+        count += " AND state = 'active' AND datname = current_database()"
+        wait_until(lambda: ask(warehouse, count) == [(1,)], 60)
+        process.kill()
+    wait_until(lambda: ask(warehouse, count) == [(0,)], 30)
+
+
+def wait_until(true: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+# --- what is said --------------------------------------------------------------------------------
+@pytest.mark.parametrize("port", ["65536", "-1", "99999999999"])
+def test_a_port_that_cannot_be_is_wrong_usage(cli: Cli, port: str) -> None:
+    done = cli("sandbox", "--ports", "0", port, "0")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"callflow: --ports: there is no port {port} → give three, each 0 to 65535\n"
+    )
+
+
+def test_the_help_tells_what_it_is_about(cli: Cli) -> None:
+    assert "--ports ZOOM TWILIO ALIBABA " in cli("sandbox", "--help").stdout
+    words = " ".join(cli("status", "--help").stdout.split())
+    assert "Exits 0 whatever state the streams are in. For monitoring take /readyz" in words
+    assert "three times" in " ".join(cli("demo", "--help").stdout.split())
+
+
+def test_status_without_a_configuration_says_where_it_looked(tmp_path: Path, database: str) -> None:
+    line = f"unset CALLFLOW_CONFIG; cd {tmp_path} && callflow status"
+    done = shell(tmp_path, line, CALLFLOW_WAREHOUSE__URL=dsn(database))
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "no --config, no $CALLFLOW_CONFIG, no callflow.toml in " in done.stderr
+    assert "`callflow init` writes" in done.stderr
+
+
+def test_init_where_nothing_can_be_written_says_what_to_do(cli: Cli) -> None:
+    done = cli("init", "/nodir/x.toml")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "callflow: /nodir/x.toml: cannot be written: No such file or directory"
+        " → choose another path, or make the directory\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "records", "word"),
+    [
+        ("complete", 0, "nothing there"),
+        ("failed", 0, "nothing read"),
+        ("busy", 0, "nothing read"),
+        ("failed", 7, "nothing written"),
+    ],
+)
+def test_only_a_complete_run_says_that_nothing_is_there(
+    status: str, records: int, word: str
+) -> None:
+    run = Run("id", "a", "flows", "full", datetime.now(UTC))
+    run.records = records
+    setattr(run, "status", status)  # noqa: B010  # one of the words of its type
+    assert re.findall(r"nothing \w+", show.run_line(run)) == [word]
+
+
+def test_stop_says_that_a_daemon_will_start_it_again() -> None:
+    with directory() as place:
+        env = environment(CALLFLOW_WAREHOUSE__DATA_DIR=str(place / "data"))
+        if "CALLFLOW_PG_BIN" in os.environ:
+            env["CALLFLOW_PG_BIN"] = os.environ["CALLFLOW_PG_BIN"]
+
+        def run(word: str) -> tuple[int, str, str]:
+            words = [sys.executable, "-m", "etl", word]
+            done = subprocess.run(words, env=env, cwd=place, capture_output=True, text=True)
+            return done.returncode, done.stdout, done.stderr
+
+        try:
+            start_embedded(place / "data")  # without any tables: nobody can be asked
+            assert run("stop") == (0, "Stopped.\n", "")
+            assert run("migrate")[0] == 0
+            engine = connect(start_embedded(place / "data").url())
+            with engine.begin() as connection:
+                assert lead.take(connection, "elsewhere:1:x")
+            engine.dispose()
+            note = "note: the daemon elsewhere:1:x leads and will start it again → end it first\n"
+            assert run("stop") == (0, "Stopped.\n", note)
+            assert run("stop") == (0, "It was not running.\n", "")
+        finally:
+            stop_embedded(place / "data")

@@ -341,6 +341,10 @@ def test_data_dir_is_relative_to_the_file_and_in_the_environment_to_here(
         ('[schedule]\ntimezone = "Europe/Berlim"', "did you mean Europe/Berlin?"),
         ('[daemon]\nhttp = "0.0.0.0:8787"', "daemon.http_token (line 1): missing; expected one"),
         ('[daemon]\nhttp = "8787"', 'daemon.http (line 2): expected host:port, or "" for off; fo'),
+        ('[daemon]\nhttp = "http://127.0.0.1:8787"', "http (line 2): expected host:port, or"),
+        ('[daemon]\nhttp = "*:8787"', "daemon.http (line 2): expected host:port, or"),
+        ('[daemon]\nhttp = "[::1"', "daemon.http (line 2): expected host:port, or"),
+        ('[daemon]\nexecutor = "dask"', "daemon.dask_scheduler (line 1): missing; executor ="),
         ('[daemon]\nexecutor = "x"', 'daemon.executor (line 2): expected "threads" or "dask"; for'),
         ("[daemon]\nworkers = 0", "daemon.workers (line 2): expected a whole number from 1 to 100"),
         ("[daemon]\nworkers = 1.0", "whole number from 1 to 1000, not a number; for example worke"),
@@ -844,7 +848,7 @@ def test_the_example_is_written_once_and_for_the_owner_only(tmp_path: Path) -> N
     with pytest.raises(ConfigError, match="exists already; left as it is"):
         write_example(file)
     assert file.read_text() == "mine"
-    with pytest.raises(ConfigError, match="cannot be written: No such file or directory"):
+    with pytest.raises(ConfigError, match="No such file or directory → choose another path"):
         write_example(tmp_path / "no" / "callflow.toml")
 
 

@@ -323,3 +323,8 @@ def test_a_table_that_nobody_described_would_be_found(warehouse: str) -> None:
         connection.execute(text("CREATE VIEW zoom.bare AS SELECT 1 AS number"))
     found = {row for query in UNDESCRIBED for row in ask(warehouse, query)}
     assert found == {("zoom.bare",), ("zoom.bare.number",)}
+
+
+def test_a_schema_that_is_behind_says_what_to_run() -> None:
+    """Only what every command may say: most have no --migrate."""
+    assert str(migrate.behind()).endswith("→ run `callflow migrate`")

@@ -102,7 +102,9 @@ def test_the_wheels_metadata_says_what_pyproject_says(installed: Path) -> None:
     metadata = (info / "METADATA").read_text(encoding="utf-8")
     assert "\nLicense-Expression: Apache-2.0\n" in metadata
     assert "\nProvides-Extra: embedded\n" in metadata
-    assert (info / "entry_points.txt").read_text() == "[console_scripts]\ncallflow = etl.cli:main\n"
+    assert (
+        info / "entry_points.txt"
+    ).read_text() == "[console_scripts]\ncallflow = etl.__main__:main\n"
     assert "END OF TERMS AND CONDITIONS" in (info / "licenses" / "LICENSE").read_text()
 
 

@@ -1,5 +1,7 @@
 """What the daemon and its page ask the warehouse: where every stream stands, and its last runs."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from time import monotonic
@@ -126,3 +128,70 @@ def test_a_page_does_not_wait_for_long(engine: Engine) -> None:
         assert monotonic() - began < 20
         holder.rollback()
     assert query.recent(engine, [("a", "flows")]) == {("a", "flows"): []}
+
+
+# --- ask -----------------------------------------------------------------------------------------
+LEAVE = """
+import sys
+from etl import query
+from etl.warehouse import connect
+engine = connect(sys.argv[1])
+rows = query.ask(engine, "SELECT generate_series(1, 10000000)")
+print([next(rows) for _ in range(int(sys.argv[2]))])
+rows.close()
+with engine.connect() as connection:
+    print(connection.exec_driver_sql("SELECT 'works'").scalar(), engine.pool.checkedout())
+"""
+
+
+@pytest.mark.parametrize("taken", [0, 1, 2, 3])
+def test_who_leaves_before_the_last_row_does_not_wait_for_ever(warehouse: str, taken: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVE, warehouse, str(taken)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("works 1\n")
+
+
+@pytest.mark.parametrize("empty", ["", " \n", ";"])
+def test_an_empty_query_is_told(engine: Engine, empty: str) -> None:
+    with pytest.raises(query.QueryError, match=r"^sql: the query is empty → give a SELECT$"):
+        next(query.ask(engine, empty))
+
+
+def test_several_statements_are_told(engine: Engine) -> None:
+    with pytest.raises(query.QueryError, match=r"→ one statement only$"):
+        next(query.ask(engine, "SELECT 1; SELECT 2"))
+
+
+@pytest.mark.parametrize("statement", ["-- nothing", "SET x.y = 1", "COPY zoom.flows TO STDOUT"])
+def test_what_gives_no_rows_is_told(
+    engine: Engine, statement: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(query.QueryError, match=r"^sql: it returns no rows → SELECT something$"):
+        next(query.ask(engine, statement))
+    assert caplog.text == ""
+    assert list(query.ask(engine, "SELECT 1 AS one")) == [["one"], (1,)]
+
+
+INTERVAL = "SELECT current_setting('client_connection_check_interval')"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere servers may refuse it")
+@pytest.mark.every_postgres
+def test_the_server_looks_whether_who_asks_is_there(engine: Engine) -> None:
+    assert list(query.ask(engine, INTERVAL))[1:] == [("5s",)]
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql(INTERVAL).scalar() == "0"
+
+
+def test_a_server_that_refuses_to_look_answers_all_the_same(engine: Engine) -> None:
+    def refused(_1: Any, _2: Any, statement: str, values: Any, *_3: Any) -> tuple[str, Any]:
+        """What a server that cannot look says to any number, every one says to this."""
+        return statement.replace("_interval = '5s'", "_interval = '-5s'"), values
+
+    event.listen(engine, "before_cursor_execute", refused, retval=True)
+    assert list(query.ask(engine, INTERVAL))[1:] == [("0",)]
