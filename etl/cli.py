@@ -235,6 +235,7 @@ def status(as_json: AsJson = False, path: ConfigPath = None) -> None:
             sys.stdout.write(show.stream_json(stream) + "\n")
         else:
             stdout().print(show.stream_line(stream))
+    sys.stdout.flush()  # what follows is beside the point where that cannot be written
     leader = f"{overview.leader} leads" if overview.leader else "none leads"
     stderr().print(f"daemon: {escape(leader)}")
     if not overview.streams:

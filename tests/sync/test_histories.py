@@ -16,7 +16,7 @@ from tests.sync.checker import Outcome
 from tests.sync.histories import PRODUCT, failures, in_turn, play_all, report
 from tests.sync.world import MODES
 
-HISTORIES = int(os.environ.get("HISTORIES", "220"))
+HISTORIES = int(os.environ.get("HISTORIES", "198"))
 
 UPDATED, KEYSET, ALIBABA = "zoom/offset/updated", "zoom/keyset", "alibaba/offset/updated"
 
