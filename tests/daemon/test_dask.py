@@ -228,7 +228,7 @@ def configured(sandbox: Sandbox, warehouse: str, tmp_path: Path) -> Callable[[ra
 def cluster() -> Iterator[LocalCluster]:
     with LocalCluster(
         n_workers=2, threads_per_worker=4, processes=True, host="127.0.0.1",
-        dashboard_address="127.0.0.1:0",
+        dashboard_address="127.0.0.1:0", preload="etl.api",
     ) as running:  # fmt: skip
         yield running
 
