@@ -16,6 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Self
 
+import dask
 import pytest
 from distributed import Client, LocalCluster
 from distributed.protocol.pickle import dumps
@@ -172,8 +173,9 @@ class Fleet:
         return [self.dispatch.submit(select(self.settings, [name])) for name in names]
 
     def complete(self) -> list[str]:
-        assert all(isinstance(run, Run) and run.status == "complete" for run in self.ended)
-        return sorted(run.source for run in self.ended if isinstance(run, Run))
+        runs = [each for each in self.ended if isinstance(each, Run) and each.status == "complete"]
+        assert len(runs) == len(self.ended), self.ended
+        return sorted(run.source for run in runs)
 
 
 @contextmanager
@@ -224,12 +226,26 @@ def configured(sandbox: Sandbox, warehouse: str, tmp_path: Path) -> Callable[[ra
     return of
 
 
+@pytest.fixture(scope="module", autouse=True)
+def unprofiled() -> Iterator[None]:
+    """Without Dask's profiler, which brings a Python before 3.12 to a standstill now and then.
+
+    (python/cpython#106883: a deadlock of sys._current_frames and the garbage collector.)
+    """
+    with dask.config.set({"distributed.worker.profile.enabled": False}):
+        yield
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
-    with LocalCluster(
-        n_workers=2, threads_per_worker=4, processes=True, host="127.0.0.1",
-        dashboard_address="127.0.0.1:0", preload="etl.api",
-    ) as running:  # fmt: skip
+    # On a loaded machine a new worker takes longer than the 15 s after which it would be shut out.
+    with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "1h"}),
+        LocalCluster(
+            n_workers=2, threads_per_worker=4, processes=True, host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+        ) as running,
+    ):  # fmt: skip
         yield running
 
 
@@ -380,7 +396,11 @@ def test_without_the_extra_it_says_what_to_install() -> None:
 @contextmanager
 def cluster_at(port: int) -> Iterator[None]:
     """A scheduler with a worker, in a process that is killed at the end."""
-    process = subprocess.Popen([sys.executable, "-c", CLUSTER, str(port)], stdin=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", CLUSTER, str(port)],
+        stdin=subprocess.PIPE,
+        env=os.environ | {"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"},
+    )
     try:
         yield
     finally:
