@@ -17,6 +17,9 @@ SEED =
 PYTHON =
 UV = uv
 
+# The tests start hundreds of processes: without bytecode each would compile whatever it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test torture soak check setup lock clean
 
 help:
