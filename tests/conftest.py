@@ -12,6 +12,7 @@ on another one with CALLFLOW_PG_BIN=/usr/lib/postgresql/15/bin.
 
 import os
 import random
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -33,6 +34,9 @@ def pytest_configure(config: pytest.Config) -> None:
     given = os.environ.get("CALLFLOW_TEST_SEED")
     config.stash[SEED] = int(given) if given else random.SystemRandom().randrange(2**32)
     os.environ["CALLFLOW_TEST_SEED"] = str(config.stash[SEED])  # pytest-xdist's workers inherit it
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        # A shell starts jobs in the background with Ctrl-C ignored, and processes inherit that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _seed_line(config: pytest.Config) -> str:

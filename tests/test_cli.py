@@ -26,6 +26,7 @@ from etl.sandbox import data, zoom
 from etl.sandbox.server import Sandbox, serve
 from etl.sandbox.wire import Fault
 from etl.warehouse import connect
+from tests.daemon.processes import until
 from tests.postgres import directory, dsn
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -555,16 +556,9 @@ def test_the_query_of_a_killed_client_ends(config: Path, warehouse: str) -> None
     with start(config, "sql", "SELECT pg_sleep(300)") as process:
         count = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(300)'"
         count += " AND state = 'active' AND datname = current_database()"
-        wait_until(lambda: ask(warehouse, count) == [(1,)], 60)
+        until(lambda: ask(warehouse, count) == [(1,)], "the query runs")
         process.kill()
-    wait_until(lambda: ask(warehouse, count) == [(0,)], 30)
-
-
-def wait_until(true: Callable[[], bool], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    until(lambda: ask(warehouse, count) == [(0,)], "Postgres ended it")
 
 
 # --- what is said --------------------------------------------------------------------------------
