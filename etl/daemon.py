@@ -147,7 +147,7 @@ class Daemon:
         self._look_at = self._reach_at = clock()
         self._failures: dict[str, int] = {}
         self._late: dict[str, float] = {}  # source → since when its next round waits for this one
-        self._rolled_back: list[Unit] = []
+        self._rolled_back: list[Unit] | None = None
         self._notes: dict[str, str] = {}
         self._http = ExitStack()
         self._listening: tuple[str, Any] | None = None
@@ -231,14 +231,14 @@ class Daemon:
         self._timer.pause()
         self._dispatch.close()
         self._give_back()
-        self._rolled_back.clear()
+        rolled_back = self._rolled_back = []
         if not self._dispatch.wait(deadline - min(ROLL_BACK, deadline / 2)):
             self._dispatch.stop()
             self._revoke()
             self._dispatch.wait(max(0.0, deadline - 1.0 - (self._clock() - began)))
         last.cancel()
         left = len(self._dispatch.running())
-        self._log.info("stopped", rolled_back=left + len(self._rolled_back))
+        self._log.info("stopped", rolled_back=left + len(rolled_back))
 
     def _abandon(self) -> None:
         self._log.warning("the deadline is over; what still runs is rolled back by Postgres")
@@ -472,7 +472,8 @@ class Daemon:
     def _ended(self, unit: Unit, outcome: Run | BaseException) -> None:
         """A run came to its end, in whatever thread."""
         if isinstance(outcome, StoppedError):
-            self._rolled_back.append(unit)
+            if self._rolled_back is not None:
+                self._rolled_back.append(unit)
             self._log.info("run stopped", source=unit[0].name, stream=unit[1].name)
             return
         source = unit[0]
