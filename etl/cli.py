@@ -339,8 +339,8 @@ def sql(
     settings = config.load(path, os.environ)
     with warehouse(settings) as engine:
         if statement is None:
-            command = query.psql(engine.url, os.environ)
-            os.execve(command[0], command, query.psql_environment(engine.url))  # noqa: S606
+            command, env = query.psql(engine, os.environ)
+            os.execve(command[0], command, env)  # noqa: S606
         with closing(query.ask(engine, statement)) as rows:
             if as_csv:
                 show.write_csv(rows)

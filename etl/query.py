@@ -1,6 +1,5 @@
 """Questions to the warehouse: `callflow sql`, `callflow status`; the rights that BI tools need."""
 
-import os
 import shutil
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing, suppress
@@ -10,8 +9,9 @@ from typing import Any, cast
 from psycopg import Connection as PsycopgConnection
 from psycopg import Error as PsycopgError
 from psycopg import InternalError, ProgrammingError, sql
+from psycopg.conninfo import make_conninfo
+from psycopg.pq import Conninfo
 from sqlalchemy import ARRAY, Connection, Engine, Text, func, literal, select, text, true
-from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
 from etl import __version__, embedded, health, lead, tables
@@ -79,11 +79,12 @@ def ask(engine: Engine, query: str) -> Generator[Sequence[Any], None, None]:
                 raise QueryError(what, where="sql", advice=advice) from error
 
 
-def psql(url: URL, env: Mapping[str, str]) -> list[str]:
-    """The command line of psql for `url`, without its password.
+def psql(engine: Engine, env: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+    """The command line of psql for the warehouse, and the environment, which has its password.
 
-    That is the psql on PATH, else the one beside the embedded Postgres. Raises ConfigError where
-    there is none.
+    That is the psql on PATH, else the one beside the embedded Postgres. It is given every parameter
+    of the URL that is libpq's, and no secret but the password: it asks for others. Raises
+    ConfigError where there is no psql.
     """
     program = shutil.which("psql")
     if program is None:
@@ -93,20 +94,11 @@ def psql(url: URL, env: Mapping[str, str]) -> list[str]:
         raise ConfigError(
             "psql is not installed", advice='give a query: callflow sql "SELECT 1", or install psql'
         )
-    command = [program, "-d", url.database or "postgres"]
-    for flag, value in (("-h", url.host), ("-p", url.port), ("-U", url.username)):
-        if value is not None:
-            command += [flag, str(value)]
-    return command
-
-
-def psql_environment(url: URL) -> dict[str, str]:
-    """The environment for `psql`, with the password in it."""
-    options = {
-        f"PG{name.upper()}": str(value) for name, value in url.query.items() if name == "sslmode"
-    }
-    password = {"PGPASSWORD": str(url.password)} if url.password else {}
-    return {**os.environ, **options, **password}
+    _, given = engine.dialect.create_connect_args(engine.url)
+    secret = {each.keyword.decode(): each.dispchar == b"*" for each in Conninfo.get_defaults()}
+    shown = {name: value for name, value in given.items() if not secret.get(name, True)}
+    password = {"PGPASSWORD": str(given["password"])} if given.get("password") else {}
+    return [program, "-d", make_conninfo("", **shown)], {**env, **password}
 
 
 def grant(connection: Connection, role: str) -> list[str]:

@@ -17,8 +17,9 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
-from etl import lead, show
+from etl import lead, query, show
 from etl.embedded import start as start_embedded
 from etl.embedded import stop as stop_embedded
 from etl.load.runs import Run
@@ -441,6 +442,37 @@ def test_sql_without_a_query_opens_psql(config: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "answer 42" in done.stdout
+
+
+def test_psql_is_given_what_the_url_says(config: Path, warehouse: str) -> None:
+    url = f"{dsn(warehouse)}&options=-c%20search_path%3Dtwilio%20-c%20jit%3Doff"
+    done = subprocess.run(
+        [sys.executable, "-m", "etl", "sql"],
+        input="SELECT current_setting('search_path') || ' ' || current_setting('jit');",
+        env=environment(CALLFLOW_CONFIG=str(config), CALLFLOW_WAREHOUSE__URL=url),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "twilio off" in done.stdout
+
+
+def test_psql_s_command_line_has_no_secret() -> None:
+    engine = connect(
+        "postgresql://reader:p%40ss@/db?host=one:5432&host=two:5433&sslmode=verify-full"
+        "&sslrootcert=%2Fetc%2Fca.pem&sslpassword=hidden&prepare_threshold=5"
+    )
+    (_, _, conninfo), env = query.psql(engine, {"A": "B"})
+    assert conninfo_to_dict(conninfo) == {
+        "user": "reader",
+        "dbname": "db",
+        "host": "one,two",
+        "port": "5432,5433",
+        "sslmode": "verify-full",
+        "sslrootcert": "/etc/ca.pem",
+    }
+    assert env == {"A": "B", "PGPASSWORD": "p@ss"}
 
 
 # --- where the output goes -----------------------------------------------------------------------
