@@ -38,7 +38,8 @@ demo: setup
 	@.venv/bin/python -m etl demo $(ARGS)
 
 test: check
-	.venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	.venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
+		$(ARGS)
 
 torture: setup
 	.venv/bin/python -m tests.sync.histories --histories $(HISTORIES) $(if $(SEED),--seed $(SEED))
