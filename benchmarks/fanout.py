@@ -162,9 +162,11 @@ def measure(
 
 @contextmanager
 def cluster(threads: int, warm: Callable[[Dask], None]) -> Iterator[Dask]:
+    import dask.config
     from distributed import LocalCluster
 
     with (
+        dask.config.set({"distributed.worker.profile.enabled": False}),  # docs/scale.md says why
         LocalCluster(
             n_workers=2, threads_per_worker=threads, processes=True, host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
