@@ -128,19 +128,22 @@ class Dask(Executor):
         await comm.close()
 
     def _watch(self, client: Any) -> None:
-        """Return when the client is of no use any more, or nobody needs it."""
-        connected = True
-        while connected and not self._over.is_set():
+        """Return when the client is of no use any more, or nobody needs it.
+
+        A scheduler that is slow to answer is waited for: what runs there goes on, and would be
+        made twice if it were given up.
+        """
+        while client.status == "running" and not self._over.is_set():
             workers = None
             with suppress(Exception):
                 workers = client.nthreads(callback_timeout=CONNECT)
-            connected = workers is not None and client.status == "running"
-            if not connected:
-                self.trouble = f"the Dask scheduler at {self._address} went away"
-            elif not workers:
-                self.trouble = f"the Dask cluster at {self._address} has no worker"
-            else:
+            if workers:
                 self.trouble = None
+            elif workers is None:
+                self.trouble = f"the Dask scheduler at {self._address} does not answer"
+            else:
+                self.trouble = f"the Dask cluster at {self._address} has no worker"
             self._tried.set()
-            if connected:
-                self._over.wait(LOOK_EVERY)
+            self._over.wait(LOOK_EVERY)
+        if not self._over.is_set():
+            self.trouble = f"the Dask scheduler at {self._address} went away"

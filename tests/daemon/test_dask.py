@@ -394,7 +394,7 @@ def test_without_the_extra_it_says_what_to_install() -> None:
 
 
 @contextmanager
-def cluster_at(port: int) -> Iterator[None]:
+def cluster_at(port: int) -> Iterator["subprocess.Popen[bytes]"]:
     """A scheduler with a worker, in a process that is killed at the end."""
     process = subprocess.Popen(
         [sys.executable, "-c", CLUSTER, str(port)],
@@ -402,7 +402,7 @@ def cluster_at(port: int) -> Iterator[None]:
         env=os.environ | {"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"},
     )
     try:
-        yield
+        yield process
     finally:
         process.kill()
         process.communicate(timeout=30)
@@ -448,6 +448,31 @@ def test_a_daemon_waits_for_its_cluster_and_goes_on_when_it_is_back(
         daemon.kill(signal.SIGTERM)
         assert daemon.ended() == 0
     assert "Traceback" not in daemon.output and "secret-of" not in daemon.output
+
+
+def test_a_scheduler_that_is_slow_to_answer_loses_no_run(
+    sandbox: Sandbox, warehouse: str, start: Start
+) -> None:
+    text, port = sources(sandbox, range(2)), free_port()
+    options = f'executor = "dask"\ndask_scheduler = "tcp://127.0.0.1:{port}"'
+    with (
+        cluster_at(port) as slow,
+        Gate(lambda request: request.params["PageNumber"] != "1", most=2) as gate,
+    ):
+        sandbox.alibaba.faults.append(gate.fault)
+        daemon = start(text, every="1h", daemon=options)
+        until(lambda: len(gate.held) == 2, "the lists are being read", daemon)
+        slow.send_signal(signal.SIGSTOP)
+        until(lambda: "does not answer" in str(daemon.status()["notes"]), "it says so", daemon)
+        slow.send_signal(signal.SIGCONT)
+        until(lambda: daemon.status()["notes"] == [], "it answers again", daemon)
+        gate.open()
+        daemon.ran(2, status="complete")
+        daemon.kill(signal.SIGTERM)
+        assert daemon.ended() == 0
+    right(sandbox, warehouse)
+    assert ask(warehouse, "SELECT status FROM etl.runs") == [("complete",)] * 2
+    assert ask(warehouse, "SELECT epoch FROM etl.leases WHERE source <> '*'") == [(1,)] * 2
 
 
 def test_a_daemon_that_stops_leaves_no_run_behind_that_writes(
