@@ -430,32 +430,29 @@ def test_a_daily_limit_is_told_and_not_waited_for(cli: Cli, sandbox: Sandbox) ->
     assert "2031-01-01" in done.stdout
 
 
-def test_sql_without_a_query_opens_psql(config: Path) -> None:
-    """Even where none is installed: the embedded Postgres brings one along."""
+def psql(config: Path, script: str, **env: str) -> str:
+    """What `callflow sql` prints when psql is given a script."""
     done = subprocess.run(
         [sys.executable, "-m", "etl", "sql"],
-        input="SELECT 'answer ' || 6 * 7;",
-        env=environment(CALLFLOW_CONFIG=str(config), PATH="/nowhere"),
+        input=script,
+        env=environment(CALLFLOW_CONFIG=str(config), **env),
         capture_output=True,
         text=True,
         timeout=60,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert "answer 42" in done.stdout
+    return done.stdout
+
+
+def test_sql_without_a_query_opens_psql(config: Path) -> None:
+    """Even where none is installed: the embedded Postgres brings one along."""
+    assert "answer 42" in psql(config, "SELECT 'answer ' || 6 * 7;", PATH="/nowhere")
 
 
 def test_psql_is_given_what_the_url_says(config: Path, warehouse: str) -> None:
     url = f"{dsn(warehouse)}&options=-c%20search_path%3Dtwilio%20-c%20jit%3Doff"
-    done = subprocess.run(
-        [sys.executable, "-m", "etl", "sql"],
-        input="SELECT current_setting('search_path') || ' ' || current_setting('jit');",
-        env=environment(CALLFLOW_CONFIG=str(config), CALLFLOW_WAREHOUSE__URL=url),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "twilio off" in done.stdout
+    script = "SELECT current_setting('search_path') || ' ' || current_setting('jit');"
+    assert "twilio off" in psql(config, script, CALLFLOW_WAREHOUSE__URL=url)
 
 
 def test_psql_s_command_line_has_no_secret() -> None:

@@ -98,8 +98,7 @@ def test_what_is_not_overdue_is_not_run_when_it_starts(
 
 
 def test_a_second_signal_ends_it_at_once(start: Start, sandbox: Sandbox) -> None:
-    came, go = threading.Event(), threading.Event()
-    hold(sandbox, came, go)
+    came, go = hold(sandbox.zoom.faults, ZOOM_LIST)
     daemon = start(sandbox)
     assert came.wait(60)
     daemon.kill(signal.SIGTERM)
@@ -112,8 +111,7 @@ def test_a_second_signal_ends_it_at_once(start: Start, sandbox: Sandbox) -> None
 def test_what_cannot_finish_before_the_deadline_is_rolled_back(
     start: Start, sandbox: Sandbox, warehouse: str
 ) -> None:
-    came, go = threading.Event(), threading.Event()
-    hold(sandbox, came, go)
+    came, go = hold(sandbox.zoom.faults, ZOOM_LIST)
     daemon = start(sandbox, daemon='stop_deadline = "8s"')
     assert came.wait(60)
     daemon.kill(signal.SIGTERM)
@@ -123,14 +121,16 @@ def test_what_cannot_finish_before_the_deadline_is_rolled_back(
     assert ask(warehouse, "SELECT count(*) FROM etl.runs WHERE source = 'zoom_demo'") == [(0,)]
 
 
-def hold(sandbox: Sandbox, came: threading.Event, go: threading.Event, times: int = 1) -> None:
-    """Let Zoom's list hang until `go`."""
+def hold(faults: list[Fault], path: str = "") -> tuple[threading.Event, threading.Event]:
+    """Let a request hang. The first event is set when it came; set the second to let it go."""
+    came, go = threading.Event(), threading.Event()
 
     def wait(emulator: Any, request: Any) -> None:
         came.set()
         go.wait(120)
 
-    sandbox.zoom.faults.append(Fault(path=ZOOM_LIST, times=times, before_request=wait))
+    faults.append(Fault(path=path, times=1, before_request=wait))
+    return came, go
 
 
 # -- what befalls it ------------------------------------------------------------------------------
@@ -164,13 +164,7 @@ def test_a_database_that_is_away_is_waited_for(
 
 def test_a_source_s_trouble_is_its_own(start: Start, sandbox: Sandbox, warehouse: str) -> None:
     sources, sandbox.zoom.client_secret = sandbox.toml(), "changed-meanwhile"
-    came, go = threading.Event(), threading.Event()
-
-    def wait(emulator: Any, request: Any) -> None:
-        came.set()
-        go.wait(120)
-
-    sandbox.alibaba.faults.append(Fault(times=1, before_request=wait))
+    came, go = hold(sandbox.alibaba.faults)
     daemon = start(sources)
     assert came.wait(60)
     daemon.ran(3, source="twilio_demo", stream="channels", status="complete")
@@ -221,8 +215,7 @@ def test_a_daily_limit_pauses_the_account_until_it_is_reset(
 def test_a_run_that_hangs_is_given_up_and_the_rest_goes_on(
     start: Start, sandbox: Sandbox, warehouse: str
 ) -> None:
-    came, go = threading.Event(), threading.Event()
-    hold(sandbox, came, go)
+    came, go = hold(sandbox.zoom.faults, ZOOM_LIST)
     daemon = start(sandbox, daemon='hung_after = "4s"', more="")
     assert came.wait(60)
     (run, *_) = daemon.ran(source="zoom_demo", status="failed")
@@ -437,13 +430,7 @@ def test_a_run_that_waits_for_its_provider_delays_no_other_account(
     start: Start, sandbox: Sandbox
 ) -> None:
     """Of one host too, where there is one place only."""
-    came, go = threading.Event(), threading.Event()
-
-    def wait(emulator: Any, request: Any) -> None:
-        came.set()
-        go.wait(120)
-
-    sandbox.alibaba.faults.append(Fault(times=1, before_request=wait))
+    came, go = hold(sandbox.alibaba.faults)
     parts = []
     for name in ("one", "two"):
         sandbox.alibaba.keys[name] = AccessKey("secret-of-both")
@@ -461,8 +448,7 @@ def test_a_run_that_waits_for_its_provider_delays_no_other_account(
 
 
 def test_what_is_rolled_back_at_the_end_is_told(start: Start, sandbox: Sandbox) -> None:
-    came, go = threading.Event(), threading.Event()
-    hold(sandbox, came, go)
+    came, go = hold(sandbox.zoom.faults, ZOOM_LIST)
     daemon = start(sandbox, daemon='stop_deadline = "2s"', every="1h")
     assert came.wait(60)
     assert daemon.said("started")["process"] == daemon.status()["process"]
@@ -539,9 +525,8 @@ def test_the_second_daemon_takes_over_from_the_first(
 def test_a_daemon_that_was_asleep_writes_nothing_when_it_wakes(
     start: Start, sandbox: Sandbox, warehouse: str
 ) -> None:
-    came, go = threading.Event(), threading.Event()
     leader, standby = two(start, sandbox)
-    hold(sandbox, came, go)
+    came, go = hold(sandbox.zoom.faults, ZOOM_LIST)
     assert came.wait(60)  # it sleeps in the middle of a run, and is due for others when it wakes
     leader.kill(signal.SIGSTOP)
     standby.said("this daemon leads")

@@ -227,25 +227,26 @@ def configured(sandbox: Sandbox, warehouse: str, tmp_path: Path) -> Callable[[ra
 
 
 @pytest.fixture(scope="module", autouse=True)
-def unprofiled() -> Iterator[None]:
-    """Without Dask's profiler, which brings a Python before 3.12 to a standstill now and then.
+def steady() -> Iterator[None]:
+    """Dask without what makes a test fail now and then.
 
-    (python/cpython#106883: a deadlock of sys._current_frames and the garbage collector.)
+    Its profiler brings a Python before 3.12 to a standstill (python/cpython#106883: a deadlock of
+    sys._current_frames and the garbage collector). A new worker would be shut out after 15 s; on a
+    loaded machine it takes longer.
     """
-    with dask.config.set({"distributed.worker.profile.enabled": False}):
+    with dask.config.set({
+        "distributed.worker.profile.enabled": False,
+        "distributed.deploy.lost-worker-timeout": "1h",
+    }):  # fmt: skip
         yield
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
-    # On a loaded machine a new worker takes longer than the 15 s after which it would be shut out.
-    with (
-        dask.config.set({"distributed.deploy.lost-worker-timeout": "1h"}),
-        LocalCluster(
-            n_workers=2, threads_per_worker=4, processes=True, host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-        ) as running,
-    ):  # fmt: skip
+    with LocalCluster(
+        n_workers=2, threads_per_worker=4, processes=True, host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+    ) as running:  # fmt: skip
         yield running
 
 
@@ -388,9 +389,8 @@ def test_without_the_extra_it_says_what_to_install() -> None:
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT], capture_output=True, text=True, timeout=60, check=True
     )
-    assert done.stdout.startswith(
-        "daemon.executor:"
-    ) and "pip install '/path/to/callflow[dask]'" in (done.stdout)
+    assert done.stdout.startswith("daemon.executor:")
+    assert "pip install '/path/to/callflow[dask]'" in done.stdout
 
 
 @contextmanager
