@@ -8,6 +8,8 @@
 
 A test marked `every_postgres` runs once per PostgreSQL found on this machine. The whole suite runs
 on another one with CALLFLOW_PG_BIN=/usr/lib/postgresql/15/bin.
+
+A test marked `fault(n)` is the answer to fault n of the catalogue in tests/faults.
 """
 
 import os
@@ -31,6 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "every_postgres: run on each PostgreSQL of this machine (needs a database)"
     )
+    config.addinivalue_line("markers", "fault(n, …): shows what becomes of these catalogued faults")
     given = os.environ.get("CALLFLOW_TEST_SEED")
     config.stash[SEED] = int(given) if given else random.SystemRandom().randrange(2**32)
     os.environ["CALLFLOW_TEST_SEED"] = str(config.stash[SEED])  # pytest-xdist's workers inherit it
