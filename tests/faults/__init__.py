@@ -1,1 +1,1 @@
-"""The hostile world: each fault that a provider, network, Postgres, host or person can bring about."""
+"""The hostile world: what providers, networks, Postgres, hosts and people can do to a sync."""
