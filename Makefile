@@ -97,7 +97,7 @@ else
     # Without a home pip would make its cache in a directory called ~ here.
     "$$python" -c 'import os, sys; sys.exit(os.path.expanduser("~") == "~")' ||
         export PIP_NO_CACHE_DIR=1
-    echo 'Setting up .venv with pip, this once; it takes up to a minute …' >&2
+    echo 'Setting up .venv with pip, this once; it takes a minute or two …' >&2
     rm -rf .venv
     "$$python" -m venv .venv
     install() {

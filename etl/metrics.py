@@ -73,7 +73,9 @@ class Metrics:
             "callflow_rows_total", "Rows by what the runs did with them.", *here, "kind"
         )
         self._requests = _Series(
-            "callflow_requests_total", "HTTP requests to the provider, retries included.", *here
+            "callflow_requests_total",
+            "HTTP requests for lists and records, retries included; not those for access tokens.",
+            *here,
         )
         self._retries = _Series(
             "callflow_retries_total", "Requests that were made again after a failure.", *here
