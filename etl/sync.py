@@ -136,7 +136,14 @@ def _sync(work: Work) -> None:
 
     def finish(connection: Connection) -> None:
         now = runs.instant(connection, work.former)
-        written = merge.merge(connection, run.source, work.pairs, fate.gone, now)
+        written = merge.merge(
+            connection,
+            run.source,
+            work.pairs,
+            fate.gone,
+            now,
+            looked_up=sum(work.settled.values()) * merge.FEW < work.rows,
+        )
         runs.note_missing(connection, run, fate.noted, back)
         _finish(work, connection, written, now, proof.doubt or fate.doubt, work.pairs[0].stage)
         if stream.resumable:

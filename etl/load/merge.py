@@ -3,6 +3,10 @@
 Only rows that differ are written: a join finds them first, then they are upserted in key order.
 What a statement changes or removes goes to `history` in that same statement.
 docs/architecture.md has the figures of the other ways.
+
+How staged and current rows are joined is not left to the planner's guess (`join_by_hash`): where
+few rows are staged for a big table, each is looked up by its key (`looked_up`); otherwise both
+sides are read once. Either way the work grows with the rows, not with their square.
 """
 
 from collections.abc import Collection, Sequence
@@ -22,13 +26,17 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    true,
     tuple_,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from etl import tables
-from etl.load.stage import Staged
+from etl.load.stage import Staged, join_by_hash
 from etl.model import Key
+
+FEW = 20
+"""Staged rows are looked up one by one when the table holds more than FEW times as many."""
 
 
 @dataclass(slots=True)
@@ -46,6 +54,7 @@ def absent(connection: Connection, source: str, parent: Staged, scopes: Sequence
 
     `scopes`, unless empty, limits them to rows whose first key column is one of these.
     """
+    join_by_hash(connection)
     current = parent.current
     keys = [current.c[name] for name in tables.key_columns(current)]
     query = (
@@ -72,8 +81,12 @@ def known(
 
 
 def differs(connection: Connection, source: str, pair: Staged, begin: int) -> bool:
-    """Whether a record staged from the ordinal `begin` on is new or unlike its current row."""
-    query = _differing(source, pair).where(pair.stage.c.ord >= begin)
+    """Whether a record staged from the ordinal `begin` on is new or unlike its current row.
+
+    They are few, such as those of a page: each is looked up.
+    """
+    join_by_hash(connection)
+    query = _differing(source, pair, looked_up=True).where(pair.stage.c.ord >= begin)
     return bool(connection.scalar(select(query.exists())))
 
 
@@ -83,34 +96,53 @@ def merge(
     pairs: Sequence[Staged],
     gone: Sequence[Key],
     now: datetime,
+    *,
+    looked_up: bool = False,
 ) -> Written:
     """Make the current rows of `source` equal to the staged ones, and take out the records `gone`.
 
     `pairs` begins with the records' own table; children come after their parents; the staging
     tables are settled. Children that a staged record no longer has are taken out, unless one of its
-    children was unreadable. `now` becomes valid_from and valid_to of what changes.
+    children was unreadable. `now` becomes valid_from and valid_to of what changes. `looked_up`:
+    few records are staged, compared with those in the table (see FEW).
     """
+    join_by_hash(connection)
     records, *children = pairs
     written = Written()
     if gone:
         for pair in reversed(pairs):
             theirs = _one_of(gone, pair.current, records.current)
-            removed = _remove(connection, source, pair.current, theirs, now)
-            written.rows += len(removed)
-            written.deleted += len(removed) if pair is records else 0
-    bereft: set[Key] = set()
+            rows, _ = _remove(connection, source, pair.current, theirs, now, records.current)
+            written.rows += rows
+            written.deleted += rows if pair is records else 0
+    below: set[Key] = set()
     for pair in reversed(children):
-        removed = _remove(connection, source, pair.current, _lost(pair, records), now)
-        written.rows += len(removed)
-        bereft |= {key[: len(tables.key_columns(records.current))] for key in removed}
+        lost = _lost(source, pair, records, looked_up=looked_up)
+        if _any(connection, lost):
+            condition = _is_lost(pair, records)
+            rows, keys = _remove(connection, source, pair.current, condition, now, records.current)
+            written.rows += rows
+            below |= keys
+    own: set[Key] = set()
     for pair in pairs:
-        inserted, updated = _upsert(connection, source, pair, now)
+        differing = _differing(source, pair, looked_up=looked_up)
+        if not _any(connection, differing):
+            continue
+        of = records.current if children else None
+        inserted, updated, keys = _upsert(connection, source, pair, differing, now, of)
         written.rows += inserted + updated
         if pair is records:
-            written.inserted, written.updated = inserted, updated
-    if children and written.rows > written.inserted + written.updated + written.deleted:
-        written.updated += _changed_below(connection, source, pairs, bereft, now)
+            written.inserted, written.updated, own = inserted, updated, keys
+        else:
+            below |= keys
+    written.updated += len(below - own)
     return written
+
+
+def _any(connection: Connection, found: Select[Any]) -> bool:
+    """Whether there are such rows. They are counted, and so planned to be read whole: usually
+    there are none, and then a plan for a quick first row is the slower one."""
+    return bool(connection.scalar(select(func.count()).select_from(found.subquery())))
 
 
 def _same_key(one: FromClause, other: FromClause, of: Table) -> ColumnElement[bool]:
@@ -135,8 +167,12 @@ def _remove(
     current: Table,
     condition: ColumnElement[bool],
     now: datetime,
-) -> list[Key]:
-    """Move the rows of `current` that meet `condition` to history; return their keys."""
+    of: Table,
+) -> tuple[int, set[Key]]:
+    """Move the rows of `current` that meet `condition` to history.
+
+    Returns how many, and the keys of `of` in them.
+    """
     history = tables.HISTORY[current]
     removed = (
         delete(current)
@@ -145,15 +181,18 @@ def _remove(
         .cte("removed")
     )
     names = [column.name for column in current.columns]
-    statement = (
+    kept = (
         insert(history)
         .from_select([*names, "valid_to"], select(removed, literal(now)))
-        .returning(*(history.c[name] for name in tables.key_columns(current)))
+        .returning(*(history.c[name] for name in tables.key_columns(of)))
+        .cte("kept")
     )
-    return [tuple(row) for row in connection.execute(statement)]
+    counts = select(*kept.columns, func.count()).group_by(*kept.columns)
+    found = connection.execute(counts).all()
+    return sum(row[-1] for row in found), {tuple(row[:-1]) for row in found}
 
 
-def _lost(child: Staged, records: Staged) -> ColumnElement[bool]:
+def _is_lost(child: Staged, records: Staged) -> ColumnElement[bool]:
     """The row's record is staged, all its children were readable, and the row is not among them."""
     record = select(literal(1)).where(
         _same_key(records.stage, child.current, records.current), ~records.stage.c.partial
@@ -162,37 +201,87 @@ def _lost(child: Staged, records: Staged) -> ColumnElement[bool]:
     return and_(record.exists(), ~itself.exists())
 
 
-def _differing(source: str, pair: Staged) -> Select[Any]:
-    """Staged rows that are new (`is_new`) or unlike the current row with their key."""
+def _lost(source: str, child: Staged, records: Staged, *, looked_up: bool) -> Select[Any]:
+    """The current rows of a child's table that their staged records no longer have."""
+    if not looked_up:
+        return select(literal(1)).where(child.current.c.source == source, _is_lost(child, records))
+    theirs = _lookup(source, child.current, records.stage, records.current)
+    itself = select(literal(1)).where(_same_key(child.stage, theirs, child.current))
+    return (
+        select(literal(1))
+        .select_from(records.stage.join(theirs, true()))
+        .where(~records.stage.c.partial, ~itself.exists())
+    )
+
+
+def _lookup(source: str, current: Table, rows: FromClause, of: Table) -> FromClause:
+    """The rows of `current` with the key of `of` that a row of `rows` has, by the primary key.
+
+    OFFSET 0 keeps it a lookup: the planner must not make another join of it.
+    """
+    return (
+        select(current)
+        .where(current.c.source == source, _same_key(current, rows, of))
+        .offset(0)
+        .lateral("looked_up")
+    )
+
+
+def _differing(source: str, pair: Staged, *, looked_up: bool) -> Select[Any]:
+    """Staged rows that are new (`is_new`) or unlike the current row with their key.
+
+    The columns of that row follow, each after `old_`.
+    """
     current, stage = pair.current, pair.stage
     keys = tables.key_columns(current)
     names = tables.data_columns(current)
     fields = [name for name in names if name not in keys]
-    same = and_(current.c.source == source, _same_key(stage, current, current))
-    unlike = tuple_(*(current.c[name] for name in fields)).is_distinct_from(
+    if looked_up:
+        old: FromClause = _lookup(source, current, stage, current)
+        both = stage.outerjoin(old, true())
+    else:
+        old = current
+        both = stage.outerjoin(
+            current, and_(current.c.source == source, _same_key(stage, current, current))
+        )
+    unlike = tuple_(*(old.c[name] for name in fields)).is_distinct_from(
         tuple_(*(stage.c[name] for name in fields))
     )
     return (
-        select(*(stage.c[name] for name in names), current.c.source.is_(None).label("is_new"))
-        .select_from(stage.outerjoin(current, same))
-        .where(or_(current.c.source.is_(None), unlike))
+        select(
+            *(stage.c[name] for name in names),
+            old.c.source.is_(None).label("is_new"),
+            *(column.label(f"old_{column.name}") for column in old.columns),
+        )
+        .select_from(both)
+        .where(or_(old.c.source.is_(None), unlike))
     )
 
 
-def _upsert(connection: Connection, source: str, pair: Staged, now: datetime) -> tuple[int, int]:
-    """Insert staged rows that are new, update those that differ; return how many of each."""
+def _upsert(
+    connection: Connection,
+    source: str,
+    pair: Staged,
+    found: Select[Any],
+    now: datetime,
+    of: Table | None,
+) -> tuple[int, int, set[Key]]:
+    """Insert the rows `found` that are new, update those that differ.
+
+    Returns how many of each, and the keys of `of` in them.
+    """
     current, history = pair.current, tables.HISTORY[pair.current]
     keys = tables.key_columns(current)
     names = tables.data_columns(current)
     fields = [name for name in names if name not in keys]
-    differing = _differing(source, pair).cte("differing").prefix_with("MATERIALIZED")
+    differing = found.cte("differing").prefix_with("MATERIALIZED")
     superseded = (
         insert(history)
         .from_select(
             [*(column.name for column in current.columns), "valid_to"],
-            select(current, literal(now)).join(
-                differing, and_(current.c.source == source, _same_key(current, differing, current))
-            ),
+            select(
+                *(differing.c[f"old_{column.name}"] for column in current.columns), literal(now)
+            ).where(~differing.c.is_new),
         )
         .cte("superseded")
     )
@@ -206,36 +295,16 @@ def _upsert(connection: Connection, source: str, pair: Staged, now: datetime) ->
         index_elements=["source", *keys],
         set_={name: upsert.excluded[name] for name in [*fields, "valid_from"]},
     ).cte("upserted")
-    counts = select(
-        func.count().filter(differing.c.is_new), func.count().filter(~differing.c.is_new)
-    ).select_from(differing)
-    inserted, updated = connection.execute(counts.add_cte(superseded, upserted)).one()
-    return inserted, updated
-
-
-def _changed_below(
-    connection: Connection,
-    source: str,
-    pairs: Sequence[Staged],
-    bereft: set[Key],
-    now: datetime,
-) -> int:
-    """How many records are as they were, but not their children; `bereft` lost one."""
-    records, *children = pairs
-    parent = records.current
-    below: list[ColumnElement[bool]] = [
-        select(literal(1))
-        .where(
-            pair.current.c.source == source,
-            _same_key(pair.current, parent, parent),
-            pair.current.c.valid_from == now,
+    records = [differing.c[name] for name in tables.key_columns(of)] if of is not None else []
+    counts = (
+        select(
+            *records,
+            func.count().filter(differing.c.is_new),
+            func.count().filter(~differing.c.is_new),
         )
-        .exists()
-        for pair in children
-    ]
-    if bereft:
-        below.append(_one_of(bereft, parent, parent))
-    query = select(func.count()).where(
-        parent.c.source == source, parent.c.valid_from != now, or_(*below)
+        .select_from(differing)
+        .group_by(*records)
     )
-    return connection.scalar(query) or 0
+    rows = connection.execute(counts.add_cte(superseded, upserted)).all()
+    inserted, updated = sum(row[-2] for row in rows), sum(row[-1] for row in rows)
+    return inserted, updated, {tuple(row[:-2]) for row in rows} if records else set()

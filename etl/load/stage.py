@@ -27,15 +27,13 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
-    and_,
     delete,
     func,
     literal,
-    or_,
     select,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.exc import OperationalError
 
 from etl import tables
@@ -165,31 +163,63 @@ def settle(
 
     `pairs` begins with the records' own table, whose column `scope` names the scope; without one it
     is "". Records of a scope that came before the ordinal `begins[scope]`, and not since, are
-    dropped. The planner's statistics are fresh afterwards: without them the joins of the merge are
-    planned for empty tables.
+    dropped. The planner's statistics are fresh afterwards.
+
+    Each statement reads a table once, however often records repeat. (One DELETE with both
+    conditions, joined by OR, would be planned as a search per row.)
     """
+    join_by_hash(connection)
+    records = pairs[0]
+    keys = tables.key_columns(records.current)
+    for pair in pairs:
+        if former := _former(pair.stage, begins, scope):
+            connection.execute(delete(pair.stage).where(*former))
+    connection.execute(select(func.set_config("default_statistics_target", "10", True)))
     for pair in pairs:
         columns = ", ".join(f'"{name}"' for name in tables.key_columns(pair.current))
         connection.execute(text(f'ANALYZE "{pair.stage.schema}"."{pair.stage.name}" ({columns})'))
-    parent = pairs[0]
-    keys = tables.key_columns(parent.current)
-    newer = parent.stage.alias("newer")
-    each = select(parent.stage.c[keys[-1]]).group_by(*(parent.stage.c[name] for name in keys))
-    repeats = connection.scalar(select(each.having(func.count() > 1).exists()))
-    for pair in reversed(pairs):
-        former = [
-            and_(
-                pair.stage.c.ord < begin,
-                literal(True) if scope is None else pair.stage.c[scope] == name,
-            )
-            for name, begin in begins.items()
-            if begin > 0
-        ]
-        same = [pair.stage.c[name] == newer.c[name] for name in keys]
-        later = select(newer).where(*same, newer.c.ord > pair.stage.c.ord)
-        stale = [*former, *([later.exists()] if repeats else [])]
-        if stale:
-            connection.execute(delete(pair.stage).where(or_(*stale)))
-    of: ColumnElement[str] = parent.stage.c[scope] if scope else literal("")
-    counts = select(of, func.count()).select_from(parent.stage).group_by(of)
+    each = select(*(records.stage.c[name] for name in keys)).group_by(
+        *(records.stage.c[name] for name in keys)
+    )
+    repeated = each.having(func.count() > 1)
+    if connection.scalar(select(repeated.exists())):
+        last = repeated.add_columns(func.max(records.stage.c.ord).label("ord")).cte("last")
+        last = last.prefix_with("MATERIALIZED")
+        for pair in reversed(pairs):
+            same = [pair.stage.c[name] == last.c[name] for name in keys]
+            connection.execute(delete(pair.stage).where(*same, pair.stage.c.ord < last.c.ord))
+    of: ColumnElement[str] = records.stage.c[scope] if scope else literal("")
+    counts = select(of, func.count()).select_from(records.stage).group_by(of)
     return dict(connection.execute(counts).all())
+
+
+def _former(
+    stage: Table, begins: Mapping[str, int], scope: str | None
+) -> list[ColumnElement[bool]]:
+    """What a row meets that came before the scan of its scope that counts; [] where none can."""
+    limits = {name: begin for name, begin in begins.items() if begin > 0}
+    if not limits:
+        return []
+    if scope is None:
+        return [stage.c.ord < max(limits.values())]
+    limit = (
+        func.unnest(
+            literal([*limits], ARRAY(Text())), literal([*limits.values()], ARRAY(BigInteger()))
+        )
+        .table_valued("name", "begin")
+        .render_derived("limit_of")
+    )
+    return [stage.c[scope] == limit.c.name, stage.c.ord < limit.c.begin]
+
+
+def join_by_hash(connection: Connection) -> None:
+    """Have the statements of this transaction join by hash or merge, never row by row.
+
+    What the planner knows of a table may be old or nothing at all (a source just loaded, a dump
+    just restored). It takes ten thousand rows for one then, and compares every row of one side with
+    every row of the other, for hours. A lookup by an index that is wanted is written as LATERAL.
+    """
+    settings = {"enable_nestloop": "off", "enable_hashjoin": "on", "enable_mergejoin": "on"}
+    connection.execute(
+        select(*(func.set_config(name, value, True) for name, value in settings.items()))
+    )
