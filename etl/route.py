@@ -89,7 +89,7 @@ class Way:
         self.transport = httpx.HTTPTransport(
             verify=tls,
             trust_env=False,
-            proxy=httpx.Proxy(through, ssl_context=tls) if through else None,
+            proxy=_proxy(through, tls) if through else None,
         )
         anywhere = route.private or through is not None or is_loopback(url.host)
         self._backend = _Backend(left, anywhere=anywhere)
@@ -100,6 +100,10 @@ class Way:
     def peer(self) -> str:
         """The host whose certificate was verified last; "" before there was one."""
         return self._backend.peer
+
+
+def _proxy(url: httpx.URL, tls: ssl.SSLContext) -> httpx.Proxy:
+    return httpx.Proxy(url, ssl_context=tls if url.scheme == "https" else None)
 
 
 def proxy_refusal(error: httpx.ProxyError, proxy: str, host: str) -> ProviderError:
