@@ -11,6 +11,7 @@ from typing import Any
 from etl.health import StreamHealth
 from etl.http import post_json
 from etl.logs import clean
+from etl.route import DIRECT, Route
 from etl.timetable import span
 
 LINES = 20
@@ -69,14 +70,14 @@ def payload(found: Sequence[Alert]) -> dict[str, Any]:
     return {"text": "\n".join(lines)}
 
 
-def send(url: str, found: Sequence[Alert], *, timeout: float = 10.0) -> None:
-    """Send one message of all alerts to the webhook `url`, within `timeout` seconds.
+def send(url: str, found: Sequence[Alert], *, route: Route = DIRECT, timeout: float = 10.0) -> None:
+    """Send one message of all alerts to the webhook `url` by `route`, within `timeout` seconds.
 
     Raises UnavailableError (try again later) or ContractError (the URL is wrong); neither names
     more of `url`, which is a secret, than its host. Nothing is sent when nothing was found.
     """
     if found:
-        post_json(url, payload(found), timeout=timeout)
+        post_json(url, payload(found), route=route, timeout=timeout)
 
 
 def _bad(stream: StreamHealth) -> str | None:

@@ -6,10 +6,14 @@ and variables, never values: a value may be a secret, or a secret in the wrong p
 """
 
 import contextlib
+import io
 import json
 import os
 import re
+import ssl
+import stat
 import tomllib
+import urllib.parse
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -26,11 +30,15 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from etl.errors import ConfigError
+from etl.hosts import is_loopback, is_private
 from etl.settings import (
     AlibabaSource,
     Daemon,
+    Network,
     Schedule,
+    Security,
     Settings,
+    Source,
     TwilioSource,
     Warehouse,
     ZoomSource,
@@ -42,6 +50,8 @@ _SINGLE: Mapping[str, type[BaseModel]] = {
     "warehouse": Warehouse,
     "schedule": Schedule,
     "daemon": Daemon,
+    "network": Network,
+    "security": Security,
 }
 _PROVIDERS: Mapping[str, type[BaseModel]] = {
     "zoom": ZoomSource,
@@ -140,9 +150,14 @@ def load(path: Path | None, env: Mapping[str, str]) -> Settings:
     _overlay(env, draft)
     inline = _read_secrets(draft)
     if exposed and inline:
-        draft.warnings.append(f"{draft.file}: holds secrets and others can read it; chmod 600 it")
+        away = [key for key in inline if not _stays_here(key, draft)]
+        if away:
+            _exposed(away[0], "others can read this file, which holds secrets", draft)
+        else:
+            draft.warnings.append(f"{draft.file}: holds secrets and others can read it")
     for key, table, model in draft.tables():
         _prepare(key, table, model, draft)
+    _refuse_private_hosts(draft)
     settings = _validate(draft)
     if draft.problems or settings is None:
         lines = [f"{_dotted(k)}{draft.place(k)}: {m}" for k, m in sorted(draft.problems.items())]
@@ -151,11 +166,23 @@ def load(path: Path | None, env: Mapping[str, str]) -> Settings:
         raise ConfigError("\n  ".join([count, *lines]), where=where)
     default = Schedule(every=timedelta(minutes=15), full_every=timedelta(hours=24))
     general = _inherit(settings.schedule, default)
+    network = _reach(settings.network, settings.network)
     sources = {
-        name: source.model_copy(update={"schedule": _inherit(source.schedule, general)})
+        name: source.model_copy(
+            update={
+                "schedule": _inherit(source.schedule, general),
+                **_reach(source, settings.network),
+            }
+        )
         for name, source in settings.sources.items()
     }
-    return settings.model_copy(update={"schedule": general, "sources": sources})
+    return settings.model_copy(
+        update={
+            "schedule": general,
+            "network": settings.network.model_copy(update=network),
+            "sources": sources,
+        }
+    )
 
 
 def require_sources(settings: Settings) -> None:
@@ -199,9 +226,12 @@ def write_example(path: Path) -> None:
 def _read(file: Path, limit: int = 1 << 20) -> tuple[str, bool]:
     """The file's text, and whether others than its owner can read it."""
     try:
-        with file.open("rb") as opened:
+        with io.BufferedReader(io.FileIO(file, opener=_open_at_once)) as opened:
+            mode = os.fstat(opened.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                raise ConfigError("cannot be read: it is a pipe or a device; expected a file")
             data = opened.read(limit + 1)
-            exposed = bool(os.fstat(opened.fileno()).st_mode & 0o077)
+            exposed = bool(mode & 0o077)
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}") from None
     except ValueError:
@@ -215,6 +245,11 @@ def _read(file: Path, limit: int = 1 << 20) -> tuple[str, bool]:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"is not UTF-8 (line {line}); save it as UTF-8") from None
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file; a pipe that nobody writes to would be waited for otherwise."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
 
 
 def _read_toml(file: Path, draft: _Draft) -> bool:
@@ -311,13 +346,16 @@ def _variable_key(name: str) -> Key | None:
     return ("sources", source, setting)
 
 
-def _read_secrets(draft: _Draft) -> bool:
-    """Replace each NAME_file by NAME. Returns whether callflow.toml itself holds a secret."""
-    inline = False
+def _read_secrets(draft: _Draft) -> list[Key]:
+    """Replace each NAME_file by NAME. Returns the secrets that callflow.toml itself holds."""
+    inline: list[Key] = []
     for path, table, model in draft.tables():
         for name in (n for n, info in model.model_fields.items() if _is_secret(info)):
             key, file_key = (*path, name), (*path, name + "_file")
-            inline = inline or (name in table and key not in draft.variables)
+            if name in table and key not in draft.variables:
+                # Not the address of a proxy or a database is the secret, but its password.
+                address = name in ("proxy", "url") and "@" not in str(table[name])
+                inline += [] if address else [key]
             if name + "_file" not in table:
                 continue
             given = table.pop(name + "_file")
@@ -345,8 +383,35 @@ def _secret(given: Any, key: Key, draft: _Draft) -> str:
     # Docker and Kubernetes mount secrets as 0444; nobody but the container is there to read them.
     # systemd gives its credentials to one service by an access list, which a mode cannot tell.
     if exposed and not any(path.is_relative_to(mounted) for mounted in _MOUNTED):
-        draft.warnings.append(f"{_dotted(key)}: others can read that file; chmod 600 it")
+        _exposed(key, "others can read that file", draft)
     return text.rstrip("\r\n")
+
+
+def _stays_here(key: Key, draft: _Draft) -> bool:
+    """Whether a secret of callflow.toml is of use on this machine only, as an emulator's is."""
+    table: Any = draft.tree
+    for part in key[:-1]:
+        table = table[part]
+    url = table[key[-1]]
+    if key[-1] == "http_token":
+        url = f"//{table.get('http', '127.0.0.1:8787')}"
+    elif key[0] == "sources" and key[-1] != "proxy":
+        url = table.get("base_url")
+    with contextlib.suppress(ValueError):
+        return isinstance(url, str) and is_loopback(urllib.parse.urlsplit(url).hostname or "")
+    return False
+
+
+def _exposed(key: Key, what: str, draft: _Draft) -> None:
+    """Refuse a file that others can read, or only say so where the settings allow it."""
+    security = draft.tree.get("security")
+    allowed = security.get("allow_exposed_secrets") if isinstance(security, dict) else False
+    if allowed is True or str(allowed).lower() == "true":
+        draft.warnings.append(f"{_dotted(key)}: {what}; chmod 600 it")
+    else:
+        draft.problem(
+            key, f"{what}; chmod 600 it, or set allow_exposed_secrets = true in [security]"
+        )
 
 
 def _path(given: str, key: Key, draft: _Draft) -> Path:
@@ -364,7 +429,7 @@ def _prepare(path: Key, table: dict[str, Any], model: type[BaseModel], draft: _D
         key, value = (*path, name), table.get(name)
         if isinstance(value, str) and key in draft.variables:
             table[name] = value = _from_text(info.annotation, value)
-        if name == "data_dir" and isinstance(value, str) and value:
+        if name in ("data_dir", "ca_file") and isinstance(value, str) and value:
             with contextlib.suppress(ConfigError):
                 table[name] = str(_path(value, key, draft))
         if any(
@@ -372,18 +437,57 @@ def _prepare(path: Key, table: dict[str, Any], model: type[BaseModel], draft: _D
             for item in (value if isinstance(value, list) else [value])
         ):
             draft.problem(key, f"is still the placeholder; expected {info.description}")
+        elif name == "ca_file" and isinstance(value, str) and value:
+            _look_at_certificates(Path(table[name]), key, draft)
     for name, message in conflicts(model, table).items():
         draft.problem((*path, name), message)
 
 
 def _from_text(kind: Any, text: str) -> Any:
+    kinds = _kinds(kind)
     with contextlib.suppress(ValueError, RecursionError):
         if kind in (int, float):
             return kind(text)
-        if get_origin(kind) is tuple:
+        if bool in kinds and text.lower() in ("true", "false"):
+            return text.lower() == "true"
+        if any(get_origin(each) is tuple for each in kinds):
             listed = text.lstrip().startswith("[")
             return json.loads(text) if listed else [item.strip() for item in text.split(",")]
     return text
+
+
+def _look_at_certificates(file: Path, key: Key, draft: _Draft) -> None:
+    try:
+        text, _ = _read(file, 8 << 20)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
+    except ConfigError as error:
+        draft.problem(key, f"{error.what}; expected a file of certificates in PEM form")
+    except (ssl.SSLError, ValueError, OSError):
+        draft.problem(key, "holds no certificate; expected a file of certificates in PEM form")
+
+
+def _refuse_private_hosts(draft: _Draft) -> None:
+    """Look at the URLs that requests go to; where a name leads is seen when it is connected to."""
+    general = draft.tree.get("network")
+    allowed = general.get("allow_private_hosts") if isinstance(general, dict) else None
+    for path, table, model in draft.tables():
+        own = table.get("allow_private_hosts")
+        if (allowed if own is None else own) is True:
+            continue
+        for name in ("base_url", "token_url", "alert_webhook"):
+            url = table.get(name) if name in model.model_fields else None
+            with contextlib.suppress(ValueError):
+                parts = urllib.parse.urlsplit(url if isinstance(url, str) else "")
+                host = parts.hostname or ""
+                if parts.scheme == "https" and is_private(host) and not is_loopback(host):
+                    where = (
+                        "[network]" if name == "alert_webhook" else "[network] or for the source"
+                    )
+                    draft.problem(
+                        (*path, name),
+                        "leads to a private network or a cloud's metadata service; expected a"
+                        f" public host; if it is right, set allow_private_hosts = true in {where}",
+                    )
 
 
 def _validate(draft: _Draft) -> Settings | None:
@@ -464,13 +568,29 @@ def _keys(model: type[BaseModel]) -> list[str]:
 
 
 def _is_secret(info: FieldInfo) -> bool:
-    kinds = (info.annotation, *get_args(info.annotation))
-    return any(kind is SecretStr or SecretStr in get_args(kind) for kind in kinds)
+    return SecretStr in _kinds(info.annotation)
+
+
+def _kinds(kind: Any) -> list[Any]:
+    """The type, and those that it is a union or an annotation of."""
+    inner = [] if get_origin(kind) is tuple else get_args(kind)
+    return [kind, *(found for each in inner for found in _kinds(each))]
 
 
 def _dotted(key: Key) -> str:
     bare = re.compile(r"[$\w-]{1,80}", re.ASCII)
     return ".".join(part if bare.fullmatch(part) else json.dumps(part[:80]) for part in key)
+
+
+def _reach(own: Network | Source, general: Network) -> dict[str, Any]:
+    """How the network is reached: what `own` says, else `general`; a proxy of "" is none."""
+    reach = {
+        name: getattr(general, name) if getattr(own, name) is None else getattr(own, name)
+        for name in Network.model_fields
+    }
+    if reach["proxy"] is not None and not reach["proxy"].get_secret_value():
+        reach["proxy"] = None
+    return reach
 
 
 def _inherit(own: Schedule, general: Schedule) -> Schedule:

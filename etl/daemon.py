@@ -50,6 +50,7 @@ from etl.load import runs
 from etl.load.lease import Lease, process_name
 from etl.load.runs import Run
 from etl.metrics import Metrics
+from etl.route import Route, route_of
 from etl.settings import Settings, Source
 from etl.sync import run_stream
 from etl.timetable import span
@@ -646,12 +647,12 @@ class Daemon:
             return
         found = alerts.alerts(self._overview.streams, seen.told)
         if found:
-            url = webhook.get_secret_value()
-            self._message = Threads().submit(self._send, url, found, seen)
+            url, route = webhook.get_secret_value(), route_of(self._settings.network)
+            self._message = Threads().submit(self._send, url, route, found, seen)
 
-    def _send(self, url: str, found: Sequence[alerts.Alert], seen: _Seen) -> None:
+    def _send(self, url: str, route: Route, found: Sequence[alerts.Alert], seen: _Seen) -> None:
         try:
-            alerts.send(url, found)
+            alerts.send(url, found, route=route)
         except CallflowError as error:
             self._metrics.alerted(False)
             self._note("webhook", f"no notification could be sent: {error}")

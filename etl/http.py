@@ -7,6 +7,7 @@ No message made here holds a header, a query or a body as it was: `excerpt` clea
 
 import base64
 import email.utils
+import errno
 import json
 import logging
 import re
@@ -15,7 +16,7 @@ import ssl
 import time
 import urllib.parse
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
@@ -33,6 +34,7 @@ from etl.errors import (
     UnavailableError,
 )
 from etl.model import Params
+from etl.route import DIRECT, Route, Way, proxy_refusal
 
 MAX_BODY = 64 * 1024 * 1024
 """Bytes of one answer, after decompression."""
@@ -116,10 +118,10 @@ def utc_now() -> datetime:
 class Http:
     """The requests of one run of one stream: one kept-alive connection to one origin.
 
-    `base_url` is the only origin that this object ever talks to. `where` names the stream in
-    messages. `timeout` is seconds for a whole request, from connecting to the last byte.
-    `requests_per_second` spaces the requests evenly; 0 does not. Proxies, certificates and netrc
-    of the environment are ignored, redirects are not followed.
+    `base_url` is the only origin that this object ever talks to, by `route`: over its proxy, where
+    it has one. `where` names the stream in messages. `timeout` is seconds for a whole request, from
+    connecting to the last byte. `requests_per_second` spaces the requests evenly; 0 does not.
+    Proxies, certificates and netrc of the environment are ignored, redirects are not followed.
 
     `requests`, `retries` count since the start; `throttled_seconds` is the time slept for pacing,
     back-off and waits that the provider asked for. Not for two threads at once.
@@ -134,6 +136,7 @@ class Http:
         where: str,
         timeout: float = 30.0,
         requests_per_second: float = 0.0,
+        route: Route = DIRECT,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         now: Callable[[], datetime] = utc_now,
@@ -155,13 +158,9 @@ class Http:
         self._next_start = clock()
         self._deadline = clock()
         self._origin = _origin(httpx.URL(self.base_url))
-        # Loading the authorities takes longer than a page; plain HTTP trusts nobody and needs none.
-        tls = self.base_url.startswith("https:") or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        transport = httpx.HTTPTransport(verify=tls, trust_env=False)
-        # httpx has timeouts per read only, and one byte a second never meets them.
-        transport._pool._network_backend = _DeadlineBackend(self._left)
+        self._way = Way(httpx.URL(self.base_url), route, self._left)
         self._client = httpx.Client(
-            transport=transport,
+            transport=self._way.transport,
             trust_env=False,
             follow_redirects=False,
             timeout=timeout,
@@ -335,25 +334,8 @@ class Http:
         )
 
     def _no_answer(self, error: httpx.TransportError, host: str) -> Exception:
-        causes = list(_causes(error))
-        for cause in causes:
-            if isinstance(cause, ssl.SSLCertVerificationError):
-                return CredentialsError(
-                    f"the certificate of {host} cannot be verified: {cause.verify_message}",
-                    advice="check this machine's clock, and what intercepts TLS on the way",
-                )
-        advice = "check base_url and the network"
-        if isinstance(error, httpx.TimeoutException):
-            what = f"no complete answer from {host} within {self._timeout:g} s"
-            advice = "try again later, or raise the source's timeout"
-        elif any(isinstance(cause, socket.gaierror) for cause in causes):
-            what = f"cannot resolve {host}"
-        elif isinstance(error, httpx.ConnectError):
-            reasons = [c.strerror for c in causes if isinstance(c, OSError) and c.strerror]
-            what = f"cannot connect to {host}: {excerpt(reasons[-1] if reasons else 'refused')}"
-        else:
-            what = f"the answer of {host} broke off"
-        return Retry(UnavailableError(what, advice=advice))
+        final = no_answer(error, host, self._way, self._timeout)
+        return Retry(final) if isinstance(final, UnavailableError) else final
 
     def _left(self) -> float:
         """Seconds until the deadline of the request under way."""
@@ -426,7 +408,7 @@ def instant(text: str) -> datetime | None:
     for parse in (email.utils.parsedate_to_datetime, datetime.fromisoformat):
         try:
             when = parse(text)
-        except (ValueError, TypeError, IndexError):
+        except (ValueError, TypeError, IndexError, OverflowError):
             continue
         return when if when.tzinfo else when.replace(tzinfo=UTC)
     return None
@@ -536,6 +518,49 @@ def _refuse_redirect(response: httpx.Response) -> None:
     )
 
 
+def no_answer(
+    error: httpx.TransportError, host: str, way: Way, timeout: float
+) -> UnavailableError | ProviderError:
+    """What it means that `host` gave no whole answer: UnavailableError where it may do so later."""
+    causes = list(_causes(error))
+    target = f"the proxy {way.proxy}" if way.proxy else host
+    for cause in causes:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return CredentialsError(
+                f"the certificate of {way.peer or host} cannot be verified: {cause.verify_message}",
+                advice="check this machine's clock; if TLS is inspected on the way, set"
+                " network.ca_file to the certificate of the authority that does it",
+            )
+    if isinstance(error, httpx.ProxyError):
+        return proxy_refusal(error, way.proxy, host)
+    reached = not isinstance(error, httpx.ConnectError)
+    advice = "check base_url and the network"
+    if way.proxy:
+        advice = "check network.proxy, and whether the proxy runs"
+    elif not reached or isinstance(error, httpx.TimeoutException):
+        advice += "; if this machine reaches the internet only through a proxy, set network.proxy"
+    errors = [cause for cause in causes if isinstance(cause, OSError)]
+    if isinstance(error, httpx.TimeoutException):
+        what = f"no complete answer from {host} within {timeout:g} s"
+        advice = f"try again later, or raise the source's timeout; {advice}"
+    elif any(isinstance(cause, socket.gaierror) for cause in causes):
+        what = f"cannot resolve {target}"
+    elif any(isinstance(cause, ssl.SSLError) for cause in errors):
+        what = f"no TLS connection to {way.peer or host}: {_reason(errors)}"
+    elif not reached:
+        what = f"cannot connect to {target}: {_reason(errors)}"
+    else:
+        what = f"the answer of {host} broke off"
+    if any(each.errno in (errno.EMFILE, errno.ENFILE) for each in errors):
+        advice = "raise the limit of open files (ulimit -n), or lower daemon.workers"
+    return UnavailableError(what, advice=advice)
+
+
+def _reason(errors: Sequence[OSError]) -> str:
+    reasons = [each.strerror for each in errors if each.strerror]
+    return excerpt(reasons[-1] if reasons else "refused")
+
+
 def _bad_header() -> CredentialsError:
     return CredentialsError(
         "the credentials hold characters that no HTTP header may hold",
@@ -590,60 +615,16 @@ def _given_up(last: Retry, where: str, attempts: int) -> ProviderError:
     return type(final)(f"{final.what} ({tries})", where=final.where or where, advice=final.advice)
 
 
-class _DeadlineStream(httpcore.NetworkStream):
-    """A connection on which each wait ends at the deadline of the whole request."""
-
-    def __init__(self, stream: httpcore.NetworkStream, left: Callable[[], float]) -> None:
-        self._stream = stream
-        self._left = left
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, self._left())
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, self._left())
-
-    def close(self) -> None:
-        self._stream.close()
-
-    def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,
-    ) -> httpcore.NetworkStream:
-        stream = self._stream.start_tls(ssl_context, server_hostname, self._left())
-        return _DeadlineStream(stream, self._left)
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
-
-
-class _DeadlineBackend(httpcore.SyncBackend):
-    def __init__(self, left: Callable[[], float]) -> None:
-        self._left = left
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.NetworkStream:
-        stream = super().connect_tcp(host, port, self._left(), local_address, socket_options)
-        return _DeadlineStream(stream, self._left)
-
-
 # --- webhooks ------------------------------------------------------------------------------------
 def post_json(
     url: str,
     body: Any,
     *,
+    route: Route = DIRECT,
     timeout: float = 10.0,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """POST `body` as JSON to `url`, once. Any 2xx is good; redirects are not followed.
+    """POST `body` as JSON to `url`, once, by `route`. Any 2xx is good; no redirect is followed.
 
     `timeout` is seconds for all of it. Proxies, certificates and netrc of the environment are
     ignored. Raises UnavailableError where it may work later: no answer in time, 408, 429 and 5xx;
@@ -662,9 +643,7 @@ def post_json(
     except httpx.InvalidURL:
         raise ContractError("the webhook's URL cannot be requested") from None
     host = _named(target.host)
-    tls = target.scheme == "https" or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    transport = httpx.HTTPTransport(verify=tls, trust_env=False)
-    transport._pool._network_backend = _DeadlineBackend(left)
+    way = Way(target, route, left)
     headers = {
         "accept-encoding": "identity",
         "content-type": "application/json",
@@ -673,7 +652,7 @@ def post_json(
     said = ""
     try:
         with (
-            httpx.Client(transport=transport, trust_env=False, timeout=timeout) as client,
+            httpx.Client(transport=way.transport, trust_env=False, timeout=timeout) as client,
             client.stream(
                 "POST", target, content=json.dumps(body).encode(), headers=headers
             ) as response,
@@ -682,9 +661,7 @@ def post_json(
             if not response.is_success:
                 said = next(response.iter_raw(), b"")[:100].decode(errors="replace").strip()
     except httpx.TransportError as error:
-        raise UnavailableError(
-            _unreached(error, host, timeout), advice="check the network, and the webhook's URL"
-        ) from None
+        raise _unreached(error, host, way, timeout) from None
     if 200 <= status < 300:
         return
     word = f": {said}" if re.fullmatch("[a-z_]{3,40}", said) and said not in url else ""
@@ -694,10 +671,14 @@ def post_json(
     raise ContractError(what, advice="check the webhook's URL, and whether it is still there")
 
 
-def _unreached(error: httpx.TransportError, host: str, timeout: float) -> str:
-    for cause in _causes(error):
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"the certificate of {host} cannot be verified: {cause.verify_message}"
+def _unreached(
+    error: httpx.TransportError, host: str, way: Way, timeout: float
+) -> UnavailableError:
+    found = no_answer(error, host, way, timeout)
+    what = f"the webhook at {host} cannot be reached"
     if isinstance(error, httpx.TimeoutException):
-        return f"no answer of the webhook at {host} within {timeout:g} s"
-    return f"the webhook at {host} cannot be reached"
+        what = f"no answer of the webhook at {host} within {timeout:g} s"
+    elif way.proxy or not isinstance(found, UnavailableError):
+        what += f": {found.what}"
+    advice = found.advice.replace("base_url", "the webhook's URL")
+    return UnavailableError(what, advice=advice.replace("or raise the source's timeout; ", ""))

@@ -5,9 +5,9 @@ them. Secrets are `SecretStr`: they print as asterisks.
 """
 
 import difflib
-import ipaddress
 import json
 import re
+import urllib.parse
 import zoneinfo
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
@@ -28,6 +28,8 @@ from pydantic_core import PydanticCustomError
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from etl.hosts import is_loopback, is_odd_address, network
+
 _STRICT = ConfigDict(
     frozen=True, extra="forbid", strict=True, hide_input_in_errors=True, allow_inf_nan=False
 )
@@ -35,6 +37,11 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 _URL = re.compile(
     r"(https?)://([a-z0-9_](?:[a-z0-9_.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::(\d{1,5}))?"
     r"((?:/[\w.~%!$&'()*+,;=:/-]*)?)(\?[!-~]*)?",
+    re.ASCII | re.IGNORECASE,
+)
+_PROXY = re.compile(
+    r"https?://(?:(?:[!$&'()*+,;=\w.~-]|%[0-9a-f]{2})+(?::(?:[!$&'()*+,;=\w.~-]|%[0-9a-f]{2})*)?@)?"
+    r"(?:[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9])?|\[[0-9a-f:.]+\]):(?P<port>\d{1,5})/?",
     re.ASCII | re.IGNORECASE,
 )
 _DSN = re.compile(
@@ -49,25 +56,41 @@ def _told(message: str) -> PydanticCustomError:
     return PydanticCustomError("told", "{message}", {"message": message})
 
 
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
-
-
 def _web_url(text: str, *, query: bool = False) -> str:
     match = _URL.fullmatch(text)
     if not match or (match[5] and not query) or not 0 < int(match[3] or 1) < 65536:
         raise _told("expected https://host[:port][/path], without user, query or fragment")
     scheme, host, port, path, rest = match.groups(default="")
-    if scheme.lower() == "http" and not _loopback(host):
+    if scheme.lower() == "http" and not is_loopback(host):
         raise _told("http:// is for loopback hosts only, it would send secrets in the clear")
+    if is_odd_address(host):
+        raise _told("expected a host's name, or an IP address written as four numbers")
     return f"{scheme}://{host}{port and ':' + port}".lower() + path.rstrip("/") + rest
 
 
 def _secret_web_url(value: SecretStr) -> SecretStr:
     return SecretStr(_web_url(value.get_secret_value(), query=True))
+
+
+def _proxy_url(value: SecretStr | None) -> SecretStr | None:
+    if value is None:
+        return None
+    text = value.get_secret_value()
+    match = _PROXY.fullmatch(text)
+    if text and not (match and 0 < int(match["port"]) < 65536):
+        raise _told(
+            "expected http:// or https://, host and port; in the user and the password write @ as"
+            " %40, : as %3A, / as %2F, % as %25"
+        )
+    return SecretStr(text.rstrip("/"))
+
+
+def _exceptions(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    for name in names or ():
+        named = re.fullmatch(r"\.?[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?", name)
+        if name != "*" and network(name) is None and not named:
+            raise _told("expected host names, .domains, IP addresses or networks, without ports")
+    return names
 
 
 def _printable(value: SecretStr) -> SecretStr:
@@ -150,6 +173,14 @@ def _tuple(value: Any) -> Any:
 
 
 def _directory(value: Any) -> Any:
+    return _located(value, "expected the path of a directory")
+
+
+def _file(value: Any) -> Any:
+    return _located(value, "expected the path of a file")
+
+
+def _located(value: Any, wanted: str) -> Any:
     if not isinstance(value, str):
         return value
     try:
@@ -157,7 +188,7 @@ def _directory(value: Any) -> Any:
             return Path(value).expanduser().absolute()
     except (OSError, RuntimeError):
         pass
-    raise _told("expected the path of a directory")
+    raise _told(wanted)
 
 
 _DURATION = "a duration from 1s, in s, m, h, d or w"
@@ -179,6 +210,29 @@ WebUrl = Annotated[
     AfterValidator(_web_url),
     Field(description="an https:// URL", examples=["https://host.example/path"]),
 ]
+Proxy = Annotated[
+    SecretStr | None,
+    AfterValidator(_proxy_url),
+    Field(description='a proxy\'s URL, or "" for none', examples=["http://user:p%40ss@proxy:3128"]),
+]
+NoProxy = Annotated[
+    tuple[str, ...] | None,
+    BeforeValidator(_tuple),
+    AfterValidator(_exceptions),
+    Field(
+        description="a list of host names, .domains, IP addresses and networks",
+        examples=[["host.example", ".internal.example", "10.0.0.0/8"]],
+    ),
+]
+CaFile = Annotated[
+    Path | None,
+    BeforeValidator(_file),
+    Field(
+        description="the path of a file of certificates in PEM form",
+        examples=["/etc/ssl/our-ca.pem"],
+    ),
+]
+Override = Annotated[bool | None, Field(description="true or false", examples=[True])]
 Rate = Annotated[
     float, Field(ge=0, description="requests per second, 0 for no pacing", examples=[5])
 ]
@@ -196,6 +250,12 @@ TimeZone = Annotated[
     AfterValidator(_zone),
     Field(description="the name of an IANA time zone", examples=["Europe/Berlin"]),
 ]
+
+
+TOKEN_LENGTH = 16
+"""Characters, at least, of a token that guards what other machines reach."""
+SCAN_DEADLINE = timedelta(hours=2)
+"""What one scan of a list may take: ten times what a million rows of Twilio do at its pace."""
 
 
 # --- settings ------------------------------------------------------------------------------------
@@ -277,6 +337,31 @@ class Daemon(BaseModel):
         return self
 
 
+class Network(BaseModel):
+    """How the network is reached, by all sources and the webhook; a source may have its own.
+
+    `proxy` is asked for a tunnel (CONNECT) to every https:// host that neither `no_proxy` names nor
+    is loopback. What `ca_file` holds is trusted besides the usual authorities. Hosts of private
+    networks are refused unless `allow_private_hosts`.
+    """
+
+    model_config = _STRICT
+    proxy: Proxy = None
+    no_proxy: NoProxy = ()
+    ca_file: CaFile = None
+    allow_private_hosts: Override = False
+
+
+class Security(BaseModel):
+    """What is refused unless it is asked for.
+
+    `allow_exposed_secrets`: also take secrets from files that others than their owner can read.
+    """
+
+    model_config = _STRICT
+    allow_exposed_secrets: Override = False
+
+
 class StreamOptions(BaseModel):
     """What may be chosen for one stream of a source.
 
@@ -307,6 +392,11 @@ class ZoomSource(BaseModel):
     token_url: WebUrl = "https://zoom.us/oauth/token"  # noqa: S105
     requests_per_second: Rate = 10.0
     timeout: Timeout = 30.0
+    scan_deadline: Duration = SCAN_DEADLINE
+    proxy: Proxy = None
+    no_proxy: NoProxy = None
+    ca_file: CaFile = None
+    allow_private_hosts: Override = None
     schedule: Schedule = Field(default_factory=Schedule, description="a table")
     flows: StreamOptions = Field(default_factory=StreamOptions, description="a table")
 
@@ -332,6 +422,11 @@ class TwilioSource(BaseModel):
     base_url: WebUrl = "https://flex-api.twilio.com"
     requests_per_second: Rate = 5.0
     timeout: Timeout = 30.0
+    scan_deadline: Duration = SCAN_DEADLINE
+    proxy: Proxy = None
+    no_proxy: NoProxy = None
+    ca_file: CaFile = None
+    allow_private_hosts: Override = None
     schedule: Schedule = Field(default_factory=Schedule, description="a table")
     flex_flows: StreamOptions = Field(default_factory=StreamOptions, description="a table")
     channels: StreamOptions = Field(default_factory=StreamOptions, description="a table")
@@ -364,6 +459,11 @@ class AlibabaSource(BaseModel):
     timezone: TimeZone = "Asia/Shanghai"
     requests_per_second: Rate = 5.0
     timeout: Timeout = 30.0
+    scan_deadline: Duration = SCAN_DEADLINE
+    proxy: Proxy = None
+    no_proxy: NoProxy = None
+    ca_file: CaFile = None
+    allow_private_hosts: Override = None
     schedule: Schedule = Field(default_factory=Schedule, description="a table")
     contact_flows: StreamOptions = Field(default_factory=StreamOptions, description="a table")
 
@@ -375,7 +475,7 @@ class Settings(BaseModel):
     """All of callflow's configuration. Secrets are `SecretStr`: they print as asterisks.
 
     `path` is the file that was read (None: no file), `warnings` what a person should mend although
-    nothing is refused for it. A source's schedule has the general one merged in.
+    nothing is refused for it. A source has the general schedule and network merged in.
     """
 
     model_config = _STRICT
@@ -383,14 +483,22 @@ class Settings(BaseModel):
     warehouse: Warehouse = Field(default_factory=Warehouse)
     schedule: Schedule = Field(default_factory=Schedule)
     daemon: Daemon = Field(default_factory=Daemon)
+    network: Network = Field(default_factory=Network)
+    security: Security = Field(default_factory=Security)
     sources: Mapping[str, Annotated[Source, Field(discriminator="provider")]] = {}
     warnings: tuple[str, ...] = ()
 
 
 def secrets(value: Any) -> set[str]:
-    """Every secret in settings, or in what they hold: what no output may show."""
+    """Every secret in settings, or in what they hold: what no output may show.
+
+    Of a URL with a password the password too, as it is written there and as it is meant.
+    """
     if isinstance(value, SecretStr):
-        return {value.get_secret_value()}
+        text = value.get_secret_value()
+        match = re.match(r"[\w+]+://[^@/]*?:([^@/]+)@", text)
+        found = {text, match[1], urllib.parse.unquote(match[1])} if match else {text}
+        return found - {""}
     if isinstance(value, BaseModel):
         return set().union(*(secrets(each) for _, each in value))
     if isinstance(value, Mapping):
@@ -421,11 +529,18 @@ def _daemon_conflicts(given: Mapping[str, Any]) -> dict[str, str]:
         host = _http_address(str(given.get("http") or "")).rpartition(":")[0] or "localhost"
     except ValueError:  # told by itself
         host = "localhost"
-    if "http_token" not in given and not _loopback(host):
+    if not is_loopback(host):
         example = 'http_token_file = "/run/secrets/http_token"'
-        found["http_token"] = (
-            f"missing; expected one because other machines reach http; for example {example}"
-        )
+        token = given.get("http_token")
+        if token is None:
+            found["http_token"] = (
+                f"missing; expected one because other machines reach http; for example {example}"
+            )
+        elif isinstance(token, str | SecretStr) and 0 < len(token) < TOKEN_LENGTH:
+            found["http_token"] = (
+                f"expected {TOKEN_LENGTH} characters or more because other machines reach http;"
+                " for example what `openssl rand -hex 24` prints"
+            )
     if given.get("executor") == "dask" and "dask_scheduler" not in given:
         example = 'dask_scheduler = "tcp://host:8786"'
         found["dask_scheduler"] = f'missing; executor = "dask" needs it; for example {example}'

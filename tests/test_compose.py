@@ -303,7 +303,7 @@ def test_the_demo_has_the_sources_that_the_sandbox_prints(
 def in_files(tmp_path: Path, url: str, running: sandbox.Sandbox) -> dict[str, str]:
     """Prepare `tmp_path` as the header of docker-compose.yml says; returns the environment."""
     (tmp_path / "secrets").mkdir(mode=0o700)
-    secrets = {"warehouse_url": dsn(url), "http_token": "0123abcd"}
+    secrets = {"warehouse_url": dsn(url), "http_token": "0123456789abcdef"}
     secrets["zoom_secret"] = running.zoom.client_secret
     for name, value in secrets.items():
         path = tmp_path / "secrets" / name

@@ -1,7 +1,10 @@
 """callflow.toml and the environment: what is accepted, what is said, and what is never said."""
 
 import json
+import os
 import re
+import shutil
+import socket
 from collections.abc import Callable, Mapping
 from contextlib import chdir
 from datetime import timedelta
@@ -9,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import certifi
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +21,15 @@ from sqlalchemy.engine import make_url
 
 from etl.config import find, load, require_sources, write_example
 from etl.errors import ConfigError
-from etl.settings import AlibabaSource, Schedule, Settings, TwilioSource, ZoomSource
+from etl.route import Route, route_of
+from etl.settings import (
+    AlibabaSource,
+    Schedule,
+    Settings,
+    TwilioSource,
+    ZoomSource,
+    secrets,
+)
 
 EXAMPLE = Path(__file__).parent.parent / "etl" / "callflow.example.toml"
 AC, SK = "AC" + 32 * "0", "SK" + 32 * "f"
@@ -415,7 +427,7 @@ def test_the_working_directory_is_the_last_place(tmp_path: Path) -> None:
         assert empty.path is None
         with pytest.raises(ConfigError, match=r"no callflow\.toml in .*`callflow init`"):
             require_sources(empty)
-        Path("callflow.toml").write_text(ZOOM)
+        secret_file(Path("callflow.toml"), ZOOM)
         found = load(None, {})
         assert found.path == Path("callflow.toml")
         require_sources(found)
@@ -614,7 +626,7 @@ def test_files_and_variables_in_their_order(read: Loader, tmp_path: Path) -> Non
 
 
 def test_every_secret_can_be_a_file(read: Loader, tmp_path: Path) -> None:
-    secret_file(tmp_path / "s")
+    secret_file(tmp_path / "s", "from-this-very-file\n")
     secret_file(tmp_path / "url", "postgresql://u:p@h/db\n")
     secret_file(tmp_path / "hook", "https://hooks.example/x?sig=1\n")
     loaded = read(
@@ -627,14 +639,14 @@ def test_every_secret_can_be_a_file(read: Loader, tmp_path: Path) -> None:
         + ALIBABA.replace('secret = "sec"', 'secret_file = "s"')
         + 'security_token_file = "s"\n'
     )
-    secrets = [
+    found = [
         value.get_secret_value()
         for model in (loaded.warehouse, loaded.daemon, *loaded.sources.values())
         for _, value in model
         if isinstance(value, SecretStr)
     ]
-    assert sorted(secrets) == [
-        *(5 * ["from-file"]),
+    assert sorted(found) == [
+        *(5 * ["from-this-very-file"]),
         "https://hooks.example/x?sig=1",
         "postgresql+psycopg://u:p@h/db",
     ]
@@ -669,18 +681,254 @@ def test_secret_files_that_do_not_work(
     assert line.endswith("; expected a file that holds only the secret")
 
 
-def test_what_others_can_read_is_a_warning(read: Loader, tmp_path: Path) -> None:
-    secret_file(tmp_path / "s", mode=0o644)
-    loaded = read(ZOOM.replace('client_secret = "sec"', 'client_secret_file = "s"'))
-    assert loaded.warnings == (
-        "sources.zoom_eu.client_secret_file: others can read that file; chmod 600 it",
-    )
+ALLOW = "[security]\nallow_exposed_secrets = true\n"
+OWN = "chmod 600 it, or set allow_exposed_secrets = true in [security]"
+
+
+@pytest.mark.fault(69)
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o660, 0o666])
+def test_a_secret_that_others_can_read_is_refused_unless_it_is_allowed(
+    read: Loader, tmp_path: Path, mode: int
+) -> None:
+    secret_file(tmp_path / "s", mode=mode)
+    text = ZOOM.replace('client_secret = "sec"', 'client_secret_file = "s"')
+    key = "sources.zoom_eu.client_secret_file"
+    assert problems(read, text) == [f"{key} (line 6): others can read that file; {OWN}"]
+    allowed = f"{key}: others can read that file; chmod 600 it"
+    assert read(ALLOW + text).warnings == (allowed,)
+    assert read(text, {"CALLFLOW_SECURITY__ALLOW_EXPOSED_SECRETS": "true"}).warnings == (allowed,)
+    assert problems(read, ALLOW.replace("true", "false") + text)
+
+
+@pytest.mark.fault(69)
+def test_a_configuration_with_secrets_that_others_can_read_is_refused(tmp_path: Path) -> None:
     file = secret_file(tmp_path / "callflow.toml", ZOOM, 0o640)
-    assert load(file, {}).warnings == (
-        f"{file}: holds secrets and others can read it; chmod 600 it",
+    with pytest.raises(ConfigError, match=r"zoom_eu\.client_secret \(line 6\): others can read th"):
+        load(file, {})
+    (warning,) = load(secret_file(file, ALLOW + ZOOM, 0o640), {}).warnings
+    assert warning.endswith("others can read this file, which holds secrets; chmod 600 it")
+    here = ZOOM + 'base_url = "http://127.0.0.1:1/v2"\n'
+    for more in ("", '[warehouse]\nurl = "postgresql://me:x@localhost/db"\n'):
+        (warning,) = load(secret_file(file, here + more, 0o644), {}).warnings
+        assert warning == f"{file}: holds secrets and others can read it"
+    away = here + '[warehouse]\nurl = "postgresql://me:x@db.example/db"\n'
+    with pytest.raises(ConfigError, match=r"warehouse\.url \(line 9\): others can read this file"):
+        load(secret_file(file, away, 0o644), {})
+    public = ZOOM.replace("client_secret", "#") + '[network]\nproxy = "http://proxy:3128"\n'
+    variable = {"CALLFLOW_SOURCES__ZOOM_EU__CLIENT_SECRET": "x"}
+    assert load(secret_file(file, public, 0o644), variable).warnings == ()
+    password = public.replace("http://", f"http://me:{CANARY}@")
+    with pytest.raises(ConfigError, match=r"network\.proxy \(line 8\): others can") as caught:
+        load(secret_file(file, password, 0o644), variable)
+    assert CANARY not in str(caught.value)
+
+
+@pytest.mark.fault(69)
+@pytest.mark.parametrize("what", ["pipe", "socket", "device", "directory"])
+def test_what_is_no_file_is_refused_at_once(read: Loader, tmp_path: Path, what: str) -> None:
+    path = tmp_path / "odd"
+    with socket.socket(socket.AF_UNIX) as listener:
+        if what == "pipe":
+            os.mkfifo(path, 0o600)
+        elif what == "socket":
+            with chdir(tmp_path):  # the path may be too long for a socket
+                listener.bind("odd")
+        elif what == "device":
+            path = Path("/dev/zero")
+        else:
+            path.mkdir()
+        quoted = json.dumps(str(path))
+        text = ZOOM.replace('client_secret = "sec"', f"client_secret_file = {quoted}")
+        (line,) = problems(read, text)
+        assert line.startswith("sources.zoom_eu.client_secret_file (line 6): cannot be read: ")
+        (line,) = problems(read, f"[network]\nca_file = {quoted}")
+        assert line.startswith("network.ca_file (line 2): cannot be read: ")
+        with pytest.raises(ConfigError, match="cannot be read: "):
+            load(path, {})
+        with pytest.raises(ConfigError, match="cannot be read: "):
+            load(None, {"CALLFLOW_CONFIG": str(path)})
+
+
+# --- where requests may go -----------------------------------------------------------------------
+PRIVATE = [
+    "https://169.254.169.254/latest/meta-data",
+    "https://[::ffff:169.254.169.254]/",
+    "https://[::ffff:a9fe:a9fe]/",
+    "https://[64:ff9b::a9fe:a9fe]/",
+    "https://[2002:a9fe:a9fe::]/",
+    "https://[fd00:ec2::254]/",
+    "https://[fe80::1]/",
+    "https://[::]/",
+    "https://0.0.0.0/",
+    "https://10.1.2.3:8443/v2",
+    "https://172.16.0.1/",
+    "https://172.31.255.255/",
+    "https://192.168.1.1/",
+    "https://100.100.100.200/",
+    "https://metadata.google.internal/computeMetadata/v1",
+    "https://METADATA.google.internal/",
+    "https://metadata/",
+    "https://gateway.corp.internal/",
+    "https://printer.local/",
+]
+
+
+@pytest.mark.fault(71)
+@pytest.mark.parametrize("url", PRIVATE)
+def test_private_hosts_are_refused_unless_they_are_allowed(read: Loader, url: str) -> None:
+    for key, table in (
+        ("base_url", ZOOM),
+        ("token_url", ZOOM),
+        ("base_url", TWILIO + 'auth_token = "t"\n'),
+        ("base_url", ALIBABA),
+        ("alert_webhook", "[daemon]\n"),
+    ):
+        text = table + f'{key} = "{url}"\n'
+        (line,) = problems(read, text)
+        assert f"{key} (line" in line
+        assert "leads to a private network or a cloud's metadata service; expected a public" in line
+        read(text + "[network]\nallow_private_hosts = true")
+        read(text, {"CALLFLOW_NETWORK__ALLOW_PRIVATE_HOSTS": "true"})
+        if key != "alert_webhook":
+            read(text + "allow_private_hosts = true")
+            own = "allow_private_hosts = false\n[network]\nallow_private_hosts = true"
+            assert problems(read, text + own) == [line]
+
+
+@pytest.mark.fault(71)
+@pytest.mark.parametrize(
+    "host", ["2852039166", "0x7f000001", "0xa9.0xfe.0xa9.0xfe", "0251.0376.0251.0376", "127.1", "1"]
+)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_addresses_that_are_not_written_as_such_are_refused(
+    read: Loader, scheme: str, host: str
+) -> None:
+    allow = "\n[network]\nallow_private_hosts = true"
+    (line,) = problems(read, ZOOM + f'base_url = "{scheme}://{host}/"' + allow)
+    assert "written as four numbers" in line or "http:// is for loopback" in line
+
+
+@pytest.mark.fault(71)
+@pytest.mark.parametrize("host", ["169.254.169.254.", "metadata.google.internal.", "localhost."])
+def test_a_dot_at_the_end_is_refused(read: Loader, host: str) -> None:
+    (line,) = problems(read, ZOOM + f'base_url = "https://{host}/"')
+    assert "expected https://host" in line or "leads to a private network" in line
+
+
+@pytest.mark.fault(71)
+@pytest.mark.parametrize(
+    "url", ["https://8.8.8.8", "https://172.32.0.1", "https://[2606:4700::1]", "https://127.0.0.1"]
+)
+def test_public_and_loopback_hosts_are_accepted(read: Loader, url: str) -> None:
+    assert read(ZOOM + f'base_url = "{url}"').sources["zoom_eu"].base_url == url
+
+
+@pytest.mark.parametrize("http", ["0.0.0.0:8787", "[::]:8787", "192.168.0.1:80", "host.example:1"])
+def test_a_short_token_guards_nothing_that_other_machines_reach(read: Loader, http: str) -> None:
+    text = f'[daemon]\nhttp = "{http}"\nhttp_token = "{{}}"\n'
+    (line,) = problems(read, text.format("x" * 15))
+    assert line.startswith("daemon.http_token (line 3): expected 16 characters or more because")
+    read(text.format("x" * 16))
+    read(text.replace(http, "127.0.0.1:8787").format("x"))
+
+
+# --- the network ---------------------------------------------------------------------------------
+def authority(folder: Path) -> Path:
+    return Path(shutil.copy(certifi.where(), folder / "ca.pem"))
+
+
+def test_a_source_has_the_general_network_or_its_own(read: Loader, tmp_path: Path) -> None:
+    other = Path(shutil.copy(authority(tmp_path), tmp_path / "other.pem"))
+    loaded = read(
+        '[network]\nproxy = "http://me:p%40ss@proxy:3128/"\n'
+        'no_proxy = ["a.example", "10.0.0.0/8"]\nca_file = "ca.pem"\n'
+        + ZOOM
+        + 'proxy = ""\nca_file = "other.pem"\nno_proxy = []\n'
+        + ALIBABA
+        + TWILIO
+        + 'auth_token = "t"\nproxy = "https://[::1]:3129"\nallow_private_hosts = true\n'
     )
-    public = secret_file(file, ZOOM.replace("client_secret", "#"), 0o644)
-    assert load(public, {"CALLFLOW_SOURCES__ZOOM_EU__CLIENT_SECRET": "x"}).warnings == ()
+    zoom, alibaba, twilio = (route_of(loaded.sources[name]) for name in ("zoom_eu", "al", "tw"))
+    general = Route(
+        "http://me:p%40ss@proxy:3128", ("a.example", "10.0.0.0/8"), tmp_path / "ca.pem", False
+    )
+    assert alibaba == general == route_of(loaded.network)
+    assert zoom == Route("", (), other, False)
+    assert twilio == Route("https://[::1]:3129", general.no_proxy, general.ca_file, True)
+    assert {"http://me:p%40ss@proxy:3128", "p%40ss", "p@ss"} <= secrets(loaded)
+    assert "" not in secrets(loaded)
+    assert "p%40ss" not in repr(general) + repr(loaded)
+
+
+def test_the_network_from_the_environment_and_a_file(read: Loader, tmp_path: Path) -> None:
+    secret_file(tmp_path / "p", "http://me:secret@proxy:3128\n")
+    env = {
+        "CALLFLOW_NETWORK__PROXY_FILE": str(tmp_path / "p"),
+        "CALLFLOW_NETWORK__NO_PROXY": "a.example, .b.example",
+        "CALLFLOW_SOURCES__ZOOM_EU__NO_PROXY": '["c"]',
+        "CALLFLOW_SOURCES__ZOOM_EU__CA_FILE": str(authority(tmp_path)),
+    }
+    loaded = read(ZOOM, env)
+    assert route_of(loaded.network) == Route(
+        "http://me:secret@proxy:3128", ("a.example", ".b.example")
+    )
+    assert route_of(loaded.sources["zoom_eu"]) == Route(
+        "http://me:secret@proxy:3128", ("c",), tmp_path / "ca.pem"
+    )
+    assert read(ZOOM, {"CALLFLOW_NETWORK__PROXY": ""}).network.proxy is None
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (
+            f'proxy = "http://me:{CANARY}@@proxy:3128"',
+            "proxy (line 2): expected http:// or https:/",
+        ),
+        (
+            f'proxy = "http://me:a/{CANARY}@proxy:3128"',
+            "write @ as %40, : as %3A, / as %2F, % as %",
+        ),
+        (f'proxy = "http://me:{CANARY}%zz@proxy:3128"', "; for example proxy = "),
+        ('proxy = "socks5://proxy:1080"', "expected http:// or https://, host and port"),
+        ('proxy = "proxy:3128"', "expected http:// or https://, host and port"),
+        ('proxy = "http://proxy"', "expected http:// or https://, host and port"),
+        ('proxy = "http://proxy:0"', "expected http:// or https://, host and port"),
+        ('proxy = "http://proxy:65536"', "expected http:// or https://, host and port"),
+        ('proxy = "http://proxy:3128/path"', "expected http:// or https://, host and port"),
+        ("proxy = 3128", 'a proxy\'s URL, or "" for none, not a number; for example proxy = '),
+        (
+            'no_proxy = "a.example"',
+            "a list of host names, .domains, IP addresses and networks, not",
+        ),
+        (
+            'no_proxy = ["a.example:443"]',
+            "IP addresses or networks, without ports; for example no_",
+        ),
+        ('no_proxy = ["*.example"]', "IP addresses or networks, without ports; for example no_pr"),
+        ('no_proxy = ["10.0.0.0/33"]', "IP addresses or networks, without ports; for example no_p"),
+        ('no_proxy = [""]', "IP addresses or networks, without ports; for example no_proxy = ["),
+        (
+            'ca_file = "missing.pem"',
+            "ca_file (line 2): cannot be read: No such file or directory; ex",
+        ),
+        ('ca_file = "callflow.toml"', "holds no certificate; expected a file of certificates in P"),
+        ('ca_file = ""', "expected the path of a file; for example ca_file = "),
+        (
+            "ca_file = true",
+            "expected the path of a file of certificates in PEM form; for example ca_",
+        ),
+        ('allow_private_hosts = "yes"', "expected true or false, not text; for example allow_priv"),
+        ('no_prxy = ["a"]', "network.no_prxy (line 2): unknown key; did you mean no_proxy?"),
+    ],
+)
+def test_network_settings_that_are_wrong(read: Loader, line: str, expected: str) -> None:
+    (told,) = problems(read, f"[network]\n{line}")
+    assert expected in told
+    assert told.startswith("network.")
+    assert CANARY not in told
+    (told,) = problems(read, ZOOM + line)
+    assert told.startswith("sources.zoom_eu.")
 
 
 def test_no_secret_in_any_form_of_the_settings(read: Loader) -> None:
@@ -699,6 +947,8 @@ def test_no_secret_in_any_form_of_the_settings(read: Loader) -> None:
 
 
 SECRETS = [
+    "network.proxy",
+    "sources.tw.proxy",
     "sources.zoom_eu.client_secret",
     "sources.tw.auth_token",
     "sources.tw.api_key_secret",
@@ -749,7 +999,7 @@ def test_the_error_carries_nothing_along(read: Loader, text: str) -> None:
 
 
 # --- nothing but ConfigError ---------------------------------------------------------------------
-TABLES = ["warehouse", "schedule", "daemon", "sources"]
+TABLES = ["warehouse", "schedule", "daemon", "network", "security", "sources"]
 KEYS = sorted(
     {"provider", "name", "schedule", "every", "cron", "url", "url_file", "http", "data_dir", "x"}
     | {"timeout", "instance_ids", "timezone", "auth_token", "auth_token_file", "jitter", "workers"}
@@ -869,12 +1119,15 @@ def test_the_example_shows_every_key_and_the_true_defaults(read: Loader) -> None
     text = text.replace('account_sid = "…"', f'account_sid = "{AC}"')
     text = text.replace('alert_webhook = "…"', 'alert_webhook = "https://h"')
     text = text.replace('http_token_file = "…"', 'http_token = "t"')
+    text = text.replace('ca_file = "…"', f"ca_file = {json.dumps(certifi.where())}")
+    text = text.replace('proxy = "…"', 'proxy = "http://proxy:3128"')
     shown = read(text.replace('"…"', '"x"'))
     zoom, twilio, alibaba = (
         shown.sources[name] for name in ("zoom_eu", "twilio_main", "alibaba_sh")
     )
     chosen = {"url", "data_dir", "http_token", "alert_webhook", "dask_scheduler", "stale_after"}
-    for model in (shown.warehouse, shown.schedule, shown.daemon, zoom, twilio, alibaba):
+    models = (shown.warehouse, shown.schedule, shown.daemon, shown.network, shown.security)
+    for model in (*models, zoom, twilio, alibaba):
         fields = type(model).model_fields
         streams = {"flows", "flex_flows", "channels", "contact_flows"}
         for key in fields.keys() - {"name", "schedule", *streams}:

@@ -355,7 +355,7 @@ def test_the_pods_configuration_is_accepted(pod: Mapping[str, Any], tmp_path: Pa
     kustomization = yaml.safe_load((KUBERNETES / "kustomization.yaml").read_text(encoding="utf-8"))
     (secret,) = kustomization["secretGenerator"]
     (of_config,) = kustomization["configMapGenerator"]
-    contents = dict.fromkeys(secret["files"], "0123abcd")
+    contents = dict.fromkeys(secret["files"], "0123456789abcdef")
     contents["secrets/warehouse_url"] = "postgresql://callflow:x@db.example:5432/callflow"
     mounts = {m["name"]: m["mountPath"] for c in containers(pod) for m in c["volumeMounts"]}
     for path, value in contents.items():

@@ -13,7 +13,7 @@ MODULES = {
     for path in sorted((ROOT / "etl").rglob("*.py"))
 }
 
-LEAVES = ("etl.errors", "etl.tables", "etl.model", "etl.decode", "etl.ahead")
+LEAVES = ("etl.errors", "etl.tables", "etl.model", "etl.decode", "etl.ahead", "etl.hosts")
 
 MAY_KNOW_SQL = ("etl.load", "etl.views", "etl.migrate", "etl.warehouse", "etl.query", "etl.sync",
                 "etl.job", "etl.scan", "etl.gone", "etl.demo", "etl.cli", "etl.check",
@@ -116,7 +116,7 @@ def test_only_the_seam_to_the_network_sends_requests() -> None:
     shapes = {"httpx.Auth", "httpx.Request", "httpx.Response", "httpx.URL", "httpx.Headers",
               "httpx.QueryParams"}  # fmt: skip
     for module in MODULES:
-        if module == "etl.http" or of(module, "etl.sandbox"):
+        if module in ("etl.http", "etl.route") or of(module, "etl.sandbox"):
             continue
         network = {
             name
@@ -128,6 +128,13 @@ def test_only_the_seam_to_the_network_sends_requests() -> None:
             used = {ast.unparse(n) for n in ast.walk(text) if isinstance(n, ast.Attribute)}
             network = {name for name in used if name.startswith("httpx.")}
         assert network <= shapes, module
+
+
+def test_the_route_is_told_by_settings_and_sends_nothing_itself() -> None:
+    assert ours("etl.route") == {"etl.errors", "etl.hosts", "etl.settings"}
+    text = ast.parse(MODULES["etl.route"].read_text(encoding="utf-8"))
+    used = {ast.unparse(n) for n in ast.walk(text) if isinstance(n, ast.Attribute)}
+    assert not used & {"httpx.Client", "httpx.get", "httpx.post", "httpx.request", "os.environ"}
 
 
 def test_only_these_know_sql() -> None:

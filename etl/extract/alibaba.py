@@ -29,6 +29,7 @@ from etl.extract.alibaba_auth import AlibabaSigner
 from etl.extract.paging import MAX_EMPTY_PAGES, count
 from etl.http import Answer, Http, Judge, MissingError, busy, instant, judge_status, utc_now
 from etl.model import WHOLE, Ask, Page
+from etl.route import route_of
 from etl.settings import AlibabaSource
 
 _ACTION = "ListContactFlows"
@@ -78,6 +79,7 @@ def connect(
         where=f"{settings.name}.{stream}",
         timeout=settings.timeout,
         requests_per_second=settings.requests_per_second,
+        route=route_of(settings),
         clock=clock,
         sleep=sleep,
         now=now,

@@ -13,6 +13,7 @@ from etl.errors import (
 from etl.extract.paging import Guard, error_code, look_up
 from etl.http import Answer, Http, MissingError, basic, busy, judge_status, same_origin, utc_now
 from etl.model import WHOLE, Ask, Lookup, Page
+from etl.route import route_of
 from etl.settings import TwilioSource
 
 _FLEX_FLOWS = "/v1/FlexFlows"
@@ -44,6 +45,7 @@ def connect(
         where=f"{settings.name}.{stream}",
         timeout=settings.timeout,
         requests_per_second=settings.requests_per_second,
+        route=route_of(settings),
         clock=clock,
         sleep=sleep,
         now=now,

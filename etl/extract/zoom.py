@@ -15,6 +15,7 @@ from etl.extract.paging import Guard, count, error_code, look_up
 from etl.extract.zoom_auth import ZoomToken
 from etl.http import Answer, Http, Judge, MissingError, busy, instant, judge_status, utc_now
 from etl.model import WHOLE, Ask, Lookup, Page
+from etl.route import route_of
 from etl.settings import ZoomSource
 
 _FLOWS = "/contact_center/flows"
@@ -44,6 +45,7 @@ def connect(
         where=where,
         timeout=settings.timeout,
         requests_per_second=settings.requests_per_second,
+        route=route_of(settings),
         clock=clock,
         sleep=sleep,
         now=now,

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from etl.errors import ContractError, CredentialsError
 from etl.http import Answer, Http, Retry, basic, judge_status, utc_now
+from etl.route import route_of
 from etl.settings import ZoomSource
 
 _RENEW_BEFORE = 60.0  # seconds, as Zoom's own SDK (@zoom/rivet) does
@@ -70,6 +71,7 @@ class ZoomToken:
             judge=_judge,
             where=self._where,
             timeout=settings.timeout,
+            route=route_of(settings),
             clock=self._clock,
             sleep=self._sleep,
             now=self._now,

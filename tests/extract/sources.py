@@ -18,14 +18,15 @@ from tests.extract.scripted import Time
 DEFAULTS = {"requests_per_second": 0.0, "timeout": 10.0}
 
 
-def zoom_source(emulator: Any, **changes: Any) -> ZoomSource:
-    values = {
+def zoom_source(emulator: Any = None, **changes: Any) -> ZoomSource:
+    url = emulator.url if emulator else ""
+    values: dict[str, Any] = {
         "name": "zoom_eu",
         "account_id": "sandbox-zoom-account",
         "client_id": "sandbox-zoom-client",
         "client_secret": SecretStr("sandbox-zoom-secret"),
-        "base_url": emulator.url + "/v2",
-        "token_url": emulator.url + "/oauth/token",
+        "base_url": url + "/v2",
+        "token_url": url + "/oauth/token",
     }
     return ZoomSource(**(DEFAULTS | values | changes))
 
