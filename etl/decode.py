@@ -1,36 +1,95 @@
-"""JSON text → values: strict about what JSON is, lenient about what strings and numbers hold."""
+"""JSON text → values: strict about what JSON is, lenient about what strings and numbers hold.
 
+A page of records is read so that neither a damaged nor a huge record costs the others: `page` reads
+it at once where it can, and else keeps each record as its text (`Packed`) until its turn comes.
+Nothing here takes longer than linear time, whatever the text.
+"""
+
+import hashlib
 import json
 import math
-from typing import Any, NoReturn
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, NoReturn
 
 import msgspec
 
+Buffer = bytes | bytearray | memoryview
 
-def decode(text: bytes | str) -> Any:
+AT_ONCE: Final = 6 << 20
+"""`weight` up to which a page is read at once: more than a page of 1,000 records as documented."""
+
+MAX_RECORDS: Final = 50_000
+"""Records on one page; at most 1,000 are ever asked for."""
+
+MAX_RECORD: Final = 12 << 20
+"""Bytes of one record: its text is in memory several times before Postgres has it."""
+
+MAX_WEIGHT: Final = 100 << 20
+"""`weight` of one record, or of one text inside a record."""
+
+KEPT: Final = 1 << 20
+"""Bytes of a record that cannot be read which are kept."""
+
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_FLAT = rb'[^"\[\]{}]*+'
+_INSIDE = _FLAT + rb"(?:(?:%b|\[%b\]|\{%b\})%b)*+" % (_STRING, _FLAT, _FLAT, _FLAT)
+"""Everything up to a bracket that holds others, or that closes what is outside."""
+_BRACKETS = re.compile(_INSIDE + rb"([\[{]++|[\]}]++|\"|\Z)", re.DOTALL)
+_TEXT = re.compile(_STRING, re.DOTALL)
+_SPACE = re.compile(rb"[ \t\n\r]*+")
+_SCALAR = re.compile(rb"[^,\[\]{}\" \t\n\r]++")
+
+
+class TooMuchError(ValueError):
+    """What is to be read is larger than callflow reads; the message says what and how much."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A record as its JSON text, `data[start:end]`: of a page that could not be read at once."""
+
+    data: Buffer
+    start: int
+    end: int
+
+    def __len__(self) -> int:
+        """Bytes of the text."""
+        return self.end - self.start
+
+
+def decode(text: Buffer | str) -> Any:
     """The value of a JSON text.
 
     Lone surrogates (`"\\ud800"`) are kept; a number beyond a double's range, or an integer longer
     than Python converts, is kept as its text; of a repeated member the last wins. Raises
     ValueError when `text` is not JSON (NaN and Infinity are not), is not UTF-8, or nests too
-    deeply to be read.
+    deeply to be read; it says what stands where.
     """
     try:
         return msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeEncodeError):
+    except (msgspec.DecodeError, UnicodeError):
         pass  # not JSON, or JSON that msgspec refuses: the slower parser tells them apart
     except RecursionError:
         raise ValueError("it nests too deeply") from None
-    if isinstance(text, bytes):
-        text = text.decode("utf-8-sig")  # json.loads would take UTF-16 and UTF-32 too
+    if not isinstance(text, str):
+        try:
+            text = bytes(text).decode("utf-8-sig")  # json.loads would take UTF-16 and UTF-32 too
+        except UnicodeDecodeError as error:
+            raise ValueError(f"byte {error.start}: it is not UTF-8") from None
     try:
         return json.loads(text, parse_constant=_refuse, parse_float=_number, parse_int=_integer)
     except RecursionError:
         raise ValueError("it nests too deeply") from None
+    except json.JSONDecodeError as error:
+        before = text[: error.pos].encode(errors="surrogatepass")
+        raise ValueError(f"byte {len(before)}: {error.msg}") from None
 
 
 def _refuse(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
+    raise ValueError(f"it holds {name}, which is not JSON")
 
 
 def _number(text: str) -> float | str:
@@ -43,3 +102,186 @@ def _integer(text: str) -> int | str:
         return int(text)
     except ValueError:  # more digits than sys.get_int_max_str_digits()
         return text
+
+
+def moment(value: Any) -> datetime | None:
+    """An ISO 8601 time as RFC 3339 profiles it, with or without an offset; None for all else.
+
+    `2016-08-01T22:10:40Z`, with a blank for the T, small letters, a fraction, `+01:00` or `+0100`.
+    What is finer than a microsecond is rounded, as Postgres does. Dates alone, week dates, times
+    without seconds, 24:00, leap seconds (:60), years outside 1 to 9999 and numbers are no times:
+    none of them is guessed at.
+    """
+    if not isinstance(value, str) or "\0" in value:  # msgspec would end at a NUL
+        return None
+    try:
+        return msgspec.convert(value, datetime)
+    except (msgspec.ValidationError, UnicodeEncodeError):
+        return None
+
+
+# --- how much it is ------------------------------------------------------------------------------
+def weight(text: bytes | bytearray | str) -> int:
+    """About how many bytes the values of a JSON text take in memory, with the rows made of them.
+
+    An upper bound for what has many values in few bytes; what stands inside of strings counts too.
+    """
+    if isinstance(text, str):
+        commas, lists, objects = text.count(","), text.count("["), text.count("{")
+    else:
+        commas, lists, objects = text.count(b","), text.count(b"["), text.count(b"{")
+    return len(text) + 160 * commas + 96 * lists + 560 * objects
+
+
+def bounded(text: bytes | bytearray | str) -> Any:
+    """`decode`, of what is not too much to be read. Raises TooMuchError too."""
+    if (much := weight(text)) > MAX_WEIGHT:
+        outside = _TEXT.sub(b"", text.encode(errors="replace") if isinstance(text, str) else text)
+        much = len(text) + weight(outside)
+    if much > MAX_WEIGHT:
+        raise TooMuchError(f"it holds too many values ({len(text)} bytes)")
+    return decode(text)
+
+
+# --- pages ---------------------------------------------------------------------------------------
+def page(data: bytearray, path: Sequence[str]) -> Any:
+    """The value of an answer whose records are in the list at `path` (names of members).
+
+    Where the whole is too large to be read at once, or something in it cannot be read, each record
+    is `Packed`: then the damage is that record's alone. Raises ValueError, which tells the byte,
+    when the rest of the answer cannot be read, or nobody could say where a record ends;
+    TooMuchError when it is too much.
+    """
+    if weight(data) <= AT_ONCE:
+        try:
+            return msgspec.json.decode(data)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            pass
+    found = _list_at(data, path) if path else None
+    if found is None:
+        return bounded(data)
+    begin, end, records = found
+    try:
+        envelope = bounded(data[:begin] + b"[]" + data[end:])
+    except TooMuchError:
+        raise
+    except ValueError:  # said again with the place that it has in the answer
+        envelope = decode(data[:begin] + b"[%*b]" % (end - begin - 2, b"") + data[end:])
+    home = envelope
+    for name in path[:-1]:
+        home = home.get(name) if isinstance(home, dict) else None
+    if not isinstance(home, dict) or home.get(path[-1]) != []:
+        raise ValueError(f"it holds the member {path[-1]} twice")
+    home[path[-1]] = records
+    return envelope
+
+
+def unpack(record: Packed) -> Any:
+    """The value of a record. Raises ValueError as `decode` does, TooMuchError as `bounded`."""
+    if len(record) > MAX_RECORD:
+        raise TooMuchError(f"it is larger than {MAX_RECORD >> 20} MiB ({len(record)} bytes)")
+    return bounded(bytes(record.data[record.start : record.end]))
+
+
+def as_sent(record: Packed) -> Any:
+    """The text of a record for people to look at; of a long one the beginning, and what it was.
+
+    Bytes that are not UTF-8 become `\\xff`.
+    """
+    text = memoryview(record.data)[record.start : record.end]
+    whole = bytes(text[:KEPT]).decode(errors="backslashreplace")
+    if len(text) <= KEPT:
+        return whole
+    return {
+        "beginning": whole,
+        "bytes": len(text),
+        "sha256": hashlib.sha256(text).hexdigest(),
+    }
+
+
+def _list_at(data: bytearray, path: Sequence[str]) -> tuple[int, int, list[Packed]] | None:
+    """Where the list at `path` begins and ends, and its items; None when there is none."""
+    place = _skip(_SPACE, data, 3 if data.startswith(b"\xef\xbb\xbf") else 0)
+    for name in path:
+        place = _member(data, place, name)
+        if place < 0:
+            return None
+    return _items(data, place) if _at(data, place) == _LIST else None
+
+
+def _member(data: bytearray, place: int, name: str) -> int:
+    """Where the value of the member `name` of the object at `place` begins; -1: there is none."""
+    if _at(data, place) != _OBJECT:
+        return -1
+    place = _skip(_SPACE, data, place + 1)
+    while _at(data, place) != _OBJECT_END:
+        begin, end = place, _skip(_TEXT, data, place)
+        place = _skip(_SPACE, data, end)
+        _expect(_COLON, data, place)
+        place = _skip(_SPACE, data, place + 1)
+        if decode(data[begin:end]) == name:
+            return place
+        place = _skip(_SPACE, data, _end_of_value(data, place))
+        if _at(data, place) != _OBJECT_END:
+            _expect(_COMMA, data, place)
+            place = _skip(_SPACE, data, place + 1)
+    return -1
+
+
+def _items(data: bytearray, begin: int) -> tuple[int, int, list[Packed]]:
+    records: list[Packed] = []
+    place = _skip(_SPACE, data, begin + 1)
+    while _at(data, place) != _LIST_END or records:
+        end = _end_of_value(data, place)
+        records.append(Packed(data, place, end))
+        if len(records) > MAX_RECORDS:
+            raise TooMuchError(f"it holds more than {MAX_RECORDS} records")
+        place = _skip(_SPACE, data, end)
+        if _at(data, place) == _LIST_END:
+            break
+        _expect(_COMMA, data, place)
+        place = _skip(_SPACE, data, place + 1)
+    return begin, place + 1, records
+
+
+def _end_of_value(data: bytearray, begin: int) -> int:
+    """Where the value that begins at `begin` ends, by its quotes and brackets alone."""
+    first = _at(data, begin)
+    if first not in (_LIST, _OBJECT):
+        return _skip(_TEXT if first == _QUOTE else _SCALAR, data, begin)
+    depth = 1
+    for found in _BRACKETS.finditer(data, begin + 1):
+        place, end = found.span(1)
+        bracket = _at(data, place)
+        if bracket in (_LIST, _OBJECT):
+            depth += end - place
+        elif bracket not in (_LIST_END, _OBJECT_END):
+            break
+        elif end - place >= depth:
+            return place + depth
+        else:
+            depth -= end - place
+    what = "it breaks off" if place == len(data) else "a string is not closed"
+    raise ValueError(f"byte {place}: {what}, in the value that begins at byte {begin}")
+
+
+_NOTHING: Final = -1
+_LIST, _LIST_END, _OBJECT, _OBJECT_END, _COMMA, _COLON, _QUOTE = b'[]{},:"'
+
+
+def _at(data: bytearray, place: int) -> int:
+    return data[place] if place < len(data) else _NOTHING
+
+
+def _expect(byte: int, data: bytearray, place: int) -> None:
+    if (found := _at(data, place)) != byte:
+        what = "it breaks off" if found == _NOTHING else f"{chr(byte)!r} is missing"
+        raise ValueError(f"byte {place}: {what}")
+
+
+def _skip(pattern: re.Pattern[bytes], data: bytearray, place: int) -> int:
+    found = pattern.match(data, place)
+    if found is None:
+        what = "it breaks off" if place >= len(data) else "a value is missing, or not closed"
+        raise ValueError(f"byte {place}: {what}")
+    return found.end()

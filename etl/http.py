@@ -26,7 +26,7 @@ import httpcore
 import httpx
 import tenacity
 
-from etl.decode import decode
+from etl.decode import TooMuchError, bounded, page
 from etl.errors import (
     ContractError,
     CredentialsError,
@@ -36,8 +36,9 @@ from etl.errors import (
 from etl.model import Params
 from etl.route import DIRECT, Route, Way, proxy_refusal
 
-MAX_BODY = 64 * 1024 * 1024
+MAX_BODY = 32 * 1024 * 1024
 """Bytes of one answer, after decompression."""
+_MAX_REFUSAL = 1024 * 1024  # bytes of an answer that is not 2xx and read as JSON
 _PIECE = 1024 * 1024
 ATTEMPTS = 6
 MAX_ASKED_WAIT = 60.0
@@ -195,13 +196,15 @@ class Http:
         form: Params | None = None,
         *,
         at: str = "",
+        records: Sequence[str] = (),
     ) -> dict[str, Any]:
         """The JSON object of a good answer.
 
         `target` is a path under `base_url`, or an absolute URL of the same origin, which is sent
         as it is. `form` goes into the body, URL-encoded. `at` says in messages what was asked for
-        ("page 3"). Retries are made here and nowhere else: at most 6 attempts with full-jitter
-        back-off, after whatever wait the provider asks for.
+        ("page 3"). `records` are the members that lead to the list of records, each of which may be
+        `decode.Packed`: see `decode.page`. Retries are made here and nowhere else: at most 6
+        attempts with full-jitter back-off, after whatever wait the provider asks for.
 
         Raises what the judge raises; UnavailableError when the attempts are spent, or the provider
         asks for more than 60 s; CredentialsError for a certificate that cannot be verified;
@@ -219,7 +222,7 @@ class Http:
         try:
             url = self._url(target, params)
             body = encode(form).encode() if form is not None else b""
-            answer = retrying(self._attempt, method, url, body, params or {})
+            answer = retrying(self._attempt, method, url, body, params or {}, records)
         except Retry as last:
             raise _given_up(last, where, retrying.statistics["attempt_number"]) from last.__cause__
         except ProviderError as error:
@@ -240,7 +243,9 @@ class Http:
         except UnicodeError:
             raise ContractError("a query parameter holds half a surrogate pair") from None
 
-    def _attempt(self, method: str, url: str, body: bytes, params: Params) -> Any:
+    def _attempt(
+        self, method: str, url: str, body: bytes, params: Params, records: Sequence[str]
+    ) -> Any:
         request = self._request(method, url, body)
         self.requests += 1
         started = self._clock()
@@ -266,7 +271,7 @@ class Http:
             self._clock() - started,
             _tracking(response.headers),
         )
-        answer = self._answer(response, data, params)
+        answer = self._answer(response, data, params, records)
         self._judge(answer)
         return answer.body
 
@@ -291,7 +296,7 @@ class Http:
             )
         return request
 
-    def _body(self, response: httpx.Response) -> bytes:
+    def _body(self, response: httpx.Response) -> bytearray:
         """The body, unpacked; no more of it is held than `max_body`, and a piece."""
         encoding = response.headers.get("content-encoding", "identity").strip().lower()
         if encoding not in ("", "identity", "gzip", "x-gzip"):
@@ -311,24 +316,38 @@ class Http:
                     )
         except zlib.error as error:
             raise Retry(UnavailableError("the answer's compression is damaged")) from error
-        return bytes(body)
+        return body
 
-    def _answer(self, response: httpx.Response, data: bytes, params: Params) -> Answer:
+    def _answer(
+        self, response: httpx.Response, data: bytearray, params: Params, records: Sequence[str]
+    ) -> Answer:
         headers = {name.lower(): value for name, value in response.headers.items()}
         status = response.status_code
         body, problem = None, ""
         try:
-            body = decode(data)
-        except ValueError:
+            if status < 300:
+                body = page(data, records)
+            elif len(data) <= _MAX_REFUSAL:
+                body = bounded(data)
+            else:
+                problem = f"{len(data)} bytes"
+        except TooMuchError as error:
+            problem = str(error)
+            if status < 300:
+                raise ContractError(
+                    f"the answer is too much to be read: {problem}",
+                    advice="check that base_url is the API's address",
+                ) from None
+        except ValueError as error:
             problem = excerpt(data[:4000].decode(errors="replace")) or "nothing"
-        if problem and status < 300:
-            raise Retry(
-                ContractError(
-                    f"HTTP {status}, but the answer is not JSON: {problem}",
-                    advice="check base_url, and whether a proxy or a login page answers instead",
-                ),
-                attempts=3,
-            )
+            if status < 300:
+                raise Retry(
+                    ContractError(
+                        f"HTTP {status}, but the answer is not JSON: {problem} ({error})",
+                        advice="check base_url, and whether a proxy or a login page answers",
+                    ),
+                    attempts=3,
+                ) from None
         return Answer(
             status, headers, body, _said(body, problem), asked_wait(headers, self.now()), params
         )

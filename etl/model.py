@@ -36,12 +36,14 @@ WHOLE = Ask()
 class Page:
     """One page of a provider's list, its envelope taken off: extract → transform.
 
-    `records`   as the provider sent them, decoded from JSON; any JSON value may be among them.
+    `records`   as the provider sent them, decoded from JSON; any JSON value may be among them, and
+                a `decode.Packed` for one that is to be decoded when its turn comes.
     `number`    1, 2, 3 … within the scan of one scope.
     `scope`     the part of the list that was asked for: Alibaba's instance id; "" elsewhere.
     `total`     rows in the whole list by this response's own count; None where it gave none.
     `anchored`  it is shown that no row slipped between this page and the one before it.
     `following` the pointer with which the scan can be resumed after this page; None: it cannot.
+    `part`      these are some of the records of a page that is too large to be held at once.
     """
 
     records: list[Any]
@@ -50,6 +52,7 @@ class Page:
     total: int | None = None
     anchored: bool = False
     following: str | None = None
+    part: bool = False
 
 
 @dataclass(frozen=True, slots=True)

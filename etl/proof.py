@@ -34,11 +34,16 @@ class Scope:
     head: set[Key] = field(default_factory=set)
     keys: set[Key] = field(default_factory=set)
 
-    def add(self, page: Page, keyed: int, keys: Sequence[Key]) -> None:
-        """Count a page; `keyed` of its records became rows, `keys` are theirs, if they are kept."""
-        if not self.pages:
-            self.first_total, self.head = page.total, set(keys)
-        self.pages += 1
+    def add(self, page: Page, keyed: int, keys: Sequence[Key], *, more: bool = False) -> None:
+        """Count a page; `keyed` of its records became rows, `keys` are theirs, if they are kept.
+
+        `more`: it is a further part of the page that was counted last.
+        """
+        if not more:
+            self.pages += 1
+        if self.pages == 1:
+            self.first_total = page.total
+            self.head.update(keys)
         self.received += len(page.records)
         self.unkeyed += len(page.records) - keyed
         self.total = page.total
@@ -54,12 +59,14 @@ class Scan:
     `newest_first` whether its records came in the order of their modification, newest first.
     `oldest`       modification time of its last record.
     `doubt`        the error that ended it before the list did.
+    `reject`       why the first of those that were rejected was, for a message.
     """
 
     begin: int = 0
     pages: int = 0
     received: int = 0
     rejected: int = 0
+    reject: str = ""
     warnings: int = 0
     newest_first: bool = True
     newest: datetime | None = None
@@ -68,14 +75,22 @@ class Scan:
     doubt: CallflowError | None = None
 
     def add(
-        self, page: Page, rows: Rows, keyed: int, keys: Sequence[Key], *, partial: bool
+        self,
+        page: Page,
+        rows: Rows,
+        keyed: int,
+        keys: Sequence[Key],
+        *,
+        partial: bool,
+        more: bool = False,
     ) -> None:
         """Count a page that became `rows`, `keyed` of them records of the list's own table.
 
-        `keys` are theirs, where they are kept; `partial`: only changes were asked for.
+        `keys` are theirs, where they are kept; `partial`: only changes were asked for; `more`: it
+        is a further part of the page that was counted last.
         """
-        self.scopes.setdefault(page.scope, Scope(partial)).add(page, keyed, keys)
-        self.pages += 1
+        self.scopes.setdefault(page.scope, Scope(partial)).add(page, keyed, keys, more=more)
+        self.pages += not more
         self.received += len(page.records)
         self.rejected += len(rows.rejects)
         self.warnings += rows.warnings
@@ -117,16 +132,16 @@ def prove(scans: Sequence[Scan], known: Known, *, counted: bool, where: str) -> 
     last = scans[-1]
     if last.doubt is not None:
         return Proof(last.doubt)
-    rejected = max(scan.rejected for scan in scans)
+    worst = max(scans, key=lambda scan: scan.rejected)
     begins: dict[str, int] = {}
     for name, scope in last.scopes.items():
         history = [scan.scopes[name] for scan in scans if name in scan.scopes]
         certified = _proven_from(history, known.get(name, ())) if counted else len(history) - 1
         if certified is None:
             # A rejected record is missing in every count: it is the reason that can be mended.
-            return Proof(_rejected(rejected, where) or _shortfall(scope, name, known, where))
+            return Proof(_rejected(worst, where) or _shortfall(scope, name, known, where))
         begins[name] = [scan.begin for scan in scans if name in scan.scopes][certified]
-    return Proof(_rejected(rejected, where), begins)
+    return Proof(_rejected(worst, where), begins)
 
 
 def _proven_from(scans: Sequence[Scope], known: Collection[Key]) -> int | None:
@@ -180,11 +195,12 @@ def _shortfall(scope: Scope, name: str, known: Known, where: str) -> IncompleteE
     )
 
 
-def _rejected(rejected: int, where: str) -> IncompleteError | None:
-    if not rejected:
+def _rejected(scan: Scan, where: str) -> IncompleteError | None:
+    if not scan.rejected:
         return None
+    count = "1 record" if scan.rejected == 1 else f"{scan.rejected} records"
     return IncompleteError(
-        f"{rejected} records could not be loaded",
+        f"{count} could not be loaded ({scan.reject})",
         kind="rejected_rows",
         where=where,
         advice="see etl.rejects for each of them and why; nothing was removed",

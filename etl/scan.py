@@ -15,8 +15,9 @@ from sqlalchemy import Connection
 
 from etl import __version__, tables
 from etl.ahead import ahead
+from etl.decode import Packed
 from etl.errors import ContractError, PageTokenError, ProviderError
-from etl.http import MissingError
+from etl.http import MissingError, excerpt
 from etl.job import Work
 from etl.load import checkpoint, merge, runs, stage
 from etl.load.checkpoint import Checkpoint
@@ -33,6 +34,13 @@ RESTARTS = 3
 MAX_WAIT = 1.0
 """Seconds after which the pages of a slow provider are staged, be they few: a killed scan goes on
 from there."""
+
+PART = 1 << 20
+"""Bytes of records that are decoded together, of a page that is too large to be decoded at once;
+and a thousand records at most."""
+
+ROOM = 8 << 20
+"""Bytes of such pages that may wait while another one is asked for."""
 
 Batch = Sequence[tuple[Page, Rows]]
 
@@ -87,9 +95,10 @@ def read(work: Work, ask: Ask, known: Known) -> Proof:
 def batches(work: Work, ask: Ask, *, size: int, depth: int = 3) -> Iterator[Batch]:
     """One scan of the list, transformed; the last of `work.scans` tells what it saw.
 
-    It comes `size` pages at a time, or as many as there are after MAX_WAIT seconds. Up to `depth`
-    pages are asked for ahead. An error of the provider ends the scan and is kept as its doubt: what
-    came before is true.
+    It comes `size` pages at a time, or as many as there are after MAX_WAIT seconds; a page that is
+    too large to be held at once comes in parts, and alone. A batch is emptied when the next one is
+    asked for. Up to `depth` pages are asked for ahead. An error of the provider ends the scan and
+    is kept as its doubt: what came before is true.
     """
     job, stream = work.job, work.job.stream
     if ask.resume is None:
@@ -101,22 +110,45 @@ def batches(work: Work, ask: Ask, *, size: int, depth: int = 3) -> Iterator[Batc
     batch: list[tuple[Page, Rows]] = []
     since = job.clock()
     try:
-        pages = ahead(stream.extract(work.http, job.settings, ask), depth=depth, tick=work.tick)
+        pages = ahead(
+            stream.extract(work.http, job.settings, ask),
+            depth=depth,
+            tick=work.tick,
+            size=_packed,
+            room=ROOM,
+        )
         with closing(pages):
             for page in pages:
-                rows = transform(page, work.ordinal)
-                found = rows.tables[records.fullname]
-                keys = [row[2 : 2 + width] for row in found] if stream.counted else []
-                scan.add(page, rows, len(found), keys, partial=page.scope in ask.since)
-                if stream.changes == "newest first":
-                    scan.order([row[modified] for row in found])
-                work.ordinal += len(page.records)
-                work.run.pages += 1
-                job.on_page(scan.received, scan.total)
-                batch.append((page, rows))
-                if len(batch) == size or job.clock() - since > MAX_WAIT:
+                for number, part in enumerate(_parts(page)):
+                    if part.part and batch:
+                        yield batch
+                        batch.clear()
+                    rows = transform(part, work.ordinal)
+                    found = rows.tables[records.fullname]
+                    keys = [row[2 : 2 + width] for row in found] if stream.counted else []
+                    scan.add(
+                        part,
+                        rows,
+                        len(found),
+                        keys,
+                        partial=page.scope in ask.since,
+                        more=number > 0,
+                    )
+                    if rows.rejects and not scan.reject:
+                        scan.reject = excerpt(rows.rejects[0].reason)
+                    if stream.changes == "newest first":
+                        scan.order([row[modified] for row in found])
+                    work.ordinal += len(part.records)
+                    work.run.pages += not number
+                    job.on_page(scan.received, scan.total)
+                    batch.append((replace(part, records=[]), rows))
+                    del rows, found
+                alone = part.part
+                del page, part  # they may be large, and the next one is on its way
+                if alone or len(batch) == size or job.clock() - since > MAX_WAIT:
                     yield batch
-                    batch, since = [], job.clock()
+                    batch.clear()
+                    since = job.clock()
     except ProviderError as error:
         scan.doubt = error
         unread = work.run.pages == before and isinstance(error, ContractError | MissingError)
@@ -124,6 +156,27 @@ def batches(work: Work, ask: Ask, *, size: int, depth: int = 3) -> Iterator[Batc
             scan.doubt = PageTokenError(f"the kept page token is not accepted any more: {error}")
     if batch:
         yield batch
+
+
+def _packed(page: Page) -> int:
+    """Bytes of a page's records that are still to be decoded."""
+    return sum(len(record) for record in page.records if isinstance(record, Packed))
+
+
+def _parts(page: Page) -> Iterator[Page]:
+    """`page`, or the parts in which it can be held: the last one has its pointer to the next."""
+    if not _packed(page):
+        yield page
+        return
+    part: list[Any] = []
+    room = PART
+    for record in page.records:
+        if part and room < len(record):
+            yield replace(page, records=part, following=None, part=True)
+            part, room = [], PART
+        part.append(record)
+        room -= max(len(record), PART // 1000)
+    yield replace(page, records=part, part=True)
 
 
 def _scan(work: Work, ask: Ask) -> Scan:
@@ -164,9 +217,9 @@ def _nothing_new(work: Work, batch: Batch) -> bool:
     What follows is older still, and the run that moved the watermark has seen it.
     """
     scan, mark, pair = work.scans[-1], work.former.watermark, work.pairs[0]
-    ((_, rows),) = batch
+    page, rows = batch[-1]
     found = rows.tables[pair.current.fullname]
-    if not found or not scan.newest_first or rows.rejects or mark is None:
+    if not found or page.part or not scan.newest_first or rows.rejects or mark is None:
         return False
     if scan.oldest is None or scan.oldest >= mark:
         return False

@@ -476,7 +476,7 @@ def test_a_bomb_and_a_huge_body_leave_memory_flat() -> None:
         with connected(script) as http:
             told = other_process(PEAK, http.base_url)
         kibibytes = int(told) // (1024 if sys.platform == "darwin" else 1)
-        assert kibibytes < 80 * 1024  # 64 MiB of body, and what its buffer grows by
+        assert kibibytes < 48 * 1024  # 32 MiB of body, and what its buffer grows by
 
 
 CALL = """
@@ -493,7 +493,7 @@ def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 with Http(sys.argv[1], sign=lambda *_: {}, judge=judge_status, where="x") as http:
     before = peak()
     try: http.call("GET", "/list")
-    except ContractError as error: assert "larger than 64 MiB" in error.what
+    except ContractError as error: assert "larger than 32 MiB" in error.what
     print(peak() - before)
 """
 

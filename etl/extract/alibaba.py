@@ -24,6 +24,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
+from etl.decode import Packed, moment, unpack
 from etl.errors import ContractError, CredentialsError, UnreachableRowsError
 from etl.extract.alibaba_auth import AlibabaSigner
 from etl.extract.paging import MAX_EMPTY_PAGES, count
@@ -120,6 +121,7 @@ def contact_flows(
                 windows = _changed(flows, _floor(since, ask.read_at, zone))
             for number, window in enumerate(windows, 1):
                 yield Page(window.rows, number, instance, window.told, window.anchored)
+                window.rows = []  # they may be large, and the next ones are on their way
         except (MissingError, UnreachableRowsError) as error:  # the others can still be read
             errors.append(error)
     if errors:
@@ -166,26 +168,30 @@ class _List:
 class _Window:
     """Rows `start`, `start` + 1, … of the list, as one answer held them.
 
-    `times[i]` is when row i was updated, in the provider's own clock, which bears no zone; None
-    where the row does not say. `total` is the length of the list that was asked for, `told` that of
-    the instance's whole list; None when not told.
+    `flows[i]` is the id of row i ("" where it has none), and when it was updated, in the provider's
+    own clock, which bears no zone; None where the row does not say. `total` is the length of the
+    list that was asked for, `told` that of the instance's whole list; None when not told.
     """
 
     start: int
     rows: list[Any]
-    times: list[datetime | None]
+    flows: list[tuple[str, datetime | None]]
     total: int | None
     told: int | None
     anchored: bool = False
 
     @property
     def end(self) -> int:
-        return self.start + len(self.rows)
+        return self.start + len(self.flows)
 
     @property
     def last(self) -> bool:
         """Whether the list ends with it."""
         return self.total is not None and self.end >= self.total
+
+    @property
+    def times(self) -> list[datetime | None]:
+        return [time for _, time in self.flows]
 
     def known(self) -> list[datetime]:
         return [time for time in self.times if time]
@@ -200,14 +206,10 @@ class _Window:
         return max(self.known(), default=None)
 
     def ids(self) -> set[str]:
-        return {str(row.get("ContactFlowId")) for row in self.rows if isinstance(row, dict)}
+        return {flow for flow, _ in self.flows if flow}
 
     def versions(self) -> set[_Version]:
-        return {
-            (str(row.get("ContactFlowId")), time)
-            for row, time in zip(self.rows, self.times, strict=True)
-            if isinstance(row, dict) and time
-        }
+        return {(flow, time) for flow, time in self.flows if flow and time}
 
 
 def _unlisted(moment: datetime) -> datetime:
@@ -333,11 +335,11 @@ def _plain(
     for number in range(page, last + 1):
         window = _read(flows, order, number, flows.size)
         yield window
-        if window.total is None and len(window.rows) < flows.size:
+        if window.total is None and len(window.flows) < flows.size:
             return window.end  # without a count the last page is the one that is not full
         if window.total is not None and number * flows.size >= window.total:
             break
-        empty = 0 if window.rows else empty + 1
+        empty = 0 if window.flows else empty + 1
         if empty > MAX_EMPTY_PAGES:
             raise ContractError(
                 f"TotalCount is {window.total}, but {empty} pages in a row are empty",
@@ -387,6 +389,7 @@ def _by_type(flows: _List, told: int | None) -> Iterator[_Window]:
     if told is not None and told > listed:  # flows of no known Type; some can be read all the same
         for window in _both_ways(flows):
             yield replace(window, anchored=False)
+            window.rows = []
             ids |= window.ids()
         too_long |= told > len(ids)
     if too_long:
@@ -457,8 +460,8 @@ def _changed(flows: _List, floor: datetime) -> Iterator[_Window]:
         # What one answer holds as a whole needs no order.
         whole = here.start == 0 and here.last
         here.anchored = whole or (here.total is not None and here.ordered("DESC"))
-        times = zip(here.rows, here.times, strict=True)
-        yield replace(here, rows=[row for row, time in times if time is None or time <= first])
+        yield _until(here, first)
+        here.rows = []
         last = min([last, *here.known()])
         if here.last or not here.anchored or last < floor:
             return
@@ -474,6 +477,16 @@ def _changed(flows: _List, floor: datetime) -> Iterator[_Window]:
         here = there
 
 
+def _until(window: _Window, newest: datetime) -> _Window:
+    """The rows of `window` that are not newer than `newest`."""
+    old = [
+        (row, flow)
+        for row, flow in zip(window.rows, window.flows, strict=True)
+        if flow[1] is None or flow[1] <= newest
+    ]
+    return replace(window, rows=[row for row, _ in old], flows=[flow for _, flow in old])
+
+
 # --- requests ------------------------------------------------------------------------------------
 def _read(flows: _List, order: _Order, page: int, size: int) -> _Window:
     params = {
@@ -487,7 +500,7 @@ def _read(flows: _List, order: _Order, page: int, size: int) -> _Window:
         params["Type"] = flows.kind
     part = f", Type {flows.kind}" if flows.kind else ""
     at = f"instance {flows.instance}{part}, page {page} of {size} rows"
-    data = flows.http.call("POST", "/", params, at=at).get("Data")
+    data = flows.http.call("POST", "/", params, at=at, records=("Data", "List")).get("Data")
     where = f"{flows.http.where}, {at}"
     if not isinstance(data, dict):
         raise ContractError("the answer holds no object `Data`", where=where)
@@ -510,10 +523,20 @@ def _read(flows: _List, order: _Order, page: int, size: int) -> _Window:
     start = (page - 1) * size
     if total is not None and rows and total < start + len(rows):
         total = None  # it counts something else
-    times = [
-        _time(row.get("UpdatedTime") if isinstance(row, dict) else None, flows.zone) for row in rows
-    ]
-    return _Window(start, rows, times, total, flows.told if flows.kind else total)
+    found = [_flow(row, flows.zone) for row in rows]
+    return _Window(start, rows, found, total, flows.told if flows.kind else total)
+
+
+def _flow(row: Any, zone: tzinfo) -> tuple[str, datetime | None]:
+    """The id of a row ("": it is no flow), and when it was updated."""
+    try:
+        row = unpack(row) if isinstance(row, Packed) else row
+    except ValueError:
+        return "", None
+    if not isinstance(row, dict):
+        return "", None
+    flow = row.get("ContactFlowId")
+    return flow if isinstance(flow, str) else "", _time(row.get("UpdatedTime"), zone)
 
 
 def _time(text: Any, zone: tzinfo) -> datetime | None:
@@ -521,12 +544,12 @@ def _time(text: Any, zone: tzinfo) -> datetime | None:
 
     The years 1 and 9999 stand for "never".
     """
+    when = moment(text)
     try:
-        when = datetime.fromisoformat(text)
-        local = when.astimezone(zone).replace(tzinfo=None) if when.tzinfo else when
-    except (TypeError, ValueError, OverflowError):
+        local = when.astimezone(zone).replace(tzinfo=None) if when and when.tzinfo else when
+    except OverflowError:
         return None
-    return local if 1 < local.year < 9999 else None
+    return local if local and 1 < local.year < 9999 else None
 
 
 # --- errors --------------------------------------------------------------------------------------

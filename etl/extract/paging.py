@@ -1,5 +1,6 @@
 """What the providers' lists share: a guard for endless paging, look-ups of one record, numbers."""
 
+import re
 import urllib.parse
 from typing import Any
 
@@ -68,9 +69,20 @@ def look_up(http: Http, path: str, key: Key, *, member: str, provider: str, noun
     return Lookup("found", record=body)
 
 
+_NUMBER = re.compile("0|[1-9][0-9]{0,17}")
+
+
 def count(value: Any) -> int | None:
-    """A row count as a provider sent it; None when it is not a whole number from 0 on."""
-    return value if type(value) is int and value >= 0 else None
+    """A row count as a provider sent it; None when it is not a whole number from 0 on.
+
+    Text is a number where it is spelled as JSON spells one: "100", but not "0100", "+1" or "1.0".
+    Alibaba's own example of ListContactFlows counts in such texts.
+    """
+    if isinstance(value, str):
+        return int(value) if _NUMBER.fullmatch(value) else None
+    if type(value) is float and value.is_integer():  # JSON has one kind of number: 3.0 is 3
+        value = int(value)
+    return value if type(value) is int and 0 <= value < 10**18 else None
 
 
 def error_code(body: Any) -> int | None:

@@ -96,19 +96,23 @@ def _pages(http: Http, path: str, key: str, ask: Ask) -> Iterator[Page]:
     next_url = ask.resume
     while True:
         if next_url is None:
-            body = http.call("GET", path, {"PageSize": _PAGE_SIZE}, at=f"page {number}")
+            size = {"PageSize": _PAGE_SIZE}
+            body = http.call("GET", path, size, at=f"page {number}", records=(key,))
         else:
             try:
                 same_origin(next_url, http.base_url, path)
             except ContractError as error:
                 error.where = f"{http.where}, page {max(number - 1, 1)}"
                 raise
-            body = http.call("GET", next_url, at=f"page {number}")
+            body = http.call("GET", next_url, at=f"page {number}", records=(key,))
         rows, next_url = _envelope(body, key, f"{http.where}, page {number}")
-        yield Page(rows, number, following=next_url)
+        page, length = Page(rows, number, following=next_url), len(rows)
+        del body, rows
+        yield page
+        del page  # it may be large, and the next one is on its way
         if next_url is None:
             return
-        guard.follow(next_url, len(rows))
+        guard.follow(next_url, length)
         number += 1
 
 

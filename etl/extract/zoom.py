@@ -64,7 +64,7 @@ def flows(http: Http, settings: ZoomSource, ask: Ask = WHOLE) -> Iterator[Page]:
     params = {"page_size": _PAGE_SIZE}
     number = 1
     while True:
-        body = http.call("GET", _FLOWS, params, at=f"page {number}")
+        body = http.call("GET", _FLOWS, params, at=f"page {number}", records=("flows",))
         rows = body.get("flows")
         if not isinstance(rows, list):
             raise ContractError(
@@ -72,15 +72,18 @@ def flows(http: Http, settings: ZoomSource, ask: Ask = WHOLE) -> Iterator[Page]:
                 where=f"{http.where}, page {number}",
                 advice="check that base_url is the API's address",
             )
-        yield Page(rows, number, total=count(body.get("total_records")))
-        token = body.get("next_page_token")
+        token, length = body.get("next_page_token"), len(rows)
+        page = Page(rows, number, total=count(body.get("total_records")))
+        del body, rows
+        yield page
+        del page  # it may be large, and the next one is on its way
         if token is None or token == "":
             return
         if not isinstance(token, str):
             raise ContractError(
                 "next_page_token is not a string", where=f"{http.where}, page {number}"
             )
-        guard.follow(token, len(rows))
+        guard.follow(token, length)
         params = {"page_size": _PAGE_SIZE, "next_page_token": token}
         number += 1
 

@@ -5,7 +5,7 @@ from datetime import tzinfo
 from typing import Any
 
 from etl import tables
-from etl.decode import decode
+from etl.decode import TooMuchError, bounded
 from etl.model import Page, Reject, Rows
 from etl.transform.values import (
     Row,
@@ -13,6 +13,7 @@ from etl.transform.values import (
     items,
     key,
     last_of_each,
+    no_list,
     no_rows,
     readable,
     reader,
@@ -37,14 +38,22 @@ def contact_flows(page: Page, start: int, *, zone: tzinfo) -> Rows:
 
     for index, record, row in readable("contact flow", page.records, read, (page.scope,), rows):
         ordinal, flow_key = start + index, row[:2]
+        flow_id = f"contact flow {row[1]}"
         numbers = items(record, "NumberList")
+        if numbers is None:
+            rows.rejects.append(no_list(flow_id, record, "NumberList"))
         found = list(_numbers(numbers or [], flow_key, rows))
         partial = numbers is None or len(found) < len(numbers)
+        try:
+            content = _content(record.get("Definition"))
+        except TooMuchError as error:
+            partial, content = True, {}
+            rows.rejects.append(Reject(f"Definition of {flow_id}: {error}", row[1]))
         rows.tables["alibaba.contact_flows"].append((ordinal, partial, *row))
         rows.tables["alibaba.contact_flow_numbers"] += [
             (ordinal, *number) for number in last_of_each(found, 3)
         ]
-        for activity, transitions in _activities(record.get("Definition"), flow_key, rows):
+        for activity, transitions in _activities(content, flow_key, rows):
             rows.tables["alibaba.contact_flow_activities"].append((ordinal, *activity))
             rows.tables["alibaba.contact_flow_transitions"] += [
                 (ordinal, *transition) for transition in transitions
@@ -68,19 +77,28 @@ def _numbers(numbers: list[Any], flow_key: Row, rows: Rows) -> Iterator[Row]:
             rows.rejects.append(Reject(f"{what}: {error}", number))
 
 
-def _activities(definition: Any, flow_key: Row, rows: Rows) -> Iterator[tuple[Row, list[Row]]]:
-    """Activities of a Definition with their transitions; of a repeated id the last one only.
+def _content(definition: Any) -> Any:
+    """What a Definition says; None: it is not JSON, {}: there is none. Raises TooMuchError.
 
     Alibaba's document of ListContactFlows calls the Definition "parsed by the backend, customers
     need not care": it may be anything, and its text is kept in any case. So what is odd in it is
-    counted as a warning, never a reject.
+    counted as a warning, never a reject. One that is too large to be read is: callflow's limit must
+    not look like a flow without activities.
     """
+    if not definition:
+        return {}
     try:
-        content = decode(definition) if isinstance(definition, str) else None
+        return bounded(definition) if isinstance(definition, str) else None
+    except TooMuchError:
+        raise
     except ValueError:
-        content = None
+        return None
+
+
+def _activities(content: Any, flow_key: Row, rows: Rows) -> Iterator[tuple[Row, list[Row]]]:
+    """Activities of a Definition with their transitions; of a repeated id the last one only."""
     if not isinstance(content, dict):
-        rows.warnings += bool(definition)
+        rows.warnings += 1
         return
     inside = Rows({})
     found: dict[str, tuple[Row, list[Row]]] = {}

@@ -4,6 +4,10 @@ A value that fits its column goes there. One that does not leaves NULL in the co
 sent, in `extra` under the provider's name; so does everything that no column models. Text that
 Postgres cannot hold (NUL, lone surrogates) is stored with U+FFFD, its JSON-escaped original in
 `extra`. So nothing that a provider sent is lost.
+
+Numbers, booleans and lists of children that come as text are read where the text is what JSON would
+write: "3", "true", "[…]" (Alibaba's own examples have them). "03", "3.0", "True" or "yes" might
+mean something else: they do not fit.
 """
 
 import json
@@ -17,6 +21,7 @@ from sqlalchemy import Boolean, DateTime, Integer, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from etl import tables
+from etl.decode import Packed, as_sent, bounded, moment, unpack
 from etl.model import Reject, Rows
 
 Row = tuple[Any, ...]
@@ -32,6 +37,7 @@ MAX_DEPTH: Final = 100
 that neither Python's stack nor that of Postgres runs out."""
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+_DIGITS = re.compile("0|-?[1-9][0-9]{0,9}")
 _NOTHING: Final = object()
 
 
@@ -58,8 +64,8 @@ def escaped(text: str) -> str:
 def _deep(value: Any, clean: Callable[[str], str], room: int = MAX_DEPTH) -> Any:
     """`value` with `clean` applied to every string that Postgres cannot hold, keys included.
 
-    A key that would then stand twice in its object gets a "_" more. Values below `room` levels
-    become JSON text.
+    A key that would then stand twice in its object gets "_", "__" or "___" behind it, or "_4",
+    "_5", …: whichever is free. Values below `room` levels become JSON text.
     """
     if isinstance(value, str):
         return value if storable(value) else clean(value)
@@ -70,10 +76,12 @@ def _deep(value: Any, clean: Callable[[str], str], room: int = MAX_DEPTH) -> Any
     if isinstance(value, list):
         return [_deep(inner, clean, room - 1) for inner in value]
     cleaned: dict[str, Any] = {}
+    tried: dict[str, int] = {}
     for name, inner in value.items():
-        new = _deep(name, clean)
+        new = base = _deep(name, clean)
         while new != name and (new in value or new in cleaned):
-            new += "_"
+            times = tried[base] = tried.get(base, 0) + 1
+            new = base + ("_" * times if times < 4 else f"_{times}")
         cleaned[new] = _deep(inner, clean, room - 1)
     return cleaned
 
@@ -107,21 +115,23 @@ def as_json(value: Any) -> str:
 
 
 def parse_time(value: Any, zone: tzinfo | None) -> datetime | None:
-    """An ISO 8601 date and time → an aware datetime; None when it is not one.
+    """A time, spelled as `decode.moment` says → an aware datetime; None when it is not one.
 
     A time without an offset is read in `zone`; with no zone it is refused rather than guessed.
     So is an instant that lies outside the years 1 to 9999 in UTC: no client could read it back.
     """
+    time = moment(value)
+    if time is None:
+        return None
     try:
-        moment = msgspec.convert(value, datetime)
-        if moment.tzinfo is None:
+        if time.tzinfo is None:
             if zone is None:
                 return None
-            moment = moment.replace(tzinfo=zone)
-        moment.astimezone(UTC)
-    except (msgspec.ValidationError, UnicodeEncodeError, OverflowError):
+            time = time.replace(tzinfo=zone)
+        time.astimezone(UTC)
+    except OverflowError:
         return None
-    return moment
+    return time
 
 
 Converter = Callable[[Any], tuple[Any, bool]]
@@ -137,11 +147,15 @@ def _text(value: Any) -> tuple[Any, bool]:
 
 
 def _boolean(value: Any) -> tuple[Any, bool]:
+    if type(value) is str:
+        value = {"true": True, "false": False}.get(value)
     return (value, False) if type(value) is bool else _MISFIT
 
 
 def _integer(value: Any) -> tuple[Any, bool]:
-    if type(value) is float and value.is_integer():  # JSON has one kind of number: 3.0 is 3
+    if type(value) is str:
+        value = int(value) if _DIGITS.fullmatch(value) else None
+    elif type(value) is float and value.is_integer():  # JSON has one kind of number: 3.0 is 3
         value = int(value)
     return (value, False) if type(value) is int and value in INT4 else _MISFIT
 
@@ -205,7 +219,7 @@ def exact_reader(table: Table) -> Callable[[list[Any]], list[Row] | None]:
     def read(records: list[Any]) -> list[Row] | None:
         try:
             found = msgspec.convert(records, page)
-            text = msgspec.json.encode(found)  # a lone surrogate raises; a NUL is seen below
+            text = msgspec.json.encode(records)  # a lone surrogate raises; a NUL is seen below
         except (msgspec.ValidationError, UnicodeEncodeError):
             return None
         rows = [msgspec.structs.astuple(record) for record in found]
@@ -240,10 +254,10 @@ def reader(table: Table, zone: tzinfo | None = None, *, apart: Iterable[str] = (
         cells = [*given, *(key(rest.pop(member, None), member) for member, _ in own_keys)]
         warnings = 0
         for member in lists:
-            if isinstance(rest.get(member, []), list | None):
-                rest.pop(member, None)
-            else:
+            if items(rest, member) is None:
                 warnings += 1
+            else:
+                rest.pop(member, None)
         inner = {name: dict(rest.pop(name)) for name in groups if isinstance(rest.get(name), dict)}
         for path, convert in fields:
             home = rest if len(path) == 1 else inner.get(path[0], {})
@@ -269,19 +283,44 @@ def reader(table: Table, zone: tzinfo | None = None, *, apart: Iterable[str] = (
 def items(record: dict[str, Any], member: str) -> list[Any] | None:
     """The children that `record` holds in its list `member`; null and missing are an empty list.
 
-    None when the member is something else: then nobody can say which children the record has.
+    A list may come as its JSON text. None when the member is something else: then nobody can say
+    which children the record has.
     """
     value = record.get(member)
+    if isinstance(value, str):
+        try:
+            value = bounded(value)
+        except ValueError:
+            return None
     if value is None:
         return []
     return value if isinstance(value, list) else None
+
+
+def no_list(what: str, record: dict[str, Any], member: str) -> Reject:
+    """The reject of children that are no list. `what` names the record."""
+    value = record[member]
+    kind = "text that is no list" if isinstance(value, str) else f"not a list but {_kind(value)}"
+    return Reject(f"{member} of {what}: it is {kind}", value)
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "text", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
 
 
 def readable(
     what: str, records: Iterable[Any], read: Reader, given: Row, rows: Rows
 ) -> Iterator[tuple[int, dict[str, Any], Row]]:
     """Those of `records` that have a key: index, record, row. The others go to `rows.rejects`."""
-    for index, record in enumerate(records):
+    for index, sent in enumerate(records):
+        record = sent
+        if isinstance(sent, Packed):
+            try:
+                record = unpack(sent)
+            except ValueError as error:
+                rows.rejects.append(Reject(f"{what}: {error}", as_sent(sent)))
+                continue
         try:
             if not isinstance(record, dict):
                 raise UnkeyedError("it is not an object")

@@ -2,7 +2,7 @@
 
 from etl import tables
 from etl.model import Page, Rows
-from etl.transform.values import items, last_of_each, no_rows, readable, reader
+from etl.transform.values import items, last_of_each, no_list, no_rows, readable, reader
 
 _CHILDREN = {
     "flow_versions": (tables.zoom_flow_versions, reader(tables.zoom_flow_versions)),
@@ -22,6 +22,8 @@ def flows(page: Page, start: int) -> Rows:
         ordinal, flow_id, partial = start + index, row[0], False
         for member, (table, read) in _CHILDREN.items():
             children = items(record, member)
+            if children is None:
+                rows.rejects.append(no_list(f"flow {flow_id}", record, member))
             what = f"{member} of flow {flow_id}"
             found = [child for _, _, child in readable(what, children or (), read, row[:1], rows)]
             partial |= children is None or len(found) < len(children)

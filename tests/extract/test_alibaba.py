@@ -218,7 +218,7 @@ def test_records_are_passed_on_as_they_are() -> None:
     assert (page.records, page.anchored) == (rows, True)
 
 
-@pytest.mark.parametrize("total", [None, -1, "150", 1.5, True, 99])
+@pytest.mark.parametrize("total", [None, -1, "0150", "150.0", 1.5, True, 99])
 def test_without_a_usable_count_the_short_page_is_the_end(total: Any) -> None:
     rows = [flow(f"f{n}", f"{START + timedelta(hours=n)}.0") for n in range(150)]
     script = Script(envelope(rows[:100], total), envelope(rows[100:], None))

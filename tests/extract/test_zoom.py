@@ -84,7 +84,7 @@ def test_nothing_is_sent_before_the_first_page_is_wanted() -> None:
         assert not zoom.requests
 
 
-@pytest.mark.parametrize("total", [None, -1, "3", 1.5, True])
+@pytest.mark.parametrize("total", [None, -1, "03", " 3", "+3", "3.0", "3e0", "٣", "", 1.5, True])
 def test_a_count_that_is_none_is_not_passed_on(total: Any) -> None:
     with zoom_flows(after_token({"flows": [], "total_records": total})) as (http, settings):
         assert [page.total for page in flows(http, settings)] == [None]

@@ -172,7 +172,7 @@ def test_a_time_that_does_not_parse_or_that_no_client_can_read_is_kept_as_sent(s
     assert rows.warnings == 1
 
 
-@pytest.mark.parametrize("sent", ["true", 1, 0, "", []])
+@pytest.mark.parametrize("sent", ["True", "yes", "1", 1, 0, "", []])
 def test_a_boolean_that_is_none_is_kept_as_sent(sent: Any) -> None:
     row, rows = contact_flow(Published=sent)
     assert row == {"partial": False, "extra": {"Published": sent}}
@@ -273,14 +273,14 @@ def test_odd_activities_and_events_are_warnings_and_the_rest_is_read() -> None:
                 None,
                 {"type": "no id"},
                 {"id": 7},
-                {"id": "a", "nodeIndex": "1", "events": "none"},
+                {"id": "a", "nodeIndex": "01", "events": "none"},
                 {"id": "b", "type": 5, "events": [None, {"event": "x", "next": 3}, {"new": 1}]},
                 {"id": "c", "properties": [1], "new": {"y": None}},
             ]
         }
     )
     assert named(rows, "alibaba.contact_flow_activities") == [
-        {"ord": 0, **FLOW, "activity_id": "a", "extra": {"nodeIndex": "1", "events": "none"}},
+        {"ord": 0, **FLOW, "activity_id": "a", "extra": {"nodeIndex": "01", "events": "none"}},
         {"ord": 0, **FLOW, "activity_id": "b", "extra": {"type": 5}},
         {"ord": 0, **FLOW, "activity_id": "c", "properties": [1], "extra": {"new": {"y": None}}},
     ]

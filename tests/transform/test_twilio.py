@@ -105,11 +105,11 @@ def test_the_url_of_the_integration_is_not_the_url_of_the_flex_flow() -> None:
 
 def test_members_of_the_integration_that_do_not_fit_stay_inside_it() -> None:
     row, rows = flex_flow(
-        integration={"timeout": "86400", "retry_count": 3.0, "priority": None, "new": [1]}
+        integration={"timeout": "86400.0", "retry_count": 3.0, "priority": None, "new": [1]}
     )
     assert row == {
         "integration_retry_count": 3,
-        "extra": {"integration": {"timeout": "86400", "new": [1]}},
+        "extra": {"integration": {"timeout": "86400.0", "new": [1]}},
     }
     assert rows.warnings == 1
 
@@ -131,7 +131,7 @@ def test_no_integration_is_nothing_to_keep(integration: Any) -> None:
 @pytest.mark.parametrize(
     ("member", "sent"),
     [
-        ("enabled", "true"),
+        ("enabled", "True"),
         ("enabled", 1),
         ("long_lived", ""),
         ("friendly_name", 5),

@@ -39,7 +39,32 @@ def test_whole_numbers_of_four_bytes_fit_an_integer(fits: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "sent", [2**31, -(2**31) - 1, 2**63, 10**400, 3.5, 1e300, True, False, "3", "", [], {}, [3]]
+    "sent",
+    [
+        2**31,
+        -(2**31) - 1,
+        2**63,
+        10**400,
+        3.5,
+        1e300,
+        True,
+        False,
+        "",
+        [],
+        {},
+        [3],
+        "03",
+        "+3",
+        " 3",
+        "3 ",
+        "3.0",
+        "3e0",
+        "-0",
+        "٣",
+        "３",
+        "2147483648",
+        "9" * 5000,
+    ],
 )
 def test_what_is_no_integer_of_four_bytes_is_kept_as_sent(sent: Any) -> None:
     cell, extra, warnings = read_version(flow_version=sent)
