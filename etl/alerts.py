@@ -10,7 +10,7 @@ from typing import Any
 
 from etl.health import StreamHealth
 from etl.http import post_json
-from etl.logs import clean
+from etl.redact import Redactor
 from etl.route import DIRECT, Route
 from etl.timetable import span
 
@@ -40,21 +40,26 @@ class Alert:
     told: str | None
 
 
-def alerts(streams: Sequence[StreamHealth], told: Mapping[Name, str | None]) -> list[Alert]:
+def alerts(
+    streams: Sequence[StreamHealth],
+    told: Mapping[Name, str | None],
+    redact: Redactor | None = None,
+) -> list[Alert]:
     """What to tell now: the bad streams, the worst first, then those that are well again.
 
-    `told`: what was told of a stream last, as its `Alert.told`; none: it was well.
+    `told`: what was told of a stream last, as its `Alert.told`; none: it was well. What is wrong
+    with a stream passes `redact` before it leaves.
 
     A stream is told when it turns bad, when one that was only throttled fails or grows stale, and
     when it had a complete run and is not stale. One that never ran, or whose source is not
     configured any more, is not told to be well.
     """
-    found = []
+    found, redact = [], redact or Redactor()
     for stream in streams:
         name = (stream.source, stream.stream)
         former, now = told.get(name), _bad(stream)
         if now is not None and _WORSE[now] > _WORSE.get(former or "", 0):
-            found.append(Alert(*name, _bad_text(stream, now), now))
+            found.append(Alert(*name, _bad_text(stream, now, redact), now))
         elif now is None and former is not None and stream.state == "good":
             found.append(Alert(*name, f"{stream.name} is well again", None))
     return sorted(found, key=lambda each: (-_WORSE.get(each.told or "", 0), each.told != "stale"))
@@ -70,14 +75,22 @@ def payload(found: Sequence[Alert]) -> dict[str, Any]:
     return {"text": "\n".join(lines)}
 
 
-def send(url: str, found: Sequence[Alert], *, route: Route = DIRECT, timeout: float = 10.0) -> None:
+def send(
+    url: str,
+    found: Sequence[Alert],
+    *,
+    route: Route = DIRECT,
+    timeout: float = 10.0,
+    redact: Redactor | None = None,
+) -> None:
     """Send one message of all alerts to the webhook `url` by `route`, within `timeout` seconds.
 
     Raises UnavailableError (try again later) or ContractError (the URL is wrong); neither names
-    more of `url`, which is a secret, than its host. Nothing is sent when nothing was found.
+    more of `url`, which is a secret, than its host. `redact` is for the webhook's own words.
+    Nothing is sent when nothing was found.
     """
     if found:
-        post_json(url, payload(found), route=route, timeout=timeout)
+        post_json(url, payload(found), route=route, timeout=timeout, redact=redact)
 
 
 def _bad(stream: StreamHealth) -> str | None:
@@ -88,7 +101,7 @@ def _bad(stream: StreamHealth) -> str | None:
     return stream.state if stream.state in _WORSE else None
 
 
-def _bad_text(stream: StreamHealth, word: str) -> str:
+def _bad_text(stream: StreamHealth, word: str, redact: Redactor) -> str:
     """Such as "zoom_eu.flows failed: HTTP 401: Invalid access token → check the credentials"."""
     text = f"{stream.name} {word if word == 'failed' else f'is {word}'}"
     if word == "stale":
@@ -98,9 +111,9 @@ def _bad_text(stream: StreamHealth, word: str) -> str:
     # An error names its place, which mostly begins with the stream.
     problem = (stream.problem or "").removeprefix(stream.name).lstrip(" :,")
     if problem and not (word == "stale" and stream.state in ("good", "never run")):
-        text += f": {clean(problem)}"
+        text += f": {redact.message(problem)}"
     if stream.advice:
-        text += f" → {clean(stream.advice)}"
+        text += f" → {redact.message(stream.advice)}"
     text = " ".join(text.split())
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 

@@ -25,7 +25,8 @@ from etl.health import StreamHealth
 from etl.job import Job
 from etl.load.lease import Lease, process_name
 from etl.load.runs import Run
-from etl.settings import Settings
+from etl.redact import Redactor
+from etl.settings import Settings, redactor
 from etl.sync import run_stream
 from etl.units import exit_code, name_of, select
 from etl.warehouse import connect, database_url
@@ -72,7 +73,9 @@ def sync(
     cannot be started, and StoppedError when it was to stop.
     """
     settings = _settings(config, env)
+    options: dict[str, Any]
     options = {"full": full, "accept_deletes": accept_deletes, "stopped": stopped}
+    options["redact"] = redactor(settings)
     return _run(settings, name, env, process_name(), **options)
 
 
@@ -83,8 +86,8 @@ def sync_stream(name: str, config: Path | None, *, holder: str, leader: Lease) -
     a run that finds nothing new. Raises ConfigError, and StoppedError when the daemon does not lead
     any more.
     """
-    settings = _lately(config, int(time.monotonic() / LATELY))
-    (run,) = _run(settings, name, os.environ, holder, leader=leader)
+    settings, redact = _lately(config, int(time.monotonic() / LATELY))
+    (run,) = _run(settings, name, os.environ, holder, redact=redact, leader=leader)
     return run
 
 
@@ -116,8 +119,9 @@ def _settings(config: Config, env: Mapping[str, str]) -> Settings:
 
 
 @lru_cache(maxsize=1)
-def _lately(config: Path | None, period: int) -> Settings:
-    return _settings(config, os.environ)
+def _lately(config: Path | None, period: int) -> tuple[Settings, Redactor]:
+    settings = _settings(config, os.environ)
+    return settings, redactor(settings)
 
 
 def _run(

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from etl import embedded, migrate
-from etl.errors import CallflowError, SchemaError, WarehouseError
-from etl.settings import Settings
+from etl.errors import CallflowError, SchemaError, WarehouseError, internal
+from etl.redact import Redactor
+from etl.settings import Settings, redactor
 from etl.units import Unit
 from etl.warehouse import connect, database_url, plain_errors
 
@@ -20,29 +22,38 @@ class Finding:
 
 
 def check(settings: Settings, units: Sequence[Unit], env: Mapping[str, str]) -> Iterator[Finding]:
-    """Look at the configuration, the warehouse, and every stream's credentials and rights."""
+    """Look at the configuration, the warehouse, and every stream's credentials and rights.
+
+    Whatever goes wrong with one of them is its finding, and the next one is looked at.
+    """
+    redact = redactor(settings)
     where = settings.path or "the environment"
     yield Finding("config", True, f"{where}: {len(settings.sources)} sources")
     for warning in settings.warnings:
         yield Finding("config", True, f"note: {warning}")
-    yield _finding("warehouse", lambda: _warehouse(settings, env))
+    yield _finding("warehouse", lambda: _warehouse(settings, env, redact), redact)
     for source, stream in units:
-
-        def probe(source: object = source, stream: Unit = (source, stream)) -> str:
-            with stream[1].connect(source, stream[1].name) as http:
-                return stream[1].probe(http, source)
-
-        yield _finding(f"{source.name}.{stream.name}", probe)
+        own = redact.apart()  # it learns for itself
+        yield _finding(f"{source.name}.{stream.name}", partial(_probe, (source, stream), own), own)
 
 
-def _finding(subject: str, look: Callable[[], str]) -> Finding:
+def _probe(unit: Unit, redact: Redactor) -> str:
+    source, stream = unit
+    with stream.connect(source, stream.name, redact=redact) as http:
+        return stream.probe(http, source)
+
+
+def _finding(subject: str, look: Callable[[], str], redact: Redactor) -> Finding:
     try:
-        return Finding(subject, True, look())
+        return Finding(subject, True, redact.message(look()))
     except CallflowError as error:
-        return Finding(subject, False, str(error).removeprefix(f"{subject}: "))
+        wrong = error
+    except Exception as error:  # noqa: BLE001 - what comes next may be well
+        wrong = internal(error)
+    return Finding(subject, False, redact.message(str(wrong).removeprefix(f"{subject}: ")))
 
 
-def _warehouse(settings: Settings, env: Mapping[str, str]) -> str:
+def _warehouse(settings: Settings, env: Mapping[str, str], redact: Redactor) -> str:
     if settings.warehouse.url is None:
         data_dir = settings.warehouse.data_dir or embedded.default_data_dir()
         if not embedded.exists(data_dir, env):
@@ -51,7 +62,7 @@ def _warehouse(settings: Settings, env: Mapping[str, str]) -> str:
     url = database_url(settings, env)
     engine = connect(url)
     try:
-        with plain_errors("warehouse"), engine.connect() as connection:
+        with plain_errors("warehouse", redact), engine.connect() as connection:
             version = connection.exec_driver_sql("SHOW server_version").scalar_one()
             major = int(str(version).split(".")[0].split(" ")[0])
             state = migrate.state(connection)

@@ -4,7 +4,6 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
@@ -12,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
+import click
 import structlog
 import typer
 from rich.console import Console
@@ -19,11 +19,12 @@ from rich.markup import escape
 from sqlalchemy import Engine
 
 from etl import __version__, check, config, embedded, lead, migrate, query, show
-from etl.errors import CallflowError, ConfigError, StoppedError
+from etl.errors import CallflowError, ConfigError, StoppedError, internal
 from etl.job import Job
 from etl.load.lease import is_dead, process_name
 from etl.load.runs import Run
-from etl.settings import Settings, secrets
+from etl.redact import Redactor, harmless
+from etl.settings import Settings, redactor
 from etl.sync import run_stream
 from etl.units import Unit, exit_code, name_of, run_all, select
 from etl.warehouse import connect, database_url, plain_errors
@@ -85,6 +86,15 @@ def stdout() -> Console:
     return Console(highlight=False, soft_wrap=True, width=width)
 
 
+def load(path: Path | None) -> Settings:
+    """The settings; from here on the command's last message shows none of their secrets."""
+    settings = config.load(path, os.environ)
+    redactors = click.get_current_context().obj
+    if isinstance(redactors, list):
+        redactors.append(redactor(settings))
+    return settings
+
+
 @contextmanager
 def warehouse(
     settings: Settings, *, allow_behind: bool = False, notes: bool = False
@@ -96,7 +106,7 @@ def warehouse(
     url = database_url(settings, os.environ, tell if notes else lambda note: None)
     engine = connect(url)
     try:
-        with plain_errors("warehouse"):
+        with plain_errors("warehouse", redactor(settings), engine):
             with engine.connect() as connection:
                 state = migrate.state(connection)
             migrate.fit(state, url, behind_too=allow_behind)
@@ -161,12 +171,13 @@ def check_command(names: Names = None, path: ConfigPath = None) -> None:
 
     One line each: what is wrong and how to mend it. Exits 1 when something is wrong.
     """
-    settings = config.load(path, os.environ)
+    settings = load(path)
     config.require_sources(settings)
     good = True
     for finding in check.check(settings, select(settings, names or []), os.environ):
         mark = "[green]ok  [/green]" if finding.good else "[red]FAIL[/red]"
-        stdout().print(f"{mark} {escape(finding.subject):<24} {escape(finding.text)}")
+        text = escape(harmless(finding.text))
+        stdout().print(f"{mark} {escape(finding.subject):<24} {text}")
         good &= finding.good
     raise typer.Exit(0 if good else 1)
 
@@ -192,7 +203,7 @@ def sync(
     Exits 0 when all are complete, 1 when one failed or is incomplete (the others were still
     synced), 75 when another run was busy with one, 2 on a wrong configuration.
     """
-    settings = config.load(path, os.environ)
+    settings = load(path)
     config.require_sources(settings)
     units = select(settings, names or [])
     messages = stderr()
@@ -211,6 +222,7 @@ def sync(
             accept_deletes=accept_deletes,
             full=full,
             quiet=as_json,
+            redact=redactor(settings),
         ):
             runs.append(run)
             if as_json:
@@ -227,7 +239,7 @@ def status(as_json: AsJson = False, path: ConfigPath = None) -> None:
 
     Exits 0 whatever state the streams are in. For monitoring take /readyz of the daemon, or --json.
     """
-    settings = config.load(path, os.environ)
+    settings = load(path)
     with warehouse(settings) as engine:
         overview = query.status(engine, settings)
     for stream in overview.streams:
@@ -260,13 +272,13 @@ def daemon_command(
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it can be heeded; it would end the process
     from etl import daemon, logs  # they bring a web server along, which no other command needs
 
-    settings = config.load(path, os.environ)
+    settings = load(path)
     config.require_sources(settings)
 
     def log_to(settings: Settings) -> None:
-        logs.configure(sys.stderr, as_json=not sys.stderr.isatty(), secrets=secrets(settings))
+        logs.configure(sys.stderr, as_json=not sys.stderr.isatty(), redact=redactor(settings))
 
-    def load() -> Settings:
+    def load_again() -> Settings:
         again = config.load(settings.path, os.environ)
         config.require_sources(again)
         return again
@@ -276,16 +288,16 @@ def daemon_command(
     for warning in settings.warnings:
         log.warning(warning)
     daemon.Daemon(
-        settings, load=load, env=os.environ, log=log, relog=log_to, with_migrate=with_migrate
+        settings, load=load_again, env=os.environ, log=log, relog=log_to, with_migrate=with_migrate
     ).run()
 
 
 @app.command("migrate")
 def migrate_command(path: ConfigPath = None) -> None:
     """Bring the warehouse's schema to the head of the migrations."""
-    settings = config.load(path, os.environ)
+    settings = load(path)
     url = database_url(settings, os.environ, tell)
-    with plain_errors("warehouse"):
+    with plain_errors("warehouse", redactor(settings)):
         before = migrate.upgrade(url)
     text = {"head": "was at head already", "empty": "made", "behind": "brought to head"}[before]
     stdout().print(f"The schema was {text}." if before != "head" else f"The schema {text}.")
@@ -336,7 +348,7 @@ def sql(
     """Run a query on the warehouse, in a read-only transaction, and print its rows."""
     if as_csv and as_json:
         raise ConfigError("--csv and --json exclude each other", advice="choose one")
-    settings = config.load(path, os.environ)
+    settings = load(path)
     with warehouse(settings) as engine:
         if statement is None:
             command, env = query.psql(engine, os.environ)
@@ -357,7 +369,7 @@ def grant(
     path: ConfigPath = None,
 ) -> None:
     """Give a Postgres role the read-only rights that analysts and BI tools need."""
-    settings = config.load(path, os.environ)
+    settings = load(path)
     with warehouse(settings) as engine, plain_errors("grant"), engine.begin() as connection:
         query.grant(connection, role)
     schemas = ", ".join(query.READABLE)
@@ -367,7 +379,7 @@ def grant(
 @app.command()
 def stop(path: ConfigPath = None) -> None:
     """Stop the embedded Postgres. Its data stays; the next command starts it again."""
-    settings = config.load(path, os.environ)
+    settings = load(path)
     if settings.warehouse.url is not None:
         raise ConfigError("warehouse.url names a server of yours", advice="stop it where it runs")
     data_dir = settings.warehouse.data_dir or embedded.default_data_dir()
@@ -403,9 +415,13 @@ def run_units(
     accept_deletes: bool = False,
     full: bool = False,
     quiet: bool = False,
+    redact: Redactor | None = None,
 ) -> Iterator[Run]:
-    """Run `units`, with progress bars when `messages` is a terminal; yield their runs."""
-    holder = process_name()
+    """Run `units`, with progress bars when `messages` is a terminal; yield their runs.
+
+    `redact` takes the secrets of the whole configuration out of messages.
+    """
+    holder, redact = process_name(), redact or Redactor()
     names = [name_of(unit) for unit in units]
     with show.Watch(messages, names, quiet=quiet) as watch, ThreadPoolExecutor(8) as executor:
 
@@ -420,6 +436,7 @@ def run_units(
                 full,
                 on_page=partial(watch.page, name),
                 stopped=stopped.is_set,
+                redact=redact,
             )
             run = run_stream(job)
             watch.done(name)
@@ -433,28 +450,32 @@ def run_units(
 def main() -> None:
     """Run the command line; every error becomes one message and an exit code, never a traceback."""
     show.open_streams()
+    redactors = [Redactor()]  # the last one knows the secrets, once they have been read
     try:
         try:
-            app()
+            app(obj=redactors)
         finally:
             sys.stdout.flush()  # at the end of the process its error would be told in Python's way
     except StoppedError as error:
-        stderr().print(f"callflow: {escape(str(error))}")
+        _report(error, redactors[-1], style="")
         sys.exit(error.exit_code)
     except (BrokenPipeError, show.OutputError) as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left to write
         if isinstance(error, show.OutputError):  # otherwise the reader has gone, as with `| head`
-            stderr().print(f"[red]callflow:[/red] {escape(str(error))}")
+            _report(error, redactors[-1])
         sys.exit(1)
     except CallflowError as error:
-        stderr().print(f"[red]callflow:[/red] {escape(str(error))}")
+        _report(error, redactors[-1])
         sys.exit(error.exit_code)
     except Exception as error:
         if "CALLFLOW_TRACEBACK" in os.environ:
             raise
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        stderr().print(
-            f"[red]callflow:[/red] a bug: {type(error).__name__} at {Path(place.filename).name}:"
-            f"{place.lineno} → run it again with CALLFLOW_TRACEBACK=1 and report what it prints"
-        )
+        bug = internal(error)
+        bug.advice = "run it again with CALLFLOW_TRACEBACK=1 and report what it prints"
+        _report(bug, redactors[-1])
         sys.exit(1)
+
+
+def _report(error: CallflowError, redact: Redactor, style: str = "[red]") -> None:
+    text = escape(redact.message(str(error), keep="\n"))
+    stderr().print(f"{style}callflow:{style and '[/red]'} {text}")

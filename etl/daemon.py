@@ -13,7 +13,6 @@ import os
 import signal
 import threading
 import time
-import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
@@ -21,7 +20,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from random import Random
 from types import FrameType
@@ -40,6 +38,7 @@ from etl.errors import (
     SchemaError,
     StoppedError,
     WarehouseError,
+    place,
 )
 from etl.executors import Dask, Threads
 from etl.health import Overview, Role, StreamHealth, assess
@@ -51,7 +50,7 @@ from etl.load.lease import Lease, process_name
 from etl.load.runs import Run
 from etl.metrics import Metrics
 from etl.route import Route, route_of
-from etl.settings import Settings, Source
+from etl.settings import Settings, Source, redactor, secrets
 from etl.sync import run_stream
 from etl.timetable import span
 from etl.units import Unit, account, name_of, select
@@ -117,6 +116,7 @@ class Daemon:
         random: Random | None = None,
     ) -> None:
         self._settings = settings
+        self._redact = redactor(settings)
         self._load = load
         self._env = env
         self._log = log
@@ -249,13 +249,21 @@ class Daemon:
         """The lead, so that another daemon need not wait for its end."""
         lease, self._lease = self._lease, None
         if lease is not None and self._own is not None:
-            with suppress(CallflowError), plain_errors("daemon"), self._transaction() as connection:
+            with (
+                suppress(CallflowError),
+                plain_errors("daemon", self._redact),
+                self._transaction() as connection,
+            ):
                 leases.release(connection, lease)
 
     def _revoke(self) -> None:
         """End what runs on a cluster, where nobody hears that it is to stop: it writes no more."""
         if isinstance(self._executor, Dask) and self._own is not None:
-            with suppress(CallflowError), plain_errors("daemon"), self._transaction() as connection:
+            with (
+                suppress(CallflowError),
+                plain_errors("daemon", self._redact),
+                self._transaction() as connection,
+            ):
                 leases.revoke(connection, self._process)
 
     def _dispose(self) -> None:
@@ -271,7 +279,7 @@ class Daemon:
         except CallflowError:
             raise
         except Exception as error:  # noqa: BLE001 - nobody watches a daemon end at night
-            what = f"a bug: {type(error).__name__}{_place(error)} → report it; the daemon goes on"
+            what = f"a bug: {type(error).__name__}{place(error)} → report it; the daemon goes on"
             self._note("bug", what)
             self._look_at = self._clock() + TRY_AGAIN
         else:
@@ -301,9 +309,9 @@ class Daemon:
             self._reach()
             self._reach_at = self._clock() + REACH_EVERY
         lapsed = self._clock() - self._renewed > lead.TTL_SECONDS
-        with plain_errors("warehouse"):
+        with plain_errors("warehouse", self._redact):
             self._lead()
-        with plain_errors("warehouse"), self._transaction() as connection:
+        with plain_errors("warehouse", self._redact), self._transaction() as connection:
             if self._seen is None or self._stale or self._seen.over(self._clock()):
                 self._stale = False
                 now, rows = query.recorded(connection)
@@ -367,9 +375,10 @@ class Daemon:
         """The warehouse does not answer: wait for it, longer each time, and begin nothing."""
         self._away += 1
         self._timer.pause()
-        if str(error) != self._trouble:
-            self._log.error("no warehouse; waiting for it", error=str(error))
-        self._trouble = str(error)
+        trouble = self._redact.message(str(error))
+        if trouble != self._trouble:
+            self._log.error("no warehouse; waiting for it", error=trouble)
+        self._trouble = trouble
         self._look_at = self._clock() + min(15.0, 2.0 ** min(self._away - 1, 4))
         if self._settings.warehouse.url is None:
             self._dispose()
@@ -380,7 +389,7 @@ class Daemon:
         if self._own is None:
             url = database_url(self._settings, self._env, lambda note: self._log.info(note))
             self._own, self._engine = connect(url), connect(url, most=None)
-        with plain_errors("warehouse"):
+        with plain_errors("warehouse", self._redact):
             with self._transaction() as connection:
                 state = migrate.state(connection)
             migrate.fit(state, self._own.url, behind_too=self._with_migrate)
@@ -466,6 +475,7 @@ class Daemon:
         job = Job(
             self._engine, stream, source, self._process, leader=lease, stopped=stop.is_set,
             clock=self._clock, on_page=lambda records, total: self._dispatch.heard(unit),
+            redact=self._redact,
         )  # fmt: skip
         self._dispatch.heard(unit)
         return self._executor.submit(run_stream, job)
@@ -501,18 +511,18 @@ class Daemon:
         now = datetime.now(UTC)
         run = Run(uuid.uuid4().hex, source.name, stream.name, "full", now, now)
         if isinstance(error, CallflowError):
-            run.error_kind, run.error = error.kind, str(error)
+            run.error_kind, run.error = error.kind, self._redact.message(str(error))
         else:
             run.error_kind = "internal"
             run.error = (
                 f"{name_of(unit)}: the run died of {type(error).__name__}"
-                f"{_place(error)} → it is begun again by itself; report this when it stays"
+                f"{place(error)} → it is begun again by itself; report this when it stays"
             )
         lease = self._lease
         if lease is not None and self._engine is not None:
             with (
                 suppress(CallflowError),
-                plain_errors("daemon"),
+                plain_errors("daemon", self._redact),
                 self._engine.begin() as connection,
             ):
                 leases.stand_by(connection, lease)
@@ -630,6 +640,7 @@ class Daemon:
 
     def _note(self, about: str, text: str | None) -> None:
         """What a person should know of this daemon: on its page, and once in its log."""
+        text = text and self._redact.message(text)
         if text is None:
             self._notes = {name: note for name, note in self._notes.items() if name != about}
         elif self._notes.get(about) != text:
@@ -645,14 +656,14 @@ class Daemon:
             return
         if self._clock() < self._message_at:
             return
-        found = alerts.alerts(self._overview.streams, seen.told)
+        found = alerts.alerts(self._overview.streams, seen.told, self._redact)
         if found:
             url, route = webhook.get_secret_value(), route_of(self._settings.network)
             self._message = Threads().submit(self._send, url, route, found, seen)
 
     def _send(self, url: str, route: Route, found: Sequence[alerts.Alert], seen: _Seen) -> None:
         try:
-            alerts.send(url, found, route=route)
+            alerts.send(url, found, route=route, redact=self._redact)
         except CallflowError as error:
             self._metrics.alerted(False)
             self._note("webhook", f"no notification could be sent: {error}")
@@ -662,7 +673,11 @@ class Daemon:
         self._note("webhook", None)
         for alert in found:
             seen.told[alert.source, alert.stream] = alert.told
-        with suppress(CallflowError), plain_errors("daemon"), self._transaction() as connection:
+        with (
+            suppress(CallflowError),
+            plain_errors("daemon", self._redact),
+            self._transaction() as connection,
+        ):
             for alert in found:
                 runs.note_told(connection, alert.source, alert.stream, alert.told)
 
@@ -700,6 +715,8 @@ class Daemon:
         self._settings = settings.model_copy(
             update={"warehouse": former.warehouse, "daemon": daemon}
         )
+        # What the previous one held may be used still: the warehouse is that one's.
+        self._redact = redactor(settings).apart(secrets(former))
         self._relog(settings)
         self._listen_at = self._clock()
         units = self._units()
@@ -713,12 +730,6 @@ class Daemon:
                 if name not in former.sources
                 or former.sources[name].schedule != source.schedule
             })  # fmt: skip
-
-
-def _place(error: BaseException) -> str:
-    """Where an exception comes from: file and line, no text that might hold a value."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
 
 
 class HungError(CallflowError):

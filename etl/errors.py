@@ -13,10 +13,13 @@
     ├── WarehouseError            Postgres                                             exit 1
     │   ├── SchemaError           behind on migrations, or not ours
     │   └── LeaseLostError        another run took the lease over; nothing more is written
+    ├── InternalError             a bug                                                exit 1
     └── StoppedError              asked to stop; what was not committed is rolled back exit 130, 143
 
 `kind` is the word that `etl.runs.error_kind` records.
 """
+
+from pathlib import Path
 
 
 class CallflowError(Exception):
@@ -127,6 +130,33 @@ class IncompleteError(CallflowError):
     def __init__(self, what: str, *, kind: str, where: str = "", advice: str = "") -> None:
         super().__init__(what, where=where, advice=advice)
         self.kind = kind
+
+
+class InternalError(CallflowError):
+    """Something that nobody foresaw: a bug of callflow, or of what it stands on."""
+
+
+def internal(error: BaseException, where: str = "") -> InternalError:
+    """What to report of an unforeseen exception: its type and its place, no text and no traceback.
+
+    The text of an exception may hold any value, also a secret.
+    """
+    advice = "run it again; when it stays, report this line to the maintainers"
+    if isinstance(error, MemoryError):
+        advice = "give callflow more memory; when that does not help, report this line"
+    return InternalError(f"a bug: {type(error).__name__}{place(error)}", where=where, advice=advice)
+
+
+def place(error: BaseException) -> str:
+    """Where an exception comes from, as " at file.py:12": in ours, where it passed through that."""
+    here, at, ours = Path(__file__).parent, "", ""
+    trace = error.__traceback__
+    while trace is not None:
+        file = Path(trace.tb_frame.f_code.co_filename)
+        at = f" at {file.name}:{trace.tb_lineno}"
+        ours = at if file.is_relative_to(here) else ours
+        trace = trace.tb_next
+    return ours or at
 
 
 class StoppedError(CallflowError):

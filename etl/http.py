@@ -2,7 +2,7 @@
 
 It knows HTTP (deadlines, retries, pacing, size limits, redirects) and JSON, and no provider. What
 an answer means is said by the `judge` that the extractor hands in; who asks, by its `sign`.
-No message made here holds a header, a query or a body as it was: `excerpt` cleans what is quoted.
+No message made here holds a header, a query or a body as it was: all passes the `Redactor`.
 """
 
 import base64
@@ -17,6 +17,7 @@ import time
 import urllib.parse
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
@@ -34,12 +35,15 @@ from etl.errors import (
     UnavailableError,
 )
 from etl.model import Params
+from etl.redact import Redactor
 from etl.route import DIRECT, Route, Way, proxy_refusal
 
 MAX_BODY = 32 * 1024 * 1024
 """Bytes of one answer, after decompression."""
 _MAX_REFUSAL = 1024 * 1024  # bytes of an answer that is not 2xx and read as JSON
 _PIECE = 1024 * 1024
+_QUOTED = 64 * 1024
+"""Of what a provider says, so much is looked at for a message."""
 ATTEMPTS = 6
 MAX_ASKED_WAIT = 60.0
 """Seconds that a provider may ask us to wait; beyond it the run ends and says so."""
@@ -48,14 +52,13 @@ log = logging.getLogger(__name__)
 logging.getLogger("httpx").setLevel(logging.WARNING)  # its INFO lines hold whole URLs
 
 _JITTER = tenacity.wait_random_exponential(multiplier=0.5, max=30)
-_MARKUP = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.DOTALL | re.IGNORECASE)
-_PRIVATE = re.compile(
-    r"\w+://[^\s\"'<>]+"  # URLs: the query may hold a token, the host a password
-    r"|[^\s@\"'<>:,]+@[^\s@\"'<>,]+"  # mail addresses
-    r"|[A-Za-z0-9_+/=%~.-]{24,}"  # tokens, signatures, keys
-    r"|\+?\d[\d\s().*-]{5,}\d"  # phone numbers
+_SECONDS = re.compile(r"[+-]?[0-9]{1,12}(\.[0-9]{0,9})?")
+_SLOW_DOWN = re.compile(
+    r"rate limit|limit rate|throttl|flow control|too many (?:concurrent |api )?(?:api )?requests"
+    r"|maximum number of .{0,40}requests|(?:requests|calls|queries) per (?:second|minute|day)"
+    r"|\bqps\b|request (?:limit|frequency) |concurrent api requests|(?:requests|api) quota"
+    r"|流控|限流|请求过于频繁"
 )
-_SECONDS = re.compile(r"[+-]?\d{1,12}(\.\d*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ class Answer:
     `wait`   seconds that it asks to wait before the next request; None when it does not ask.
     `params` the query parameters of the request.
     `headers` by lower-case name.
+    `redact` makes what else of it is quoted fit for a message.
     """
 
     status: int
@@ -75,6 +79,15 @@ class Answer:
     said: str
     wait: float | None
     params: Params
+    redact: Redactor
+
+    @property
+    def slow_down(self) -> bool:
+        """Whether it refuses because too much was asked for, in whatever code or status it says so.
+
+        Zoom does so in HTTP 403 (zoom/api-v1, issue 19), Alibaba in 400 ("Throttling.User").
+        """
+        return 400 <= self.status < 500 and _is_slow_down(words(self.body) or self.said)
 
 
 class Retry(Exception):  # noqa: N818 - it is a verdict, and never leaves this seam
@@ -122,7 +135,8 @@ class Http:
     `base_url` is the only origin that this object ever talks to, by `route`: over its proxy, where
     it has one. `where` names the stream in messages. `timeout` is seconds for a whole request, from
     connecting to the last byte. `requests_per_second` spaces the requests evenly; 0 does not.
-    Proxies, certificates and netrc of the environment are ignored, redirects are not followed.
+    Proxies, certificates and netrc of the environment are ignored, redirects are not followed. What
+    is quoted passes `redact`.
 
     `requests`, `retries` count since the start; `throttled_seconds` is the time slept for pacing,
     back-off and waits that the provider asked for. Not for two threads at once.
@@ -142,7 +156,9 @@ class Http:
         sleep: Callable[[float], None] = time.sleep,
         now: Callable[[], datetime] = utc_now,
         max_body: int = MAX_BODY,
+        redact: Redactor | None = None,
     ) -> None:
+        self.redact = redact or Redactor()
         self.base_url = base_url.rstrip("/")
         self.sign = sign
         self.where = where
@@ -165,7 +181,7 @@ class Http:
             trust_env=False,
             follow_redirects=False,
             timeout=timeout,
-            event_hooks={"response": [_refuse_redirect]},
+            event_hooks={"response": [self._refuse_redirect]},
             headers={
                 "accept": "application/json",
                 "accept-encoding": "gzip",
@@ -269,7 +285,7 @@ class Http:
             response.status_code,
             len(data),
             self._clock() - started,
-            _tracking(response.headers),
+            self.redact.name(_tracking(response.headers)),
         )
         answer = self._answer(response, data, params, records)
         self._judge(answer)
@@ -291,7 +307,7 @@ class Http:
             raise _bad_header() from None
         if _origin(request.url) != self._origin:
             raise ContractError(
-                f"the URL belongs to another host ({_named(request.url.host)})",
+                f"the URL belongs to another host ({self._named(request.url.host)})",
                 advice="nothing was sent there; check base_url",
             )
         return request
@@ -339,7 +355,7 @@ class Http:
                     advice="check that base_url is the API's address",
                 ) from None
         except ValueError as error:
-            problem = excerpt(data[:4000].decode(errors="replace")) or "nothing"
+            problem = self.redact(data[:_QUOTED].decode(errors="replace")) or "nothing"
             if status < 300:
                 raise Retry(
                     ContractError(
@@ -348,12 +364,27 @@ class Http:
                     ),
                     attempts=3,
                 ) from None
-        return Answer(
-            status, headers, body, _said(body, problem), asked_wait(headers, self.now()), params
+        said = self.redact(words(body)) or problem or "no message"
+        wait = asked_wait(headers, self.now())
+        return Answer(status, headers, body, said, wait, params, self.redact)
+
+    def _refuse_redirect(self, response: httpx.Response) -> None:
+        if not 300 <= response.status_code < 400:
+            return
+        try:
+            host = response.request.url.join(response.headers.get("location", "")).host
+        except (httpx.InvalidURL, ValueError):
+            host = ""
+        raise ContractError(
+            f"HTTP {response.status_code}: unexpected redirect to {self._named(host)}",
+            advice="it was not followed; set base_url to the API's own address",
         )
 
+    def _named(self, host: str) -> str:
+        return _named(self.redact.name(host))
+
     def _no_answer(self, error: httpx.TransportError, host: str) -> Exception:
-        final = no_answer(error, host, self._way, self._timeout)
+        final = no_answer(error, host, self._way, self._timeout, self.redact)
         return Retry(final) if isinstance(final, UnavailableError) else final
 
     def _left(self) -> float:
@@ -372,15 +403,20 @@ class Http:
         log.info("%s: %s; asking again", self.where, _verdict(state))
 
 
+def _is_slow_down(said: str) -> bool:
+    return _SLOW_DOWN.search(said.lower()) is not None
+
+
 # --- verdicts that HTTP itself gives -------------------------------------------------------------
 def judge_status(answer: Answer) -> None:
     """The verdict where the provider's own codes say nothing: by the HTTP status.
 
-    408, 429 and 5xx → Retry; 401 and 403 → CredentialsError; all else but 2xx → ContractError.
+    408, 429, 5xx and what says that too much was asked for → Retry; 401 and 403 → CredentialsError;
+    all else but 2xx → ContractError.
     """
     if 200 <= answer.status < 300:
         return
-    if answer.status in (408, 429) or answer.status >= 500:
+    if answer.status in (408, 429) or answer.status >= 500 or answer.slow_down:
         raise busy(answer)
     what = f"HTTP {answer.status}: {answer.said}"
     if answer.status in (401, 403):
@@ -408,7 +444,7 @@ def asked_wait(headers: Mapping[str, str], now: datetime) -> float | None:
 
     `x-acs-retry-after` is milliseconds (as Alibaba's own SDK reads it). `retry-after` is seconds,
     an HTTP date, or an ISO 8601 instant (Zoom's daily limit); instants count from the answer's own
-    Date, else from `now`.
+    Date, else from `now`. A number of more than twelve digits asks for nothing.
     """
     milliseconds = headers.get("x-acs-retry-after", "").strip()
     if _SECONDS.fullmatch(milliseconds):
@@ -423,13 +459,14 @@ def asked_wait(headers: Mapping[str, str], now: datetime) -> float | None:
 
 
 def instant(text: str) -> datetime | None:
-    """An HTTP date or an ISO 8601 time as an aware time; without a zone it is UTC."""
+    """An HTTP date or an ISO 8601 time in UTC, whatever zone it came in; without one it is UTC.
+
+    None when it is neither, or lies outside of the years 1 to 9999 in UTC.
+    """
     for parse in (email.utils.parsedate_to_datetime, datetime.fromisoformat):
-        try:
-            when = parse(text)
-        except (ValueError, TypeError, IndexError, OverflowError):
-            continue
-        return when if when.tzinfo else when.replace(tzinfo=UTC)
+        with suppress(ValueError, TypeError, IndexError, OverflowError):
+            when = parse(text[:100])
+            return when.astimezone(UTC) if when.tzinfo else when.replace(tzinfo=UTC)
     return None
 
 
@@ -447,12 +484,12 @@ def basic(user: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
-def same_origin(url: str, base_url: str, path: str) -> None:
+def same_origin(url: str, base_url: str, path: str, redact: Redactor | None = None) -> None:
     """Make sure that a URL taken from data leads to `path` under `base_url`, and nowhere else.
 
     It must be absolute, with the scheme, host and port of `base_url`, without user, password and
     fragment; only the query is free. Credentials go where a URL leads, so any doubt is a
-    ContractError (CWE-918, server-side request forgery).
+    ContractError (CWE-918, server-side request forgery). `redact` is for the host in its message.
     """
     base = urllib.parse.urlsplit(base_url)
     try:
@@ -465,7 +502,7 @@ def same_origin(url: str, base_url: str, path: str) -> None:
         same, host, parts = False, "", base
     if not same:
         raise ContractError(
-            f"the next page is on another host ({_named(host)})",
+            f"the next page is on another host ({_named((redact or Redactor()).name(host))})",
             advice="nothing was sent there; check base_url",
         )
     if parts.path != base.path.rstrip("/") + path:
@@ -473,17 +510,6 @@ def same_origin(url: str, base_url: str, path: str) -> None:
             "the next page is not on the path of the list",
             advice="nothing was sent there; check base_url",
         )
-
-
-def excerpt(text: str, limit: int = 200) -> str:
-    """`text` for a message: one line, no markup, at most `limit` characters.
-
-    What may be personal or secret (mail addresses, phone numbers, long tokens) becomes "…".
-    """
-    text = _MARKUP.sub(" ", text)
-    text = "".join(c if c.isprintable() else " " for c in text)
-    text = " ".join(_PRIVATE.sub("…", text).split())
-    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _inflated(chunks: Iterable[bytes]) -> Iterable[bytes]:
@@ -507,38 +533,28 @@ def _place(parts: urllib.parse.SplitResult) -> tuple[str, str | None, int | None
 
 
 def _named(host: str) -> str:
-    return re.sub(r"[^a-zA-Z0-9._:-]", "?", host)[:100] or "which cannot be read"
+    return re.sub(r"[^a-zA-Z0-9._:…-]", "?", host)[:100] or "which cannot be read"
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port
 
 
-def _said(body: Any, problem: str) -> str:
-    """The words of an error envelope: Zoom and Twilio say `message`, Alibaba `Message`."""
+def words(body: Any) -> str:
+    """The words of an error envelope, as they came; "" where there are none.
+
+    Zoom and Twilio say `message`, Alibaba `Message`, OAuth `reason` and `error`. No more of them is
+    given than is looked at.
+    """
     if isinstance(body, dict):
         for name in ("message", "Message", "reason", "error"):
-            if isinstance(words := body.get(name), str) and words.strip():
-                return excerpt(words)
-        return "no message"
-    return problem or "no message"
-
-
-def _refuse_redirect(response: httpx.Response) -> None:
-    if not 300 <= response.status_code < 400:
-        return
-    try:
-        host = response.request.url.join(response.headers.get("location", "")).host
-    except httpx.InvalidURL:
-        host = ""
-    raise ContractError(
-        f"HTTP {response.status_code}: unexpected redirect to {_named(host)}",
-        advice="it was not followed; set base_url to the API's own address",
-    )
+            if isinstance(said := body.get(name), str) and (said := said[:_QUOTED]).strip():
+                return said
+    return ""
 
 
 def no_answer(
-    error: httpx.TransportError, host: str, way: Way, timeout: float
+    error: httpx.TransportError, host: str, way: Way, timeout: float, redact: Redactor
 ) -> UnavailableError | ProviderError:
     """What it means that `host` gave no whole answer: UnavailableError where it may do so later."""
     causes = list(_causes(error))
@@ -546,7 +562,8 @@ def no_answer(
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return CredentialsError(
-                f"the certificate of {way.peer or host} cannot be verified: {cause.verify_message}",
+                f"the certificate of {way.peer or host} cannot be verified: "
+                f"{redact.name(cause.verify_message)}",
                 advice="check this machine's clock; if TLS is inspected on the way, set"
                 " network.ca_file to the certificate of the authority that does it",
             )
@@ -565,9 +582,9 @@ def no_answer(
     elif any(isinstance(cause, socket.gaierror) for cause in causes):
         what = f"cannot resolve {target}"
     elif any(isinstance(cause, ssl.SSLError) for cause in errors):
-        what = f"no TLS connection to {way.peer or host}: {_reason(errors)}"
+        what = f"no TLS connection to {way.peer or host}: {redact(_reason(errors))}"
     elif not reached:
-        what = f"cannot connect to {target}: {_reason(errors)}"
+        what = f"cannot connect to {target}: {redact(_reason(errors))}"
     else:
         what = f"the answer of {host} broke off"
     if any(each.errno in (errno.EMFILE, errno.ENFILE) for each in errors):
@@ -577,7 +594,7 @@ def no_answer(
 
 def _reason(errors: Sequence[OSError]) -> str:
     reasons = [each.strerror for each in errors if each.strerror]
-    return excerpt(reasons[-1] if reasons else "refused")
+    return reasons[-1] if reasons else "refused"
 
 
 def _bad_header() -> CredentialsError:
@@ -642,6 +659,7 @@ def post_json(
     route: Route = DIRECT,
     timeout: float = 10.0,
     clock: Callable[[], float] = time.monotonic,
+    redact: Redactor | None = None,
 ) -> None:
     """POST `body` as JSON to `url`, once, by `route`. Any 2xx is good; no redirect is followed.
 
@@ -680,10 +698,12 @@ def post_json(
             if not response.is_success:
                 said = next(response.iter_raw(), b"")[:100].decode(errors="replace").strip()
     except httpx.TransportError as error:
-        raise _unreached(error, host, way, timeout) from None
+        raise _unreached(error, host, way, timeout, redact or Redactor()) from None
     if 200 <= status < 300:
         return
-    word = f": {said}" if re.fullmatch("[a-z_]{3,40}", said) and said not in url else ""
+    if not re.fullmatch("[a-z_]{3,40}", said) or said in url:
+        said = ""
+    word = f": {(redact or Redactor())(said)}" if said else ""
     what = f"the webhook at {host} answered HTTP {status}{word}"
     if status in (408, 429) or status >= 500:
         raise UnavailableError(what, advice="nothing; it is sent again later")
@@ -691,9 +711,9 @@ def post_json(
 
 
 def _unreached(
-    error: httpx.TransportError, host: str, way: Way, timeout: float
+    error: httpx.TransportError, host: str, way: Way, timeout: float, redact: Redactor
 ) -> UnavailableError:
-    found = no_answer(error, host, way, timeout)
+    found = no_answer(error, host, way, timeout, redact)
     what = f"the webhook at {host} cannot be reached"
     if isinstance(error, httpx.TimeoutException):
         what = f"no answer of the webhook at {host} within {timeout:g} s"

@@ -21,6 +21,7 @@ from etl.load.runs import Progress, Run
 from etl.load.stage import Staged
 from etl.model import Page, Rows
 from etl.proof import Scan
+from etl.redact import Redactor
 from etl.warehouse import sqlstate
 
 T = TypeVar("T")
@@ -49,7 +50,8 @@ class Job:
     `full` scans the whole list also where a part would do. `leader` is the lease of the daemon that
     the run is of: without it nothing is begun, and nothing recorded. `on_page` is told the records
     read so far and how many the list has, where the API counts. `stopped` is asked twice a second
-    whether the run shall end.
+    whether the run shall end. `redact` takes the secrets of the whole configuration out of what is
+    quoted; those of `settings` in any case.
     """
 
     engine: Engine
@@ -63,6 +65,7 @@ class Job:
     stopped: Callable[[], bool] = lambda: False
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
+    redact: Redactor = field(default_factory=Redactor)
 
     @property
     def name(self) -> str:

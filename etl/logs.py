@@ -11,8 +11,7 @@ import logging
 import re
 import sys
 import traceback
-import urllib.parse
-from collections.abc import Collection, Mapping, MutableMapping, Set
+from collections.abc import Mapping, MutableMapping, Set
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, TextIO
@@ -21,6 +20,7 @@ import structlog
 from rich.console import Console
 
 from etl.load.runs import Run
+from etl.redact import HIDDEN, Redactor
 
 Event = MutableMapping[str, Any]
 
@@ -37,10 +37,10 @@ def configure(
     stream: TextIO,
     *,
     as_json: bool,
-    secrets: Collection[str] = (),
+    redact: Redactor | None = None,
     level: int = logging.INFO,
 ) -> None:
-    """Let all logs of this process go to `stream`, from `level` up; none of `secrets` does.
+    """Let all logs of this process go to `stream`, from `level` up; what `redact` hides does not.
 
     May be called again, at any time: other secrets, another stream. Call it after the import of
     `distributed`, which puts up handlers of its own. Nothing is raised when `stream` is closed or
@@ -71,7 +71,7 @@ def configure(
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             _Told(traces=as_json and level <= logging.DEBUG),
-            _Cleaned(secrets),
+            _Cleaned(redact or Redactor()),
             structlog.processors.TimeStamper("iso" if as_json else "%H:%M:%S", utc=as_json),
             _Json(plain=not _is_unicode(stream)) if as_json else _Lines(_has_colours(stream)),
         ],
@@ -127,80 +127,22 @@ def run_ended(log: Any, run: Run) -> None:
 
 
 # --- what must not leave -------------------------------------------------------------------------
-_HIDDEN = "…"
-_URL = re.compile(
-    r"(?<![\w+.-])(\w[\w+.-]*://)([^\s\"'<>]*@)?([^\s\"'<>/?#]*[^\s\"'<>?#]*)([?#][^\s\"'<>]*)?"
-)
-_QUERY = re.compile(r"(?<=[^\s?])\?[\w.~%\[\]-]+=[^\s\"'<>]*")
-_TOKEN = re.compile(r"\b(Bearer|Basic) +[\w.~+/=-]{16,}", re.IGNORECASE)
-_NUMBER = re.compile(
-    r"""
-    (?P<kept>
-        (?<!\d) \d{4}-\d\d-\d\d (?: [T_\ ] \d\d:?\d\d (?: :?\d\d (?:[.,]\d+)? )?
-            (?: Z | [+-]\d\d:?\d\d )? )? (?!\d)                                # ISO 8601
-      | (?<!\d) \d\d?[./]\d\d?[./]\d{4} (?!\d)                                 # 20.11.2026
-      | (?<![\d.]) \d{1,3} (?:\.\d{1,3}){3} (?![\d.]*\d)                       # 127.0.0.1
-      | (?<!\w) [0-9a-f]{8} (?:-[0-9a-f]{4}){3} -[0-9a-f]{12} (?!\w)           # a UUID
-    )
-  | (?: %2B | (?<!\w)\+ ) \(?\d [\d\ ().\-/]{5,30} \d                          # +49 (0)30 123456
-  | (?<![\w.]) (?:
-        \d{10,15}                                                              # 13800138000
-      | 0\d{6,14}                                                              # 0301234
-      | \(\d{2,5}\) [\ -]? \d{3,8} (?: [\ .-] \d{2,5} )*                       # (212) 555-0100
-      | 0\d{1,4} (?: [\ ./-] (?!\d{4}-\d\d-\d\d) \d{2,8} ){1,6}                # 01 23 45 67 89
-      | (?P<many> \d{1,4} (?: [\ .-] (?!\d{4}-\d\d-\d\d) \d{2,8} ){2,6} )      # 1-212-555-0100
-      | \d{3}-\d{4}                                                            # 555-0100
-    ) (?! (?!x\d)\w | [.:]\d )
-    """,
-    re.VERBOSE | re.IGNORECASE,
-)
-
-
-def clean(text: str) -> str:
-    """`text` without phone numbers, URLs' queries and passwords, and tokens of Authorization.
-
-    They become "…". Times, addresses of machines, ids and counts below 10,000,000,000 stay.
-    """
-    text = _QUERY.sub(f"?{_HIDDEN}", _TOKEN.sub(rf"\1 {_HIDDEN}", _URL.sub(_without_query, text)))
-    return _NUMBER.sub(_without_phone, text)
-
-
-def _without_query(found: re.Match[str]) -> str:
-    scheme, user, place, query = found.groups(default="")
-    return f"{scheme}{user and _HIDDEN + '@'}{place}{query and '?' + _HIDDEN}"
-
-
-def _without_phone(found: re.Match[str]) -> str:
-    digits = sum(character.isdigit() for character in found[0])
-    fewest = 9 if found["many"] else 7  # several numbers may stand in a row
-    return found[0] if found["kept"] or digits < fewest else _HIDDEN
+_NAMES = ("process", "source", "stream")
+"""Fields that hold names of ours: a process' has numbers like a phone's, a source's may be a word
+that is also somebody's password."""
 
 
 class _Cleaned:
     """Cleans every text of an event, also in values that hold others; the last to change it."""
 
-    def __init__(self, secrets: Collection[str]) -> None:
-        forms = {form for secret in secrets if secret for form in _forms(secret)}
-        # The longest first: one may be a part of another.
-        longest = sorted(forms, key=len, reverse=True)
-        self._secrets = [form for form in longest if len(form) >= 6]
-        # A short one is part of many words.
-        short = "|".join(re.escape(form) for form in longest if len(form) < 6)
-        self._words = re.compile(rf"(?<!\w)(?:{short})(?!\w)") if short else None
+    def __init__(self, redact: Redactor) -> None:
+        self._text = redact.logged
 
     def __call__(self, logger: Any, method: str, event: Event) -> Event:
         return {
-            self._text(str(key)): value if key == "process" else self._value(value, 0)
-            for key, value in event.items()  # a process' name has numbers like a phone's
+            self._text(str(key)): value if key in _NAMES else self._value(value, 0)
+            for key, value in event.items()
         }
-
-    def _text(self, text: str) -> str:
-        for secret in self._secrets:
-            if secret in text:
-                text = text.replace(secret, _HIDDEN)
-        if self._words is not None:
-            text = self._words.sub(_HIDDEN, text)
-        return clean(text)
 
     def _value(self, value: Any, depth: int) -> Any:
         if value is None or isinstance(value, bool | int):
@@ -208,7 +150,7 @@ class _Cleaned:
         if isinstance(value, float):
             return value if abs(value) < float("inf") else str(value)  # JSON has no NaN
         if depth > 5:
-            return _HIDDEN  # it may hold itself
+            return HIDDEN  # it may hold itself
         if isinstance(value, Mapping):
             return {self._text(str(k)): self._value(v, depth + 1) for k, v in value.items()}
         if isinstance(value, list | tuple | Set):
@@ -217,22 +159,6 @@ class _Cleaned:
             return value.total_seconds()
         text = value.isoformat() if isinstance(value, datetime | date) else str(value)
         return self._text(text)
-
-
-def _forms(secret: str) -> set[str]:
-    """How a secret may be written; of a URL also its password, or what follows its host."""
-    parts = [secret]
-    with contextlib.suppress(ValueError):
-        url = urllib.parse.urlsplit(secret)
-        parts += [url.password, urllib.parse.unquote(url.password)] if url.password else []
-        if url.scheme in ("http", "https") and len(url.path) > 1:
-            parts.append(url.path)
-    found = set()
-    for part in parts:
-        quoted = {urllib.parse.quote(part, safe=safe) for safe in ("", "/", "~/:@!$&'()*+,;=")}
-        written = {repr(part)[1:-1], json.dumps(part)[1:-1]}
-        found |= {part, *quoted, *written, urllib.parse.quote_plus(part)}
-    return found
 
 
 # --- forms ---------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from etl import __version__, embedded, health, lead, tables
 from etl.errors import CallflowError, ConfigError
 from etl.health import Overview
 from etl.load.runs import Run
-from etl.settings import Settings
+from etl.settings import Settings, redactor
 from etl.warehouse import plain_errors
 
 READABLE = ("zoom", "twilio", "alibaba", "callflow")
@@ -177,7 +177,7 @@ def _utc(value: Any) -> Any:
 
 def status(engine: Engine, settings: Settings) -> Overview:
     """The state of every stream of the configuration, or that was ever synced; and who leads."""
-    with plain_errors("status"), engine.connect() as connection:
+    with plain_errors("status", redactor(settings)), engine.connect() as connection:
         now, rows = recorded(connection)
         leader = lead.leader(connection)
     streams = health.assess(settings, rows, now)

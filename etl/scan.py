@@ -17,7 +17,7 @@ from etl import __version__, tables
 from etl.ahead import ahead
 from etl.decode import Packed
 from etl.errors import ContractError, PageTokenError, ProviderError
-from etl.http import MissingError, excerpt
+from etl.http import MissingError
 from etl.job import Work
 from etl.load import checkpoint, merge, runs, stage
 from etl.load.checkpoint import Checkpoint
@@ -85,7 +85,8 @@ def read(work: Work, ask: Ask, known: Known) -> Proof:
         if proof.doubt is None or proof.doubt.kind != "incomplete_scan":
             return proof
         if run.mode == "incremental":
-            run.mode, run.reason, ask = "full", f"{proof.doubt.where}: {proof.doubt.what}", WHOLE
+            reason = job.redact.message(f"{proof.doubt.where}: {proof.doubt.what}")
+            run.mode, run.reason, ask = "full", reason, WHOLE
             continue
         scans += 1
         if scans == SCANS:
@@ -135,7 +136,7 @@ def batches(work: Work, ask: Ask, *, size: int, depth: int = 3) -> Iterator[Batc
                         more=number > 0,
                     )
                     if rows.rejects and not scan.reject:
-                        scan.reject = excerpt(rows.rejects[0].reason)
+                        scan.reject = job.redact(rows.rejects[0].reason)
                     if stream.changes == "newest first":
                         scan.order([row[modified] for row in found])
                     work.ordinal += len(part.records)
@@ -201,7 +202,7 @@ def _scan(work: Work, ask: Ask) -> Scan:
         ) -> None:
             for pair in work.pairs:
                 stage.copy(connection, pair.stage, rows_of(batch, pair))
-            runs.reject(connection, run, rejects_of(batch))
+            runs.reject(connection, run, told(work, rejects_of(batch)))
             if saved is not None:
                 checkpoint.save(connection, run.source, run.stream, saved)
 
@@ -235,6 +236,12 @@ def rows_of(batch: Batch, pair: Staged) -> list[tuple[Any, ...]]:
 def rejects_of(batch: Batch) -> list[Reject]:
     """A batch's rejects."""
     return [reject for _, rows in batch for reject in rows.rejects]
+
+
+def told(work: Work, rejects: Sequence[Reject]) -> list[Reject]:
+    """`rejects`, whose reasons quote what the provider sent, as they are recorded."""
+    redact = work.job.redact
+    return [replace(each, reason=redact.message(each.reason)) for each in rejects]
 
 
 def _can_resume(work: Work) -> bool:

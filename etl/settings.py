@@ -29,6 +29,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from etl.hosts import is_loopback, is_odd_address, network
+from etl.redact import Redactor
 
 _STRICT = ConfigDict(
     frozen=True, extra="forbid", strict=True, hide_input_in_errors=True, allow_inf_nan=False
@@ -504,6 +505,28 @@ def secrets(value: Any) -> set[str]:
     if isinstance(value, Mapping):
         return set().union(*(secrets(each) for each in value.values()))
     return set()
+
+
+_LOGINS = {"client_id": "client_secret", "account_sid": "auth_token",
+           "api_key_sid": "api_key_secret"}  # fmt: skip
+"""User and password of HTTP Basic, which sends both together, in Base64."""
+
+
+def redactor(value: Any) -> Redactor:
+    """What takes every secret in settings, or in what they hold, out of texts."""
+    return Redactor(secrets(value) | _logins(value))
+
+
+def _logins(value: Any) -> set[str]:
+    """Each "user:password" that is sent with HTTP Basic."""
+    if isinstance(value, Mapping):
+        return set().union(*(_logins(each) for each in value.values()))
+    if not isinstance(value, BaseModel):
+        return set()
+    given = dict(value)
+    pairs = [(given.get(user), given.get(word)) for user, word in _LOGINS.items()]
+    found = {f"{a}:{b.get_secret_value()}" for a, b in pairs if isinstance(b, SecretStr)}
+    return found.union(*(_logins(each) for each in given.values()))
 
 
 def conflicts(model: type[BaseModel], given: Mapping[str, Any]) -> dict[str, str]:

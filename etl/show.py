@@ -31,6 +31,7 @@ from rich.table import Table
 from etl.errors import CallflowError, StoppedError
 from etl.health import StreamHealth
 from etl.load.runs import Run
+from etl.redact import harmless
 from etl.timetable import span
 
 COLOURS = {"complete": "green", "incomplete": "yellow", "failed": "red", "busy": "yellow"}
@@ -186,7 +187,7 @@ def run_line(run: Run) -> str:
         f"{escape(name):<28} [{colour}]{run.status:<10}[/{colour}] {run.records:>8,} records  "
         f"{', '.join(counts) or nothing}  ({run.requests} requests, {seconds:.1f} s)"
     )
-    return f"{line}\n    [{colour}]{escape(run.error)}[/{colour}]" if run.error else line
+    return f"{line}\n    [{colour}]{escape(harmless(run.error))}[/{colour}]" if run.error else line
 
 
 def stream_line(stream: StreamHealth) -> str:
@@ -204,7 +205,7 @@ def stream_line(stream: StreamHealth) -> str:
     if not stream.problem:
         return line
     advice = f" → {stream.advice}" if stream.advice else ""
-    return f"{line}\n    [{colour}]{escape(stream.problem + advice)}[/{colour}]"
+    return f"{line}\n    [{colour}]{escape(harmless(stream.problem + advice))}[/{colour}]"
 
 
 def stream_json(stream: StreamHealth) -> str:

@@ -15,6 +15,8 @@ import contextlib
 import itertools
 import uuid
 from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Literal
@@ -33,7 +35,7 @@ from etl.errors import (
     StoppedError,
     UnavailableError,
     UnreachableRowsError,
-    WarehouseError,
+    internal,
 )
 from etl.gone import Fate
 from etl.http import Http
@@ -45,6 +47,7 @@ from etl.load.merge import Written
 from etl.load.runs import Marks, Outcome, Progress, Run
 from etl.model import WHOLE, Ask, Key, Reject
 from etl.proof import Proof, prove
+from etl.settings import secrets
 from etl.warehouse import plain_errors
 
 FULL_EVERY = timedelta(hours=24)
@@ -64,12 +67,14 @@ resumed when it is killed."""
 def run_stream(job: Job) -> Run:
     """Bring one stream up to date; return the run as `etl.runs` records it.
 
-    Whatever goes wrong is in its `status`, `error_kind` and `error`. Only StoppedError is raised.
+    Whatever goes wrong is in its `status`, `error_kind` and `error`: what nobody foresaw too. Only
+    StoppedError is raised.
     """
+    job = replace(job, redact=job.redact.apart(secrets(job.settings)))  # it learns for itself
     source, stream, lease = job.settings.name, job.stream, None
     run = Run(uuid.uuid4().hex, source, stream.name, "full", datetime.now(UTC))
     try:
-        with plain_errors(job.name), job.engine.connect() as connection:
+        with _plain_errors(job), job.engine.connect() as connection:
             with transaction(job, connection):
                 _led(job, connection)
                 taken = leases.acquire(
@@ -82,7 +87,7 @@ def run_stream(job: Job) -> Run:
                 )
             lease = taken  # only now is it committed
             with stream.connect(
-                job.settings, stream.name, clock=job.clock, sleep=job.sleep
+                job.settings, stream.name, clock=job.clock, sleep=job.sleep, redact=job.redact
             ) as http:
                 try:
                     _sync(_begun(job, run, lease, connection, http))
@@ -93,9 +98,15 @@ def run_stream(job: Job) -> Run:
         raise
     except CallflowError as error:
         _record_failure(job, run, lease, error)
+    except Exception as error:  # noqa: BLE001 - the other streams' runs have nothing to do with it
+        _record_failure(job, run, lease, internal(error, job.name))
     finally:
         _release(job, lease)
     return run
+
+
+def _plain_errors(job: Job) -> AbstractContextManager[None]:
+    return plain_errors(job.name, job.redact, job.engine)
 
 
 def _dead(job: Job, holder: str) -> bool:
@@ -235,7 +246,7 @@ def _first_load(work: Work, ask: Ask) -> bool:
         now = runs.instant(connection, work.former)
         rejects: list[Reject] = []
         stage.copy_current(connection, pair, run.source, rows(rejects), now)
-        runs.reject(connection, run, rejects)
+        runs.reject(connection, run, scan.told(work, rejects))
         proof = prove(work.scans, {}, counted=False, where=job.name)
         if isinstance(proof.doubt, PageTokenError):
             raise _UnfitError
@@ -267,7 +278,7 @@ def _finish(
     if doubt is not None:
         ended = isinstance(doubt, IncompleteError | UnreachableRowsError)
         run.status = "incomplete" if ended else "failed"
-        run.error_kind, run.error = doubt.kind, str(doubt)
+        run.error_kind, run.error = doubt.kind, work.job.redact.message(str(doubt))
         run.retry_at = _retry_at(doubt)
     staged = sum(work.settled.values())
     _count_requests(run, work.http)
@@ -331,7 +342,7 @@ def _look_once(work: Work) -> None:
 def _release(job: Job, lease: Lease | None) -> None:
     if lease is not None:
         # It ends by itself; what went wrong before says more.
-        with contextlib.suppress(DBAPIError, StoppedError), another_transaction(job) as connection:
+        with contextlib.suppress(Exception), another_transaction(job) as connection:
             leases.release(connection, lease)
 
 
@@ -351,14 +362,17 @@ def _record_failure(job: Job, run: Run, lease: Lease | None, error: CallflowErro
     run.status = "busy" if isinstance(error, BusyError | LeaseLostError) else "failed"
     # A COMMIT that failed wrote none of what was counted for it.
     run.inserted = run.updated = run.unchanged = run.deleted = run.rows_written = run.absent = 0
-    run.error_kind, run.error, run.retry_at = error.kind, str(error), _retry_at(error)
+    run.error_kind, run.error = error.kind, job.redact.message(str(error))
+    run.reason, run.retry_at = run.reason and job.redact.message(run.reason), _retry_at(error)
     try:
-        with plain_errors(job.name), another_transaction(job) as connection:
+        with _plain_errors(job), another_transaction(job) as connection:
             _led(job, connection)
             if lease is not None and run.status == "failed":
                 leases.renew(connection, lease)
             runs.finish(connection, run)
     except LeaseLostError as lost:
         _record_failure(job, run, None, lost)
-    except WarehouseError:
-        run.finished_at = datetime.now(UTC)  # nowhere to record it; the caller reports the run
+    except StoppedError:
+        raise
+    except Exception:  # noqa: BLE001 - nowhere to record it; the caller reports the run
+        run.finished_at = datetime.now(UTC)

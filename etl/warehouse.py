@@ -1,7 +1,8 @@
 """Opening the warehouse: a Postgres by URL, or the embedded one; its errors in plain words."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psycopg
 from sqlalchemy import Engine, create_engine, make_url
@@ -9,9 +10,15 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from etl import embedded
-from etl.errors import WarehouseError
+from etl.errors import SchemaError, WarehouseError
+from etl.redact import Redactor
 from etl.settings import Settings
+from etl.tables import SCHEMAS, metadata
 
+_RAISE = (
+    "run again; nothing was lost. When the server's {} ends it again: ALTER ROLE … SET {0} = 0, for"
+    " the role in warehouse.url"
+).replace("{}", "{0}")
 _ADVICE = {
     "25006": "connect to the primary: this server, or this role, only reads",
     "28P01": "check user and password of warehouse.url",
@@ -22,10 +29,71 @@ _ADVICE = {
     "42703": "run `callflow migrate`",
     "3F000": "run `callflow migrate`",
     "53100": "free disk space on the database server, then run again; nothing was lost",
+    "53200": "the server is out of memory: free some, then run again; nothing was lost",
     "53300": "raise max_connections or close other connections",
-    "55P03": "another session locks the table; end it, then run again",
+    "55P03": "end the session that locks it, then run again; nothing was lost",
+    "57014": _RAISE.format("statement_timeout"),
+    "25P03": _RAISE.format("idle_in_transaction_session_timeout"),
+    "25P04": _RAISE.format("transaction_timeout"),
     "57P03": "the server is starting or stopping; try again in a moment",
+    "57P05": _RAISE.format("idle_session_timeout"),
 }
+_AWAY = "check that the server runs and that warehouse.url names it; then run again"
+_NOT_TAKEN = (
+    "check user, password and database of warehouse.url; the server answers, and refuses them"
+)
+_HOST = "correct the host in warehouse.url, or see to the name service"
+_REFUSALS = (
+    ("password authentication failed", _ADVICE["28P01"]),
+    ("SASL authentication failed", _ADVICE["28P01"]),
+    ("no password supplied", "put the password into warehouse.url"),
+    ("no pg_hba.conf entry", _ADVICE["28000"]),
+    ("pg_hba.conf rejects", _ADVICE["28000"]),
+    ("authentication failed", _ADVICE["28000"]),
+    ("is not permitted to log in", "give the role in warehouse.url LOGIN, or name another one"),
+    (
+        "permission denied for database",
+        "GRANT CONNECT on it to the role in warehouse.url",
+    ),
+    (
+        "is not currently accepting connections",
+        "let the database accept them, or name another",
+    ),
+    ("remaining connection slots", _ADVICE["53300"]),
+    ("too many connections", _ADVICE["53300"]),
+    ("too many clients", _ADVICE["53300"]),
+    ("no more connections allowed", _ADVICE["53300"]),
+    ("the database system is", _ADVICE["57P03"]),
+    ("recovery mode", _ADVICE["57P03"]),
+    (
+        "could not translate host name",
+        _HOST,
+    ),
+    ("failed to resolve host", _HOST),
+    (
+        "server does not support SSL",
+        "correct sslmode in warehouse.url, or switch TLS on in the server",
+    ),
+    ("certificate", "check sslmode and sslrootcert in warehouse.url, and its certificate"),
+    ("SSL", "check sslmode in warehouse.url, and TLS in the server"),
+    ("no such user", "create the role, or correct the user in warehouse.url"),
+    ("no such database", _ADVICE["3D000"]),
+)
+"""What a connection that fails is told by, as psycopg gives no SQLSTATE then."""
+_NO_ROLE = re.compile(r"FATAL: .{0,20}role .{0,200} does not exist")
+_NO_DATABASE = re.compile(r"FATAL: .{0,20}database .{0,200} does not exist")
+
+_LOCKED = """
+    SELECT DISTINCT ON (c.oid) c.oid::regclass::text, l.pid, a.usename
+    FROM pg_catalog.pg_locks l
+    JOIN pg_catalog.pg_class c ON c.oid = l.relation
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+    WHERE l.granted AND c.relkind IN ('r', 'p') AND n.nspname = ANY (%s)
+      AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+      AND l.pid <> pg_catalog.pg_backend_pid()
+      AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+    ORDER BY c.oid, l.pid LIMIT 3"""
 
 
 def database_url(
@@ -77,26 +145,119 @@ def sqlstate(error: DBAPIError | psycopg.Error) -> str | None:
 
 
 @contextmanager
-def plain_errors(where: str) -> Iterator[None]:
+def plain_errors(
+    where: str, redact: Redactor | None = None, engine: Engine | None = None
+) -> Iterator[None]:
     """Turn what SQLAlchemy and psycopg raise into a WarehouseError that says what to do.
 
-    `where` names the place, such as the source and stream. The server's message is kept to its
-    first line: DETAIL may hold values of rows.
+    `where` names the place, such as the source and stream; `redact` is for what the server says,
+    which may quote values, and the words of a user's own triggers: its first line is told, DETAIL
+    never is. A constraint, index or trigger that is not callflow's is named, as a SchemaError; a
+    table that is locked is named too, for which `engine` is asked who locks it.
     """
+    redact = redact or Redactor()
     try:
         yield
     except (DBAPIError, psycopg.Error) as error:  # COPY runs on psycopg's own connection
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        code = sqlstate(error)
-        lines = str(cause).strip().splitlines() or [type(cause).__name__]
-        advice = _ADVICE.get(code or "")
-        if code is None or code.startswith("08"):
-            advice = "check that the server runs and that warehouse.url names it; then run again"
-        elif code[:2] in ("40", "57"):
-            advice = advice or "run again; nothing was lost"
-        what = f"Postgres: {lines[0]}" + (f" ({code})" if code else "")
-        raise WarehouseError(what, where=where, advice=advice or "see the server's log") from error
+        raise _plain(error, where, redact, engine) from error
     except SQLAlchemyError as error:
-        raise WarehouseError(
-            f"Postgres: {type(error).__name__}: {str(error).splitlines()[0]}", where=where
-        ) from error
+        what = f"Postgres: {type(error).__name__}: {redact(str(error).partition(chr(10))[0])}"
+        raise WarehouseError(what, where=where) from error
+
+
+def _plain(
+    error: DBAPIError | psycopg.Error, where: str, redact: Redactor, engine: Engine | None
+) -> WarehouseError:
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    code = sqlstate(error)
+    said = str(cause).strip()[:_LOOKED_AT]
+    first = said.partition("\n")[0] or type(cause).__name__
+    if code is None:  # libpq's words, with the name of the host
+        what = f"Postgres: {redact.name(first, 300)}"
+        return WarehouseError(what, where=where, advice=_unreached(said))
+    what = f"Postgres: {redact(first)} ({code})"
+    diagnosis = cause.diag if isinstance(cause, psycopg.Error) else None
+    if diagnosis is not None and (theirs := _theirs(diagnosis, code, redact)):
+        named, advice = theirs
+        return SchemaError(f"{what}, {named}", where=where, advice=advice)
+    if code == "55P03" and (locked := _locked(error, redact, engine)):
+        what += f": {locked}"
+    advice = _ADVICE.get(code, "")
+    if code.startswith("08"):
+        advice = _AWAY
+    elif code[:2] in ("40", "57"):
+        advice = advice or "run again; nothing was lost"
+    return WarehouseError(what, where=where, advice=advice or "see the server's log")
+
+
+def _unreached(said: str) -> str:
+    """What to do about a connection that broke, or never came about."""
+    if _NO_ROLE.search(said):
+        return "create the role, or correct the user in warehouse.url"
+    if _NO_DATABASE.search(said):
+        return _ADVICE["3D000"]
+    for words, advice in _REFUSALS:
+        if words in said:
+            return advice
+    # The server's own words, in whatever language: it was reached.
+    refused = re.search(r"port \d{1,5} failed: [^:\s]{3,30}: ", said)
+    return _NOT_TAKEN if refused else _AWAY
+
+
+def _theirs(
+    diagnosis: psycopg.errors.Diagnostic, code: str, redact: Redactor
+) -> tuple[str, str] | None:
+    """What of the user's own refuses a row: its name and what to do; None where it is ours."""
+    table = f"{diagnosis.schema_name or '?'}.{diagnosis.table_name or '?'}"
+    constraint = diagnosis.constraint_name
+    if code.startswith("23") and diagnosis.table_name and (constraint or code == "23502"):
+        ours = metadata.tables.get(table)
+        if (
+            constraint
+            and ours is not None
+            and constraint in {each.name for each in ours.constraints}
+        ):
+            return None
+        if constraint is None and ours is not None:
+            column = ours.c.get(diagnosis.column_name or "")
+            if column is not None and not column.nullable:
+                return None
+        kind = "index or constraint" if code == "23505" else "constraint"
+        name = f"{kind} {redact.name(constraint or 'NOT NULL')} on {redact.name(table)}"
+        if constraint is None:
+            name += f".{redact.name(diagnosis.column_name or '?')}"
+        return name, (
+            "it is not callflow's and refuses what the provider has: drop it, or change it so that"
+            " it allows that; then run again, nothing was lost"
+        )
+    function = _FUNCTION.search((diagnosis.context or "")[:_LOOKED_AT])
+    if function is None:
+        return None
+    return f"in the function {redact.name(function[1])}", (
+        "callflow has no such function, so a trigger calls it: drop the trigger, or let it accept"
+        " what the provider has; then run again, nothing was lost"
+    )
+
+
+_FUNCTION = re.compile(r"(?:PL/\w{1,20}|SQL)[ -]\w{1,30} \"?([^\s(\"]{1,130})[(\"]")
+_LOOKED_AT = 10_000
+"""Characters of what the server says."""
+
+
+def _locked(
+    error: DBAPIError | psycopg.Error, redact: Redactor, engine: Engine | None
+) -> str | None:
+    """The table that was waited for, and who locks it, as far as anybody can say."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    context = cause.diag.context or "" if isinstance(cause, psycopg.Error) else ""
+    row = re.search(r'in relation "([^"]{1,200})"', context[:_LOOKED_AT])
+    if engine is not None:
+        with suppress(SQLAlchemyError, psycopg.Error), engine.connect() as connection:
+            connection.exec_driver_sql("SET LOCAL statement_timeout = '3s'")
+            found = connection.exec_driver_sql(_LOCKED, (list(SCHEMAS),)).all()
+            if found:
+                return "; ".join(
+                    f"{redact.name(table)} is locked by process {pid} of {redact.name(user or '?')}"
+                    for table, pid, user in found
+                )
+    return f"a row of {redact.name(row[1])} is locked" if row else None

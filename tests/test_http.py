@@ -33,7 +33,6 @@ from etl.http import (
     asked_wait,
     basic,
     encode,
-    excerpt,
     judge_status,
     same_origin,
 )
@@ -631,30 +630,6 @@ def test_the_kelvin_sign_is_not_a_k() -> None:
     same_origin("https://k.example/p", "https://k.example", "/p")
     with pytest.raises(ContractError):
         same_origin("https://\u212a.example/p", "https://k.example", "/p")
-
-
-@given(st.text(max_size=400))
-def test_an_excerpt_is_one_short_printable_line(text: str) -> None:
-    cleaned = excerpt(text)
-    assert len(cleaned) <= 200
-    assert cleaned.isprintable()
-    assert cleaned == excerpt(cleaned)
-
-
-@pytest.mark.parametrize(
-    "private",
-    [
-        "+1 (605) 205-2430",
-        "16052052430",
-        "400-289-1234",
-        "someone@example.org",
-        "https://user:password@example.org/x",
-        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0",
-        "0123456789abcdef0123456789abcdef",
-    ],
-)
-def test_an_excerpt_holds_nothing_private(private: str) -> None:
-    assert excerpt(f"before {private} after") == "before … after"
 
 
 def test_basic() -> None:

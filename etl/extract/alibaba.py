@@ -30,8 +30,9 @@ from etl.extract.alibaba_auth import AlibabaSigner
 from etl.extract.paging import MAX_EMPTY_PAGES, count
 from etl.http import Answer, Http, Judge, MissingError, busy, instant, judge_status, utc_now
 from etl.model import WHOLE, Ask, Page
+from etl.redact import Redactor
 from etl.route import route_of
-from etl.settings import AlibabaSource
+from etl.settings import AlibabaSource, redactor
 
 _ACTION = "ListContactFlows"
 _TYPES = ("MAIN_FLOW", "SUB_FLOW", "SURVEY_FLOW")
@@ -44,7 +45,8 @@ _WEST = timedelta(hours=12) + _SKEW
 
 _REFUSED = ("Signature", "IncompleteSignature", "InvalidAccessKeyId", "InvalidSecurityToken")
 _FORBIDDEN = ("Forbidden", "NoPermission", "NotAuthorized", "Unauthorized", "AccessDenied")
-_BUSY = ("Throttling", "ServiceUnavailable", "InternalError", "InternalService")
+_BUSY = ("Throttling", "FlowControl", "TooManyRequests", "RequestThrottled", "LimitExceeded.QPS",
+         "SystemBusy", "ServiceUnavailable", "InternalError", "InternalService")  # fmt: skip
 
 _EARLIEST, _LATEST = datetime.min, datetime.max  # noqa: DTZ901 - Alibaba's times bear no zone
 
@@ -60,10 +62,12 @@ def connect(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
     now: Callable[[], datetime] = utc_now,
+    redact: Redactor | None = None,
 ) -> Http:
     """A connection to CCC for one run of `stream`; the caller closes it. Sends nothing yet.
 
     `now` is the clock that the signature's date comes from; it must be right to 15 minutes.
+    `redact` is for what is quoted; None: it knows the secrets of `settings`.
     """
     token = settings.security_token
     sign = AlibabaSigner(
@@ -84,6 +88,7 @@ def connect(
         clock=clock,
         sleep=sleep,
         now=now,
+        redact=redact or redactor(settings),
     )
 
 
@@ -510,7 +515,7 @@ def _read(flows: _List, order: _Order, page: int, size: int) -> _Window:
         shorter = name == "PageSize" and page == 1 and told is not None and told < asked
         if told is not None and told != asked and not shorter:
             raise ContractError(
-                f"{name} {asked} was asked for, {told} was answered",
+                f"{name} {asked} was asked for, {str(told)[:20]} was answered",
                 where=where,
                 advice="nothing is deleted; tell the maintainers that the API pages otherwise",
             )
@@ -567,6 +572,7 @@ def _judge(now: Callable[[], datetime]) -> Judge:
             judge_status(answer)
             raise ContractError(f"HTTP {answer.status}, but Code is not OK: {answer.said}")
         _refuse(answer, code, now)
+        code = answer.redact.name(code)
         status = count(body.get("HttpStatusCode")) or 0
         if answer.status < 300 and status >= 500:
             raise busy(answer)
@@ -579,6 +585,7 @@ def _judge(now: Callable[[], datetime]) -> Judge:
 
 def _refuse(answer: Answer, code: str, now: Callable[[], datetime]) -> None:
     """Raise what Alibaba's own codes say; the status says the rest."""
+    code = answer.redact.name(code)
     if code.startswith(_BUSY):
         raise busy(answer)
     if code.startswith("InvalidTimeStamp"):
@@ -590,6 +597,8 @@ def _refuse(answer: Answer, code: str, now: Callable[[], datetime]) -> None:
             advice="check access_key_id and access_key_secret, and security_token when the key is"
             " a temporary one",
         )
+    if answer.slow_down:
+        raise busy(answer)
     if code.startswith(_FORBIDDEN) or answer.status in (401, 403):
         raise CredentialsError(
             f"Alibaba Cloud does not permit it: {code}: {answer.said}",

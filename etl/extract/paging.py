@@ -10,6 +10,8 @@ from etl.model import Key, Lookup
 
 MAX_EMPTY_PAGES = 20
 MAX_PAGES = 100_000
+_MOST_CODES = 10**9
+"""No provider's error code is as large; a larger number is none, and would fill the message."""
 
 
 class Guard:
@@ -63,7 +65,7 @@ def look_up(http: Http, path: str, key: Key, *, member: str, provider: str, noun
     except ProviderError as error:
         return Lookup("undecided", reason=str(error))
     except UnicodeError as error:
-        return Lookup("unasked", reason=str(error))
+        return Lookup("unasked", reason=http.redact(str(error)))
     if body.get(member) != sought:
         return Lookup("undecided", reason=f"{provider} answered with another {noun}")
     return Lookup("found", record=body)
@@ -90,4 +92,4 @@ def error_code(body: Any) -> int | None:
     code = body.get("code") if isinstance(body, dict) else None
     if isinstance(code, str) and len(code) < 10 and code.isascii() and code.isdigit():
         return int(code)
-    return code if type(code) is int else None
+    return code if type(code) is int and abs(code) < _MOST_CODES else None

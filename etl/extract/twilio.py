@@ -13,11 +13,13 @@ from etl.errors import (
 from etl.extract.paging import Guard, error_code, look_up
 from etl.http import Answer, Http, MissingError, basic, busy, judge_status, same_origin, utc_now
 from etl.model import WHOLE, Ask, Lookup, Page
+from etl.redact import Redactor
 from etl.route import route_of
-from etl.settings import TwilioSource
+from etl.settings import TwilioSource, redactor
 
 _FLEX_FLOWS = "/v1/FlexFlows"
 _CHANNELS = "/v1/Channels"
+_BUSY = (20429, 45010, 45719, 45780)  # Twilio's error dictionary: too many, or too many at once
 _PAGE_SIZE = "1000"  # the maximum (Twilio's API reference, "PageSize")
 
 
@@ -28,10 +30,12 @@ def connect(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
     now: Callable[[], datetime] = utc_now,
+    redact: Redactor | None = None,
 ) -> Http:
     """A connection to Twilio for one run of `stream`; the caller closes it. Sends nothing yet.
 
-    Signs with the API key where there is one, else with the account's auth token.
+    Signs with the API key where there is one, else with the account's auth token. `redact` is for
+    what is quoted; None: it knows the secrets of `settings`.
     """
     if settings.api_key_sid and settings.api_key_secret:
         authorization = basic(settings.api_key_sid, settings.api_key_secret.get_secret_value())
@@ -49,6 +53,7 @@ def connect(
         clock=clock,
         sleep=sleep,
         now=now,
+        redact=redact or redactor(settings),
     )
 
 
@@ -100,7 +105,7 @@ def _pages(http: Http, path: str, key: str, ask: Ask) -> Iterator[Page]:
             body = http.call("GET", path, size, at=f"page {number}", records=(key,))
         else:
             try:
-                same_origin(next_url, http.base_url, path)
+                same_origin(next_url, http.base_url, path, http.redact)
             except ContractError as error:
                 error.where = f"{http.where}, page {max(number - 1, 1)}"
                 raise
@@ -155,7 +160,7 @@ def _judge(answer: Answer) -> None:
         return
     if code == 21481:
         raise PageTokenError(f"Twilio refuses the page token: {answer.said}")
-    if code in (20429, 45010):
+    if code in _BUSY or (code not in (20404, 21481) and answer.slow_down):
         raise busy(answer)
     if code == 20404 and answer.status == 404:
         raise MissingError(

@@ -13,10 +13,21 @@ from etl.errors import (
 )
 from etl.extract.paging import Guard, count, error_code, look_up
 from etl.extract.zoom_auth import ZoomToken
-from etl.http import Answer, Http, Judge, MissingError, busy, instant, judge_status, utc_now
+from etl.http import (
+    Answer,
+    Http,
+    Judge,
+    MissingError,
+    busy,
+    instant,
+    judge_status,
+    utc_now,
+    words,
+)
 from etl.model import WHOLE, Ask, Lookup, Page
+from etl.redact import Redactor
 from etl.route import route_of
-from etl.settings import ZoomSource
+from etl.settings import ZoomSource, redactor
 
 _FLOWS = "/contact_center/flows"
 _HOUR = 3600.0
@@ -24,6 +35,9 @@ _PAGE_SIZE = "100"  # the maximum (Zoom's API reference, "List flows")
 _LIST_SCOPES = (
     "contact_center:read:list_flows:admin (or the classic contact_center_flow:read:admin)"
 )
+_SCOPE = re.compile(r"[a-z_]{1,60}(?::[a-z_]{1,60}){1,5}")
+_MANY = 20
+"""Scopes that one message names."""
 _GET_SCOPES = frozenset({"contact_center:read:flow:admin", "contact_center_flow:read:admin"})
 
 
@@ -34,10 +48,15 @@ def connect(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
     now: Callable[[], datetime] = utc_now,
+    redact: Redactor | None = None,
 ) -> Http:
-    """A connection to Zoom for one run of `stream`; the caller closes it. Sends nothing yet."""
+    """A connection to Zoom for one run of `stream`; the caller closes it. Sends nothing yet.
+
+    `redact` is for what is quoted; it learns the access tokens. None: it knows those of `settings`.
+    """
     where = f"{settings.name}.{stream}"
-    token = ZoomToken(settings, where, clock=clock, sleep=sleep, now=now)
+    redact = redact or redactor(settings)
+    token = ZoomToken(settings, where, clock=clock, sleep=sleep, now=now, redact=redact)
     return Http(
         settings.base_url,
         sign=token,
@@ -49,6 +68,7 @@ def connect(
         clock=clock,
         sleep=sleep,
         now=now,
+        redact=redact,
     )
 
 
@@ -104,10 +124,13 @@ def probe_flows(http: Http, settings: ZoomSource) -> str:
         raise ContractError("the answer holds no list `flows`", where=http.where)
     total = count(body.get("total_records"))
     line = f"{'an unknown number of' if total is None else total} flows"
-    scopes = http.sign.scopes if isinstance(http.sign, ZoomToken) else frozenset()
+    told = http.sign.scopes if isinstance(http.sign, ZoomToken) else frozenset()
+    scopes = {scope for scope in told if _SCOPE.fullmatch(scope)}
     if not scopes:
         return f"{line}; scopes: not told"
-    line += f"; scopes: {', '.join(sorted(scopes))}"
+    named = ", ".join(http.redact.name(scope) for scope in sorted(scopes)[:_MANY])
+    more = f" and {len(scopes) - _MANY} more" if len(scopes) > _MANY else ""
+    line += f"; scopes: {named}{more}"
     if not scopes & _GET_SCOPES:
         line += "; add contact_center:read:flow:admin so that deleted flows can be confirmed"
     return line
@@ -131,32 +154,33 @@ def _judge(token: ZoomToken) -> Judge:
     return judge
 
 
-def _message(answer: Answer) -> str:
-    words = answer.body.get("message") if isinstance(answer.body, dict) else ""
-    return words.lower() if isinstance(words, str) else ""
-
-
 def _refuse_scope(answer: Answer, code: int | None) -> None:
-    message = _message(answer)
-    if code == 4711 or "does not contain scopes" in message:
-        missing = re.search(r"scopes:?\s*\[([\w:., -]*)\]", message)
+    said = words(answer.body)
+    if code == 4711 or "does not contain scopes" in said.lower():
         raise CredentialsError(
             "the access token lacks a scope",
-            advice=f"add {missing[1] if missing and missing[1] else _LIST_SCOPES}"
-            " to the server-to-server OAuth app",
+            advice=f"add {_missing(answer, said)} to the server-to-server OAuth app",
         )
+
+
+def _missing(answer: Answer, said: str) -> str:
+    """The scopes that a message names, such as "… does not contain scopes:[a:b:c, d:e:f]."."""
+    listed = re.search(r"scopes:?\s{0,9}\[([\w:., -]*)\]", said, re.IGNORECASE)
+    named = re.split(r"[, ]+", listed[1]) if listed else []
+    scopes = [answer.redact.name(each) for each in named if _SCOPE.fullmatch(each)]
+    return ", ".join(scopes[:_MANY]) or _LIST_SCOPES
 
 
 def _refuse(answer: Answer, code: int | None) -> None:
     """Raise what Zoom's own codes say; HTTP's status says the rest."""
-    message = _message(answer)
+    message = words(answer.body).lower()
+    if answer.status == 429 or code == 429 or answer.slow_down:
+        raise _not_today(answer) if _daily(answer, message) else busy(answer)
     if answer.status == 403 or code == 200:
         raise CredentialsError(
             f"Zoom does not permit it: {answer.said}",
             advice=f"the app needs {_LIST_SCOPES}, the account needs Contact Center",
         )
-    if answer.status == 429 or code == 429:
-        raise _not_today(answer) if _daily(answer, message) else busy(answer)
     if code == 300 and "next_page_token" in answer.params and "token" in message:
         raise PageTokenError(f"Zoom refuses the page token: {answer.said}")
     if answer.status == 404 and code == 3201:
@@ -164,17 +188,18 @@ def _refuse(answer: Answer, code: int | None) -> None:
 
 
 def _daily(answer: Answer, message: str) -> bool:
-    """Whether a 429 is the daily limit's; its Retry-After is an ISO instant, not seconds."""
+    """Whether it is the daily limit that is used up; Retry-After is an ISO instant then."""
     kind = answer.headers.get("x-ratelimit-type", "").lower()
     if kind == "qps":
         return False
     asked = answer.headers.get("retry-after", "")
-    return "daily" in kind or "daily" in message or re.match(r"\d{4}-\d\d-\d\d", asked) is not None
+    daily = "daily" in kind or re.search("daily|every day|per day", message) is not None
+    return daily or re.match(r"\d{4}-\d\d-\d\d", asked) is not None
 
 
 def _not_today(answer: Answer) -> UnavailableError:
     until = instant(answer.headers.get("retry-after", ""))
-    again = f"again from {until:%Y-%m-%d %H:%M} {until.tzname()}" if until else "again tomorrow"
+    again = f"again from {until:%Y-%m-%d %H:%M} UTC" if until else "again tomorrow"
     return UnavailableError(
         f"Zoom's daily limit of requests is used up, {again}",
         advice="the limit is shared by all apps of the account; sync less often",

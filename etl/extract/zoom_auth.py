@@ -4,19 +4,24 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from typing import Any
 
 from etl.errors import ContractError, CredentialsError
-from etl.http import Answer, Http, Retry, basic, judge_status, utc_now
+from etl.http import Answer, Http, Retry, basic, busy, judge_status, utc_now
+from etl.redact import Redactor
 from etl.route import route_of
-from etl.settings import ZoomSource
+from etl.settings import ZoomSource, redactor
 
+_LONGEST_LIFE = 86400.0
+_SCOPES = 100_000  # characters of them that are read
 _RENEW_BEFORE = 60.0  # seconds, as Zoom's own SDK (@zoom/rivet) does
 
 
 class ZoomToken:
     """Signs requests with an access token (Zoom's docs, "Server-to-Server OAuth").
 
-    The token is fetched when it is first needed, kept, and renewed when 60 s or less remain.
+    The token is fetched when it is first needed, kept, and renewed when 60 s or less remain. It is
+    one of the secrets that `redact` hides.
     `scopes` are the ones that the current token carries; empty before the first fetch.
     """
 
@@ -28,7 +33,9 @@ class ZoomToken:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         now: Callable[[], datetime] = utc_now,
+        redact: Redactor | None = None,
     ) -> None:
+        self._redact = redact or redactor(settings)
         self.scopes: frozenset[str] = frozenset()
         self._settings = settings
         self._where = f"{where}, access token"
@@ -75,25 +82,38 @@ class ZoomToken:
             clock=self._clock,
             sleep=self._sleep,
             now=self._now,
+            redact=self._redact,
         ) as http:
             # In the body: with the parameters in the query some accounts get HTTP 400.
             form = {"grant_type": "account_credentials", "account_id": settings.account_id}
             answer = http.call("POST", "", form=form)
         token, life, scope = (answer.get(k) for k in ("access_token", "expires_in", "scope"))
-        if not isinstance(token, str) or not re.fullmatch("[!-~]+", token):
+        if isinstance(token, str):
+            self._redact.learn(token)
+        if not isinstance(token, str) or not re.fullmatch("[!-~]{1,16384}", token):
             raise ContractError(
                 "the answer holds no access token",
                 where=self._where,
                 advice="check token_url",
             )
-        seconds = life if isinstance(life, int | float) else 3600
         self._token = token
-        self._renew_at = started + seconds - _RENEW_BEFORE
-        self.scopes = frozenset(scope.split()) if isinstance(scope, str) else frozenset()
+        self._renew_at = started + _life(life) - _RENEW_BEFORE
+        self.scopes = frozenset(scope[:_SCOPES].split()) if isinstance(scope, str) else frozenset()
+
+
+def _life(told: Any) -> float:
+    """Seconds for which a token lives, as `expires_in` tells: an hour where that cannot be."""
+    if isinstance(told, str) and re.fullmatch("[0-9]{1,9}", told):
+        told = int(told)
+    if type(told) in (int, float) and 0 < told <= _LONGEST_LIFE:
+        return float(told)
+    return 3600.0
 
 
 def _judge(answer: Answer) -> None:
     """The token endpoint's errors are OAuth's: `error` and `reason`, HTTP 400 or 401."""
+    if answer.slow_down:
+        raise busy(answer)
     refused = answer.status in (400, 401, 403)
     if refused or (
         isinstance(answer.body, dict) and "error" in answer.body and answer.status < 300
