@@ -45,6 +45,7 @@ from etl.load.merge import Written
 from etl.load.runs import Marks, Outcome, Progress, Run
 from etl.model import WHOLE, Ask, Key, Reject
 from etl.proof import Proof, prove
+from etl.rights import plain_rights
 from etl.warehouse import plain_errors
 
 FULL_EVERY = timedelta(hours=24)
@@ -69,7 +70,7 @@ def run_stream(job: Job) -> Run:
     source, stream, lease = job.settings.name, job.stream, None
     run = Run(uuid.uuid4().hex, source, stream.name, "full", datetime.now(UTC))
     try:
-        with plain_errors(job.name), job.engine.connect() as connection:
+        with plain_rights(job.engine, job.name), job.engine.connect() as connection:
             with transaction(job, connection):
                 _led(job, connection)
                 taken = leases.acquire(

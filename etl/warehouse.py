@@ -2,14 +2,17 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
+from typing import LiteralString
 
 import psycopg
-from sqlalchemy import Engine, create_engine, make_url
+from psycopg import sql
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from etl import embedded
-from etl.errors import WarehouseError
+from etl.errors import SchemaError, WarehouseError
 from etl.settings import Settings
 
 _ADVICE = {
@@ -18,9 +21,9 @@ _ADVICE = {
     "28000": "check user and host rules (pg_hba.conf) of warehouse.url",
     "3D000": "create the database, or correct its name in warehouse.url",
     "42501": "give the role the missing right, or use the role that ran `callflow migrate`",
-    "42P01": "run `callflow migrate`",
-    "42703": "run `callflow migrate`",
-    "3F000": "run `callflow migrate`",
+    "42P01": "run `callflow check`: it names what is missing",
+    "42703": "run `callflow check`: it names what is missing",
+    "3F000": "run `callflow check`: it names what is missing",
     "53100": "free disk space on the database server, then run again; nothing was lost",
     "53300": "raise max_connections or close other connections",
     "55P03": "another session locks the table; end it, then run again",
@@ -50,24 +53,145 @@ def normalise(url: str | URL) -> URL:
     return make_url(url).set(drivername="postgresql+psycopg")
 
 
-def connect(url: str | URL, *, most: int | None = 32) -> Engine:
-    """An engine for `url`; errors print no bound values, no statements are prepared (poolers).
+SESSION: Mapping[str, str] = {
+    # What names mean: functions, operators and types are Postgres's own. Every table is named with
+    # its schema. Temporary tables, which come first unless they are named, come last.
+    "search_path": "pg_catalog, pg_temp",
+    # What values mean, on the way there and back.
+    "client_encoding": "UTF8",
+    "DateStyle": "ISO, YMD",
+    "IntervalStyle": "postgres",
+    "TimeZone": "UTC",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "standard_conforming_strings": "on",
+    "array_nulls": "on",
+    "transform_null_equals": "off",
+    # What a failed statement ends, and what a slow one.
+    "exit_on_error": "off",
+    "client_min_messages": "warning",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    # What new tables are, and how joins of many rows are planned.
+    "default_table_access_method": "heap",
+    "enable_hashjoin": "on",
+    "enable_mergejoin": "on",
+    "enable_hashagg": "on",
+    "enable_sort": "on",
+    "enable_indexscan": "on",
+}
+"""What holds in every transaction of ours, whatever server, database, role and environment say."""
 
-    It opens `most` connections at once; None: as many as are asked for.
+
+def connect(url: str | URL, *, most: int | None = 32) -> Engine:
+    """Return an engine for `url`, all of whose transactions are READ COMMITTED with SESSION set.
+
+    It opens `most` connections at once; None: as many as are asked for. Errors print no bound
+    values, no statements are prepared (poolers).
+
+    The settings are sent as the first statement of every transaction and end with it. Nothing else
+    holds through PgBouncer as well: it refuses most of what could be sent on connecting, hands a
+    session's SET to other clients, and gives each transaction another session. A connection that
+    the server ended while it idled fails at that statement and is replaced: nothing was sent yet.
+
+    Who connects where, and how that is protected, is completed from the environment as in every
+    program that uses libpq: PGPASSWORD, PGPASSFILE, PGSSLMODE, PGSERVICE, PGHOST …, unless `url`
+    says it. PGOPTIONS, PGAPPNAME, PGCLIENTENCODING and PGTARGETSESSIONATTRS are ignored; what
+    PGDATESTYLE, PGTZ and PGGEQO set is overridden. Of several hosts the one that takes writes is
+    used. What the server's owner decides stays in force: rights, row security, read-only, where
+    tables are stored, how durable a commit is.
+
+    Raises SchemaError, on connecting, where the database cannot hold Unicode.
     """
-    return create_engine(
-        normalise(url),
+    url = normalise(url)
+    engine = create_engine(
+        url,
         hide_parameters=True,
         pool_size=8,
         max_overflow=-1 if most is None else most - 8,
+        use_native_hstore=False,
         connect_args={
             "application_name": "callflow",
+            "client_encoding": "utf8",
             "connect_timeout": 10,
             "prepare_threshold": None,
             "keepalives_idle": 30,
             "tcp_user_timeout": 60_000,
+            **_unless_said(url),
         },
     )
+    # SQLAlchemy asks a new connection for a few things before its first transaction.
+    event.listen(engine, "connect", _opened, insert=True)
+    event.listen(engine, "connect", _looked_at)
+    event.listen(engine, "begin", _begins)
+    return engine
+
+
+def _unless_said(url: URL) -> dict[str, str]:
+    """Parameters that libpq would take from the environment where `url` does not give them."""
+    hosts = url.query.get("host", ())
+    several = len(hosts.split(",") if isinstance(hosts, str) else hosts) > 1
+    ours = {"options": "", "target_session_attrs": "read-write" if several else "any"}
+    return {name: value for name, value in ours.items() if name not in url.query}
+
+
+def _opened(raw: psycopg.Connection, _: object) -> None:
+    """Refuse a database in which text is not Unicode; pin what SQLAlchemy does next."""
+    encoding = raw.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        name = raw.info.dbname
+        raw.close()
+        raise SchemaError(
+            f"the database {name!r} has the encoding {encoding}, which cannot hold every text",
+            where="warehouse",
+            advice="create one that can, and name it in warehouse.url: CREATE DATABASE "
+            f"{sql.Identifier(f'{name}_utf8').as_string()} ENCODING 'UTF8' TEMPLATE template0",
+        )
+    _pin(raw)
+
+
+def _looked_at(raw: psycopg.Connection, _: object) -> None:
+    raw.rollback()
+
+
+def _begins(connection: Connection) -> None:
+    """Pin the transaction that begins; take another connection where the server ended this one."""
+    while True:
+        used = connection.info.get("used", False)
+        raw = connection.connection.driver_connection
+        assert isinstance(raw, psycopg.Connection)
+        try:
+            _pin(raw)
+        except psycopg.Error as error:
+            ended = raw.closed or raw.broken
+            if ended:
+                connection.invalidate(error)
+            if not (ended and used):
+                raise DBAPIError.instance(
+                    "BEGIN", None, error, psycopg.Error, hide_parameters=True,
+                    connection_invalidated=ended, dialect=connection.dialect,
+                ) from error  # fmt: skip
+        else:
+            connection.info["used"] = True
+            return
+
+
+def _pin(raw: psycopg.Connection) -> None:
+    raw.execute(_pins(raw.info.server_version, "" if raw.autocommit else "LOCAL"))
+
+
+@cache
+def _pins(version: int, local: str) -> LiteralString:
+    """The statements that pin a transaction; none looks up a function or takes a snapshot.
+
+    READ WRITE is not among them: who made a server or a role read-only meant it.
+    """
+    settings = dict(SESSION)
+    if version >= 170000:
+        settings["transaction_timeout"] = "0"
+    lines = [f"SET {local} {name} = {value}" for name, value in settings.items()]
+    return "; ".join(["SET TRANSACTION ISOLATION LEVEL READ COMMITTED, NOT DEFERRABLE", *lines])
 
 
 def sqlstate(error: DBAPIError | psycopg.Error) -> str | None:
