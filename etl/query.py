@@ -34,8 +34,8 @@ class QueryError(CallflowError):
     exit_code = 2
 
 
-_LIMITS = """SELECT set_config(name, reset_val, true) FROM pg_settings WHERE name IN
-             ('statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout')"""
+_LIMITS = """SELECT set_config(name, reset_val, true) FROM pg_settings
+             WHERE name IN ('statement_timeout', 'transaction_timeout')"""
 
 
 def no_rows() -> QueryError:
@@ -53,7 +53,7 @@ def ask(engine: Engine, query: str) -> Generator[Sequence[Any], None, None]:
         raise QueryError("the query is empty", where="sql", advice="give a SELECT")
     with plain_errors("sql"), engine.connect() as connection:
         connection.execute(text("SET TRANSACTION READ ONLY"))
-        # The limits that the server has for this role are for what people ask.
+        # Limits that the server has for this role are meant for what people ask.
         connection.exec_driver_sql(_LIMITS)
         # So that the query ends when this process is killed. Postgres knows this from version 14
         # up, and refuses it where the operating system cannot tell; it is not needed to go on.

@@ -90,10 +90,10 @@ def connect(url: str | URL, *, most: int | None = 32) -> Engine:
     It opens `most` connections at once; None: as many as are asked for. Errors print no bound
     values, no statements are prepared (poolers).
 
-    The settings are sent as the first statement of every transaction and end with it. Nothing else
-    holds through PgBouncer as well: it refuses most of what could be sent on connecting, hands a
-    session's SET to other clients, and gives each transaction another session. A connection that
-    the server ended while it idled fails at that statement and is replaced: nothing was sent yet.
+    The settings are sent with every BEGIN, in one message, and end with the transaction. Nothing
+    else holds through PgBouncer as well: it refuses most of what could be sent on connecting, hands
+    a session's SET to other clients, and gives each transaction another session. A connection that
+    the server ended while it idled fails at that BEGIN and is replaced: nothing else was sent yet.
 
     Who connects where, and how that is protected, is completed from the environment as in every
     program that uses libpq: PGPASSWORD, PGPASSFILE, PGSSLMODE, PGSERVICE, PGHOST …, unless `url`
@@ -157,12 +157,13 @@ def _looked_at(raw: psycopg.Connection, _: object) -> None:
 
 def _begins(connection: Connection) -> None:
     """Pin the transaction that begins; take another connection where the server ended this one."""
+    alone = connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
     while True:
         used = connection.info.get("used", False)
         raw = connection.connection.driver_connection
         assert isinstance(raw, psycopg.Connection)
         try:
-            _pin(raw)
+            _pin(raw, alone=alone)
         except psycopg.Error as error:
             ended = raw.closed or raw.broken
             if ended:
@@ -177,21 +178,24 @@ def _begins(connection: Connection) -> None:
             return
 
 
-def _pin(raw: psycopg.Connection) -> None:
-    raw.execute(_pins(raw.info.server_version, "" if raw.autocommit else "LOCAL"))
+def _pin(raw: psycopg.Connection, *, alone: bool = False) -> None:
+    """Begin a transaction, pinned; `alone`: pin the session, each statement is a transaction."""
+    # For psycopg, which would send a BEGIN in a message before. It commits and rolls back the same.
+    raw.autocommit = True
+    raw.execute(_pins(raw.info.server_version, alone=alone))
 
 
 @cache
-def _pins(version: int, local: str) -> LiteralString:
-    """The statements that pin a transaction; none looks up a function or takes a snapshot.
+def _pins(version: int, *, alone: bool) -> LiteralString:
+    """The statements that begin a transaction; none looks up a function or takes a snapshot.
 
     READ WRITE is not among them: who made a server or a role read-only meant it.
     """
-    settings = dict(SESSION)
-    if version >= 170000:
-        settings["transaction_timeout"] = "0"
-    lines = [f"SET {local} {name} = {value}" for name, value in settings.items()]
-    return "; ".join(["SET TRANSACTION ISOLATION LEVEL READ COMMITTED, NOT DEFERRABLE", *lines])
+    settings = {**SESSION, **({"transaction_timeout": "0"} if version >= 170000 else {})}
+    if alone:
+        return "; ".join(f"SET {name} = {value}" for name, value in settings.items())
+    lines = (f"SET LOCAL {name} = {value}" for name, value in settings.items())
+    return "; ".join(["BEGIN ISOLATION LEVEL READ COMMITTED NOT DEFERRABLE", *lines])
 
 
 def sqlstate(error: DBAPIError | psycopg.Error) -> str | None:
