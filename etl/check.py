@@ -4,12 +4,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from etl import embedded, migrate
+from sqlalchemy import Connection
+
+from etl import embedded, migrate, rights
 from etl.errors import CallflowError, SchemaError, WarehouseError, internal
 from etl.redact import Redactor
+from etl.rights import plain_rights
 from etl.settings import Settings, redactor
 from etl.units import Unit
-from etl.warehouse import connect, database_url, plain_errors
+from etl.warehouse import connect, database_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +65,44 @@ def _warehouse(settings: Settings, env: Mapping[str, str], redact: Redactor) -> 
     url = database_url(settings, env)
     engine = connect(url)
     try:
-        with plain_errors("warehouse", redact), engine.connect() as connection:
-            version = connection.exec_driver_sql("SHOW server_version").scalar_one()
-            major = int(str(version).split(".")[0].split(" ")[0])
-            state = migrate.state(connection)
+        with plain_rights(engine, "warehouse", redact), engine.connect() as connection:
+            return _judged(connection, f"{url.host}:{url.port or 5432}/{url.database}")
     finally:
         engine.dispose()
-    place = f"{url.host}:{url.port or 5432}/{url.database}, PostgreSQL {version}"
-    if major < 15:
+
+
+def _judged(connection: Connection, place: str) -> str:
+    """What a sync needs of the database is tried in the open transaction, and rolled back."""
+    connection.exec_driver_sql("SET LOCAL lock_timeout = '3s'; SET LOCAL statement_timeout = '30s'")
+    version = str(connection.exec_driver_sql("SHOW server_version").scalar_one())
+    place = f"{place}, PostgreSQL {version}"
+    if int(version.split(".")[0].split(" ")[0]) < 15:
         raise WarehouseError(f"{place}: too old", advice="use PostgreSQL 15 or newer")
-    if state == "behind":
-        raise SchemaError(f"{place}: the schema is behind", advice="run `callflow migrate`")
+    ours = rights.standing(connection)
+    who = f"{place}, as {ours.role}"
+    owners = [owner for owner in ours.owners if owner != ours.role]
+    who += f" (the tables belong to {', '.join(owners)})" if owners else ""
+    if ours.why_read_only:
+        raise WarehouseError(
+            f"{who}: {ours.why_read_only}",
+            advice="name the server that takes writes in warehouse.url, or have that setting reset",
+        )
+    state = migrate.state(connection)
     if state == "unknown":
         raise migrate.newer()
-    tables = "the schema is up to date" if state == "head" else "the first sync makes the tables"
-    return f"{place}; {tables}"
+    if missing := rights.missing(connection, migrating=state != "head"):
+        raise WarehouseError(f"{who}: rights are missing", advice=rights.advice(missing))
+    if state == "behind":
+        raise SchemaError(f"{who}: the schema is behind", advice="run `callflow migrate`")
+    if state == "empty":
+        migrate.to_head(connection)
+        connection.rollback()
+        return f"{who}; the first sync makes the tables"
+    if lost := rights.lost(connection):
+        raise SchemaError(
+            f"{who}: the schema is at head, and something of it is gone",
+            advice=f"restore it from a backup, or make it again: {' '.join(lost)}",
+        )
+    rights.rehearse(connection)
+    connection.rollback()
+    return f"{who}; the schema is up to date"

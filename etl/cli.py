@@ -24,6 +24,7 @@ from etl.job import Job
 from etl.load.lease import is_dead, process_name
 from etl.load.runs import Run
 from etl.redact import Redactor, harmless
+from etl.rights import plain_rights
 from etl.settings import Settings, redactor
 from etl.sync import run_stream
 from etl.units import Unit, exit_code, name_of, run_all, select
@@ -106,7 +107,7 @@ def warehouse(
     url = database_url(settings, os.environ, tell if notes else lambda note: None)
     engine = connect(url)
     try:
-        with plain_errors("warehouse", redactor(settings), engine):
+        with plain_rights(engine, "warehouse", redactor(settings)):
             with engine.connect() as connection:
                 state = migrate.state(connection)
             migrate.fit(state, url, behind_too=allow_behind)
@@ -297,8 +298,7 @@ def migrate_command(path: ConfigPath = None) -> None:
     """Bring the warehouse's schema to the head of the migrations."""
     settings = load(path)
     url = database_url(settings, os.environ, tell)
-    with plain_errors("warehouse", redactor(settings)):
-        before = migrate.upgrade(url)
+    before = migrate.upgrade(url)
     text = {"head": "was at head already", "empty": "made", "behind": "brought to head"}[before]
     stdout().print(f"The schema was {text}." if before != "head" else f"The schema {text}.")
 
@@ -368,12 +368,24 @@ def grant(
     role: Annotated[str, typer.Argument(help="An existing role of the warehouse.")],
     path: ConfigPath = None,
 ) -> None:
-    """Give a Postgres role the read-only rights that analysts and BI tools need."""
+    """Give a Postgres role the read-only rights that analysts and BI tools need.
+
+    What takes an administrator is printed as SQL. Exits 0 when the role can read everything, also
+    where only its time zone and its time limit are left; 1 when it cannot.
+    """
     settings = load(path)
     with warehouse(settings) as engine, plain_errors("grant"), engine.begin() as connection:
-        query.grant(connection, role)
+        grants = query.grant(connection, role)
     schemas = ", ".join(query.READABLE)
-    stdout().print(f"{role} can read the schemas {schemas}: now, and what migrations add.")
+    if grants.reads:
+        stdout().print(
+            f"{escape(role)} can read the schemas {schemas}: now, and what migrations add."
+        )
+    if grants.left:
+        tell("the rest takes an administrator, who runs in psql, in this database:")
+        for statement in grants.left:
+            stderr().print(f"  {escape(statement)};")
+    raise typer.Exit(0 if grants.reads else 1)
 
 
 @app.command()

@@ -49,6 +49,7 @@ from etl.load import runs
 from etl.load.lease import Lease, process_name
 from etl.load.runs import Run
 from etl.metrics import Metrics
+from etl.rights import plain_rights
 from etl.route import Route, route_of
 from etl.settings import Settings, Source, redactor, secrets
 from etl.sync import run_stream
@@ -78,7 +79,8 @@ _PASSING = {"unavailable", "database", "busy", "lease_lost", "internal", "hung"}
 """Kinds of failure that another attempt may not meet: it is made before the next planned time."""
 _AGAIN, _AGAIN_AT_MOST = timedelta(seconds=30), timedelta(minutes=15)
 
-_SESSION = "SET LOCAL statement_timeout = '5s'; SET LOCAL lock_timeout = '3s'"
+_SESSION = """SET LOCAL statement_timeout = '5s'; SET LOCAL lock_timeout = '3s';
+              SET LOCAL idle_in_transaction_session_timeout = '60s'"""
 
 
 @dataclass(slots=True)
@@ -389,7 +391,7 @@ class Daemon:
         if self._own is None:
             url = database_url(self._settings, self._env, lambda note: self._log.info(note))
             self._own, self._engine = connect(url), connect(url, most=None)
-        with plain_errors("warehouse", self._redact):
+        with plain_rights(self._own, "warehouse", self._redact):
             with self._transaction() as connection:
                 state = migrate.state(connection)
             migrate.fit(state, self._own.url, behind_too=self._with_migrate)

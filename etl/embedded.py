@@ -102,8 +102,8 @@ class Server:
 
     def url(self, dbname: str | None = None) -> str:
         """The SQLAlchemy URL, with the password: never to be printed."""
-        # Said here, so that PGSSLMODE and PGGSSENCMODE of the environment do not apply.
-        options = "sslmode=disable&gssencmode=disable"
+        # Said here, so that PGHOSTADDR, PGSSLMODE … of the environment do not apply.
+        options = f"hostaddr={self.host}&sslmode=disable&gssencmode=disable&channel_binding=prefer"
         place = f"{self.host}:{self.port}/{quote(dbname or self.dbname, safe='')}"
         return f"postgresql+psycopg://{self.user}:{quote(self.password, safe='')}@{place}?{options}"
 
@@ -873,7 +873,7 @@ def _prove(home: Path, port: int, password: str, patience: _Patience) -> None:
                 require_auth="scram-sha-256",
                 sslmode="disable",
                 gssencmode="disable",
-                options="",
+                options="-c search_path=pg_catalog,pg_temp",
                 connect_timeout=10,
                 autocommit=True,
             ) as connection:

@@ -159,7 +159,8 @@ def transaction(job: Job, connection: Connection, *, patience: int = 30) -> Iter
 
     Raises StoppedError when a statement was cancelled because the job is to stop.
     """
-    with _stopping(job, connection), connection.begin():
+    begun = connection.begin()  # on another connection where the server ended this one
+    with _stopping(job, connection), begun:
         connection.exec_driver_sql(_SESSION.format(patience=patience))
         yield connection
 

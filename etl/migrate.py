@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.engine import URL
 
 from etl.errors import SchemaError
+from etl.rights import plain_rights
 from etl.tables import REVISION
 from etl.warehouse import connect
 
@@ -58,21 +59,27 @@ def state(connection: Connection) -> State:
 def upgrade(url: str | URL) -> State:
     """Bring the schema at `url` to head, in one transaction; return how it stood before.
 
-    Raises SchemaError when the schema is newer than this version of callflow.
+    Raises SchemaError when the schema is newer than this version of callflow, and WarehouseError
+    for what Postgres says; it has the SQL that gives the rights which are missing.
     """
-    from alembic import command
-
     engine = connect(url)
     try:
-        with engine.begin() as connection:
+        with plain_rights(engine, "warehouse", migrating=True), engine.begin() as connection:
             before = state(connection)
             if before == "unknown":
                 raise newer()
             if before != "head":
-                command.upgrade(_config(connection), "head")
+                to_head(connection)
     finally:
         engine.dispose()
     return before
+
+
+def to_head(connection: Connection) -> None:
+    """Run the migrations that are left, in the open transaction. Raises what Postgres raises."""
+    from alembic import command
+
+    command.upgrade(_config(connection), "head")
 
 
 def fit(before: State, url: str | URL, *, behind_too: bool) -> None:

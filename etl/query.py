@@ -3,12 +3,13 @@
 import shutil
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
 from psycopg import Connection as PsycopgConnection
 from psycopg import Error as PsycopgError
-from psycopg import InternalError, ProgrammingError, sql
+from psycopg import InternalError, ProgrammingError
 from psycopg.conninfo import make_conninfo
 from psycopg.pq import Conninfo
 from sqlalchemy import ARRAY, Connection, Engine, Text, func, literal, select, text, true
@@ -18,8 +19,9 @@ from etl import __version__, embedded, health, lead, tables
 from etl.errors import CallflowError, ConfigError
 from etl.health import Overview
 from etl.load.runs import Run
+from etl.rights import DENIED, name_of
 from etl.settings import Settings, redactor
-from etl.warehouse import plain_errors
+from etl.warehouse import plain_errors, sqlstate
 
 READABLE = ("zoom", "twilio", "alibaba", "callflow")
 """Schemas for analysts and BI tools; history is read through the views in them."""
@@ -30,6 +32,10 @@ class QueryError(CallflowError):
 
     kind = "query"
     exit_code = 2
+
+
+_LIMITS = """SELECT set_config(name, reset_val, true) FROM pg_settings
+             WHERE name IN ('statement_timeout', 'transaction_timeout')"""
 
 
 def no_rows() -> QueryError:
@@ -47,6 +53,8 @@ def ask(engine: Engine, query: str) -> Generator[Sequence[Any], None, None]:
         raise QueryError("the query is empty", where="sql", advice="give a SELECT")
     with plain_errors("sql"), engine.connect() as connection:
         connection.execute(text("SET TRANSACTION READ ONLY"))
+        # Limits that the server has for this role are meant for what people ask.
+        connection.exec_driver_sql(_LIMITS)
         # So that the query ends when this process is killed. Postgres knows this from version 14
         # up, and refuses it where the operating system cannot tell; it is not needed to go on.
         with suppress(DBAPIError), connection.begin_nested():
@@ -101,37 +109,81 @@ def psql(engine: Engine, env: Mapping[str, str]) -> tuple[list[str], dict[str, s
     return [program, "-d", make_conninfo("", **shown)], {**env, **password}
 
 
-def grant(connection: Connection, role: str) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Grants:
+    """What came of `grant`: whether the role reads everything, and what an administrator has to do.
+
+    `left` are statements that take more than the rights of this session's role.
+    """
+
+    reads: bool
+    left: Sequence[str]
+
+
+def grant(connection: Connection, role: str) -> Grants:
     """Give `role` read-only rights on everything analysts use, now and after migrations.
 
     REFERENCES is among them: without it information_schema hides the keys that BI tools join by.
-    Returns the statements that were run. Raises ConfigError when there is no such role.
+    What this session may not do is left out and returned: settings of another role take a
+    superuser, or CREATEROLE with ADMIN on that role. Raises ConfigError when there is no such role.
     """
-    known = connection.execute(text("SELECT 1 FROM pg_roles WHERE rolname = :role"), {"role": role})
-    if known.first() is None:
+    known = connection.execute(
+        text("SELECT rolconfig FROM pg_roles WHERE rolname = :role"), {"role": role}
+    ).one_or_none()
+    if known is None:
         raise ConfigError(
             f"there is no role {role!r} in the warehouse",
-            advice=f"create it first, in psql: CREATE ROLE {_quoted(role)} LOGIN PASSWORD '…'",
+            advice=f"create it first, in psql: CREATE ROLE {name_of(role)} LOGIN PASSWORD '…'",
         )
-    name = _quoted(role)
-    statements = [
-        f"ALTER ROLE {name} SET timezone = 'UTC'",
-        f"ALTER ROLE {name} SET statement_timeout = '5min'",
-    ]
-    for schema in READABLE:
-        statements += [
+    name, has = name_of(role), [setting.lower() for setting in known.rolconfig or ()]
+    left = _run(
+        connection,
+        [
+            f"ALTER ROLE {name} SET {setting} = '{value}'"
+            for setting, value in (("timezone", "UTC"), ("statement_timeout", "5min"))
+            if f"{setting}={value}".lower() not in has
+        ],
+    )
+    rights = [
+        statement
+        for schema in READABLE
+        for statement in (
             f"GRANT USAGE ON SCHEMA {schema} TO {name}",
             f"GRANT SELECT, REFERENCES ON ALL TABLES IN SCHEMA {schema} TO {name}",
             f"ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} "
             f"GRANT SELECT, REFERENCES ON TABLES TO {name}",
-        ]
+        )
+    ]
+    denied = _run(connection, rights)
+    # A GRANT of what one may not pass on may be no more than a warning.
+    unread = connection.scalars(_UNREAD, {"role": role, "schemas": list(READABLE)}).all()
+    denied += [each for each in rights if each not in denied and any(s in each for s in unread)]
+    return Grants(not denied, [*left, *denied])
+
+
+_UNREAD = text("""
+    SELECT DISTINCT format('SCHEMA %s ', nspname) FROM pg_namespace
+    LEFT JOIN pg_class ON relnamespace = pg_namespace.oid AND relkind IN ('r', 'p', 'v')
+    WHERE nspname = ANY(:schemas) AND NOT (
+        has_schema_privilege(:role, pg_namespace.oid, 'USAGE')
+        AND (pg_class.oid IS NULL OR has_table_privilege(:role, pg_class.oid, 'SELECT')
+            AND has_table_privilege(:role, pg_class.oid, 'REFERENCES'))
+    )
+""")
+
+
+def _run(connection: Connection, statements: Sequence[str]) -> list[str]:
+    """Run `statements`; return those that take rights which this session does not have."""
+    denied = []
     for statement in statements:
-        connection.exec_driver_sql(statement)
-    return statements
-
-
-def _quoted(role: str) -> str:
-    return sql.Identifier(role).as_string()
+        try:
+            with connection.begin_nested():
+                connection.exec_driver_sql(statement)
+        except DBAPIError as error:
+            if sqlstate(error) != DENIED:
+                raise
+            denied.append(statement)
+    return denied
 
 
 def recorded(connection: Connection) -> tuple[datetime, list[dict[str, Any]]]:

@@ -47,8 +47,8 @@ from etl.load.merge import Written
 from etl.load.runs import Marks, Outcome, Progress, Run
 from etl.model import WHOLE, Ask, Key, Reject
 from etl.proof import Proof, prove
+from etl.rights import plain_rights
 from etl.settings import secrets
-from etl.warehouse import plain_errors
 
 FULL_EVERY = timedelta(hours=24)
 """Longest time between two complete full scans, unless the settings say otherwise."""
@@ -106,7 +106,7 @@ def run_stream(job: Job) -> Run:
 
 
 def _plain_errors(job: Job) -> AbstractContextManager[None]:
-    return plain_errors(job.name, job.redact, job.engine)
+    return plain_rights(job.engine, job.name, job.redact)
 
 
 def _dead(job: Job, holder: str) -> bool:

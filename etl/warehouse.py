@@ -3,9 +3,12 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
+from typing import LiteralString
 
 import psycopg
-from sqlalchemy import Engine, create_engine, make_url
+from psycopg import sql
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
@@ -25,9 +28,9 @@ _ADVICE = {
     "28000": "check user and host rules (pg_hba.conf) of warehouse.url",
     "3D000": "create the database, or correct its name in warehouse.url",
     "42501": "give the role the missing right, or use the role that ran `callflow migrate`",
-    "42P01": "run `callflow migrate`",
-    "42703": "run `callflow migrate`",
-    "3F000": "run `callflow migrate`",
+    "42P01": "run `callflow check`: it names what is missing",
+    "42703": "run `callflow check`: it names what is missing",
+    "3F000": "run `callflow check`: it names what is missing",
     "53100": "free disk space on the database server, then run again; nothing was lost",
     "53200": "the server is out of memory: free some, then run again; nothing was lost",
     "53300": "raise max_connections or close other connections",
@@ -118,24 +121,149 @@ def normalise(url: str | URL) -> URL:
     return make_url(url).set(drivername="postgresql+psycopg")
 
 
-def connect(url: str | URL, *, most: int | None = 32) -> Engine:
-    """An engine for `url`; errors print no bound values, no statements are prepared (poolers).
+SESSION: Mapping[str, str] = {
+    # What names mean: functions, operators and types are Postgres's own. Every table is named with
+    # its schema. Temporary tables, which come first unless they are named, come last.
+    "search_path": "pg_catalog, pg_temp",
+    # What values mean, on the way there and back.
+    "client_encoding": "UTF8",
+    "DateStyle": "ISO, YMD",
+    "IntervalStyle": "postgres",
+    "TimeZone": "UTC",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "standard_conforming_strings": "on",
+    "array_nulls": "on",
+    "transform_null_equals": "off",
+    # What a failed statement ends, and what a slow one.
+    "exit_on_error": "off",
+    "client_min_messages": "warning",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    # What new tables are, and how joins of many rows are planned.
+    "default_table_access_method": "heap",
+    "enable_hashjoin": "on",
+    "enable_mergejoin": "on",
+    "enable_hashagg": "on",
+    "enable_sort": "on",
+    "enable_indexscan": "on",
+}
+"""What holds in every transaction of ours, whatever server, database, role and environment say."""
 
-    It opens `most` connections at once; None: as many as are asked for.
+
+def connect(url: str | URL, *, most: int | None = 32) -> Engine:
+    """Return an engine for `url`, all of whose transactions are READ COMMITTED with SESSION set.
+
+    It opens `most` connections at once; None: as many as are asked for. Errors print no bound
+    values, no statements are prepared (poolers).
+
+    The settings are sent with every BEGIN, in one message, and end with the transaction. Nothing
+    else holds through PgBouncer as well: it refuses most of what could be sent on connecting, hands
+    a session's SET to other clients, and gives each transaction another session. A connection that
+    the server ended while it idled fails at that BEGIN and is replaced: nothing else was sent yet.
+
+    Who connects where, and how that is protected, is completed from the environment as in every
+    program that uses libpq: PGPASSWORD, PGPASSFILE, PGSSLMODE, PGSERVICE, PGHOST …, unless `url`
+    says it. PGOPTIONS, PGAPPNAME, PGCLIENTENCODING and PGTARGETSESSIONATTRS are ignored; what
+    PGDATESTYLE, PGTZ and PGGEQO set is overridden. Of several hosts the one that takes writes is
+    used. What the server's owner decides stays in force: rights, row security, read-only, where
+    tables are stored, how durable a commit is.
+
+    Raises SchemaError, on connecting, where the database cannot hold Unicode.
     """
-    return create_engine(
-        normalise(url),
+    url = normalise(url)
+    engine = create_engine(
+        url,
         hide_parameters=True,
         pool_size=8,
         max_overflow=-1 if most is None else most - 8,
+        use_native_hstore=False,
         connect_args={
             "application_name": "callflow",
+            "client_encoding": "utf8",
             "connect_timeout": 10,
             "prepare_threshold": None,
             "keepalives_idle": 30,
             "tcp_user_timeout": 60_000,
+            **_unless_said(url),
         },
     )
+    # SQLAlchemy asks a new connection for a few things before its first transaction.
+    event.listen(engine, "connect", _opened, insert=True)
+    event.listen(engine, "connect", _looked_at)
+    event.listen(engine, "begin", _begins)
+    return engine
+
+
+def _unless_said(url: URL) -> dict[str, str]:
+    """Parameters that libpq would take from the environment where `url` does not give them."""
+    hosts = url.query.get("host", ())
+    several = len(hosts.split(",") if isinstance(hosts, str) else hosts) > 1
+    ours = {"options": "", "target_session_attrs": "read-write" if several else "any"}
+    return {name: value for name, value in ours.items() if name not in url.query}
+
+
+def _opened(raw: psycopg.Connection, _: object) -> None:
+    """Refuse a database in which text is not Unicode; pin what SQLAlchemy does next."""
+    encoding = raw.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        name = raw.info.dbname
+        raw.close()
+        raise SchemaError(
+            f"the database {name!r} has the encoding {encoding}, which cannot hold every text",
+            where="warehouse",
+            advice="create one that can, and name it in warehouse.url: CREATE DATABASE "
+            f"{sql.Identifier(f'{name}_utf8').as_string()} ENCODING 'UTF8' TEMPLATE template0",
+        )
+    _pin(raw)
+
+
+def _looked_at(raw: psycopg.Connection, _: object) -> None:
+    raw.rollback()
+
+
+def _begins(connection: Connection) -> None:
+    """Pin the transaction that begins; take another connection where the server ended this one."""
+    alone = connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
+    while True:
+        used = connection.info.get("used", False)
+        raw = connection.connection.driver_connection
+        assert isinstance(raw, psycopg.Connection)
+        try:
+            _pin(raw, alone=alone)
+        except psycopg.Error as error:
+            ended = raw.closed or raw.broken
+            if ended:
+                connection.invalidate(error)
+            if not (ended and used):
+                raise DBAPIError.instance(
+                    "BEGIN", None, error, psycopg.Error, hide_parameters=True,
+                    connection_invalidated=ended, dialect=connection.dialect,
+                ) from error  # fmt: skip
+        else:
+            connection.info["used"] = True
+            return
+
+
+def _pin(raw: psycopg.Connection, *, alone: bool = False) -> None:
+    """Begin a transaction, pinned; `alone`: pin the session, each statement is a transaction."""
+    # For psycopg, which would send a BEGIN in a message before. It commits and rolls back the same.
+    raw.autocommit = True
+    raw.execute(_pins(raw.info.server_version, alone=alone))
+
+
+@cache
+def _pins(version: int, *, alone: bool) -> LiteralString:
+    """The statements that begin a transaction; none looks up a function or takes a snapshot.
+
+    READ WRITE is not among them: who made a server or a role read-only meant it.
+    """
+    settings = {**SESSION, **({"transaction_timeout": "0"} if version >= 170000 else {})}
+    if alone:
+        return "; ".join(f"SET {name} = {value}" for name, value in settings.items())
+    lines = (f"SET LOCAL {name} = {value}" for name, value in settings.items())
+    return "; ".join(["BEGIN ISOLATION LEVEL READ COMMITTED NOT DEFERRABLE", *lines])
 
 
 def sqlstate(error: DBAPIError | psycopg.Error) -> str | None:

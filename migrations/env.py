@@ -6,10 +6,10 @@
 import os
 
 from alembic import context
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, text
 
 from etl import tables, views
-from etl.warehouse import normalise
+from etl.warehouse import connect
 
 OURS = set(tables.SCHEMAS)
 
@@ -32,7 +32,9 @@ def run(connection: Connection) -> None:
     """Migrate with `connection`, whose transaction belongs to the caller."""
     # One migration at a time: a second process waits here, then finds nothing to do.
     connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('callflow migrate'))"))
-    connection.execute(text("CREATE SCHEMA IF NOT EXISTS etl"))
+    # IF NOT EXISTS asks for CREATE on the database, even where the schema exists.
+    if not connection.dialect.has_schema(connection, "etl"):
+        connection.execute(text("CREATE SCHEMA etl"))
     context.configure(
         connection=connection,
         target_metadata=tables.metadata,
@@ -54,6 +56,6 @@ if (given := context.config.attributes.get("connection")) is not None:
     run(given)
 else:
     url = context.get_x_argument(as_dictionary=True).get("url")
-    engine = create_engine(normalise(url or os.environ["CALLFLOW_WAREHOUSE__URL"]))
+    engine = connect(url or os.environ["CALLFLOW_WAREHOUSE__URL"])
     with engine.begin() as opened:
         run(opened)

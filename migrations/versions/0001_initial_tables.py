@@ -26,8 +26,11 @@ SCHEMAS = (
 
 
 def upgrade() -> None:
+    # IF NOT EXISTS asks for CREATE on the database, even where an administrator made the schema.
+    existing = sa.inspect(op.get_bind()).get_schema_names()
     for name in SCHEMAS:
-        op.execute(f"CREATE SCHEMA IF NOT EXISTS {name}")
+        if name not in existing:
+            op.execute(f"CREATE SCHEMA {name}")
     op.create_table(
         "contact_flows",
         sa.Column("source", sa.Text(collation="C"), nullable=False),
