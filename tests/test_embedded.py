@@ -27,7 +27,7 @@ from sqlalchemy import create_engine, text
 
 from etl import embedded
 from etl.embedded import EmbeddedError, Server
-from tests.postgres import UNSAFE, Cluster, bin_dirs, directory, dsn
+from tests.postgres import UNSAFE, Cluster, as_admin, bin_dirs, directory, dsn
 
 ROOT = os.geteuid() == 0
 DAEMON = pwd.getpwnam("daemon").pw_uid
@@ -83,6 +83,12 @@ def start(data_dir: Path, bin_dir: Path | None = None) -> Server:
 
 def query(server: Server, statement: str) -> list[tuple[object, ...]]:
     with psycopg.connect(dsn(server.url()), autocommit=True) as connection:
+        cursor = connection.execute(statement.encode())
+        return cursor.fetchall() if cursor.description else []
+
+
+def admin(server: Server, statement: str) -> list[tuple[object, ...]]:
+    with as_admin(server) as connection:
         cursor = connection.execute(statement.encode())
         return cursor.fetchall() if cursor.description else []
 
@@ -229,11 +235,11 @@ def test_settings(clusters: Callable[[Path], Cluster], bin_dir: Path) -> None:
 
 
 def test_a_default_yields_to_what_the_owner_sets(data_dir: Path, wheel: Path) -> None:
-    query(start(data_dir, wheel), "ALTER SYSTEM SET shared_buffers = '80MB'")
+    admin(start(data_dir, wheel), "ALTER SYSTEM SET shared_buffers = '80MB'")
     embedded.stop(data_dir)
     server = start(data_dir, wheel)
     assert query(server, "SHOW shared_buffers") == [("80MB",)]
-    query(server, "ALTER SYSTEM RESET shared_buffers")
+    admin(server, "ALTER SYSTEM RESET shared_buffers")
 
 
 def test_only_the_password_lets_in(data_dir: Path, wheel: Path) -> None:
@@ -593,9 +599,9 @@ def test_the_environment_of_callflow_does_not_reach_the_server(data_dir: Path, w
     answer = in_a_fork(start_in_it)
     server = start(data_dir, wheel)
     assert answer == str(server.pid)
-    query(server, "CREATE TABLE environment (line text)")
-    query(server, "COPY environment FROM PROGRAM 'env'")
-    lines = [str(line) for (line,) in query(server, "SELECT line FROM environment")]
+    admin(server, "CREATE TABLE environment (line text)")
+    admin(server, "COPY environment FROM PROGRAM 'env'")
+    lines = [str(line) for (line,) in admin(server, "SELECT line FROM environment")]
     assert "TZ=UTC" in lines
     assert not [line for line in lines for value in foreign.values() if f"={value}" in line]
 
@@ -614,9 +620,9 @@ def test_runs_as_an_unprivileged_user(data_dir: Path, wheel: Path) -> None:
     assert pid == str(server.pid)
     owner = (data_dir / "pgdata").stat().st_uid
     assert owner == (pwd.getpwnam("nobody").pw_uid if ROOT else os.geteuid())
-    query(server, "CREATE TABLE me (line text)")
-    query(server, "COPY me FROM PROGRAM 'id -u; id -G'")
-    uid, groups = (str(line) for (line,) in query(server, "SELECT line FROM me"))
+    admin(server, "CREATE TABLE me (line text)")
+    admin(server, "COPY me FROM PROGRAM 'id -u; id -G'")
+    uid, groups = (str(line) for (line,) in admin(server, "SELECT line FROM me"))
     assert int(uid) == owner
     if ROOT:
         assert groups.split() == [str(pwd.getpwnam("nobody").pw_gid)]
