@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import click
 import structlog
 import typer
 from rich.console import Console
@@ -78,7 +77,7 @@ def stderr() -> Console:
 
 def tell(note: str) -> None:
     """Print something that a person should know."""
-    stderr().print(f"note: {escape(note)}")
+    stderr().print(f"note: {escape(harmless(note))}")
 
 
 def stdout() -> Console:
@@ -87,12 +86,11 @@ def stdout() -> Console:
     return Console(highlight=False, soft_wrap=True, width=width)
 
 
-def load(path: Path | None) -> Settings:
+def load(context: typer.Context, path: Path | None) -> Settings:
     """The settings; from here on the command's last message shows none of their secrets."""
     settings = config.load(path, os.environ)
-    redactors = click.get_current_context().obj
-    if isinstance(redactors, list):
-        redactors.append(redactor(settings))
+    if isinstance(context.obj, list):
+        context.obj.append(redactor(settings))
     return settings
 
 
@@ -167,12 +165,12 @@ def init(
 
 
 @app.command("check")
-def check_command(names: Names = None, path: ConfigPath = None) -> None:
+def check_command(context: typer.Context, names: Names = None, path: ConfigPath = None) -> None:
     """Check the configuration, the warehouse, credentials and rights. Writes nothing.
 
     One line each: what is wrong and how to mend it. Exits 1 when something is wrong.
     """
-    settings = load(path)
+    settings = load(context, path)
     config.require_sources(settings)
     good = True
     for finding in check.check(settings, select(settings, names or []), os.environ):
@@ -185,6 +183,7 @@ def check_command(names: Names = None, path: ConfigPath = None) -> None:
 
 @app.command()
 def sync(
+    context: typer.Context,
     names: Names = None,
     full: Annotated[
         bool, typer.Option("--full", help="Scan whole lists, also where changes would do.")
@@ -204,7 +203,7 @@ def sync(
     Exits 0 when all are complete, 1 when one failed or is incomplete (the others were still
     synced), 75 when another run was busy with one, 2 on a wrong configuration.
     """
-    settings = load(path)
+    settings = load(context, path)
     config.require_sources(settings)
     units = select(settings, names or [])
     messages = stderr()
@@ -235,12 +234,12 @@ def sync(
 
 
 @app.command()
-def status(as_json: AsJson = False, path: ConfigPath = None) -> None:
+def status(context: typer.Context, as_json: AsJson = False, path: ConfigPath = None) -> None:
     """Show every stream: last success, watermark, rows, and what is wrong.
 
     Exits 0 whatever state the streams are in. For monitoring take /readyz of the daemon, or --json.
     """
-    settings = load(path)
+    settings = load(context, path)
     with warehouse(settings) as engine:
         overview = query.status(engine, settings)
     for stream in overview.streams:
@@ -250,7 +249,7 @@ def status(as_json: AsJson = False, path: ConfigPath = None) -> None:
             stdout().print(show.stream_line(stream))
     sys.stdout.flush()  # what follows is beside the point where that cannot be written
     leader = f"{overview.leader} leads" if overview.leader else "none leads"
-    stderr().print(f"daemon: {escape(leader)}")
+    stderr().print(f"daemon: {escape(harmless(leader))}")
     if not overview.streams:
         stderr().print("No sources are configured, and none was ever synced.")
     if error := config.no_sources(settings):
@@ -259,6 +258,7 @@ def status(as_json: AsJson = False, path: ConfigPath = None) -> None:
 
 @app.command("daemon")
 def daemon_command(
+    context: typer.Context,
     with_migrate: Annotated[
         bool, typer.Option("--migrate", help="Bring the schema to head first if it is behind.")
     ] = False,
@@ -273,7 +273,7 @@ def daemon_command(
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it can be heeded; it would end the process
     from etl import daemon, logs  # they bring a web server along, which no other command needs
 
-    settings = load(path)
+    settings = load(context, path)
     config.require_sources(settings)
 
     def log_to(settings: Settings) -> None:
@@ -294,9 +294,9 @@ def daemon_command(
 
 
 @app.command("migrate")
-def migrate_command(path: ConfigPath = None) -> None:
+def migrate_command(context: typer.Context, path: ConfigPath = None) -> None:
     """Bring the warehouse's schema to the head of the migrations."""
-    settings = load(path)
+    settings = load(context, path)
     url = database_url(settings, os.environ, tell)
     before = migrate.upgrade(url)
     text = {"head": "was at head already", "empty": "made", "behind": "brought to head"}[before]
@@ -338,6 +338,7 @@ def sandbox(
 
 @app.command()
 def sql(
+    context: typer.Context,
     statement: Annotated[
         str | None, typer.Argument(metavar="[QUERY]", help="A SELECT; without one psql is opened.")
     ] = None,
@@ -348,7 +349,7 @@ def sql(
     """Run a query on the warehouse, in a read-only transaction, and print its rows."""
     if as_csv and as_json:
         raise ConfigError("--csv and --json exclude each other", advice="choose one")
-    settings = load(path)
+    settings = load(context, path)
     with warehouse(settings) as engine:
         if statement is None:
             command, env = query.psql(engine, os.environ)
@@ -365,6 +366,7 @@ def sql(
 
 @app.command()
 def grant(
+    context: typer.Context,
     role: Annotated[str, typer.Argument(help="An existing role of the warehouse.")],
     path: ConfigPath = None,
 ) -> None:
@@ -373,7 +375,7 @@ def grant(
     What takes an administrator is printed as SQL. Exits 0 when the role can read everything, also
     where only its time zone and its time limit are left; 1 when it cannot.
     """
-    settings = load(path)
+    settings = load(context, path)
     with warehouse(settings) as engine, plain_errors("grant"), engine.begin() as connection:
         grants = query.grant(connection, role)
     schemas = ", ".join(query.READABLE)
@@ -389,9 +391,9 @@ def grant(
 
 
 @app.command()
-def stop(path: ConfigPath = None) -> None:
+def stop(context: typer.Context, path: ConfigPath = None) -> None:
     """Stop the embedded Postgres. Its data stays; the next command starts it again."""
-    settings = load(path)
+    settings = load(context, path)
     if settings.warehouse.url is not None:
         raise ConfigError("warehouse.url names a server of yours", advice="stop it where it runs")
     data_dir = settings.warehouse.data_dir or embedded.default_data_dir()

@@ -316,7 +316,7 @@ class Daemon:
         with plain_errors("warehouse", self._redact), self._transaction() as connection:
             if self._seen is None or self._stale or self._seen.over(self._clock()):
                 self._stale = False
-                now, rows = query.recorded(connection)
+                now, rows = query.recorded(connection, self._redact)
                 told = {(row["source"], row["stream"]): row["told"] for row in rows}
                 for source, stream in [pair for pair, word in told.items() if word]:
                     if self._lease is not None and source not in self._settings.sources:
@@ -635,7 +635,7 @@ class Daemon:
         engine = self._own
         if engine is None:
             raise WarehouseError("the warehouse was not reached yet")
-        return query.recent(engine, streams)
+        return query.recent(engine, streams, redact=self._redact)
 
     def _render(self) -> bytes:
         return self._metrics.render(self._overview.told_at(self._wall()))

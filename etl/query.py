@@ -19,6 +19,7 @@ from etl import __version__, embedded, health, lead, tables
 from etl.errors import CallflowError, ConfigError
 from etl.health import Overview
 from etl.load.runs import Run
+from etl.redact import Redactor
 from etl.rights import DENIED, name_of
 from etl.settings import Settings, redactor
 from etl.warehouse import plain_errors, sqlstate
@@ -186,21 +187,29 @@ def _run(connection: Connection, statements: Sequence[str]) -> list[str]:
     return denied
 
 
-def recorded(connection: Connection) -> tuple[datetime, list[dict[str, Any]]]:
-    """The database's clock (UTC), and every row of etl.streams."""
+def recorded(
+    connection: Connection, redact: Redactor | None = None
+) -> tuple[datetime, list[dict[str, Any]]]:
+    """The database's clock (UTC), and every row of etl.streams; its errors pass `redact`."""
     found = connection.execute(select(tables.streams).order_by(*tables.streams.primary_key))
     rows = [dict(row._mapping) for row in found]
+    for row in rows:  # an older version may have written them, or somebody else
+        row["error"] = row["error"] and (redact or Redactor()).message(row["error"])
     now = connection.execute(select(func.clock_timestamp())).scalar_one()
     return now.astimezone(UTC), rows
 
 
 def recent(
-    engine: Engine, streams: Sequence[tuple[str, str]], limit: int = 30
+    engine: Engine,
+    streams: Sequence[tuple[str, str]],
+    limit: int = 30,
+    redact: Redactor | None = None,
 ) -> dict[tuple[str, str], list[Run]]:
-    """The last runs of each of `streams`, newest first; times are UTC.
+    """The last runs of each of `streams`, newest first; times are UTC, errors pass `redact`.
 
     Raises WarehouseError, also when it takes longer than 3 seconds.
     """
+    redact = redact or Redactor()
     names = func.unnest(
         literal([source for source, _ in streams], ARRAY(Text)),
         literal([stream for _, stream in streams], ARRAY(Text)),
@@ -215,10 +224,11 @@ def recent(
         .lateral()
     )
     found: dict[tuple[str, str], list[Run]] = {pair: [] for pair in streams}
-    with plain_errors("status"), engine.begin() as connection:
+    with plain_errors("status", redact), engine.begin() as connection:
         connection.exec_driver_sql("SET LOCAL statement_timeout = '3s'")
         for row in connection.execute(select(latest).select_from(wanted.join(latest, true()))):
             run = Run(**{name: _utc(value) for name, value in row._mapping.items()})
+            run.error = run.error and redact.message(run.error)
             found[run.source, run.stream].append(run)
     return found
 
@@ -229,8 +239,9 @@ def _utc(value: Any) -> Any:
 
 def status(engine: Engine, settings: Settings) -> Overview:
     """The state of every stream of the configuration, or that was ever synced; and who leads."""
-    with plain_errors("status", redactor(settings)), engine.connect() as connection:
-        now, rows = recorded(connection)
+    redact = redactor(settings)
+    with plain_errors("status", redact), engine.connect() as connection:
+        now, rows = recorded(connection, redact)
         leader = lead.leader(connection)
     streams = health.assess(settings, rows, now)
     return Overview(at=now, version=__version__, leader=leader, seen_at=now, streams=streams)

@@ -359,7 +359,7 @@ def _theirs(
             " it allows that; then run again, nothing was lost"
         )
     function = _FUNCTION.search((diagnosis.context or "")[:_LOOKED_AT])
-    if function is None:
+    if function is None or code[:2] in _PASSING:
         return None
     return f"in the function {redact.name(function[1])}", (
         "callflow has no such function, so a trigger calls it: drop the trigger, or let it accept"
@@ -368,6 +368,8 @@ def _theirs(
 
 
 _FUNCTION = re.compile(r"(?:PL/\w{1,20}|SQL)[ -]\w{1,30} \"?([^\s(\"]{1,130})[(\"]")
+_PASSING = ("08", "40", "53", "55", "57", "58")
+"""Classes of errors that are no statement's fault: another attempt may not meet them."""
 _LOOKED_AT = 10_000
 """Characters of what the server says."""
 

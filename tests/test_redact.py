@@ -1,6 +1,8 @@
 """etl.redact: what becomes of text from outside, and how long that takes."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
