@@ -425,7 +425,7 @@ def test_probes_are_answered_whatever_others_hold_open(count: int, sent: Sequenc
             if len(held) > count:
                 held.popleft().close()
                 full.set()
-                time.sleep(0.002)
+                time.sleep(0.005)
         for each_held in held:
             each_held.close()
 
