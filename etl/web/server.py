@@ -2,14 +2,17 @@
 
 import asyncio
 import errno
+import ipaddress
 import os
 import socket
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
+import h11
 import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -17,6 +20,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from etl.errors import ConfigError
 
 _GRACE = 1.0  # seconds that an answer on its way has when serving ends
+_BACKLOG = 128  # of them at once are accepted before what they sent is read
 
 _ADVICE = {
     errno.EADDRINUSE: "stop what listens there, or choose another port",
@@ -40,7 +44,7 @@ def listen(address: str) -> socket.socket:
         if not host or not 0 <= int(port) < 65536:
             raise ValueError(address)
         return socket.create_server(
-            (host, int(port)), family=family, backlog=128, dualstack_ipv6=both
+            (host, int(port)), family=family, backlog=_BACKLOG, dualstack_ipv6=both
         )
     except (OSError, ValueError) as error:
         number = (error.errno if isinstance(error, OSError) else None) or 0
@@ -56,17 +60,27 @@ def listen(address: str) -> socket.socket:
 
 @contextmanager
 def serving(
-    app: Starlette, sock: socket.socket, *, connections: int = 256, lifetime: float = 60.0
+    app: Starlette,
+    sock: socket.socket,
+    *,
+    connections: int = 256,
+    head: float = 5.0,
+    lifetime: float = 60.0,
 ) -> Iterator[None]:
     """Serve `app` on the listening socket in a thread; on leaving, end it and close the socket.
 
     Takes no signals and writes no access log. An answer on its way has a second to get through,
     then its connection is cut: a client that reads slowly does not keep the daemon.
 
-    `connections` are open at most, because each holds a file, and the runs need files too. Each
-    ends after `lifetime` seconds, whatever its client does or leaves undone.
+    `connections` are open at most, because each holds a file, and the runs need files too. A new
+    one is always accepted: where there are too many, another one makes room, see `_Connection`. So
+    more than _BACKLOG of them are needed.
+
+    The head of a request has to arrive within `head` seconds, from the connection's start or from
+    the first byte after the previous answer. Between an answer and that byte may lie 5 s. Each
+    connection ends after `lifetime` seconds, whatever its client does or leaves undone.
     """
-    protocol: Any = partial(_Connection, connections, lifetime)
+    protocol: Any = partial(_Connection, connections, head, lifetime)
     server = uvicorn.Server(
         uvicorn.Config(
             app,
@@ -75,9 +89,12 @@ def serving(
             loop="asyncio",
             lifespan="off",
             log_config=None,
+            log_level="error",  # of requests that are none, anybody could fill the log with notes
             access_log=False,
             proxy_headers=False,
             server_header=False,
+            backlog=_BACKLOG,
+            timeout_keep_alive=5,
             timeout_graceful_shutdown=2,
         )
     )
@@ -108,24 +125,99 @@ def _cut(server: uvicorn.Server) -> None:
 
 
 class _Connection(H11Protocol):
-    """One client's connection. uvicorn by itself waits for ever for one that sends nothing."""
+    """One client's connection. uvicorn by itself waits for ever for one that sends nothing.
 
-    def __init__(self, limit: int, lifetime: float, **given: Any) -> None:
+    Where there are more than `limit`, the one is cut of which least is lost: first those that sent
+    no whole request yet, then those between two requests, then those whose client does not read its
+    answer. Of these it is one of the client that has most of them, and the oldest. So neither a
+    client that holds many connections nor many clients that hold one each keep others out, and one
+    behind which many stand, such as a reverse proxy, may have as many as are free.
+    """
+
+    def __init__(self, limit: int, head: float, lifetime: float, **given: Any) -> None:
         super().__init__(**given)
         self._limit = limit
+        self._head = head
         self._lifetime = lifetime
+        self._late: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self._who = network_of(self.client[0]) if self.client else ""
+        self._since = self.loop.time()
         self._end = self.loop.call_later(self._lifetime, self._leave)
+        self._late = self.loop.call_later(self._head, self._leave)
         if len(self.connections) > self._limit:
-            transport.abort()
+            self._make_room()
+
+    def data_received(self, data: bytes) -> None:
+        if self._late is None and not self._answering():
+            self._late = self.loop.call_later(self._head, self._leave)
+        super().data_received(data)
+
+    def handle_events(self) -> None:
+        previous = self.cycle
+        super().handle_events()
+        if self.cycle is not previous:  # a whole head has come
+            self._since = self.loop.time()
+            self._in_time()
+
+    def on_response_complete(self) -> None:
+        self._since = self.loop.time()
+        super().on_response_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        if not self.cycle or self.conn.our_state is h11.IDLE:
+            super().send_400_response(msg)
+        else:  # its answer is on its way or was given: nothing else can be said
+            self.cycle.disconnected = True
+            self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end.cancel()
+        self._in_time()
         super().connection_lost(exc)
 
+    def _in_time(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _answering(self) -> bool:
+        return bool(self.cycle) and not self.cycle.response_complete
+
+    def _loss(self) -> int:
+        """How much is lost when it is cut."""
+        if not self.cycle:
+            return 0
+        if self._answering():
+            return 3
+        return 2 if self.transport.get_write_buffer_size() else 1
+
+    def _make_room(self) -> None:
+        """Cut another connection; the limit is one at least, so there is one."""
+        others = [each for each in self.connections if isinstance(each, _Connection)]
+        losses = {each: each._loss() for each in others if each is not self}
+        least = min(losses.values())
+        lightest = [each for each, loss in losses.items() if loss == least]
+        held = Counter(each._who for each in lightest)
+        victim = max(lightest, key=lambda each: (held[each._who], -each._since))
+        self.connections.discard(victim)  # it is told of its end later
+        victim.transport.abort()
+
     def _leave(self) -> None:
+        self._end.cancel()
         self._end = self.loop.call_later(_GRACE, self.transport.abort)
         if not self.transport.is_closing():
             self.shutdown()
+
+
+def network_of(host: str) -> str:
+    """What stands for one client: its address, of IPv6 the first half, of which it has all."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return host

@@ -1,10 +1,15 @@
 """The socket and its thread: what is refused, and that nothing is left behind."""
 
+import asyncio
+import itertools
+import logging
+import resource
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
 import httpx
@@ -15,7 +20,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from etl.errors import ConfigError
-from etl.web.server import listen, serving
+from etl.web.server import listen, network_of, serving
 from tests.web import fleet
 from tests.web.running import running
 
@@ -34,8 +39,18 @@ async def big(request: Request) -> Response:
 APP = Starlette(routes=[Route("/", small), Route("/big", big)])
 
 
-def connect(sock: socket.socket) -> socket.socket:
-    return socket.create_connection(sock.getsockname()[:2], timeout=10)
+def connect(sock: socket.socket, source: str = "127.0.0.1") -> socket.socket:
+    where = sock.getsockname()[:2]
+    return socket.create_connection(where, timeout=30, source_address=(source, 0))
+
+
+def said(connection: socket.socket) -> bytes:
+    """All that the server says until it ends the connection."""
+    received = bytearray()
+    with suppress(ConnectionResetError):
+        while chunk := connection.recv(1 << 20):
+            received += chunk
+    return bytes(received)
 
 
 def get(url: str) -> str:
@@ -51,7 +66,7 @@ def ends(connection: socket.socket) -> bool:
 
 
 def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -195,14 +210,17 @@ def test_it_ends_though_the_database_hangs() -> None:
 
 
 # --- clients that take and give nothing -----------------------------------------------------------
-@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost: loc"])
-def test_a_connection_that_asks_for_nothing_ends_after_its_lifetime(sent: bytes) -> None:
+HALF = b"GET / HTTP/1.1\r\nHost: loc"
+
+
+@pytest.mark.parametrize("sent", [b"", HALF])
+@pytest.mark.parametrize("limit", ["head", "lifetime"])
+def test_a_connection_that_asks_for_nothing_ends(sent: bytes, limit: str) -> None:
     sock = listen("127.0.0.1:0")
-    with serving(APP, sock, lifetime=0.2), connect(sock) as client:
+    limits = {"head": 60.0, "lifetime": 60.0, limit: 0.2}
+    with serving(APP, sock, **limits), connect(sock) as client:  # type: ignore[arg-type]
         client.sendall(sent)
-        began = time.monotonic()
         assert ends(client)
-        assert 0.15 < time.monotonic() - began < 0.9
 
 
 def test_an_answer_has_a_second_more_then_its_connection_ends() -> None:
@@ -210,28 +228,219 @@ def test_an_answer_has_a_second_more_then_its_connection_ends() -> None:
     with serving(APP, sock, lifetime=0.2), connect(sock) as client:
         client.sendall(ASK % b"big")
         time.sleep(1.6)  # it reads nothing meanwhile
-        received = 0
-        with suppress(ConnectionResetError):
-            while chunk := client.recv(1 << 20):
-                received += len(chunk)
-        assert 0 < received < len(BIG)
+        assert 0 < len(said(client)) < len(BIG)
 
 
-def test_there_are_only_so_many_connections() -> None:
+@pytest.mark.parametrize(
+    "begin",
+    [
+        pytest.param(b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: ", id="head"),
+        pytest.param(ASK % b"" + HALF, id="second head"),
+        pytest.param(
+            b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n", id="body"
+        ),
+    ],
+)
+def test_what_comes_byte_by_byte_has_to_come_in_time(begin: bytes) -> None:
+    sock = listen("127.0.0.1:0")
+    with serving(APP, sock, head=0.3), connect(sock) as client:
+        client.sendall(begin)
+        client.settimeout(0.05)
+        deadline = time.monotonic() + 30
+        with suppress(ConnectionError):
+            while True:
+                assert time.monotonic() < deadline, "it is still heard"
+                client.sendall(b"x")
+                with suppress(TimeoutError):
+                    if client.recv(4096) == b"":
+                        break
+
+
+def test_a_head_that_never_ends_is_refused() -> None:
+    sock = listen("127.0.0.1:0")
+    with serving(APP, sock), connect(sock) as client:
+        with suppress(ConnectionError):
+            for _ in range(1000):
+                client.sendall(b"X-Long: %s\r\n" % (b"x" * 1000))
+        assert ends(client) or b"400" in said(client)
+        assert get(f"http://127.0.0.1:{sock.getsockname()[1]}/") == "small"
+
+
+@pytest.mark.parametrize("upgrade", ["websocket", "h2c"])
+def test_nothing_is_upgraded(upgrade: str) -> None:
+    ask = f"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: {upgrade}\r\n\r\n"
+    sock = listen("127.0.0.1:0")
+    with serving(APP, sock), connect(sock) as client:
+        client.sendall(ask.encode())
+        assert client.recv(15) == b"HTTP/1.1 200 OK"
+
+
+def test_a_client_of_http_1_0_is_answered_and_done_with() -> None:
+    sock = listen("127.0.0.1:0")
+    with serving(APP, sock), connect(sock) as client:
+        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        assert said(client).endswith(b"small")
+
+
+def test_requests_that_are_sent_at_once_are_answered_in_turn() -> None:
+    sock = listen("127.0.0.1:0")
+    last = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    with serving(APP, sock), connect(sock) as client:
+        client.sendall(ASK % b"" * 300 + last)
+        assert get(f"http://127.0.0.1:{sock.getsockname()[1]}/") == "small"
+        assert said(client).count(b"HTTP/1.1 200 OK") == 301
+
+
+def test_what_is_no_request_is_no_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    chunked = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    sock = listen("127.0.0.1:0")
+    with serving(APP, sock):
+        with connect(sock) as client:
+            client.sendall(b"\x16\x03\x01\x02\r\n\r\n")
+            assert said(client).startswith(b"HTTP/1.1 400")
+        with connect(sock) as client:
+            client.sendall(chunked)
+            assert client.recv(12) == b"HTTP/1.1 405"  # before the body has come
+            client.sendall(b"no chunk\r\n")
+            said(client)
+    told = [each for each in caplog.records if each.levelno > logging.INFO]
+    assert [each.getMessage() for each in told if each.name.startswith("uvicorn")] == []
+    assert [each.getMessage() for each in told if each.name == "asyncio"] == []
+
+
+# --- too many of them -----------------------------------------------------------------------------
+def answered(connection: socket.socket) -> bool:
+    """Whether a request on it is answered, whatever else it sent; what came is read."""
+    return connection.recv(1 << 16).startswith(b"HTTP/1.1 200")
+
+
+def test_a_new_connection_is_served_and_the_oldest_makes_room() -> None:
     sock = listen("127.0.0.1:0")
     with serving(APP, sock, connections=2), ExitStack() as clients:
-        first, second = (clients.enter_context(connect(sock)) for _ in range(2))
-        for each in (first, second):
+        first, second, third = (clients.enter_context(connect(sock)) for _ in range(3))
+        assert ends(first)
+        for each in (third, second):
             each.sendall(ASK % b"")
-            assert each.recv(12) == b"HTTP/1.1 200"
-        third = clients.enter_context(connect(sock))
-        assert ends(third)
-        second.close()
+            assert answered(each)
 
-        def answered() -> bool:
-            with connect(sock) as again, suppress(ConnectionError):
-                again.sendall(ASK % b"")
-                return again.recv(12) == b"HTTP/1.1 200"
-            return False
 
-        until(answered)
+def test_the_client_with_most_connections_makes_room() -> None:
+    sock = listen("127.0.0.1:0")
+    with serving(APP, sock, connections=3), ExitStack() as clients:
+        other = clients.enter_context(connect(sock, "127.0.0.2"))
+        flood = [clients.enter_context(connect(sock)) for _ in range(20)]
+        assert all(ends(each) for each in flood[:-2])
+        for each in (other, *flood[-2:]):
+            each.sendall(ASK % b"")
+            assert answered(each)
+
+
+def test_what_is_being_answered_is_cut_last() -> None:
+    """The oldest is under way; the next one is not read; then one rests; the last asks nothing."""
+    asked, go_on = threading.Semaphore(0), threading.Event()
+
+    async def slow(request: Request) -> Response:
+        asked.release()
+        await asyncio.to_thread(go_on.wait, 60)
+        return PlainTextResponse("slow")
+
+    sock = listen("127.0.0.1:0")
+    application = Starlette(routes=[*APP.routes, Route("/slow", slow)])
+    with serving(application, sock, connections=4), ExitStack() as clients:
+        under_way, unread, rests, silent = (clients.enter_context(connect(sock)) for _ in range(4))
+        under_way.sendall(ASK % b"slow")
+        assert asked.acquire(timeout=60)
+        unread.sendall(ASK % b"big")
+        assert unread.recv(12) == b"HTTP/1.1 200"
+        rests.sendall(ASK % b"")
+        assert answered(rests)
+        for victim in (silent, rests, unread):
+            new = clients.enter_context(connect(sock))
+            new.sendall(ASK % b"slow")
+            assert asked.acquire(timeout=60)
+            with suppress(ConnectionError):
+                victim.sendall(ASK % b"")
+            received = said(victim)
+            assert len(received) < len(BIG)
+            assert b"HTTP/1.1 200" not in received
+        go_on.set()
+        assert answered(under_way)
+
+
+@pytest.mark.parametrize(
+    ("host", "network"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("::ffff:192.0.2.7", "::ffff:192.0.2.7"),
+        ("2001:db8:0:1::7", "2001:db8:0:1::/64"),
+        ("2001:db8:0:1:ffff::9", "2001:db8:0:1::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("a unix socket", "a unix socket"),
+    ],
+)
+def test_one_client_may_have_many_addresses_of_ipv6(host: str, network: str) -> None:
+    assert network_of(host) == network
+
+
+SENT = (
+    b"",
+    HALF,
+    b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\nx",
+    ASK % b"metrics" * 20,
+    ASK % b"healthz",
+    b"\x16\x03\x01\r\n\r\n",
+)
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(before[0], min(4096, before[1])), before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.usefixtures("many_files")
+@pytest.mark.parametrize(
+    ("count", "sent"), [(300, [HALF]), (1000, SENT)], ids=["300 half", "1000 mixed"]
+)
+def test_probes_are_answered_whatever_others_hold_open(count: int, sent: Sequence[bytes]) -> None:
+    """Without the token. They go on opening connections meanwhile: there are always `count`."""
+    over, full = threading.Event(), threading.Event()
+    opened = 0
+
+    def attack(where: tuple[str, int]) -> None:
+        nonlocal opened
+        held: deque[socket.socket] = deque()
+        for each in itertools.cycle(sent):
+            if over.is_set():
+                break
+            client = socket.socket()
+            held.append(client)
+            with suppress(OSError):  # the queue may be full for a moment
+                client.settimeout(30)
+                client.connect(where)
+                client.sendall(each)
+            opened += 1
+            if len(held) > count:
+                held.popleft().close()
+                full.set()
+                time.sleep(0.005)
+        for each_held in held:
+            each_held.close()
+
+    with running(fleet.SOME_BAD, token="a token of some length") as client:
+        where = ("127.0.0.1", client.base_url.port or 0)
+        attacker = threading.Thread(target=attack, args=(where,), daemon=True)
+        attacker.start()
+        try:
+            assert full.wait(120)
+            before = opened
+            for _ in range(10):
+                assert get(str(client.base_url.join("/healthz"))) == "ok\n"
+                assert get(str(client.base_url.join("/readyz"))) == "not ready\n"
+            assert attacker.is_alive()
+            until(lambda: opened > before)
+        finally:
+            over.set()
+            attacker.join()
