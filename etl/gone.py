@@ -85,8 +85,12 @@ def _absent(work: Work) -> list[Key]:
 
 
 def _look_up(work: Work, keys: Sequence[Key]) -> Iterator[tuple[Key, Lookup]]:
-    """What the provider says of each; once it refuses to be asked, it is asked no more."""
+    """What the provider says of each; once it refuses to be asked, it is asked no more.
+
+    All of it may take as long as a scan.
+    """
     look_up, refused = work.job.stream.lookup, None
+    work.http.allow(work.job.settings.scan_deadline.total_seconds())
     if look_up is None:
         refused = Lookup("unasked", reason="the API cannot be asked for one record")
     for key in keys:

@@ -10,6 +10,7 @@ import email.utils
 import errno
 import json
 import logging
+import math
 import re
 import socket
 import ssl
@@ -45,6 +46,8 @@ _PIECE = 1024 * 1024
 _QUOTED = 64 * 1024
 """Of what a provider says, so much is looked at for a message."""
 ATTEMPTS = 6
+RETRIES, RETRY_SHARE = 10, 0.1
+"""Of the requests of one run so many may be repeated ones, and that share of them besides."""
 MAX_ASKED_WAIT = 60.0
 """Seconds that a provider may ask us to wait; beyond it the run ends and says so."""
 
@@ -138,8 +141,9 @@ class Http:
     Proxies, certificates and netrc of the environment are ignored, redirects are not followed. What
     is quoted passes `redact`.
 
-    `requests`, `retries` count since the start; `throttled_seconds` is the time slept for pacing,
-    back-off and waits that the provider asked for. Not for two threads at once.
+    Retries are paid from a budget: RETRIES, and a tenth of the requests. `allow` bounds the time of
+    all that follows. `requests`, `retries` count since the start; `throttled_seconds` is the time
+    slept for pacing, back-off and waits that the provider asked for. Not for two threads at once.
     """
 
     def __init__(
@@ -174,6 +178,7 @@ class Http:
         self._max_body = max_body
         self._next_start = clock()
         self._deadline = clock()
+        self._allowed = self._until = math.inf
         self._origin = _origin(httpx.URL(self.base_url))
         self._way = Way(httpx.URL(self.base_url), route, self._left)
         self._client = httpx.Client(
@@ -204,6 +209,10 @@ class Http:
         """Close the connection."""
         self._client.close()
 
+    def allow(self, seconds: float) -> None:
+        """Give the requests from now on `seconds` in all, pauses included; then none is made."""
+        self._allowed, self._until = seconds, self._clock() + seconds
+
     def call(
         self,
         method: str,
@@ -220,16 +229,18 @@ class Http:
         as it is. `form` goes into the body, URL-encoded. `at` says in messages what was asked for
         ("page 3"). `records` are the members that lead to the list of records, each of which may be
         `decode.Packed`: see `decode.page`. Retries are made here and nowhere else: at most 6
-        attempts with full-jitter back-off, after whatever wait the provider asks for.
+        attempts with full-jitter back-off, after whatever wait the provider asks for, out of the
+        budget of the whole run.
 
-        Raises what the judge raises; UnavailableError when the attempts are spent, or the provider
-        asks for more than 60 s; CredentialsError for a certificate that cannot be verified;
-        ContractError for a redirect, an answer that is too large or not a JSON object.
+        Raises what the judge raises; UnavailableError when the attempts, the budget or the time are
+        spent, or the provider asks for more than 60 s; CredentialsError for a certificate that
+        cannot be verified; ContractError for a redirect, an answer that is too large or not a JSON
+        object.
         """
         where = f"{self.where}, {at}" if at else self.where
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(Retry),
-            stop=_spent,
+            stop=self._spent,
             wait=_pause_before,
             before_sleep=self._count_retry,
             sleep=self._pause,
@@ -240,7 +251,8 @@ class Http:
             body = encode(form).encode() if form is not None else b""
             answer = retrying(self._attempt, method, url, body, params or {}, records)
         except Retry as last:
-            raise _given_up(last, where, retrying.statistics["attempt_number"]) from last.__cause__
+            attempts = retrying.statistics["attempt_number"]
+            raise self._given_up(last, where, attempts) from last.__cause__
         except ProviderError as error:
             error.where = error.where or where
             raise
@@ -263,9 +275,11 @@ class Http:
         self, method: str, url: str, body: bytes, params: Params, records: Sequence[str]
     ) -> Any:
         request = self._request(method, url, body)
-        self.requests += 1
         started = self._clock()
-        self._deadline = started + self._timeout
+        if started >= self._until:
+            raise self._too_late()
+        self.requests += 1
+        self._deadline = min(started + self._timeout, self._until)
         try:
             response = self._client.send(request, stream=True)
             try:
@@ -386,6 +400,45 @@ class Http:
     def _no_answer(self, error: httpx.TransportError, host: str) -> Exception:
         final = no_answer(error, host, self._way, self._timeout, self.redact)
         return Retry(final) if isinstance(final, UnavailableError) else final
+
+    def _spent(self, state: tenacity.RetryCallState) -> bool:
+        verdict = _verdict(state)
+        return (
+            state.attempt_number >= verdict.attempts
+            or verdict.wait > MAX_ASKED_WAIT
+            or self._clock() + verdict.wait >= self._until
+            or self.retries >= RETRIES + self.requests * RETRY_SHARE
+        )
+
+    def _given_up(self, last: Retry, where: str, attempts: int) -> ProviderError:
+        final = last.final
+        where = final.where or where
+        if last.wait > MAX_ASKED_WAIT:
+            return UnavailableError(
+                f"{final.what}; it asks to wait {last.wait:.0f} s, so this run gives up",
+                where=where,
+                advice="run again after that time",
+                wait=last.wait,
+            )
+        if self._clock() + last.wait >= self._until:
+            late = self._too_late()
+            return UnavailableError(f"{late.what}; {final.what}", where=where, advice=late.advice)
+        if attempts < last.attempts:
+            return UnavailableError(
+                f"{final.what}; {self.retries} of the {self.requests} requests of this run were"
+                " repeated ones, so it gives up",
+                where=where,
+                advice="try again later; when it throttles, lower the source's requests_per_second",
+            )
+        tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
+        return type(final)(f"{final.what} ({tries})", where=where, advice=final.advice)
+
+    def _too_late(self) -> UnavailableError:
+        return UnavailableError(
+            f"not done within {self._allowed:g} s",
+            advice="nothing was removed; if the list is that long, raise the source's scan_deadline"
+            " or requests_per_second; if not, the provider gives pages without end",
+        )
 
     def _left(self) -> float:
         """Seconds until the deadline of the request under way."""
@@ -628,27 +681,9 @@ def _verdict(state: tenacity.RetryCallState) -> Retry:
     return verdict
 
 
-def _spent(state: tenacity.RetryCallState) -> bool:
-    verdict = _verdict(state)
-    return state.attempt_number >= verdict.attempts or verdict.wait > MAX_ASKED_WAIT
-
-
 def _pause_before(state: tenacity.RetryCallState) -> float:
     verdict = _verdict(state)
     return verdict.wait + (_JITTER(state) if verdict.backoff else 0.0)
-
-
-def _given_up(last: Retry, where: str, attempts: int) -> ProviderError:
-    final = last.final
-    if last.wait > MAX_ASKED_WAIT:
-        return UnavailableError(
-            f"{final.what}; it asks to wait {last.wait:.0f} s, so this run gives up",
-            where=final.where or where,
-            advice="run again after that time",
-            wait=last.wait,
-        )
-    tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-    return type(final)(f"{final.what} ({tries})", where=final.where or where, advice=final.advice)
 
 
 # --- webhooks ------------------------------------------------------------------------------------

@@ -134,12 +134,12 @@ def prove(scans: Sequence[Scan], known: Known, *, counted: bool, where: str) -> 
         return Proof(last.doubt)
     worst = max(scans, key=lambda scan: scan.rejected)
     begins: dict[str, int] = {}
-    for name, scope in last.scopes.items():
+    for name in last.scopes:
         history = [scan.scopes[name] for scan in scans if name in scan.scopes]
         certified = _proven_from(history, known.get(name, ())) if counted else len(history) - 1
         if certified is None:
             # A rejected record is missing in every count: it is the reason that can be mended.
-            return Proof(_rejected(worst, where) or _shortfall(scope, name, known, where))
+            return Proof(_rejected(worst, where) or _shortfall(history, name, known, where))
         begins[name] = [scan.begin for scan in scans if name in scan.scopes][certified]
     return Proof(_rejected(worst, where), begins)
 
@@ -173,8 +173,10 @@ def certified(scans: Sequence[Scope], known: Collection[Key]) -> int | None:
     return None
 
 
-def _shortfall(scope: Scope, name: str, known: Known, where: str) -> IncompleteError:
+def _shortfall(scans: Sequence[Scope], name: str, known: Known, where: str) -> IncompleteError:
+    scope = scans[-1]
     seen = len(scope.keys)
+    advice = "it changes faster than it can be read; the next run tries again"
     if scope.partial:
         both = scope.keys.union(known.get(name, ()))
         what = f"the list has {scope.first_total} rows, {len(both)} are known"
@@ -187,12 +189,22 @@ def _shortfall(scope: Scope, name: str, known: Known, where: str) -> IncompleteE
         what = f"the list says that it has {scope.total} rows, but {seen} were returned"
         twice = scope.received - scope.unkeyed - seen
         what += f", {twice} of them twice" if twice > 0 and not scope.anchored else ""
+        if len(scans) > 1 and all(_alike(scope, each) for each in scans):
+            what += f", the same ones in each of {len(scans)} scans"
+            advice = "nothing is removed while the provider's count does not fit its list; the"
+            advice += " next run tries again, tell the provider if it stays"
     return IncompleteError(
         what,
         kind="incomplete_scan",
         where=f"{where} {name}".strip(),
-        advice="it changes faster than it can be read; the next run tries again",
+        advice=advice,
     )
+
+
+def _alike(one: Scope, other: Scope) -> bool:
+    """Whether two scans saw the same records and the same counts all along."""
+    counts = {one.first_total, one.total, other.first_total, other.total}
+    return len(counts) == 1 and one.keys == other.keys
 
 
 def _rejected(scan: Scan, where: str) -> IncompleteError | None:

@@ -96,10 +96,11 @@ def read(work: Work, ask: Ask, known: Known) -> Proof:
 def batches(work: Work, ask: Ask, *, size: int, depth: int = 3) -> Iterator[Batch]:
     """One scan of the list, transformed; the last of `work.scans` tells what it saw.
 
-    It comes `size` pages at a time, or as many as there are after MAX_WAIT seconds; a page that is
-    too large to be held at once comes in parts, and alone. A batch is emptied when the next one is
-    asked for. Up to `depth` pages are asked for ahead. An error of the provider ends the scan and
-    is kept as its doubt: what came before is true.
+    It may take as long as the source's `scan_deadline`. It comes `size` pages at a time, or as many
+    as there are after MAX_WAIT seconds; a page that is too large to be held at once comes in parts,
+    and alone. A batch is emptied when the next one is asked for. Up to `depth` pages are asked for
+    ahead. An error of the provider ends the scan and is kept as its doubt: what came before is
+    true.
     """
     job, stream = work.job, work.job.stream
     if ask.resume is None:
@@ -110,6 +111,7 @@ def batches(work: Work, ask: Ask, *, size: int, depth: int = 3) -> Iterator[Batc
     modified = 2 + tables.data_columns(records).index(stream.modified)
     batch: list[tuple[Page, Rows]] = []
     since = job.clock()
+    work.http.allow(job.settings.scan_deadline.total_seconds())
     try:
         pages = ahead(
             stream.extract(work.http, job.settings, ask),

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -137,9 +138,28 @@ def test_a_wait_beyond_the_cap_ends_the_run_and_says_so(asked: str) -> None:
     assert not time.slept
 
 
+@pytest.mark.fault(1)
 def test_asked_wait_survives_nonsense() -> None:
     for text in ("", "soon", "nan", "inf", "1e9", "9" * 400, "2026-99-99", "Fri, 99 Nov 2026"):
         assert asked_wait({"retry-after": text}, NOON) is None
+    huge = "9" * 400
+    for text in (
+        f"Fri, 20 Nov {huge} 12:00:00 GMT",
+        "Fri, 20 Nov 99999999999 12:00:00 GMT",
+        f"Fri, 20 Nov 2026 {huge}:00:00 GMT",
+        f"Fri, 20 Nov 2026 12:00:00 +{huge}",
+        f"{huge}-01-01T00:00:00Z",
+        f"-{huge}",
+        "1e400",
+        "９９９９９",
+    ):
+        for header in ("retry-after", "x-acs-retry-after", "date"):
+            asked_wait({header: text}, NOON)
+            asked_wait({"retry-after": "2026-11-20T12:00:30Z", header: text}, NOON)
+    for year in ("0001", "9999"):
+        moment = f"{year}-01-01T00:00:00+23:59"
+        wait = asked_wait({"retry-after": moment, "date": "9999-12-31T23:59:59-23:59"}, NOON)
+        assert wait is None or 0 <= wait < 10**12
     assert asked_wait({"x-acs-retry-after": "x", "retry-after": "3"}, NOON) == 3
 
 
@@ -186,6 +206,68 @@ def test_requests_are_spaced_also_when_they_are_retried() -> None:
     assert min(gaps) == pytest.approx(2.0)
     assert max(gaps) < 2.6
     assert http.throttled_seconds == pytest.approx(starts[-1] - starts[0])
+
+
+@pytest.mark.fault(2)
+def test_every_second_answer_failing_ends_a_run_that_would_go_on_for_ever() -> None:
+    script, time = Script(GOOD), Time()
+    script.faults.append(Fault(every=2, times=None, response=html(503)))
+    with connected(script, time) as http:
+        error: ProviderError | None = None
+        for page in range(1, 1000):
+            try:
+                http.call("GET", "/list", at=f"page {page}")
+            except UnavailableError as failed:
+                error = failed
+                break
+        assert error is not None
+        assert error.where == "demo.stream, page 15"
+        assert re.search(r"^HTTP 503: .*; 13 of the 28 requests of this run were rep", error.what)
+        assert (http.retries, len(script.requests)) == (13, 28)
+        assert "try again later" in error.advice
+
+
+@pytest.mark.fault(2)
+def test_one_failure_in_twenty_is_borne_for_ever() -> None:
+    script = Script(GOOD)
+    script.faults.append(Fault(every=20, times=None, response=html(503)))
+    with connected(script) as http:
+        for _ in range(600):
+            http.call("GET", "/list")
+        assert http.retries == 31
+
+
+@pytest.mark.fault(1, 25)
+def test_all_requests_of_a_scan_together_have_a_deadline() -> None:
+    script, time = Script(GOOD), Time()
+    with connected(script, time) as http:
+        http.allow(100)
+        http.call("GET", "/list")
+        time.now += 99
+        http.call("GET", "/list")
+        time.now += 1
+        error = fails(http, UnavailableError, at="page 3")
+        assert str(error).startswith("demo.stream, page 3: not done within 100 s → nothing was rem")
+        assert "scan_deadline" in error.advice
+        assert http.requests == len(script.requests) == 2
+        http.allow(100)
+        http.call("GET", "/list")
+
+
+@pytest.mark.fault(1, 25)
+def test_nothing_is_waited_for_beyond_the_deadline_of_the_scan() -> None:
+    script, time = Script(Response(429, b"{}", {"Retry-After": "40"})), Time()
+    with connected(script, time) as http:
+        http.allow(30)
+        error = fails(http, UnavailableError)
+    assert error.what.startswith("not done within 30 s; HTTP 429")
+    assert not time.slept
+
+    drip = Script(GOOD)
+    drip.faults.append(Fault(delay=30, times=None))
+    with connected(drip, clock=monotonic, sleep=lambda _: None) as http:
+        http.allow(0.2)
+        assert "not done within 0.2 s" in fails(http, UnavailableError).what
 
 
 # --- the network ---------------------------------------------------------------------------------

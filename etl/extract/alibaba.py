@@ -290,7 +290,24 @@ def _anchored(flows: _List, here: _Window) -> Generator[_Window, None, _Window]:
         there = _next(flows, "ASC", here.start + anchors[-1], here.end, proof, left)
         if there is None:
             return here
+        _make_sure_of_progress(flows, here, there)
         here = there
+
+
+def _repeats(before: _Window, after: _Window) -> bool:
+    """Whether a later window holds the very rows that the one before begins with."""
+    same = len(after.flows) > 1 and after.flows == before.flows[: len(after.flows)]
+    return same and after.start > before.start
+
+
+def _make_sure_of_progress(flows: _List, before: _Window, after: _Window) -> None:
+    if _repeats(before, after):
+        raise ContractError(
+            f"rows {before.start} and {after.start} of the list are the same, so PageNumber is"
+            " ignored",
+            where=f"{flows.http.where}, instance {flows.instance}",
+            advice="nothing is deleted; run again, and tell Alibaba Cloud if it stays",
+        )
 
 
 def _next(
@@ -336,10 +353,13 @@ def _plain(
 
     Returns the rows in the list; None when that is not told and there may be more.
     """
-    empty = 0
+    empty, before = 0, None
     for number in range(page, last + 1):
         window = _read(flows, order, number, flows.size)
         yield window
+        if before is not None:
+            _make_sure_of_progress(flows, before, window)
+        before = window
         if window.total is None and len(window.flows) < flows.size:
             return window.end  # without a count the last page is the one that is not full
         if window.total is not None and number * flows.size >= window.total:
@@ -476,7 +496,7 @@ def _changed(flows: _List, floor: datetime) -> Iterator[_Window]:
         there = None
         if anchors:
             there = _next(flows, "DESC", here.start + anchors[-1], here.end, proof, left)
-        if there is None:
+        if there is None or _repeats(here, there):
             yield _Window(here.end, [], [], here.total, here.told)
             return
         here = there
@@ -512,8 +532,8 @@ def _read(flows: _List, order: _Order, page: int, size: int) -> _Window:
     for name, asked in (("PageNumber", page), ("PageSize", size)):
         told = count(data.get(name))
         # The first page starts at 0 whatever its size: the documents' own example tells 10 for it.
-        shorter = name == "PageSize" and page == 1 and told is not None and told < asked
-        if told is not None and told != asked and not shorter:
+        first = name == "PageSize" and page == 1 and told is not None and told <= _LARGEST
+        if told is not None and told != asked and not first:
             raise ContractError(
                 f"{name} {asked} was asked for, {str(told)[:20]} was answered",
                 where=where,

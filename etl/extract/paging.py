@@ -2,8 +2,10 @@
 
 import re
 import urllib.parse
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from etl.decode import Packed
 from etl.errors import ContractError, CredentialsError, ProviderError
 from etl.http import Http, MissingError
 from etl.model import Key, Lookup
@@ -14,36 +16,89 @@ _MOST_CODES = 10**9
 """No provider's error code is as large; a larger number is none, and would fill the message."""
 
 
+_BITS = 1 << 24
+
+
 class Guard:
-    """Stops a scan that goes round in circles. `where` names the stream in messages."""
+    """Stops a scan that goes round in circles.
 
-    def __init__(self, where: str) -> None:
+    `where` names the stream in messages, `member` is the records' id. What was seen is noted in
+    2 MiB of bits, one per id: a page of ids that share all their bits with others is taken for
+    seen, which takes a list of a hundred million ids.
+    """
+
+    def __init__(self, where: str, member: str) -> None:
         self._where = where
-        self._seen: set[str] = set()
-        self._empty = 0
+        self._member = member
+        self._pointers: set[str] = set()
+        self._seen = bytearray(_BITS // 8)
+        self._pages = self._empty = self._news = self._stale = self._same = 0
+        self._last: list[int] = []
 
-    def follow(self, pointer: str, rows: int) -> None:
-        """Note that a page of `rows` rows names `pointer` (a token, a URL) as the next page.
-
-        Raises ContractError when the pointer was there before, after more than 20 empty pages in a
-        row, and after 100,000 pages.
-        """
-        page = len(self._seen) + 1
+    def note(self, rows: Sequence[Any]) -> None:
+        """Note the rows of the next page, of which nothing is kept."""
+        ids = [self._id(row) for row in rows]
+        fresh = self._mark(ids)
+        self._pages += 1
+        self._same = self._same + 1 if ids and ids == self._last else 0
+        self._last = ids
         self._empty = 0 if rows else self._empty + 1
-        problem = ""
-        if pointer in self._seen:
-            problem = "paging loops: the pointer to the next page was there before"
-        elif self._empty > MAX_EMPTY_PAGES:
-            problem = f"paging loops: {self._empty} empty pages in a row, each with a next page"
-        elif page >= MAX_PAGES:
-            problem = f"paging loops: no end after {page} pages"
-        self._seen.add(pointer)
+        self._news, self._stale = self._news + fresh, 0 if fresh else self._stale + 1
+
+    def follow(self, pointer: str | None, *, odd: str = "") -> None:
+        """Look at the page noted last, and the pointer (a token, a URL) to the one after it.
+
+        None: it is the last one. `odd` says how the page differs from the one that was asked for,
+        if the answer says so; it matters where the page brought nothing new.
+
+        Raises ContractError when the pointer was there before; when three pages in a row hold the
+        same records; after more than 20 empty pages in a row; after more pages in a row that bring
+        nothing new than 20 and than all before that did; after 100,000 pages.
+        """
+        problem = odd if self._stale and not self._empty else ""
+        if pointer is not None:
+            problem = problem or self._circle(pointer)
+            self._pointers.add(pointer)
         if problem:
             raise ContractError(
-                problem,
-                where=f"{self._where}, page {page}",
+                f"paging loops: {problem}",
+                where=f"{self._where}, page {self._pages}",
                 advice="nothing is deleted; run again, and tell the provider if it stays",
             )
+
+    def _circle(self, pointer: str) -> str:
+        if pointer in self._pointers:
+            return "the pointer to the next page was there before"
+        if self._same >= 2:
+            return "three pages in a row hold the same rows, so the page token is ignored"
+        if self._empty > MAX_EMPTY_PAGES:
+            return f"{self._empty} empty pages in a row, each with a next page"
+        if self._stale > max(MAX_EMPTY_PAGES, self._news):
+            return f"{self._stale} pages in a row brought no row that was not there before"
+        if self._pages >= MAX_PAGES:
+            return f"no end after {self._pages} pages"
+        return ""
+
+    def _id(self, row: Any) -> int:
+        if isinstance(row, Packed):
+            return hash(bytes(row.data[row.start : row.end]))
+        name = row.get(self._member) if isinstance(row, dict) else None
+        if isinstance(name, str):
+            return hash(name)
+        try:
+            return hash(repr(row))
+        except RecursionError:  # it will be rejected; here it counts as one and the same
+            return 0
+
+    def _mark(self, ids: Iterable[int]) -> bool:
+        """Note ids as seen; whether one of them was not."""
+        seen, fresh = self._seen, False
+        for number in ids:
+            place, bit = (number & (_BITS - 1)) >> 3, 1 << (number & 7)
+            if not seen[place] & bit:
+                seen[place] |= bit
+                fresh = True
+        return fresh
 
 
 def look_up(http: Http, path: str, key: Key, *, member: str, provider: str, noun: str) -> Lookup:

@@ -1,6 +1,8 @@
 """Twilio Flex: the lists of flex flows and of chat channels."""
 
+import re
 import time
+import urllib.parse
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
@@ -10,7 +12,7 @@ from etl.errors import (
     CredentialsError,
     PageTokenError,
 )
-from etl.extract.paging import Guard, error_code, look_up
+from etl.extract.paging import Guard, count, error_code, look_up
 from etl.http import Answer, Http, MissingError, basic, busy, judge_status, same_origin, utc_now
 from etl.model import WHOLE, Ask, Lookup, Page
 from etl.redact import Redactor
@@ -96,7 +98,7 @@ def _pages(http: Http, path: str, key: str, ask: Ask) -> Iterator[Page]:
     PageTokenError when Twilio refuses a page token (21481): then the scan can start over;
     ContractError for a next page that leads elsewhere, was there before or is not told.
     """
-    guard = Guard(http.where)
+    guard = Guard(http.where, "sid")
     number = ask.pages + 1
     next_url = ask.resume
     while True:
@@ -110,15 +112,27 @@ def _pages(http: Http, path: str, key: str, ask: Ask) -> Iterator[Page]:
                 error.where = f"{http.where}, page {max(number - 1, 1)}"
                 raise
             body = http.call("GET", next_url, at=f"page {number}", records=(key,))
+        asked = 0 if next_url is None else _page_of(next_url)
         rows, next_url = _envelope(body, key, f"{http.where}, page {number}")
-        page, length = Page(rows, number, following=next_url), len(rows)
+        told = count(body["meta"].get("page"))
+        guard.note(rows)
+        page = Page(rows, number, following=next_url)
         del body, rows
         yield page
         del page  # it may be large, and the next one is on its way
+        same = None in (asked, told) or asked == told
+        odd = "" if same else f"page {asked} was asked for, page {str(told)[:20]} was answered"
+        guard.follow(next_url, odd=odd)
         if next_url is None:
             return
-        guard.follow(next_url, length)
         number += 1
+
+
+def _page_of(url: str) -> int | None:
+    """The `Page` that a next page's URL names, from 0 on."""
+    query = urllib.parse.parse_qs(urllib.parse.urlsplit(url).query)
+    text = query.get("Page", [""])[0]
+    return int(text) if re.fullmatch("[0-9]{1,9}", text) else None
 
 
 def _envelope(body: dict[str, Any], key: str, where: str) -> tuple[list[Any], str | None]:

@@ -80,7 +80,7 @@ def flows(http: Http, settings: ZoomSource, ask: Ask = WHOLE) -> Iterator[Page]:
     Zoom cannot be asked for changes, and page tokens live for 15 minutes only. Raises
     PageTokenError when one has expired: then the scan can start over.
     """
-    guard = Guard(http.where)
+    guard = Guard(http.where, "flow_id")
     params = {"page_size": _PAGE_SIZE}
     number = 1
     while True:
@@ -92,7 +92,8 @@ def flows(http: Http, settings: ZoomSource, ask: Ask = WHOLE) -> Iterator[Page]:
                 where=f"{http.where}, page {number}",
                 advice="check that base_url is the API's address",
             )
-        token, length = body.get("next_page_token"), len(rows)
+        token = body.get("next_page_token")
+        guard.note(rows)
         page = Page(rows, number, total=count(body.get("total_records")))
         del body, rows
         yield page
@@ -103,7 +104,7 @@ def flows(http: Http, settings: ZoomSource, ask: Ask = WHOLE) -> Iterator[Page]:
             raise ContractError(
                 "next_page_token is not a string", where=f"{http.where}, page {number}"
             )
-        guard.follow(token, length)
+        guard.follow(token)
         params = {"page_size": _PAGE_SIZE, "next_page_token": token}
         number += 1
 

@@ -426,12 +426,31 @@ def test_ten_thousand_rows_exactly_are_reachable() -> None:
 
 
 def test_without_a_count_a_full_last_page_may_hide_rows() -> None:
-    rows = [flow(f"f{n}", f"{START}.0") for n in range(5)]
-    script = Script(envelope(rows, None))
+    def full(request: Request, _: Response) -> Response:
+        order, page = request.params["SortOrder"], request.params["PageNumber"]
+        rows = [flow(f"{order}-{page}-{n}", f"{START}.0") for n in range(5)]
+        return json_response(200, envelope(rows, None))
+
+    script = Script()
+    script.faults.append(Fault(times=None, response=full))
     error = refused(script, UnreachableRowsError, page_size=5)
-    assert "ccc-sandbox has over 500 contact flows, of which 5 could be read" in error.what
+    assert "ccc-sandbox has over 500 contact flows, of which 1000 could be read" in error.what
     assert max(int(r.params["PageNumber"]) for r in script.requests) == 100
     assert len(script.requests) == 701  # the list; each Type from both ends; the newest rows
+
+
+@pytest.mark.fault(12)
+@pytest.mark.parametrize("total", [None, 50])
+def test_a_page_number_that_is_ignored_is_noticed_at_once(total: int | None) -> None:
+    rows = [flow(f"f{n}", f"{START + timedelta(hours=n)}.0") for n in range(10)]
+
+    def first_rows(request: Request, _: Response) -> Response:
+        return json_response(200, envelope(rows[: int(request.params["PageSize"])], total))
+
+    script = Script()
+    script.faults.append(Fault(times=None, response=first_rows))
+    assert "so PageNumber is ignored" in refused(script, ContractError, page_size=10).what
+    assert len(script.requests) <= 3
 
 
 # --- a provider that lies ------------------------------------------------------------------------
