@@ -2,6 +2,7 @@
 #
 #   ARGS="…"      more arguments for callflow demo (make demo) or pytest (make test)
 #   HISTORIES=…   random histories of make torture; KILLS=… how often it kills
+#   SWEEP=all     let make torture fail every statement of a sync in every way as well (hours)
 #   MINUTES=…     how long make soak takes
 #   PYTHON=…      the Python for .venv; without it the first one from 3.11 up that is found
 #   UV=           set up with `python -m venv` and pip even where there is uv
@@ -14,6 +15,7 @@ HISTORIES = 2000
 KILLS = 1000
 MINUTES = 45
 SEED =
+SWEEP =
 PYTHON =
 UV = uv
 
@@ -27,7 +29,8 @@ help:
 	@echo 'make demo    sync three emulated providers into an embedded Postgres and look at the result'
 	@echo 'make test    make check, then all tests'
 	@echo 'make torture random histories and kills against the real code, as many as HISTORIES=$(HISTORIES)'
-	@echo '             and KILLS=$(KILLS) say; SEED=… repeats a run'
+	@echo '             and KILLS=$(KILLS) say; SEED=… repeats a run; SWEEP=all: every failure of every'
+	@echo '             statement too'
 	@echo 'make soak    a daemon for MINUTES=$(MINUTES), while records change and 5 % of the answers fail'
 	@echo 'make check   ruff (lint and format) and mypy'
 	@echo 'make lock    write requirements.lock anew after a change of pyproject.toml (needs uv);'
@@ -44,6 +47,8 @@ test: check
 torture: setup
 	.venv/bin/python -m tests.sync.histories --histories $(HISTORIES) $(if $(SEED),--seed $(SEED))
 	.venv/bin/python -m tests.sync.kills --kills $(KILLS) $(if $(SEED),--seed $(SEED))
+	$(if $(SWEEP),CALLFLOW_SWEEP=$(SWEEP) $(if $(SEED),CALLFLOW_TEST_SEED=$(SEED)) \
+		.venv/bin/python -m pytest tests/faults/test_sql_sweep.py)
 
 soak: setup
 	.venv/bin/python -m tests.daemon.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))

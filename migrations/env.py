@@ -1,15 +1,20 @@
-"""How alembic runs the migrations: in one transaction, views taken down before and put up after.
+"""How alembic runs the migrations: in one transaction, with the views in place.
 
-`etl.migrate` passes a connection; the alembic command line opens one of its own.
+`etl.migrate` passes a connection; the alembic command line opens one of its own, and goes the same
+way. There is no offline mode: what has to be done to a warehouse depends on what others have built
+on it.
 """
 
 import os
 
 from alembic import context
+from alembic.util import CommandError
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 
-from etl import tables, views
-from etl.warehouse import connect
+from etl import migrate, tables, views
+from etl.errors import SchemaError
+from etl.warehouse import connect, sqlstate
 
 OURS = set(tables.SCHEMAS)
 
@@ -22,10 +27,39 @@ def ours(name: str | None, kind: str, parents: object) -> bool:
 def empty_staging(connection: Connection) -> None:
     """Drop the sources' staging tables: the next run of each makes them as they have to be."""
     found = text(
-        "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname = 'staging'"
+        "SELECT format('%I.%I', nspname, relname) FROM pg_catalog.pg_class"
+        " JOIN pg_catalog.pg_namespace AS place ON place.oid = relnamespace"
+        " WHERE nspname = 'staging' AND relkind = 'r' AND relpersistence = 'u'"
+        " AND obj_description(pg_class.oid, 'pg_class') LIKE 'Pages of a running scan of %'"
     )
-    for name in connection.execute(found).scalars().all():
+    names = connection.execute(found).scalars().all()
+    if theirs := views.dependents(connection, names, names, whole=False):
+        raise views.blocked_by(theirs)
+    for name in names:
         connection.execute(text(f"DROP TABLE {name}"))
+
+
+def change_tables(connection: Connection) -> list[str]:
+    """Run the migrations; return what has to be run once the views are there again.
+
+    Our views stay where they are, unless a migration changes what they read.
+    """
+    try:
+        with connection.begin_nested():
+            context.run_migrations()
+        return []
+    except DBAPIError as error:
+        if sqlstate(error) not in views.IN_THE_WAY:
+            raise
+    again = views.withdraw(connection)
+    try:
+        with connection.begin_nested():
+            context.run_migrations()
+    except DBAPIError as error:
+        if sqlstate(error) not in views.IN_THE_WAY:
+            raise
+        raise views.blocked(connection, migrate.detail(error)) from error
+    return again
 
 
 def run(connection: Connection) -> None:
@@ -43,19 +77,34 @@ def run(connection: Connection) -> None:
         include_name=ours,
         transaction_per_migration=False,
     )
-    views.drop(connection)
     empty_staging(connection)
-    context.run_migrations()
+    again = change_tables(connection)
     head = context.get_head_revision()
     if head is not None and context.get_context().get_current_revision() == head:
         views.create(connection)
+        for statement in again:
+            connection.exec_driver_sql(statement)
         views.describe(connection)
 
 
+def run_alone() -> None:
+    """Migrate the database of `-x url=…` or CALLFLOW_WAREHOUSE__URL."""
+    url = context.get_x_argument(as_dictionary=True).get("url")
+    engine = connect(url or os.environ["CALLFLOW_WAREHOUSE__URL"])
+    try:
+        migrate.patiently(engine, run)
+    except SchemaError as error:
+        raise CommandError(str(error)) from error
+    finally:
+        engine.dispose()
+
+
+if context.is_offline_mode():
+    raise CommandError(
+        "callflow's migrations look at the warehouse: there is no offline mode (--sql); "
+        "run `callflow migrate` or `alembic upgrade head` on a copy to see what they do"
+    )
 if (given := context.config.attributes.get("connection")) is not None:
     run(given)
 else:
-    url = context.get_x_argument(as_dictionary=True).get("url")
-    engine = connect(url or os.environ["CALLFLOW_WAREHOUSE__URL"])
-    with engine.begin() as opened:
-        run(opened)
+    run_alone()

@@ -1,8 +1,12 @@
 """The migrations make what tables.py says, at once or not at all, as often as one likes."""
 
+import os
+import re
+import secrets
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -327,3 +331,300 @@ def test_a_table_that_nobody_described_would_be_found(warehouse: str) -> None:
 def test_a_schema_that_is_behind_says_what_to_run() -> None:
     """Only what every command may say: most have no --migrate."""
     assert str(migrate.behind()).endswith("→ run `callflow migrate`")
+
+
+# -- what others have built on our views ---------------------------------------------------------
+
+
+THEIRS = """
+CREATE SCHEMA reports;
+CREATE VIEW reports.seen AS SELECT flow_id, flow_name, valid_to FROM zoom.flows_history;
+CREATE VIEW reports.on_it AS SELECT * FROM reports.seen WHERE valid_to IS NULL;
+CREATE MATERIALIZED VIEW reports.kept AS SELECT * FROM zoom.flows_history;
+CREATE INDEX kept_ids ON reports.kept (flow_id);
+CREATE VIEW callflow.my_view AS SELECT source, sid FROM twilio.channels;
+CREATE VIEW zoom.mine AS SELECT f.flow_id, is_current FROM zoom.flows_history AS f;
+CREATE TABLE staging.mine (note text);
+INSERT INTO staging.mine VALUES ('keep');
+CREATE FUNCTION reports.names() RETURNS SETOF text LANGUAGE sql AS
+    'SELECT flow_name FROM zoom.flows_history ORDER BY 1';
+CREATE FUNCTION reports.solid() RETURNS bigint LANGUAGE sql
+    BEGIN ATOMIC SELECT count(*) FROM zoom.flows_history; END;
+CREATE FUNCTION reports.typed() RETURNS SETOF zoom.flows_history LANGUAGE sql AS
+    'SELECT * FROM zoom.flows_history';
+GRANT SELECT ON zoom.flows_history TO PUBLIC;
+GRANT SELECT (flow_id) ON zoom.entry_points_history TO {role} WITH GRANT OPTION;
+GRANT SELECT ON reports.seen, callflow.my_view TO {role};
+"""
+
+OBJECTS = {
+    "relations": "SELECT c.oid::regclass::text, c.oid, c.relkind, c.relacl::text, c.relowner,"
+    " (SELECT string_agg(concat(attname, attacl::text), ',' ORDER BY attnum) FROM pg_attribute"
+    "   WHERE attrelid = c.oid AND attacl IS NOT NULL)"
+    " FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace"
+    " WHERE relkind IN ('v', 'm', 'r') AND (nspname IN ('reports') OR relkind = 'v'"
+    " AND nspname = ANY(:schemas) OR relname = 'mine')",
+    "definitions": "SELECT c.oid::regclass::text, pg_get_viewdef(c.oid) FROM pg_class c"
+    " JOIN pg_namespace n ON n.oid = relnamespace WHERE relkind IN ('v', 'm')"
+    " AND (nspname = 'reports' OR relname IN ('my_view', 'mine'))",
+    "functions": "SELECT p.oid, proname, pg_get_functiondef(p.oid) FROM pg_proc p"
+    " JOIN pg_namespace n ON n.oid = pronamespace WHERE nspname = 'reports'",
+    "rows": "SELECT (SELECT count(*) FROM reports.on_it), (SELECT count(*) FROM reports.kept),"
+    " (SELECT note FROM staging.mine), array(SELECT reports.names()), reports.solid(),"
+    " (SELECT count(*) FROM zoom.mine)",
+}
+
+FLOW = (
+    "INSERT INTO zoom.flows (source, flow_id, flow_name, valid_from) VALUES ('s', 'f', 'n', now())"
+)
+
+
+@pytest.fixture
+def role(database: str) -> Iterator[str]:
+    name = f"analyst_{secrets.token_hex(4)}"
+    with opened(database) as connection:
+        connection.execute(text(f"CREATE ROLE {name}"))
+    yield name
+    with opened(database) as connection:
+        connection.execute(text(f"DROP OWNED BY {name}"))
+        connection.execute(text(f"DROP ROLE {name}"))
+
+
+def at_revision(url: str, revision: str, role: str = "", theirs: str = "") -> None:
+    """A warehouse as the version with that revision left it, a flow in it, and what users made."""
+    with opened(url) as connection:
+        command.upgrade(alembic(connection), revision)
+        views.create(connection)
+        connection.execute(text(FLOW))
+        for statement in theirs.format(role=role).split(";\n"):
+            if statement.strip():
+                connection.exec_driver_sql(statement)
+
+
+def objects(url: str) -> dict[str, set[Any]]:
+    return {kind: ask(url, query) for kind, query in OBJECTS.items()}
+
+
+def with_column(later: Path, name: str = "later") -> None:
+    """The later version has a column more in zoom.flows and its history, as tables.py says."""
+    module = later / "etl" / "tables.py"
+    source = module.read_text(encoding="utf-8")
+    line = '    _field("last_modified_time", TIME, "When the flow was changed last."),\n'
+    assert line in source
+    source = source.replace(line, f'{line}    _field("{name}", TEXT, "New."),\n', 1)
+    module.write_text(source, encoding="utf-8")
+    add_migration(
+        later, more=f'op.add_column("zoom_flows", sa.Column("{name}", sa.Text()), schema="history")'
+    )
+
+
+COLUMNS = (
+    "SELECT attname, attnum, col_description(attrelid, attnum) FROM pg_attribute"
+    " WHERE attrelid = 'zoom.flows_history'::regclass AND attnum > 0"
+)
+
+
+@pytest.mark.every_postgres
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003"])
+def test_what_others_built_on_our_views_survives_an_upgrade(
+    database: str, later: Path, role: str, revision: str
+) -> None:
+    at_revision(database, revision, role, THEIRS)
+    before = objects(database)
+    columns = {row[:2] for row in ask(database, COLUMNS)}
+    with_column(later)
+    assert said(python(UPGRADE, database, root=later)) == "behind"
+    assert objects(database) == before
+    found = ask(database, COLUMNS)
+    last = len(columns) + 1
+    assert {row[:2] for row in found} == columns | {("later", last)}  # appended
+    assert all(row[2] for row in found)
+    with opened(database) as connection:
+        connection.execute(text("UPDATE zoom.flows SET later = 'x'"))
+    assert ask(database, "SELECT flow_name, later, is_current FROM zoom.flows_history") == {
+        ("n", "x", True)
+    }
+
+
+def test_the_alembic_command_keeps_it_too_and_has_no_offline_mode(database: str, role: str) -> None:
+    at_revision(database, "0002", role, THEIRS)
+    before = objects(database)
+
+    def alembic_says(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "alembic", "upgrade", *arguments],
+            cwd=ROOT,
+            env={**os.environ, "CALLFLOW_WAREHOUSE__URL": database},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    refused = alembic_says("0001:head", "--sql")
+    assert refused.returncode != 0
+    assert "there is no offline mode" in refused.stderr + refused.stdout
+    assert "Traceback" not in refused.stderr
+    assert state(database) == "behind"
+    assert alembic_says("head").returncode == 0
+    assert state(database) == "head"
+    assert objects(database) == before
+
+
+def test_nothing_is_ever_dropped_with_what_depends_on_it() -> None:
+    for path in [*(ROOT / "etl").rglob("*.py"), *(ROOT / "migrations").rglob("*.py")]:
+        code = "\n".join(
+            line for line in path.read_text(encoding="utf-8").splitlines() if '"""' not in line
+        )
+        assert not re.search(r"DROP[^\n…]*CASCADE", code, re.IGNORECASE), path
+
+
+DROP = 'op.drop_column("flows", "channel_type", schema="zoom")'
+RETYPE = 'op.alter_column("flows", "channel_type", type_=sa.String(9), schema="zoom")'
+
+ON_THE_VIEW = """
+CREATE VIEW callflow.x AS SELECT flow_id FROM zoom.flows_history;
+CREATE VIEW reports.w AS SELECT flow_id FROM zoom.flows_history;
+CREATE MATERIALIZED VIEW reports.y AS SELECT * FROM reports.w;
+CREATE FUNCTION reports.f() RETURNS bigint LANGUAGE sql
+    BEGIN ATOMIC SELECT count(*) FROM zoom.flows_history; END;
+CREATE FUNCTION reports.g() RETURNS SETOF zoom.flows_history LANGUAGE sql AS
+    'SELECT * FROM zoom.flows_history';
+CREATE DOMAIN reports.d AS zoom.flows_history;
+CREATE TABLE reports.t (a zoom.flows_history);
+CREATE FUNCTION reports.h() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+CREATE TRIGGER z INSTEAD OF INSERT ON zoom.flows_history
+    FOR EACH ROW EXECUTE FUNCTION reports.h();
+"""
+NAMED = ("view callflow.x", "view reports.w", "materialized view reports.y", "function reports.f()",
+         "function reports.g()", "type reports.d", "table reports.t",
+         "trigger z on zoom.flows_history")  # fmt: skip
+
+ON_THE_TABLE = "CREATE VIEW reports.x AS SELECT channel_type FROM zoom.flows"
+
+CHANGES = {
+    "dropped under a history view": (DROP, ON_THE_VIEW, NAMED),
+    "dropped": (DROP, ON_THE_TABLE, ("view reports.x",)),
+    "another type": (RETYPE, ON_THE_TABLE, ("view reports.x",)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_that_would_break_what_others_built_is_refused_and_names_it(
+    database: str, later: Path, change: str
+) -> None:
+    more, theirs, names = CHANGES[change]
+    at_revision(database, "0003", theirs=f"CREATE SCHEMA reports;\n{theirs}")
+    module = later / "etl" / "tables.py"
+    source = module.read_text(encoding="utf-8")
+    without = re.sub(r'    _field\("channel_type", TEXT, "Deprecated by Zoom.*\n', "", source)
+    assert without != source
+    module.write_text(without, encoding="utf-8")
+    add_migration(later, more=more)
+    before = catalog(database)
+    process = python(UPGRADE, database, root=later)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 1
+    owner = next(iter(ask(database, "SELECT current_user")))[0]
+    last = error.strip().splitlines()[-1]
+    assert "something of yours depends on" in last and "SchemaError" in last
+    for name in names:
+        assert name in last
+        assert f"{name} (owner {owner})" in last or name.startswith(("trigger", "type"))
+    assert last.count("(owner ") <= len(names)
+    assert "nothing was changed" in last
+    assert catalog(database) == before
+    assert ask(database, "SELECT version_num FROM etl.alembic_version") == {("0003",)}
+
+
+def test_a_history_view_that_must_give_way_comes_back_with_its_rights(
+    database: str, later: Path, role: str
+) -> None:
+    rights = (
+        "GRANT SELECT ON zoom.flows_history TO {role} WITH GRANT OPTION;\n"
+        "GRANT SELECT (flow_id) ON zoom.flows_history TO PUBLIC;\n"
+        "ALTER VIEW zoom.flows_history SET (security_barrier = true);\n"
+        "ALTER DEFAULT PRIVILEGES IN SCHEMA zoom GRANT SELECT, UPDATE ON TABLES TO {role};\n"
+    )
+    at_revision(database, "0003", role, rights)
+    had = (
+        "SELECT relacl::text, reloptions::text, relowner, (SELECT array_agg(attacl::text)"
+        " FROM pg_attribute WHERE attrelid = c.oid AND attacl IS NOT NULL)::text"
+        " FROM pg_class c WHERE oid = 'zoom.flows_history'::regclass"
+    )
+    before = ask(database, had)
+    add_migration(
+        later,
+        more='op.alter_column("flows", "status", type_=sa.String(99), schema="zoom")\n    '
+        'op.alter_column("zoom_flows", "status", type_=sa.String(99), schema="history")',
+    )
+    assert said(python(UPGRADE, database, root=later)) == "behind"
+    assert ask(database, had) == before
+    kind = "SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attname = 'status'"
+    kind += " AND attrelid = 'zoom.flows_history'::regclass"
+    assert ask(database, kind) == {("character varying(99)",)}
+
+
+@pytest.mark.parametrize(
+    ("theirs", "said_of_it"),
+    [
+        (
+            "DROP VIEW zoom.flows_history;\nCREATE VIEW zoom.flows_history AS SELECT 1 AS one",
+            "zoom.flows_history is not a view of callflow's",
+        ),
+        (
+            "CREATE OR REPLACE VIEW zoom.flows_history AS SELECT *, 1 AS one FROM"
+            " (SELECT *, NULL::timestamptz AS valid_to, true AS is_current FROM zoom.flows"
+            " UNION ALL SELECT *, false FROM history.zoom_flows) AS a",
+            "zoom.flows_history has columns that callflow did not make (one)",
+        ),
+        (
+            "CREATE UNLOGGED TABLE staging.s__flows (a int);\n"
+            "COMMENT ON TABLE staging.s__flows IS 'Pages of a running scan of zoom.flows by s.';\n"
+            "CREATE VIEW callflow.peek AS SELECT * FROM staging.s__flows",
+            "view callflow.peek",
+        ),
+    ],
+)
+def test_what_has_taken_our_place_is_not_overwritten(
+    database: str, theirs: str, said_of_it: str
+) -> None:
+    at_revision(database, "0002", theirs=theirs)
+    before = catalog(database)
+    with pytest.raises(SchemaError, match="nothing was changed") as caught:
+        migrate.upgrade(database)
+    assert said_of_it in str(caught.value)
+    assert catalog(database) == before
+
+
+WAITS = "SELECT pid FROM pg_locks WHERE NOT granted"
+
+
+def test_a_reader_in_a_transaction_is_waited_for_and_then_named(database: str, later: Path) -> None:
+    at_revision(database, "0003")
+    with_column(later)
+    reader = connect(database)
+    with reader.connect() as reading:
+        reading.execute(text("SET application_name = 'a dashboard'"))
+        reading.execute(text("SELECT * FROM zoom.flows_history")).all()
+        pid = reading.scalar(text("SELECT pg_backend_pid()"))
+        code = UPGRADE.replace("sys.argv[1])", "sys.argv[1], tries=2)")
+        process = python(code, database, root=later)
+        _, error = process.communicate(timeout=60)
+        last = error.strip().splitlines()[-1]
+        assert "another session keeps a table or view locked" in last
+        assert f"pid {pid}" in last and "a dashboard, idle in transaction" in last
+        assert state(database) == "head"  # of this version: nothing was changed
+
+        process = python(UPGRADE, database, root=later)
+        pause, seen = threading.Event(), [False]
+        for _ in range(1200):
+            waits = bool(ask(database, WAITS))
+            seen += [waits] if waits != seen[-1] else []
+            if seen == [False, True, False, True]:  # it gave up once, and tries again
+                break
+            pause.wait(0.02)
+        assert process.poll() is None
+        reading.execute(text("SELECT count(*) FROM etl.runs"))
+        reading.rollback()
+    reader.dispose()
+    assert said(process) == "behind"
