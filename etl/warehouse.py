@@ -160,8 +160,10 @@ def connect(url: str | URL, *, most: int | None = 32) -> Engine:
 
     The settings are sent with every BEGIN, in one message, and end with the transaction. Nothing
     else holds through PgBouncer as well: it refuses most of what could be sent on connecting, hands
-    a session's SET to other clients, and gives each transaction another session. A connection that
-    the server ended while it idled fails at that BEGIN and is replaced: nothing else was sent yet.
+    a session's SET to other clients, and gives each transaction another session.
+
+    A connection that the server ended while it idled is replaced: one from the pool where it is
+    taken out, one that is held at `connection.begin()`, when nothing of the transaction was sent.
 
     Who connects where, and how that is protected, is completed from the environment as in every
     program that uses libpq: PGPASSWORD, PGPASSFILE, PGSSLMODE, PGSERVICE, PGHOST …, unless `url`
@@ -177,6 +179,7 @@ def connect(url: str | URL, *, most: int | None = 32) -> Engine:
         url,
         hide_parameters=True,
         pool_size=8,
+        pool_pre_ping=True,
         max_overflow=-1 if most is None else most - 8,
         use_native_hstore=False,
         connect_args={

@@ -176,3 +176,18 @@ def test_no_two_modules_import_each_other() -> None:
 
     for module in MODULES:
         visit(module, ())
+
+
+def test_every_session_is_opened_where_it_is_pinned() -> None:
+    """In etl.warehouse; etl.embedded looks once whether the server that it started is its own."""
+    opened: dict[str, list[str]] = {}
+    migrations = {str(path): path for path in sorted((ROOT / "migrations").rglob("*.py"))}
+    for module, path in {**MODULES, **migrations}.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                name = ast.unparse(node.func).rpartition(".")
+                if name[2] in ("create_engine", "engine_from_config", "ConnectionPool") or (
+                    name[2] == "connect" and name[0].lower().endswith("psycopg")
+                ):
+                    opened.setdefault(module, []).append(ast.unparse(node.func))
+    assert opened == {"etl.warehouse": ["create_engine"], "etl.embedded": ["psycopg.connect"]}

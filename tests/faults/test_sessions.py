@@ -1,18 +1,32 @@
 """Every session is ours: whatever server, database, role, pooler and environment say."""
 
+import os
+import shutil
 import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg import sql
-from sqlalchemy import text
+from sqlalchemy import make_url, text
+from sqlalchemy.exc import DBAPIError
 
+from etl import config, migrate
+from etl.errors import WarehouseError
+from etl.job import Job
 from etl.sandbox.server import Sandbox
-from etl.warehouse import SESSION, connect
-from tests.daemon.processes import Process, free_port
+from etl.sandbox.wire import Fault
+from etl.sync import run_stream
+from etl.units import select
+from etl.warehouse import SESSION, connect, plain_errors
+from tests.daemon.processes import Process, free_port, until
 from tests.faults.conftest import codes, commands, name_in, write_config
-from tests.postgres import dsn
+from tests.postgres import directory, dsn
 
 HOSTILE = {
     "search_path": '"$user", public, pg_catalog',
@@ -104,11 +118,13 @@ def test_no_planted_function_runs_in_any_command(
         ["sync", "--json"],
         ["status", "--json"],
         ["sql", "--csv", "SELECT count(*), max(last_modified_time) FROM zoom.flows"],
+        ["sql", "--csv", "SELECT current_setting('application_name')"],
         ["grant", role],
         ["sync", "--full"],
         **ENVIRONMENT,
     )
-    assert codes(done) == [0] * 8, done
+    assert codes(done) == [0] * 9, done
+    assert "\ncallflow\n" in done.stdout
     assert "30,20" in done.stdout
     assert "+00" in done.stdout
     port = free_port()
@@ -135,12 +151,11 @@ def test_no_planted_function_runs_in_any_command(
     assert ran(admin, *schemas) == len(calls)
 
 
+@pytest.mark.every_postgres
 def test_every_setting_holds_in_every_transaction(
-    hostile: tuple[str, str, tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+    hostile: tuple[str, str, tuple[str, ...]],
 ) -> None:
     url, _, _ = hostile
-    for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
     engine = connect(url)
     settings = {
         **SESSION,
@@ -157,3 +172,207 @@ def test_every_setting_holds_in_every_transaction(
                 connection.rollback()
     finally:
         engine.dispose()
+
+
+# -- behind a pooler ------------------------------------------------------------------------------
+
+
+@contextmanager
+def pgbouncer(server: str, role: str, password: str) -> Iterator[tuple[str, Callable[[], None]]]:
+    """PgBouncer in transaction mode before `server`: its URL, and what restarts it."""
+    program = shutil.which("pgbouncer") or shutil.which("/usr/sbin/pgbouncer")
+    if program is None:
+        pytest.skip("PgBouncer is not installed (apt-get install pgbouncer)")
+    to, port = make_url(server), free_port()
+    with directory() as place:
+        (place / "users").write_text(f'"{role}" "{password}"\n')
+        (place / "ini").write_text(f"""
+            [databases]
+            * = host={to.host} port={to.port}
+            [pgbouncer]
+            listen_addr = 127.0.0.1
+            listen_port = {port}
+            unix_socket_dir =
+            auth_type = trust
+            auth_file = {place}/users
+            pool_mode = transaction
+            default_pool_size = 4
+        """)
+        user = ["-u", "nobody"] if os.geteuid() == 0 else []
+
+        def start() -> subprocess.Popen[bytes]:
+            process = subprocess.Popen([program, "-q", *user, str(place / "ini")])
+            until(lambda: answers(port), "PgBouncer listens")
+            return process
+
+        def restart() -> None:
+            running.append(start_after(running[-1]))
+
+        def start_after(former: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
+            former.kill()
+            former.wait(30)
+            return start()
+
+        running = [start()]
+        try:
+            yield to.set(port=port).render_as_string(hide_password=False), restart
+        finally:
+            running[-1].kill()
+            running[-1].wait(30)
+
+
+def answers(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+        return True
+    return False
+
+
+@pytest.mark.fault(54)
+def test_pgbouncer_in_transaction_mode(
+    hostile: tuple[str, str, tuple[str, ...]], providers: Sandbox, tmp_path: Path
+) -> None:
+    url, admin, schemas = hostile
+    role = name_in(url)[0]
+    password = make_url(url).password
+    with pgbouncer(url, role, str(password)) as (pooled, restart):
+        # What another client of the pool leaves behind in its sessions.
+        with psycopg.connect(dsn(pooled), autocommit=True) as other:
+            other.execute("SET idle_in_transaction_session_timeout = 0")
+            other.execute("SET search_path = public")
+        path = write_config(tmp_path / "callflow.toml", pooled, providers)
+        ignored = {name: value for name, value in ENVIRONMENT.items() if name != "PGGEQO"}
+        lines = [["check"], ["migrate"], ["sync"], ["check"], ["status"], ["grant", role]]
+        done = commands(path, *lines, **ignored)
+        assert codes(done) == [0] * 6, done
+        assert ran(admin, *schemas) == 0
+        # And what ours leave behind: nothing.
+        with psycopg.connect(dsn(pooled), autocommit=True) as other:
+            assert "pg_temp" not in str(other.execute("SHOW search_path").fetchone())
+        engine = connect(pooled)
+        try:
+            for _ in range(3):
+                with engine.connect() as connection, connection.begin():
+                    connection.exec_driver_sql("SELECT FROM etl.streams")
+                restart()
+        finally:
+            engine.dispose()
+
+
+# -- connections that the server ends while they idle ---------------------------------------------
+
+
+@pytest.fixture
+def slow(providers: Sandbox) -> Iterator[Callable[[Fault], None]]:
+    """Gives every provider the same fault."""
+    emulators = (providers.zoom, providers.twilio, providers.alibaba)
+
+    def give(fault: Fault) -> None:
+        for each in emulators:
+            each.faults.append(replace(fault))
+
+    yield give
+    for each in emulators:
+        each.faults.clear()
+
+
+def end_idle(url: str, admin: str) -> int:
+    """Have the server end every session of the role that is between two transactions."""
+    with psycopg.connect(dsn(admin), autocommit=True) as connection:
+        ended = connection.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE usename = %s AND state = 'idle'",
+            [name_in(url)[0]],
+        )
+        return len(ended.fetchall())
+
+
+@pytest.mark.every_postgres
+def test_a_page_may_take_longer_than_a_session_may_idle(
+    loaded: tuple[str, str],
+    providers: Sandbox,
+    slow: Callable[[Fault], None],
+    tmp_path: Path,
+) -> None:
+    url, admin = loaded
+    set_for(url, admin, {"idle_session_timeout": "200ms"})
+    slow(Fault(delay=0.5, times=3))
+    path = write_config(tmp_path / "callflow.toml", url, providers)
+    done = commands(path, ["migrate"], ["sync"], ["sync", "--full"], ["status"])
+    assert codes(done) == [0] * 4, done
+
+
+@pytest.mark.every_postgres
+def test_sessions_that_end_between_pages_and_between_runs_fail_no_run(
+    loaded: tuple[str, str],
+    providers: Sandbox,
+    slow: Callable[[Fault], None],
+    tmp_path: Path,
+) -> None:
+    url, admin = loaded
+    migrate.upgrade(url)
+    settings = config.load(write_config(tmp_path / "callflow.toml", url, providers), {})
+    ended: list[int] = []
+    slow(Fault(nth=1, before_request=lambda *_: ended.append(end_idle(url, admin))))
+    engine = connect(url)
+    try:
+        for _ in range(3):
+            for source, stream in select(settings, []):
+                run = run_stream(Job(engine, stream, source, "test:1:unknown"))
+                assert (run.status, run.error) == ("complete", None)
+            assert end_idle(url, admin) > 0
+    finally:
+        engine.dispose()
+    assert ended == [1, 1, 1]
+
+
+def test_a_daemon_s_sessions_may_end_while_they_idle(
+    loaded: tuple[str, str], providers: Sandbox, tmp_path: Path
+) -> None:
+    url, admin = loaded
+    set_for(url, admin, {"idle_session_timeout": "200ms"})
+    path, port = tmp_path / "callflow.toml", free_port()
+    more = f'\n[schedule]\nevery = "1s"\n[daemon]\nhttp = "127.0.0.1:{port}"\n'
+    write_config(path, url, providers).write_text(path.read_text() + more)
+    daemon = Process(path, port)
+    try:
+        daemon.ran(8)
+        daemon.kill(signal.SIGTERM)
+        assert daemon.ended() == 0
+    finally:
+        daemon.close()
+    assert daemon.runs() == daemon.runs(status="complete")
+    assert not daemon.events("no warehouse")
+
+
+def test_a_transaction_whose_statements_were_sent_is_not_repeated(loaded: tuple[str, str]) -> None:
+    url, admin = loaded
+    engine = connect(url)
+    try:
+        with engine.connect() as connection:
+            connection.exec_driver_sql("SELECT 1")
+        assert end_idle(url, admin) == 1
+        with engine.connect() as connection:
+            connection.exec_driver_sql("SELECT 1")
+            connection.rollback()
+            assert end_idle(url, admin) == 1
+            connection.begin()
+            connection.exec_driver_sql("CREATE TEMPORARY TABLE kept ()")
+            pid = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+            with psycopg.connect(dsn(admin), autocommit=True) as other:
+                other.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+            with pytest.raises(DBAPIError):
+                connection.exec_driver_sql("SELECT FROM kept")
+    finally:
+        engine.dispose()
+
+
+def test_a_server_that_is_gone_is_an_error_at_once(loaded: tuple[str, str]) -> None:
+    url = make_url(loaded[0])
+    engine = connect(url.set(port=free_port()))
+    with (
+        pytest.raises(WarehouseError, match="check that the server runs"),
+        plain_errors("here"),
+        engine.connect(),
+    ):
+        pass
+    engine.dispose()
