@@ -268,7 +268,7 @@ def table(console: Console, rows: Iterator[Sequence[Any]], title: str = "") -> i
     lines = [header, *body]
     widths = (max(max(map(cell_len, line[n].plain.split("\n"))) for line in lines)
               for n in range(len(header)))  # fmt: skip
-    if sum(width + 2 for width in widths) <= console.width or not body:
+    if sum(width + 2 for width in widths) <= console.width:
         grid = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left",
                      title_style="bold")  # fmt: skip
         for name in header:
@@ -279,6 +279,8 @@ def table(console: Console, rows: Iterator[Sequence[Any]], title: str = "") -> i
         return len(body)
     if title:
         console.print(Text(title, style="bold"))
+    if not body:
+        console.print(Text(", ").join(header))
     for number, row in enumerate(body, 1):
         console.print(Text(f"── {number} ──", style="dim"))
         record = Table.grid(padding=(0, 2, 0, 0))
