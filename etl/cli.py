@@ -1,6 +1,7 @@
 """The commands. Each reads its arguments, calls one stage, and shows what came of it."""
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -8,26 +9,29 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import structlog
 import typer
 from rich.console import Console
 from rich.markup import escape
 from sqlalchemy import Engine
+from typer.core import TyperCommand
 
-from etl import __version__, check, config, embedded, lead, migrate, query, show
+from etl import __version__, answer, check, config, embedded, lead, migrate, query, show
 from etl.errors import CallflowError, ConfigError, StoppedError, internal
 from etl.job import Job
 from etl.load.lease import is_dead, process_name
 from etl.load.runs import Run
 from etl.redact import Redactor, harmless
 from etl.rights import plain_rights
+from etl.roles import ADMIN, READER
 from etl.settings import Settings, redactor
 from etl.sync import run_stream
 from etl.units import Unit, exit_code, name_of, run_all, select
-from etl.warehouse import connect, database_url, plain_errors
+from etl.warehouse import connect, database_url, embedded_server, normalise, plain_errors
 
 app = typer.Typer(
     name="callflow",
@@ -72,7 +76,7 @@ def _version(
 
 def stderr() -> Console:
     """Where messages go."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def tell(note: str) -> None:
@@ -83,7 +87,7 @@ def tell(note: str) -> None:
 def stdout() -> Console:
     """Where results go; lines are not broken where nobody looks at them."""
     width = None if sys.stdout.isatty() else 10_000
-    return Console(highlight=False, soft_wrap=True, width=width)
+    return Console(highlight=False, soft_wrap=True, width=width, emoji=False)
 
 
 def load(context: typer.Context, path: Path | None) -> Settings:
@@ -112,6 +116,56 @@ def warehouse(
             yield engine
     finally:
         engine.dispose()
+
+
+@contextmanager
+def reading(settings: Settings) -> Iterator[tuple[Engine, str]]:
+    """An engine that reads: as `warehouse.read_url`, or as the reader of the embedded Postgres.
+
+    With neither it is the role of `warehouse.url`, and a note tells what that role may do. The
+    second value is what to advise when a right is lacking. Raises SchemaError as `warehouse` does,
+    unless the role that reads may not know.
+    """
+    denied = "use a role that has it; `callflow grant ROLE` gives what analysts need"
+    if settings.warehouse.read_url is not None:
+        engine = connect(normalise(settings.warehouse.read_url.get_secret_value()))
+    elif settings.warehouse.url is None:
+        server = embedded_server(settings, os.environ)
+        embedded.prove_reader(server)
+        with warehouse(settings) as owner, owner.begin() as connection:
+            query.let_read(connection, READER)
+        engine = connect(server.reader_url())
+        denied = f"{READER} reads what `callflow grant` gives; as the owner: {server.psql()}"
+    else:
+        url = database_url(settings, os.environ)
+        engine = connect(url)
+        with plain_errors("warehouse"):
+            with engine.connect() as connection:
+                state = "head" if migrate.is_hidden(connection) else migrate.state(connection)
+                more = query.more_than_reads(connection)
+            migrate.fit(state, url, behind_too=False)
+        if more:
+            tell(f"{more} → set warehouse.read_url to a role that only reads")
+    try:
+        yield engine, denied
+    finally:
+        engine.dispose()
+
+
+class WithQuery(TyperCommand):
+    """A command whose argument is SQL, which may begin with a comment: `-- so`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put what looks like an option and is a comment, by its blanks, after a `--`."""
+        options = {name for parameter in self.params for name in parameter.opts}
+        comments = [
+            word
+            for word in args[: args.index("--") if "--" in args else None]
+            if re.match(r"--.*\s", word, re.DOTALL) and word.partition("=")[0] not in options
+        ]
+        if comments:
+            args = [word for word in args if word not in (*comments, "--")] + ["--", *comments]
+        return super().parse_args(ctx, args)
 
 
 @app.command("demo")
@@ -328,40 +382,55 @@ def sandbox(
     def announce(running: server.Sandbox) -> None:
         sys.stdout.write(running.toml())
         sys.stdout.flush()
-        stderr().print(
-            "Serving. Save the above as callflow.toml, then `callflow sync`. Ctrl-C ends."
-        )
+        # As comments: all is TOML, also where both streams are saved in one file.
+        stderr().print("# Serving. Save this as callflow.toml, then `callflow sync`. Ctrl-C ends.")
 
-    with show.stopping() as stopped:
-        server.run(ports, Sizes.of(flows, channels), seed, stopped, announce)
+    try:
+        with show.stopping() as stopped:
+            server.run(ports, Sizes.of(flows, channels), seed, stopped, announce)
+    except StoppedError as stop:
+        stderr().print("# Stopped by a signal.")
+        raise typer.Exit(stop.exit_code) from None
 
 
-@app.command()
+@app.command(cls=WithQuery)
 def sql(
     context: typer.Context,
     statement: Annotated[
-        str | None, typer.Argument(metavar="[QUERY]", help="A SELECT; without one psql is opened.")
+        str | None,
+        typer.Argument(
+            metavar="[QUERY]",
+            help="A SELECT; `-` reads it from standard input; without one psql is opened.",
+        ),
     ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     as_json: AsJson = False,
     path: ConfigPath = None,
 ) -> None:
-    """Run a query on the warehouse, in a read-only transaction, and print its rows."""
+    """Run a query on the warehouse, in a read-only transaction, and print its rows.
+
+    It runs as the role of warehouse.read_url; on the embedded Postgres as callflow_reader.
+    """
     if as_csv and as_json:
         raise ConfigError("--csv and --json exclude each other", advice="choose one")
     settings = load(context, path)
-    with warehouse(settings) as engine:
+    if statement == "-":
+        statement = sys.stdin.buffer.read().decode("utf-8-sig", errors="surrogateescape")
+    with reading(settings) as (engine, denied):
         if statement is None:
             command, env = query.psql(engine, os.environ)
             os.execve(command[0], command, env)  # noqa: S606
-        with closing(query.ask(engine, statement)) as rows:
-            if as_csv:
-                show.write_csv(rows)
-            elif as_json:
-                show.write_json(rows)
-            else:
+        asked = query.ask(engine, statement, denied=denied)
+        with show.cancelling(), closing(asked) as rows:
+            if not (as_csv or as_json):
                 count = show.table(stdout(), rows)
                 stderr().print(f"{count} row{'' if count == 1 else 's'}")
+                return
+            names = next(rows)
+            if (apart := answer.told_apart(names)) != names:
+                changed = [new for old, new in zip(names, apart, strict=True) if old != new]
+                tell(f"columns with the name of another are called {', '.join(changed)}")
+            (show.write_csv if as_csv else show.write_json)(chain([apart], rows))
 
 
 @app.command()
@@ -376,8 +445,12 @@ def grant(
     where only its time zone and its time limit are left; 1 when it cannot.
     """
     settings = load(context, path)
-    with warehouse(settings) as engine, plain_errors("grant"), engine.begin() as connection:
-        grants = query.grant(connection, role)
+    with warehouse(settings) as engine, plain_errors("grant"):
+        if settings.warehouse.url is not None:
+            with engine.begin() as connection:
+                grants = query.grant(connection, role)
+        else:
+            grants = grant_on(embedded_server(settings, os.environ), engine, role)
     schemas = ", ".join(query.READABLE)
     if grants.reads:
         stdout().print(
@@ -388,6 +461,18 @@ def grant(
         for statement in grants.left:
             stderr().print(f"  {escape(statement)};")
     raise typer.Exit(0 if grants.reads else 1)
+
+
+def grant_on(server: embedded.Server, engine: Engine, role: str) -> query.Grants:
+    """Grant on the embedded Postgres, whose owner may not change roles: its administrator does."""
+
+    def create(statement: str) -> str:
+        return f"with: {server.psql(ADMIN, '-c', statement)}"
+
+    with engine.begin() as connection:
+        grants = query.grant(connection, role, create=create)
+    embedded.administer(server, grants.left)
+    return query.Grants(True, ())
 
 
 @app.command()

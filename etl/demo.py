@@ -1,7 +1,5 @@
 """`callflow demo`: the sandbox, synced into the embedded Postgres, and a look at the result."""
 
-import os
-import secrets
 import shlex
 import shutil
 import threading
@@ -9,20 +7,19 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from psycopg import sql
 from rich.console import Console
 from rich.markup import escape
 from sqlalchemy import Engine, text
 
 from etl import config, embedded, migrate, query, show
 from etl.load.runs import Run
+from etl.roles import READER
 from etl.sandbox.data import Sizes
 from etl.sandbox.server import Sandbox, serve
 from etl.units import Unit, exit_code, select
 from etl.warehouse import connect, plain_errors
 
 DATABASE = "callflow_demo"
-READER = "callflow_reader"
 
 QUESTIONS = {
     "Which numbers reach which flow?": """
@@ -103,10 +100,11 @@ def run(
                 runs += last
         for title, question in QUESTIONS.items():
             show.table(results, query.ask(engine, question), title)
-        password_file = _reader(engine, server)
+        with plain_errors("demo"), engine.begin() as connection:
+            query.let_read(connection, READER)
     finally:
         engine.dispose()
-    _how_to_connect(results, server, password_file)
+    _how_to_connect(results, server)
     return exit_code(runs)
 
 
@@ -155,28 +153,8 @@ def _wal(engine: Engine) -> int:
         return int(connection.scalar(text("SELECT pg_current_wal_insert_lsn() - '0/0'")) or 0)
 
 
-def _reader(engine: Engine, server: embedded.Server) -> Path:
-    """A role that only reads; its password is in the file that is returned."""
-    path = server.data_dir / "reader.pgpass"
-    password = secrets.token_urlsafe(18)
-    with plain_errors("demo"), engine.begin() as connection:
-        if not connection.scalar(
-            text("SELECT 1 FROM pg_roles WHERE rolname = :role"), {"role": READER}
-        ):
-            connection.exec_driver_sql(f"CREATE ROLE {READER}")
-        connection.connection.cursor().execute(
-            sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}")
-            .format(sql.Identifier(READER), sql.Literal(password))
-            .as_string()
-        )
-        query.grant(connection, READER)
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(f"{server.host}:*:*:{READER}:{password}\n")
-    return path
-
-
-def _how_to_connect(results: Console, server: embedded.Server, password_file: Path) -> None:
+def _how_to_connect(results: Console, server: embedded.Server) -> None:
+    password_file = server.data_dir / embedded.PASSWORDS[READER]
     psql = "psql" if shutil.which("psql") else shlex.quote(str(server.bin_dir / "psql"))
     results.print(
         f"""[bold]Connect[/bold]

@@ -246,7 +246,7 @@ def start(
             if not _in_order(running.port, passwords, patience):
                 running, passwords, more = _set_up(launch, running, passwords, patience)
                 notes += more
-                _prove(home, running.port, OWNER, passwords[OWNER], patience)
+                _prove(home, running.port, OWNER, passwords[OWNER], patience).close()
             if running.port != kept:
                 _write(home / "port", f"{running.port}\n")
             if kept and running.port != kept:
@@ -265,6 +265,41 @@ def start(
         reader_password=passwords[READER],
         notes=tuple(notes),
     )
+
+
+def prove_reader(
+    server: Server,
+    *,
+    timeout: float = 60.0,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Prove that the reader of a running `server` is let in.
+
+    Raises EmbeddedError when it set a password itself, which callflow does not have.
+    """
+    patience = _Patience(clock() + timeout, clock, sleep)
+    _prove(server.data_dir, server.port, READER, server.reader_password, patience).close()
+
+
+def administer(
+    server: Server,
+    statements: Sequence[str],
+    *,
+    timeout: float = 60.0,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Run `statements` as the administrator of a running `server`, in its database: all or none.
+
+    Raises EmbeddedError when it is not let in, psycopg.Error for what Postgres says to them.
+    """
+    patience = _Patience(clock() + timeout, clock, sleep)
+    password = _read_passwords(server.data_dir).get(ADMIN, "")
+    connection = _prove(server.data_dir, server.port, ADMIN, password, patience)
+    with contextlib.closing(connection), connection.transaction():
+        for statement in statements:
+            connection.execute(statement.encode())
 
 
 def stop(
@@ -886,7 +921,7 @@ def _next(ports: Iterator[int], home: Path) -> int:
 
 def _in_order(port: int, passwords: Mapping[str, str], patience: _Patience) -> bool:
     """Whether the server is ours and has all roles and the database; the owner is let in."""
-    if not {OWNER, READER} <= passwords.keys():
+    if passwords.keys() != PASSWORDS.keys():
         return False
     connection = _log_in(port, OWNER, passwords[OWNER], patience)
     if connection is None:
@@ -973,8 +1008,11 @@ def _reset_admin(launch: "_Launch", port: int, password: str, patience: _Patienc
     return _bring_up(launch, port, patience)
 
 
-def _prove(home: Path, port: int, role: str, password: str, patience: _Patience) -> None:
-    connection = _log_in(port, role, password, patience)
+def _prove(
+    home: Path, port: int, role: str, password: str, patience: _Patience
+) -> psycopg.Connection[tuple[Any, ...]]:
+    """A session of `role` in our database. Raises EmbeddedError when its password is refused."""
+    connection = _log_in(port, role, password, patience, DATABASE)
     if connection is None:
         raise EmbeddedError(
             f"the server refuses the password that callflow keeps of {role}",
@@ -982,7 +1020,7 @@ def _prove(home: Path, port: int, role: str, password: str, patience: _Patience)
             advice="write the password that was set into this file, or delete the file "
             "and callflow sets a new one",
         )
-    connection.close()
+    return connection
 
 
 def _log_in(

@@ -89,6 +89,16 @@ def state(connection: Connection) -> State:
     return "behind" if current in known else "unknown"
 
 
+def is_hidden(connection: Connection) -> bool:
+    """Whether there is a schema of ours whose state this role may not read."""
+    hidden = """
+        SELECT NOT (has_schema_privilege(n.oid, 'USAGE') AND coalesce(
+            (SELECT has_table_privilege(c.oid, 'SELECT') FROM pg_class c
+             WHERE relnamespace = n.oid AND relname = 'alembic_version'), true))
+        FROM pg_namespace n WHERE nspname = 'etl'"""
+    return bool(connection.scalar(text(hidden)))
+
+
 def upgrade(
     url: str | URL, *, tries: int = TRIES, sleep: Callable[[float], None] = time.sleep
 ) -> State:

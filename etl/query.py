@@ -1,25 +1,29 @@
 """Questions to the warehouse: `callflow sql`, `callflow status`; the rights that BI tools need."""
 
+import re
 import shutil
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from typing import Any, cast
 
 from psycopg import Connection as PsycopgConnection
 from psycopg import Error as PsycopgError
-from psycopg import InternalError, ProgrammingError
+from psycopg import generators
 from psycopg.conninfo import make_conninfo
-from psycopg.pq import Conninfo
+from psycopg.errors import error_from_result
+from psycopg.pq import Conninfo, ExecStatus
+from psycopg.pq.abc import PGresult
 from sqlalchemy import ARRAY, Connection, Engine, Text, func, literal, select, text, true
 from sqlalchemy.exc import DBAPIError
 
-from etl import __version__, embedded, health, lead, tables
+from etl import __version__, answer, embedded, health, lead, tables
 from etl.errors import CallflowError, ConfigError
 from etl.health import Overview
 from etl.load.runs import Run
-from etl.redact import Redactor
+from etl.redact import Redactor, harmless
 from etl.rights import DENIED, name_of
 from etl.settings import Settings, redactor
 from etl.warehouse import plain_errors, sqlstate
@@ -29,10 +33,20 @@ READABLE = ("zoom", "twilio", "alibaba", "callflow")
 
 
 class QueryError(CallflowError):
-    """A query that the warehouse does not accept."""
+    """A query that the warehouse does not accept.
+
+    `details` are lines that go below the message: where in the query, and what the server adds.
+    """
 
     kind = "query"
     exit_code = 2
+
+    def __init__(self, what: str, *, advice: str = "", details: str = "") -> None:
+        super().__init__(what, where="sql", advice=advice)
+        self.details = details
+
+    def __str__(self) -> str:
+        return "\n".join(filter(None, (super().__str__(), self.details)))
 
 
 _LIMITS = """SELECT set_config(name, reset_val, true) FROM pg_settings
@@ -40,18 +54,20 @@ _LIMITS = """SELECT set_config(name, reset_val, true) FROM pg_settings
 
 
 def no_rows() -> QueryError:
-    """The error about a statement that is none of a kind that gives rows."""
-    return QueryError("it returns no rows", where="sql", advice="SELECT something")
+    """The error about a statement that is none of a kind that gives rows; it is not run."""
+    return QueryError("it returns no rows", advice="SELECT something")
 
 
-def ask(engine: Engine, query: str) -> Generator[Sequence[Any], None, None]:
+def ask(
+    engine: Engine, query: str, *, denied: str = "use a role that has the right"
+) -> Generator[Sequence[Any], None, None]:
     """Run `query` in a read-only transaction: first the column names, then row by row.
 
-    Who may leave before the last row closes it; that ends the query on the server too. Raises
-    QueryError with the server's message when it is not a valid query.
+    Values are as `etl.answer` has them. Who may leave before the last row closes it; that ends the
+    query on the server too, as KeyboardInterrupt does. Raises QueryError with the server's message
+    when it is not a valid query; `denied` is the advice where the role lacks a right.
     """
-    if not query.strip(" \t\r\n;"):
-        raise QueryError("the query is empty", where="sql", advice="give a SELECT")
+    statement = _encoded(query)
     with plain_errors("sql"), engine.connect() as connection:
         connection.execute(text("SET TRANSACTION READ ONLY"))
         # Limits that the server has for this role are meant for what people ask.
@@ -62,30 +78,112 @@ def ask(engine: Engine, query: str) -> Generator[Sequence[Any], None, None]:
             connection.exec_driver_sql("SET LOCAL client_connection_check_interval = '5s'")
         raw = connection.connection.driver_connection
         assert isinstance(raw, PsycopgConnection)
-        with raw.cursor() as cursor:
-            stream = cast("Generator[Sequence[Any], None, None]", cursor.stream(query.encode()))
-            try:
+        try:
+            names = _columns(raw, statement)
+            if not names:
+                raise no_rows()
+            with raw.cursor() as cursor:
+                answer.keep_everything(cursor)
+                stream = cast("Generator[Sequence[Any], None, None]", cursor.stream(statement))
                 # It holds the connection's lock until it is closed; the rollback would wait for it.
                 with closing(stream) as rows:
-                    first = next(rows, None)
-                    if first is None:
-                        cursor.execute(query.encode())  # a stream without rows has no column names
-                    if cursor.description is None:
-                        raise no_rows()
-                    yield [column.name for column in cursor.description]
-                    if first is not None:
-                        yield first
-                        yield from rows
-            except PsycopgError as error:
-                if error.sqlstate is None and isinstance(error, InternalError | ProgrammingError):
-                    connection.invalidate()  # a COPY would still be under way on it
-                    raise no_rows() from error
-                if error.sqlstate is None or error.sqlstate.startswith(("08", "57")):
-                    raise
-                what = f"{str(error).splitlines()[0]} ({error.sqlstate})"
-                several = "multiple commands" in what
-                advice = "one statement only" if several else "mend the query"
-                raise QueryError(what, where="sql", advice=advice) from error
+                    yield names
+                    yield from rows
+        except PsycopgError as error:
+            code = error.sqlstate
+            if code is None or (code.startswith(("08", "57")) and code != "57014"):
+                raise
+            first, *more = str(error).splitlines() or [type(error).__name__]
+            raise QueryError(
+                f"{harmless(first)} ({code})",
+                advice=_advice(connection, error, query, denied),
+                details="\n".join(harmless(line) for line in more),
+            ) from error
+
+
+def _encoded(query: str) -> bytes:
+    if not query.strip(" \t\r\n;"):
+        raise QueryError("the query is empty", advice="give a SELECT")
+    try:
+        statement = query.encode()
+    except UnicodeEncodeError:
+        raise QueryError("the query is not UTF-8", advice="write it as UTF-8") from None
+    if b"\0" in statement:
+        raise QueryError("the query has a NUL in it", advice="take it out")
+    return statement
+
+
+def _columns(raw: PsycopgConnection, statement: bytes) -> list[str]:
+    """The names of the columns that `statement`, which is not run, would give."""
+    raw.pgconn.send_prepare(b"", statement)
+    _done(raw)
+    raw.pgconn.send_describe_prepared(b"")
+    about = _done(raw)
+    if about.nparams:
+        raise QueryError("it has a parameter ($1)", advice="write the value in its place")
+    return [(about.fname(column) or b"").decode() for column in range(about.nfields)]
+
+
+def _done(raw: PsycopgConnection) -> PGresult:
+    results: list[PGresult] = raw.wait(generators.execute(raw.pgconn))
+    if results[-1].status == ExecStatus.FATAL_ERROR:
+        raise error_from_result(results[-1], raw.info.encoding)
+    return results[-1]
+
+
+def _advice(connection: Connection, error: PsycopgError, query: str, denied: str) -> str:
+    if "multiple commands" in str(error):
+        return "one statement only"
+    match error.sqlstate:
+        case "42P01":
+            return _missing(connection, query, int(error.diag.statement_position or 0))
+        case "42501":
+            return denied
+        case "25006":
+            return "`callflow sql` only reads"
+        case "57014":
+            return (
+                "narrow the query, where it took longer than statement_timeout of the role allows"
+            )
+    return "mend the query"
+
+
+_NAME = re.compile(r'\s*((?:"(?:[^"]|"")+")|[^\W\d][\w$]*)\s*(\.)?')
+
+
+def _missing(connection: Connection, query: str, position: int) -> str:
+    """Advice about the table that `query` names at `position` (from 1) and that does not exist."""
+    parts, at = [], max(position - 1, 0)
+    while found := _NAME.match(query, at):
+        quoted = found[1].startswith('"')
+        parts.append(found[1][1:-1].replace('""', '"') if quoted else found[1].lower())
+        at = found.end()
+        if not found[2]:
+            break
+    connection.rollback()
+    tables: dict[str, list[str]] = {}
+    for schema, table, name in connection.execute(_READABLE_TABLES):
+        tables.setdefault(table, []).append(name)
+        tables.setdefault(f"{schema}.{table}", []).append(name)
+    last = parts[-1] if parts else ""
+    near = tables.get(last, [])
+    for wanted in (".".join(parts[-2:]), last):
+        if not near:
+            near = [
+                name for close in get_close_matches(wanted, tables, 1) for name in tables[close]
+            ]
+    if near:
+        return f"did you mean {' or '.join(near[:3])}?"
+    return "mend the query; a table is named with its schema, as in zoom.flows"
+
+
+_READABLE_TABLES = text("""
+    SELECT nspname, relname, format('%I.%I', nspname, relname)
+    FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace
+    WHERE relkind IN ('r', 'p', 'v', 'm', 'f') AND nspname NOT IN ('information_schema')
+    AND NOT starts_with(nspname, 'pg_') AND has_schema_privilege(n.oid, 'USAGE')
+    AND has_any_column_privilege(pg_class.oid, 'SELECT') ORDER BY 1, 2 LIMIT 5000
+""")
 
 
 def psql(engine: Engine, env: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
@@ -110,6 +208,55 @@ def psql(engine: Engine, env: Mapping[str, str]) -> tuple[list[str], dict[str, s
     return [program, "-d", make_conninfo("", **shown)], {**env, **password}
 
 
+def more_than_reads(connection: Connection) -> str | None:
+    """A sentence about the role of this session where it may do more than read."""
+    role, is_superuser, owns = connection.execute(
+        _MORE_THAN_READS, {"schemas": list(READABLE)}
+    ).one()
+    if not is_superuser and not owns:
+        return None
+    return f"it runs with the rights of {role}, " + (
+        "a superuser" if is_superuser else "who owns the tables"
+    )
+
+
+_MORE_THAN_READS = text("""
+    SELECT rolname, rolsuper, EXISTS (
+        SELECT FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace
+        WHERE nspname = ANY(:schemas) AND relkind = 'r' AND pg_has_role(relowner, 'MEMBER'))
+    FROM pg_roles WHERE rolname = current_user
+""")
+
+
+def let_read(connection: Connection, role: str) -> None:
+    """Give `role` what `grant` gives, where it is missing; its settings stay as they are.
+
+    REFERENCES is among it: without it information_schema hides the keys that BI tools join by.
+    """
+    if connection.scalar(_UNREAD, {"role": role, "schemas": list(READABLE)}) is None:
+        return
+    # Postgres refuses to change the rights on one thing in two sessions at once.
+    connection.execute(select(func.pg_advisory_xact_lock(_GRANTS)))
+    for statement in _reading(name_of(role)):
+        connection.exec_driver_sql(statement)
+
+
+_GRANTS = 0x63616C6C666C6F77  # "callflow"
+
+
+def _reading(name: str) -> list[str]:
+    return [
+        statement
+        for schema in READABLE
+        for statement in (
+            f"GRANT USAGE ON SCHEMA {schema} TO {name}",
+            f"GRANT SELECT, REFERENCES ON ALL TABLES IN SCHEMA {schema} TO {name}",
+            f"ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} "
+            f"GRANT SELECT, REFERENCES ON TABLES TO {name}",
+        )
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class Grants:
     """What came of `grant`: whether the role reads everything, and what an administrator has to do.
@@ -121,12 +268,15 @@ class Grants:
     left: Sequence[str]
 
 
-def grant(connection: Connection, role: str) -> Grants:
+def grant(
+    connection: Connection, role: str, *, create: Callable[[str], str] = "in psql: {}".format
+) -> Grants:
     """Give `role` read-only rights on everything analysts use, now and after migrations.
 
     REFERENCES is among them: without it information_schema hides the keys that BI tools join by.
     What this session may not do is left out and returned: settings of another role take a
-    superuser, or CREATEROLE with ADMIN on that role. Raises ConfigError when there is no such role.
+    superuser, or CREATEROLE with ADMIN on that role. Raises ConfigError when there is no such role;
+    `create` says as whom a person runs the statement that makes it.
     """
     known = connection.execute(
         text("SELECT rolconfig FROM pg_roles WHERE rolname = :role"), {"role": role}
@@ -134,7 +284,7 @@ def grant(connection: Connection, role: str) -> Grants:
     if known is None:
         raise ConfigError(
             f"there is no role {role!r} in the warehouse",
-            advice=f"create it first, in psql: CREATE ROLE {name_of(role)} LOGIN PASSWORD '…'",
+            advice="create it first, " + create(f"CREATE ROLE {name_of(role)} LOGIN PASSWORD '…'"),
         )
     name, has = name_of(role), [setting.lower() for setting in known.rolconfig or ()]
     left = _run(
@@ -145,16 +295,7 @@ def grant(connection: Connection, role: str) -> Grants:
             if f"{setting}={value}".lower() not in has
         ],
     )
-    rights = [
-        statement
-        for schema in READABLE
-        for statement in (
-            f"GRANT USAGE ON SCHEMA {schema} TO {name}",
-            f"GRANT SELECT, REFERENCES ON ALL TABLES IN SCHEMA {schema} TO {name}",
-            f"ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} "
-            f"GRANT SELECT, REFERENCES ON TABLES TO {name}",
-        )
-    ]
+    rights = _reading(name)
     denied = _run(connection, rights)
     # A GRANT of what one may not pass on may be no more than a warning.
     unread = connection.scalars(_UNREAD, {"role": role, "schemas": list(READABLE)}).all()

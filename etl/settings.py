@@ -263,8 +263,9 @@ SCAN_DEADLINE = timedelta(hours=2)
 class Warehouse(BaseModel):
     """Where the data goes: `url`, or without one the embedded Postgres in `data_dir`.
 
-    `url` is normalised to SQLAlchemy's form with the driver `postgresql+psycopg`. `data_dir` is
-    absolute; None stands for the platform's user data directory.
+    `callflow sql` reads by `read_url` where there is one. Both are normalised to SQLAlchemy's form
+    with the driver `postgresql+psycopg`. `data_dir` is absolute; None stands for the platform's
+    user data directory.
     """
 
     model_config = _STRICT
@@ -272,6 +273,11 @@ class Warehouse(BaseModel):
         default=None,
         description="a Postgres URL, or none for the embedded Postgres",
         examples=["postgresql://user:p%40ss@host:5432/db"],
+    )
+    read_url: PostgresUrl | None = Field(
+        default=None,
+        description="a Postgres URL of a role that only reads, for `callflow sql`",
+        examples=["postgresql://reader:p%40ss@host:5432/db"],
     )
     data_dir: Directory | None = Field(
         default=None, description="a directory", examples=["/var/lib/callflow"]

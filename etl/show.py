@@ -1,9 +1,9 @@
 """What a person sees: progress, runs, and tables. Results go to stdout, all else to stderr."""
 
-import csv
 import io
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -27,7 +29,9 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
+from etl import answer
 from etl.errors import CallflowError, StoppedError
 from etl.health import StreamHealth
 from etl.load.runs import Run
@@ -136,6 +140,36 @@ class Watch:
 
 
 @contextmanager
+def cancelling() -> Iterator[None]:
+    """Let the first Ctrl-C or SIGTERM interrupt what is waited for; a second one ends the process.
+
+    Raises StoppedError when one came, with the exit code of its signal.
+    """
+    came: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        for each in former:
+            signal.signal(each, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    former = {
+        each: handler
+        for each in (signal.SIGINT, signal.SIGTERM)
+        if (handler := signal.getsignal(each)) != signal.SIG_IGN
+    }
+    for each in former:
+        signal.signal(each, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise StoppedError("stopped by a signal; the query was cancelled", signal=came[0]) from None
+    finally:
+        for each, handler in former.items():
+            signal.signal(each, handler)
+
+
+@contextmanager
 def stopping() -> Iterator[threading.Event]:
     """An event that the first Ctrl-C or SIGTERM sets; a second one ends the process at once.
 
@@ -225,31 +259,74 @@ def run_json(run: Run) -> str:
 
 
 def table(console: Console, rows: Iterator[Sequence[Any]], title: str = "") -> int:
-    """Print rows (the first one is the header) as a table; return how many there were."""
-    header = next(rows)
-    grid = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
-    for name in header:
-        grid.add_column(escape(str(name)), overflow="fold")
-    count = 0
-    for row in rows:
-        grid.add_row(*(escape(_cell(value)) for value in row))
-        count += 1
-    console.print(grid)
-    return count
+    """Print rows (the first one is the header) as a table; return how many there were.
+
+    Where a row is wider than the console, each column of each row has a line to itself.
+    """
+    header = [Text(harmless(name)) for name in next(rows)]
+    body = [[Text(harmless(_cell(value), keep="\n")) for value in row] for row in rows]
+    lines = [header, *body]
+    widths = (max(max(map(cell_len, line[n].plain.split("\n"))) for line in lines)
+              for n in range(len(header)))  # fmt: skip
+    if sum(width + 2 for width in widths) <= console.width:
+        grid = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left",
+                     title_style="bold")  # fmt: skip
+        for name in header:
+            grid.add_column(name, overflow="fold")
+        for row in body:
+            grid.add_row(*row)
+        console.print(grid)
+        return len(body)
+    if title:
+        console.print(Text(title, style="bold"))
+    if not body:
+        console.print(Text(", ").join(header))
+    for number, row in enumerate(body, 1):
+        console.print(Text(f"── {number} ──", style="dim"))
+        record = Table.grid(padding=(0, 2, 0, 0))
+        record.add_column(no_wrap=True)
+        record.add_column(overflow="fold")
+        for name, value in zip(header, row, strict=True):
+            record.add_row(name, value)
+        console.print(record)
+    return len(body)
 
 
 def write_csv(rows: Iterator[Sequence[Any]]) -> None:
-    """Write rows (the first one is the header) to stdout as CSV; NULL is empty."""
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(next(rows))
-    writer.writerows([_flat(value) for value in row] for row in rows)
+    """Write rows (the first one is the header) to stdout as CSV, as COPY reads it.
+
+    NULL is nothing, an empty text is "". A terminal is shown escapes for what would steer it.
+    """
+    shown = partial(harmless, keep="\t\n") if sys.stdout.isatty() else str
+    for row in rows:
+        sys.stdout.write(",".join(shown(_quoted(value)) for value in row) + "\n")
 
 
 def write_json(rows: Iterator[Sequence[Any]]) -> None:
-    """Write rows (the first one is the header) to stdout as JSON objects, one a line."""
-    header = list(next(rows))
+    """Write rows (the first one is the header) to stdout as JSON objects, one a line.
+
+    A terminal is shown JSON's escapes for what would steer it.
+    """
+    shown = _steering_escaped if sys.stdout.isatty() else str
+    keys = [json.dumps(name, ensure_ascii=False) for name in next(rows)]
     for row in rows:
-        sys.stdout.write(as_json(dict(zip(header, row, strict=True))) + "\n")
+        members = (f"{key}: {answer.as_json(each)}" for key, each in zip(keys, row, strict=True))
+        sys.stdout.write(shown(f"{{{', '.join(members)}}}") + "\n")
+
+
+def _steering_escaped(line: str) -> str:
+    """The same JSON, with JSON's own escapes for what a terminal would obey."""
+    if line.isprintable():
+        return line
+    return "".join(
+        each
+        if harmless(each) == each
+        else "".join(
+            f"\\u{unit:04x}"
+            for unit in memoryview(each.encode("utf-16-le", "surrogatepass")).cast("H")
+        )
+        for each in line
+    )
 
 
 def _cell(value: Any) -> str:
@@ -259,13 +336,16 @@ def _cell(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, datetime):
         return value.isoformat(sep=" ", timespec="seconds").removesuffix(":00")
-    return str(_flat(value))
+    return answer.as_text(value)
 
 
-def _flat(value: Any) -> Any:
-    if isinstance(value, dict | list):
-        return as_json(value)
-    return value.isoformat() if isinstance(value, datetime) else value
+def _quoted(value: Any) -> str:
+    if value is None:
+        return ""
+    text = answer.as_text(value)
+    if text in ("", "\\.") or re.search('[",\r\n]', text):
+        return '"' + text.replace('"', '""') + '"'
+    return text
 
 
 def _plain(value: Any) -> Any:

@@ -109,11 +109,18 @@ def database_url(
     """
     if settings.warehouse.url is not None:
         return normalise(settings.warehouse.url.get_secret_value())
+    return normalise(embedded_server(settings, env, tell).url())
+
+
+def embedded_server(
+    settings: Settings, env: Mapping[str, str], tell: Callable[[str], None] = lambda note: None
+) -> embedded.Server:
+    """The embedded Postgres of these settings, started where it does not run; as `database_url`."""
     data_dir = settings.warehouse.data_dir or embedded.default_data_dir()
     server = embedded.start(data_dir, env=env)
     for note in server.notes:
         tell(note)
-    return normalise(server.url())
+    return server
 
 
 def normalise(url: str | URL) -> URL:
