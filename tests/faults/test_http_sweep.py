@@ -1,0 +1,312 @@
+"""Each request of a sync × each thing that a provider or the network can do to it.
+
+Every stream has something to add, to change and to remove. One of its requests (the n-th, for every
+n) meets a fault, once or from then on for ever. Then the tables hold rows from before or after and
+no others, nothing is gone that was not removed at the provider, the run is complete or says why it
+is not, and a run that nobody disturbs brings everything to the provider's state.
+
+`make test` draws SAMPLE of the cases by its seed; CALLFLOW_TEST_SWEEP=500 draws as many, =all takes
+all of them.
+"""
+
+import itertools
+import os
+import random
+import re
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from etl import config
+from etl.job import Job
+from etl.load.runs import Run
+from etl.sandbox import data
+from etl.sandbox.server import Sandbox, serve
+from etl.sandbox.wire import JSON, Fault, Request, Response, empty, html, json_response, redirect
+from etl.sync import run_stream
+from etl.units import select
+from etl.warehouse import connect
+from tests.proxies import Authority, in_tls
+from tests.sync import truth
+
+SAMPLE = 45
+STREAMS = {
+    "zoom_demo.flows": "zoom",
+    "twilio_demo.flex_flows": "twilio",
+    "twilio_demo.channels": "twilio",
+    "alibaba_demo.contact_flows": "alibaba",
+}
+MOST = 14
+"""More requests than any of these syncs makes."""
+
+Spoil = Callable[[Request, Response], Response]
+
+
+def said(status: int, body: Any, **headers: str) -> Response:
+    return Response(status, json_response(200, body).body, {**JSON, **headers})
+
+
+def shortened(_: Request, honest: Response) -> Response:
+    return Response(honest.status, honest.body[:-7], honest.headers)
+
+
+def other_type(_: Request, honest: Response) -> Response:
+    return Response(honest.status, honest.body, {"Content-Type": "text/plain"})
+
+
+def damaged_gzip(_: Request, honest: Response) -> Response:
+    return Response(200, b"\x1f\x8b\x08" + honest.body[:50], {**JSON, "Content-Encoding": "gzip"})
+
+
+TURN: dict[str, dict[str, Any]] = {
+    # --- the network
+    "reset at once": {"delivery": "reset_at_once"},
+    "reset after the headers": {"delivery": "reset", "cut": 0},
+    "reset in the body": {"delivery": "reset"},
+    "cut off": {"delivery": "truncated"},
+    "cut off without a length": {"delivery": "close_delimited"},
+    "silent": {"delay": 60.0},
+    "a byte now and then": {"bytes_per_second": 20.0},
+    # --- what stands between
+    "a page of HTML": {"response": html(200)},
+    "a redirect": {"response": redirect("https://login.example/")},
+    "moved": {"response": redirect("/elsewhere", 301)},
+    "not modified": {"response": empty(304)},
+    "an odd status": {"response": said(999, {})},
+    "damaged gzip": {"response": damaged_gzip},
+    "another content type": {"response": other_type},
+    "brotli": {"response": said(200, {}, **{"Content-Encoding": "br"})},
+    # --- the provider
+    "nothing": {"response": empty(204)},
+    "an empty 200": {"response": empty(200)},
+    **{f"HTTP {status}": {"response": said(status, {"message": "no"})} for status in
+       (400, 401, 403, 404, 405, 408, 409, 410, 418, 429, 500, 501, 502, 503, 504)},
+    "HTML 404": {"response": html(404)},
+    "HTML 503": {"response": html(503)},
+    "429, wait 1 s": {"response": said(429, {}, **{"Retry-After": "1"})},
+    "429, wait a day": {"response": said(429, {}, **{"Retry-After": "86400"})},
+    "429, wait nonsense": {"response": said(429, {}, **{"Retry-After": "Fri, 99 Nov 99999999999"})},
+    "shortened JSON": {"response": shortened},
+    "a list": {"response": said(200, [])},
+    "a text": {"response": said(200, "x")},
+    "null": {"response": said(200, None)},
+    "an empty object": {"response": said(200, {})},
+    "Zoom's error with 200": {"response": said(200, {"code": 300, "message": "Invalid"})},
+    "Twilio's error with 200": {"response": said(200, {"code": 20500, "message": "Oh"})},
+    "Alibaba's error with 200": {"response": said(200, {"Code": "InternalError", "Message": "x"})},
+    "Alibaba's refusal": {"response": said(400, {"Code": "InvalidAccessKeyId.NotFound"})},
+    "a code of its own": {"response": said(200, {"code": 10**30, "Code": 5, "error": [1]})},
+    "half JSON": {"response": Response(200, b'{"flows": [', JSON)},
+    "garbage": {"response": Response(200, b"\xff\xfe\x00garbage", JSON)},
+}  # fmt: skip
+
+HARMLESS = ("another content type",)
+
+
+@dataclass(frozen=True)
+class Case:
+    stream: str
+    fault: str
+    nth: int
+    forever: bool
+
+    def __str__(self) -> str:
+        often = "for ever from" if self.forever else "once at"
+        return f"{self.stream}: {self.fault}, {often} request {self.nth}"
+
+
+def every_case() -> list[Case]:
+    return [
+        Case(*each) for each in itertools.product(STREAMS, TURN, range(1, MOST + 1), (False, True))
+    ]
+
+
+class Play:
+    """A sandbox and its warehouse: faults happen to one, the other is looked at."""
+
+    def __init__(self, sandbox: Sandbox, url: str, toml: str, folder: Any) -> None:
+        self.sandbox, self.url = sandbox, url
+        path = folder / "callflow.toml"
+        path.write_text(toml, encoding="utf-8")
+        path.chmod(0o600)
+        self.settings = config.load(path, {})
+        self.engine = connect(url)
+        self.number = 0
+
+    def run(self, name: str, *, full: bool = True, **source: Any) -> Run:
+        ((settings, stream),) = select(self.settings, [name])
+        changed = settings.model_copy(update=source)
+        job = Job(self.engine, stream, changed, "test:1:x", full=full, sleep=lambda _: None)
+        return run_stream(job)
+
+    def emulator(self, name: str) -> Any:
+        return getattr(self.sandbox, STREAMS[name])
+
+    def stores(self, name: str) -> Any:
+        emulator = self.emulator(name)
+        if name.endswith(".contact_flows"):
+            return list(emulator.flows.values())
+        return [getattr(emulator, name.partition(".")[2])]
+
+    def happen(self, name: str) -> None:
+        """A record comes, one changes, one goes."""
+        self.number += 1
+        for store in self.stores(name):
+            one, two, *_ = store.keys()
+            field = {"zoom": "flow_name", "alibaba": "Name"}.get(STREAMS[name], "account_sid")
+            store.update(two, **{field: f"changed {self.number}"})
+            record = store.get(one)
+            key = next(k for k in ("flow_id", "sid", "ContactFlowId") if k in record)
+            store.add({**record, key: f"new{self.number:030}"})
+            store.delete(one)
+
+    def tables(self, name: str) -> truth.Rows:
+        return of_stream(name, truth.stored(self.url))
+
+    def settle(self, name: str) -> None:
+        """Undisturbed runs have to end where the provider is; Alibaba's second one confirms."""
+        wanted = of_stream(name, truth.of(self.sandbox))
+        runs = []
+        for _ in range(3):
+            runs.append(self.run(name))
+            found = self.tables(name)
+            if STREAMS[name] == "twilio" and name.endswith("channels"):  # closed chats are kept
+                found = {table: found[table] & wanted[table] for table in found}
+            if runs[-1].status == "complete" and found == wanted:
+                return
+        raise AssertionError([(run.status, run.error) for run in runs])
+
+
+def of_stream(name: str, rows: truth.Rows) -> truth.Rows:
+    provider, _, stream = name.partition(".")
+    schema = provider.partition("_")[0]
+    wanted = f"twilio.{stream}" if schema == "twilio" else f"{schema}."
+    return {table: set(found) for table, found in rows.items() if table.startswith(wanted)}
+
+
+@contextmanager
+def playing(warehouse: str, folder: Any) -> Iterator[Play]:
+    with serve(data.Sizes(7, 7, 7, 7), seed=5) as sandbox:
+        sandbox.zoom.largest_page = sandbox.twilio.largest_page = 3
+        play = Play(sandbox, warehouse, sandbox.toml(), folder)
+        try:
+            for name in STREAMS:
+                play.settle(name)
+            yield play
+        finally:
+            play.engine.dispose()
+
+
+@pytest.fixture
+def play(warehouse: str, tmp_path: Any) -> Iterator[Play]:
+    with playing(warehouse, tmp_path) as running:
+        yield running
+
+
+def try_out(play: Play, case: Case) -> bool:
+    """Play one case; whether the sync made as many requests as that."""
+    name = case.stream
+    before = play.tables(name)
+    play.happen(name)
+    after = of_stream(name, truth.of(play.sandbox))
+    seen = itertools.count(1)
+    first = next(seen)
+
+    def due(request: Request) -> bool:
+        nonlocal first
+        number, first = first, first + 1
+        return number >= case.nth if case.forever else number == case.nth
+
+    fault = Fault(when=due, times=None, **TURN[case.fault])
+    emulator = play.emulator(name)
+    emulator.faults.append(fault)
+    slow = case.fault in ("silent", "a byte now and then")
+    try:
+        run = play.run(name, timeout=0.15 if slow else 10.0)
+    finally:
+        emulator.faults.remove(fault)
+    if fault.fired:
+        judge(play, case, run, before, after)
+    play.settle(name)
+    return bool(fault.fired)
+
+
+def judge(play: Play, case: Case, run: Run, before: truth.Rows, after: truth.Rows) -> None:
+    now = play.tables(case.stream)
+    for table, rows in now.items():
+        strange = rows - before[table] - after[table]
+        assert not strange, f"{case}: {table} has {strange}"
+    main = next(iter(now))
+    width = 3 if main.startswith("alibaba") else 2
+
+    def keys(rows: Any) -> set[Any]:
+        return {row[:width] for row in rows}
+
+    lost = (keys(before[main]) & keys(after[main])) - keys(now[main])
+    assert not lost, f"{case}: {lost} are gone"
+    if run.status == "complete":
+        assert run.error is None, case
+        assert keys(now[main]) >= keys(after[main]), case
+    else:
+        assert run.deleted == 0, case
+        assert keys(now[main]) >= keys(before[main]), case
+        assert run.status in ("failed", "incomplete"), f"{case}: {run.status}"
+        said = str(run.error)
+        assert said.startswith(case.stream), f"{case}: {said}"
+        assert "internal" not in str(run.error_kind), f"{case}: {said}"
+        assert len(said) < 1500 and said.isprintable(), f"{case}: {said}"
+        for secret in ("sandbox-zoom-secret", "sandbox-twilio-token", "sandbox-alibaba-secret"):
+            assert secret not in said, case
+    if case.forever and case.fault not in HARMLESS and case.nth <= 2:
+        # The first two requests are those for a token and for a page: nobody can do without.
+        assert run.status != "complete", case
+
+
+@pytest.mark.fault(4, 5, 21, 23, 24, 25, 28, 29)
+def test_any_request_can_meet_anything(play: Play, seed: int) -> None:
+    cases = every_case()
+    asked = os.environ.get("CALLFLOW_TEST_SWEEP", str(SAMPLE))
+    most = len(cases) if asked == "all" else int(asked)
+    random.Random(seed).shuffle(cases)
+    met = 0
+    for case in cases:
+        met += try_out(play, case)
+        if met >= most:
+            break
+    assert met >= min(most, SAMPLE)
+
+
+@pytest.mark.fault(21, 22)
+@pytest.mark.parametrize("how", ["refused", "an unknown certificate", "no TLS at all"])
+def test_a_provider_that_cannot_be_reached(play: Play, how: str, tmp_path: Any) -> None:
+    authority = Authority(tmp_path)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        for name in STREAMS:
+            before = play.tables(name)
+            play.happen(name)
+            emulator = play.emulator(name)
+            port = int(emulator.url.rpartition(":")[2])
+            with in_tls(port, authority.server("127.0.0.1")) as front:
+                if how == "refused":
+                    base = f"http://127.0.0.1:{closed.getsockname()[1]}"
+                else:
+                    base = f"https://127.0.0.1:{front if 'certificate' in how else port}"
+                moved: dict[str, Any] = {"base_url": base}
+                if name.startswith("zoom"):
+                    moved["token_url"] = f"{base}/oauth/token"
+                run = play.run(name, **moved)
+            assert (run.status, run.deleted, run.inserted, run.updated) == ("failed", 0, 0, 0)
+            wanted = {
+                "refused": "cannot connect to 127.0.0.1: Connection refused",
+                "an unknown certificate": "the certificate of 127.0.0.1 cannot be verified",
+                "no TLS at all": "no TLS connection to 127.0.0.1: ",
+            }[how]
+            assert wanted in str(run.error)
+            assert re.search("network.(proxy|ca_file)", str(run.error))
+            assert play.tables(name) == before
+            play.settle(name)
