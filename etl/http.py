@@ -7,7 +7,6 @@ No message made here holds a header, a query or a body as it was: all passes the
 
 import base64
 import email.utils
-import errno
 import json
 import logging
 import math
@@ -37,7 +36,7 @@ from etl.errors import (
 )
 from etl.model import Params
 from etl.redact import Redactor
-from etl.route import DIRECT, Route, Way, proxy_refusal
+from etl.route import DIRECT, Route, Way, out_of_files, proxy_refusal
 
 MAX_BODY = 32 * 1024 * 1024
 """Bytes of one answer, after decompression."""
@@ -640,8 +639,7 @@ def no_answer(
         what = f"cannot connect to {target}: {redact(_reason(errors))}"
     else:
         what = f"the answer of {host} broke off"
-    if any(each.errno in (errno.EMFILE, errno.ENFILE) for each in errors):
-        advice = "raise the limit of open files (ulimit -n), or lower daemon.workers"
+    advice = next(filter(None, map(out_of_files, errors)), advice)
     return UnavailableError(what, advice=advice)
 
 

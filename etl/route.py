@@ -4,6 +4,7 @@ Only settings decide it. Proxies, authorities, key logs and passwords that the e
 (HTTPS_PROXY, SSL_CERT_FILE, SSL_CERT_DIR, SSLKEYLOGFILE, .netrc) are ignored.
 """
 
+import errno
 import re
 import ssl
 from collections.abc import Callable, Iterable
@@ -58,16 +59,27 @@ def trust(ca_file: Path | None) -> ssl.SSLContext:
     # Not ssl.create_default_context(), which writes the keys of each connection to SSLKEYLOGFILE.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # an intermediate authority is enough
-    for file in filter(None, (Path(certifi.where()), ca_file)):
-        try:
-            context.load_verify_locations(file)
-        except OSError as error:  # ssl.SSLError is one
-            raise ConfigError(
-                f"its certificates cannot be read: {error.strerror or 'not in PEM form'}",
-                where=str(file),
-                advice="check network.ca_file; it is a file of certificates in PEM form",
-            ) from None
+    where = "the certificates of certifi"
+    try:
+        context.load_verify_locations(certifi.where())
+        if ca_file is not None:
+            where = str(ca_file)
+            context.load_verify_locations(ca_file)
+    except OSError as error:  # ssl.SSLError is one
+        raise ConfigError(
+            f"cannot be read: {error.strerror or 'not in PEM form'}",
+            where=where,
+            advice=out_of_files(error)
+            or "check network.ca_file; it is a file of certificates in PEM form",
+        ) from None
     return context
+
+
+def out_of_files(error: OSError) -> str:
+    """What to do where no more files can be opened; "" for any other error."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "raise the limit of open files (ulimit -n), or lower daemon.workers"
+    return ""
 
 
 class Way:

@@ -516,6 +516,7 @@ full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Li
         "sql --json 'SELECT generate_series(1, 50000) AS n'",
     ],
 )
+@pytest.mark.fault(63)
 def test_an_output_that_cannot_be_written_is_told_in_one_line(config: Path, words: str) -> None:
     done = shell(config, f"callflow {words} >/dev/full")
     assert (done.returncode, done.stderr.splitlines()) == (
@@ -527,6 +528,7 @@ def test_an_output_that_cannot_be_written_is_told_in_one_line(config: Path, word
     )
 
 
+@pytest.mark.fault(63)
 def test_an_output_that_is_closed_is_no_error(config: Path) -> None:
     for words, told in (("status", "daemon: none leads\n"), ("--help", "")):
         done = shell(config, f"callflow {words} >&-")

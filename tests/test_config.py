@@ -184,6 +184,7 @@ def test_base_url_is_normalised(read: Loader, given_url: str, kept: str) -> None
     ],
 )
 @pytest.mark.parametrize("key", ["base_url", "token_url"])
+@pytest.mark.fault(71)
 def test_urls_that_are_refused(read: Loader, key: str, url: str) -> None:
     (line,) = problems(read, ZOOM + f'{key} = "{url}"')
     assert line.startswith(f"sources.zoom_eu.{key} (line 7): ")
@@ -218,6 +219,7 @@ def test_warehouse_url_in_its_shorter_forms(read: Loader, url: str) -> None:
 
 
 @given(password=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")))
+@pytest.mark.fault(70)
 def test_any_escaped_password_survives(password: str) -> None:
     url = f"postgresql://u:{quote(password, safe='')}@h/db"
     loaded = load(None, {"CALLFLOW_WAREHOUSE__URL": url}).warehouse.url
@@ -247,6 +249,7 @@ PASSWORDS = [
 
 @pytest.mark.parametrize("before", ["", "q"])
 @pytest.mark.parametrize("awkward", PASSWORDS)
+@pytest.mark.fault(70)
 def test_an_unescaped_password_is_refused_and_not_repeated(
     read: Loader, awkward: str, before: str
 ) -> None:
@@ -270,6 +273,7 @@ def test_an_unescaped_password_is_refused_and_not_repeated(
         "",
     ],
 )
+@pytest.mark.fault(70)
 def test_warehouse_urls_that_are_refused(read: Loader, url: str) -> None:
     (line,) = problems(read, f'[warehouse]\nurl = "{url}"')
     assert line.startswith("warehouse.url (line 2): ")
@@ -373,11 +377,13 @@ def test_data_dir_is_relative_to_the_file_and_in_the_environment_to_here(
         ('[sources]\nprovider = "zoom"', "sources.provider (line 2): expected a table, such as"),
     ],
 )
+@pytest.mark.fault(68)
 def test_one_problem_one_line(read: Loader, text: str, expected: str) -> None:
     (line,) = problems(read, text)
     assert expected in line
 
 
+@pytest.mark.fault(68)
 def test_all_problems_at_once(read: Loader) -> None:
     lines = problems(
         read,
@@ -931,6 +937,7 @@ def test_network_settings_that_are_wrong(read: Loader, line: str, expected: str)
     assert told.startswith("sources.zoom_eu.")
 
 
+@pytest.mark.fault(72)
 def test_no_secret_in_any_form_of_the_settings(read: Loader) -> None:
     loaded = read(
         f'[warehouse]\nurl = "postgresql://u:{CANARY}@h/db"\n'
@@ -963,6 +970,7 @@ SECRETS = [
 @pytest.mark.parametrize("key", [*SECRETS, "sources.tw.account_sid", "sources.al.timezone"])
 @pytest.mark.parametrize("bad", [f"{CANARY} x", f"{CANARY}\n{CANARY}", f"http://{CANARY}", "…%s…"])
 @pytest.mark.parametrize("where", ["toml", "variable", "file", "as the file's name"])
+@pytest.mark.fault(72)
 def test_no_value_in_any_message(
     read: Loader, tmp_path: Path, key: str, bad: str, where: str
 ) -> None:

@@ -75,6 +75,7 @@ def fails(http: Http, kind: type[ProviderError], **call: Any) -> ProviderError:
         empty(408),
     ],
 )
+@pytest.mark.fault(4)
 def test_a_passing_failure_is_asked_again(bad: Response) -> None:
     script = Script(bad, bad, GOOD)
     with connected(script) as http:
@@ -82,6 +83,7 @@ def test_a_passing_failure_is_asked_again(bad: Response) -> None:
         assert (http.requests, http.retries) == (3, 2)
 
 
+@pytest.mark.fault(2, 4)
 def test_a_lasting_failure_ends_after_six_attempts_with_capped_full_jitter() -> None:
     script, time = Script(html(502)), Time()
     with connected(script, time) as http:
@@ -95,6 +97,7 @@ def test_a_lasting_failure_ends_after_six_attempts_with_capped_full_jitter() -> 
     assert len(set(time.slept)) == 5
 
 
+@pytest.mark.fault(2)
 def test_429_without_a_hint_waits_a_second_at_least() -> None:
     time = Time()
     with connected(Script(empty(429), GOOD), time) as http:
@@ -118,6 +121,7 @@ def test_429_without_a_hint_waits_a_second_at_least() -> None:
         ({"x-acs-retry-after": "250"}, 0.25),
     ],
 )
+@pytest.mark.fault(1)
 def test_the_provider_is_given_the_time_it_asks_for(headers: dict[str, str], least: float) -> None:
     time = Time()
     with connected(Script(Response(429, b"{}", headers), GOOD), time) as http:
@@ -128,6 +132,7 @@ def test_the_provider_is_given_the_time_it_asks_for(headers: dict[str, str], lea
 @pytest.mark.parametrize(
     "asked", ["86400", "Sat, 21 Nov 2026 12:00:00 GMT", "2026-11-21T12:00:00Z", "999999999999"]
 )
+@pytest.mark.fault(1)
 def test_a_wait_beyond_the_cap_ends_the_run_and_says_so(asked: str) -> None:
     script, time = Script(Response(429, b"{}", {"Retry-After": asked})), Time()
     with connected(script, time, now=lambda: NOON) as http:
@@ -163,6 +168,7 @@ def test_asked_wait_survives_nonsense() -> None:
     assert asked_wait({"x-acs-retry-after": "x", "retry-after": "3"}, NOON) == 3
 
 
+@pytest.mark.fault(7)
 def test_what_is_not_retried() -> None:
     for status, kind in ((400, ContractError), (401, CredentialsError), (403, CredentialsError)):
         script = Script(json_response(status, {"message": "no"}))
@@ -171,6 +177,7 @@ def test_what_is_not_retried() -> None:
         assert len(script.requests) == 1
 
 
+@pytest.mark.fault(3)
 def test_every_attempt_is_signed_afresh() -> None:
     nonces = iter(range(100))
     script = Script(empty(500), empty(500), GOOD)
@@ -273,6 +280,7 @@ def test_nothing_is_waited_for_beyond_the_deadline_of_the_scan() -> None:
 # --- the network ---------------------------------------------------------------------------------
 @pytest.mark.parametrize("cut", range(13))
 @pytest.mark.parametrize("delivery", ["reset", "truncated", "close_delimited"])
+@pytest.mark.fault(23, 24)
 def test_a_page_cut_at_any_byte_is_asked_again(cut: int, delivery: Any) -> None:
     script = Script(GOOD)  # {"good":true} is 13 bytes
     script.faults.append(Fault(delivery=delivery, cut=cut, times=2))
@@ -290,6 +298,7 @@ def test_a_page_cut_at_any_byte_is_asked_again(cut: int, delivery: Any) -> None:
         ("close_delimited", ContractError),
     ],
 )
+@pytest.mark.fault(23, 24)
 def test_a_page_that_always_breaks_off(delivery: Any, kind: type[ProviderError]) -> None:
     script = Script(GOOD)
     script.faults.append(Fault(delivery=delivery, times=None))
@@ -299,6 +308,7 @@ def test_a_page_that_always_breaks_off(delivery: Any, kind: type[ProviderError])
     assert "127.0.0.1" in error.what or "not JSON" in error.what
 
 
+@pytest.mark.fault(21)
 def test_a_refused_connection_and_an_unknown_host() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
@@ -355,6 +365,7 @@ def raw_server(talk: Callable[[socket.socket], None]) -> Iterator[str]:
 @pytest.mark.parametrize(
     "head", [b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n", b"HTTP/1.1 2"]
 )
+@pytest.mark.fault(25)
 def test_a_slow_drip_meets_the_deadline_of_the_whole_request(head: bytes) -> None:
     def drip(connection: socket.socket) -> None:
         connection.recv(10_000)
@@ -381,6 +392,7 @@ def test_the_deadline_counts_by_the_clock_that_was_given() -> None:
         assert "within 30 s" in fails(http, UnavailableError).what
 
 
+@pytest.mark.fault(25)
 def test_a_silent_server_meets_the_deadline() -> None:
     script = Script(GOOD)
     script.faults.append(Fault(delay=1.0))
@@ -389,6 +401,7 @@ def test_a_silent_server_meets_the_deadline() -> None:
         assert http.retries == 1
 
 
+@pytest.mark.fault(22)
 def test_a_certificate_that_cannot_be_verified_is_never_accepted(tmp_path: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(self_signed(tmp_path))
@@ -426,6 +439,7 @@ def self_signed(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.fault(31)
 def test_proxies_and_netrc_of_the_environment_are_ignored(tmp_path: Path) -> None:
     (tmp_path / ".netrc").write_text("default login nobody password canary\n")
     stranger, script = Script(GOOD), Script(GOOD)
@@ -442,6 +456,7 @@ def test_proxies_and_netrc_of_the_environment_are_ignored(tmp_path: Path) -> Non
 
 # --- answers -------------------------------------------------------------------------------------
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308, 304])
+@pytest.mark.fault(29)
 def test_a_redirect_is_not_followed(status: int) -> None:
     stranger = Script(GOOD)
     with connected(stranger) as other:
@@ -454,6 +469,7 @@ def test_a_redirect_is_not_followed(status: int) -> None:
     assert len(script.requests) == 1
 
 
+@pytest.mark.fault(29)
 def test_a_redirect_to_nowhere() -> None:
     for location in ("", "http://[", "http://\x7f", "//a b/"):
         with connected(Script(redirect(location))) as http:
@@ -473,6 +489,7 @@ def test_a_redirect_to_nowhere() -> None:
         b'{"a":' * 100_000,
     ],
 )
+@pytest.mark.fault(28)
 def test_a_200_that_is_not_json_is_asked_again_and_then_a_broken_contract(body: bytes) -> None:
     script = Script(Response(200, body, {"Content-Type": "text/html"}))
     with connected(script) as http:
@@ -530,6 +547,7 @@ def test_gzip_is_asked_for_and_read() -> None:
     assert script.requests[0].headers["accept-encoding"] == "gzip"
 
 
+@pytest.mark.fault(23, 27)
 def test_damaged_gzip_is_asked_again() -> None:
     whole = gzip.compress(b'{"good": true}')
     script = Script(packed(whole[:-3]), packed(b"\x1f\x8b\x08" + b"\xff" * 30), packed(whole))
@@ -540,6 +558,7 @@ def test_damaged_gzip_is_asked_again() -> None:
         assert "other than gzip" in fails(http, ContractError).what
 
 
+@pytest.mark.fault(26, 27)
 def test_a_body_over_the_limit_is_refused_whatever_it_unpacks_from() -> None:
     room = gzip.compress(b'{"a":1}' + b" " * (2**20 - 7))
     script = Script(packed(room), gzip_bomb(2**20 + 1), Response(200, b" " * (2**20 + 1)))
@@ -550,6 +569,7 @@ def test_a_body_over_the_limit_is_refused_whatever_it_unpacks_from() -> None:
     assert len(script.requests) == 3
 
 
+@pytest.mark.fault(26, 27)
 def test_a_bomb_and_a_huge_body_leave_memory_flat() -> None:
     bomb, padded = Script(gzip_bomb(2**28)), Script({})
     padded.faults.append(Fault(padding=2**30, times=None))
@@ -619,6 +639,7 @@ def test_one_connection_is_kept_alive() -> None:
     assert connections == 1
 
 
+@pytest.mark.fault(30)
 def test_another_origin_is_never_asked_even_when_the_caller_does_not_look() -> None:
     stranger, script = Script(GOOD), Script(GOOD)
     with connected(stranger) as other, connected(script) as http:
@@ -701,6 +722,7 @@ def test_a_next_page_of_the_same_list_may_be_followed(url: str) -> None:
         f"file://{PATH}",
     ],
 )
+@pytest.mark.fault(30)
 def test_a_next_page_elsewhere_is_refused(url: str) -> None:
     with pytest.raises(ContractError, match="the next page is") as caught:
         same_origin(url, BASE, PATH)
@@ -708,6 +730,7 @@ def test_a_next_page_elsewhere_is_refused(url: str) -> None:
     assert "pass" not in caught.value.what
 
 
+@pytest.mark.fault(30)
 def test_the_kelvin_sign_is_not_a_k() -> None:
     same_origin("https://k.example/p", "https://k.example", "/p")
     with pytest.raises(ContractError):

@@ -85,6 +85,7 @@ def test_nothing_is_sent_before_the_first_page_is_wanted() -> None:
 
 
 @pytest.mark.parametrize("total", [None, -1, "03", " 3", "+3", "3.0", "3e0", "٣", "", 1.5, True])
+@pytest.mark.fault(19)
 def test_a_count_that_is_none_is_not_passed_on(total: Any) -> None:
     with zoom_flows(after_token({"flows": [], "total_records": total})) as (http, settings):
         assert [page.total for page in flows(http, settings)] == [None]
@@ -107,10 +108,12 @@ def test_records_are_passed_on_as_they_are(rows: list[Any]) -> None:
         {"code": 9, "message": "x"},
     ],
 )
+@pytest.mark.fault(5)
 def test_an_answer_without_flows_is_never_an_empty_list(body: Any) -> None:
     refused(after_token(body), ContractError)
 
 
+@pytest.mark.fault(11)
 def test_a_page_token_that_repeats_stops_the_scan() -> None:
     page = {"flows": [{"flow_id": "a"}], "next_page_token": "again"}
     error = refused(script := after_token(page), ContractError)
@@ -122,6 +125,7 @@ def test_a_page_token_that_repeats_stops_the_scan() -> None:
     assert len(to_list(script)) == 3
 
 
+@pytest.mark.fault(13)
 def test_twenty_empty_pages_are_borne_and_no_more() -> None:
     def empties(count: int) -> list[Any]:
         return [{"flows": [], "next_page_token": f"t{number}"} for number in range(count)]
@@ -139,6 +143,7 @@ def test_a_page_token_that_is_no_text_breaks_the_contract(token: Any) -> None:
     refused(after_token(page), ContractError)
 
 
+@pytest.mark.fault(10)
 def test_a_page_token_too_old_says_that_the_scan_can_start_over() -> None:
     zoom = filled(250)
     zoom.faults.append(Fault(path=LIST, nth=2, before_request=lambda z, _: z.clock.advance(901)))
@@ -184,6 +189,7 @@ def test_the_token_is_renewed_when_a_minute_remains(passed: int, tokens: int) ->
 
 
 @pytest.mark.parametrize("status", [401, 400])
+@pytest.mark.fault(6)
 def test_a_token_that_dies_on_the_way_is_renewed_and_the_page_asked_again(status: Any) -> None:
     zoom = filled(250)
     zoom.expired_status = status
@@ -198,6 +204,7 @@ def test_a_token_that_dies_on_the_way_is_renewed_and_the_page_asked_again(status
 @pytest.mark.parametrize(
     "answer", [emulated.token_expired(), emulated.token_expired(400), empty(401)]
 )
+@pytest.mark.fault(6)
 def test_a_fresh_token_that_is_refused_too_ends_it(answer: Response) -> None:
     zoom = filled(1)
     zoom.faults.append(Fault(path=LIST, times=None, response=answer))
@@ -210,6 +217,7 @@ def test_a_fresh_token_that_is_refused_too_ends_it(answer: Response) -> None:
     "changes",
     [{"client_secret": SecretStr("wrong")}, {"client_id": "wrong"}, {"account_id": "wrong"}],
 )
+@pytest.mark.fault(7)
 def test_wrong_credentials(changes: dict[str, Any]) -> None:
     error = refused(zoom := filled(1), CredentialsError, **changes)
     assert "gives no access token" in error.what
@@ -245,6 +253,7 @@ def test_a_token_without_a_life_lasts_an_hour() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 403])
+@pytest.mark.fault(7)
 def test_a_missing_scope_is_named_and_not_retried(status: int) -> None:
     zoom = filled(1)
     scope = "contact_center:read:list_flows:admin"
@@ -258,6 +267,7 @@ def test_a_missing_scope_is_named_and_not_retried(status: int) -> None:
 @pytest.mark.parametrize(
     "answer", [emulated.error(403, 1, "no"), emulated.error(400, 200, "No permission."), empty(403)]
 )
+@pytest.mark.fault(7)
 def test_no_permission(answer: Response) -> None:
     zoom = filled(1)
     zoom.faults.append(Fault(path=LIST, times=None, response=answer))
@@ -294,6 +304,7 @@ def test_a_limit_or_a_failure_passes(answer: Response) -> None:
         json_response(429, {}, {"X-RateLimit-Type": "Daily-limit"}),
     ],
 )
+@pytest.mark.fault(1)
 def test_the_daily_limit_means_not_today(answer: Response) -> None:
     zoom, time = filled(1), Time()
     zoom.faults.append(Fault(path=LIST, times=None, response=answer))
@@ -316,6 +327,7 @@ def test_the_daily_limit_means_not_today(answer: Response) -> None:
         ({"code": "124", "message": "Invalid access token."}, CredentialsError),
     ],
 )
+@pytest.mark.fault(5)
 def test_an_error_envelope_in_a_200_counts_like_an_error(
     body: Any, kind: type[ProviderError]
 ) -> None:

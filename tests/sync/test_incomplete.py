@@ -37,6 +37,7 @@ def count(url: str) -> int:
     return int(ask(url, "SELECT count(*) FROM zoom.flows")[0][0])
 
 
+@pytest.mark.fault(17)
 def test_unkeyable_records_are_kept_raw_once_and_nothing_is_removed(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
@@ -97,6 +98,7 @@ STOPPING: dict[str, tuple[Response | None, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", STOPPING)
+@pytest.mark.fault(4, 7, 23, 24, 28, 29)
 def test_a_scan_that_breaks_off_keeps_what_it_saw_and_removes_nothing(
     name: str, sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
@@ -131,6 +133,7 @@ def on_page_two(request: Any) -> bool:
     return "next_page_token" in request.params
 
 
+@pytest.mark.fault(10)
 def test_an_expired_page_token_starts_the_scan_over(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
@@ -146,6 +149,7 @@ def test_an_expired_page_token_starts_the_scan_over(
     assert (result.status, result.error_kind, result.pages) == ("failed", "page_token", 1 + 3)
 
 
+@pytest.mark.fault(14)
 def test_a_list_that_moves_under_the_scan_is_scanned_again(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
@@ -162,6 +166,7 @@ def test_a_list_that_moves_under_the_scan_is_scanned_again(
     assert (result.status, result.pages, count(warehouse)) == ("complete", 6, 250)
 
 
+@pytest.mark.fault(19)
 def test_a_list_that_never_adds_up_is_incomplete(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
@@ -183,6 +188,7 @@ def test_a_list_that_never_adds_up_is_incomplete(
     assert (result.deleted, count(warehouse)) == (0, 250)
 
 
+@pytest.mark.fault(14)
 def test_a_scan_that_misses_a_row_is_not_taken_for_whole(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
@@ -205,6 +211,7 @@ def test_a_scan_that_misses_a_row_is_not_taken_for_whole(
     assert names == set(sandbox.zoom.flows.keys())
 
 
+@pytest.mark.fault(18)
 def test_a_list_of_one_page_that_repeats_a_row_is_complete(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
@@ -214,6 +221,7 @@ def test_a_list_of_one_page_that_repeats_a_row_is_complete(
     assert (result.status, count(warehouse)) == ("complete", 20)
 
 
+@pytest.mark.fault(18)
 def test_a_row_on_two_pages_may_hide_one_that_moved(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
@@ -226,6 +234,7 @@ def test_a_row_on_two_pages_may_hide_one_that_moved(
     assert count(warehouse) == 120
 
 
+@pytest.mark.fault(9)
 def test_suspiciously_many_missing_rows_are_not_removed(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
@@ -245,6 +254,7 @@ def test_suspiciously_many_missing_rows_are_not_removed(
     assert (result.status, result.deleted, count(warehouse)) == ("complete", 11, 39)
 
 
+@pytest.mark.fault(9)
 def test_an_empty_list_removes_nothing(sync: Starter, sandbox: Sandbox, warehouse: str) -> None:
     fill(sandbox, 3)
     run = sync(sandbox)
@@ -254,6 +264,7 @@ def test_an_empty_list_removes_nothing(sync: Starter, sandbox: Sandbox, warehous
     assert (result.status, result.error_kind, count(warehouse)) == ("incomplete", "safety_stop", 3)
 
 
+@pytest.mark.fault(20)
 def test_a_flow_that_exists_but_is_not_listed_is_kept_as_the_provider_gives_it(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
