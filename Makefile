@@ -2,7 +2,7 @@
 #
 #   ARGS="…"      more arguments for callflow demo (make demo) or pytest (make test)
 #   HISTORIES=…   random histories of make torture; KILLS=… how often it kills
-#   SWEEP=all     let make torture fail every statement of a sync in every way as well (hours)
+#   SWEEP=all     let make torture fail every statement and request of a sync in every way too (hours)
 #   MINUTES=…     how long make soak takes
 #   PYTHON=…      the Python for .venv; without it the first one from 3.11 up that is found
 #   UV=           set up with `python -m venv` and pip even where there is uv
@@ -48,7 +48,8 @@ torture: setup
 	.venv/bin/python -m tests.sync.histories --histories $(HISTORIES) $(if $(SEED),--seed $(SEED))
 	.venv/bin/python -m tests.sync.kills --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 	$(if $(SWEEP),CALLFLOW_SWEEP=$(SWEEP) $(if $(SEED),CALLFLOW_TEST_SEED=$(SEED)) \
-		.venv/bin/python -m pytest tests/faults/test_sql_sweep.py)
+		.venv/bin/python -m pytest tests/faults/test_sql_sweep.py \
+		tests/faults/test_http_sweep.py)
 
 soak: setup
 	.venv/bin/python -m tests.daemon.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))

@@ -5,7 +5,7 @@ n) meets a fault, once or from then on for ever. Then the tables hold rows from 
 no others, nothing is gone that was not removed at the provider, the run is complete or says why it
 is not, and a run that nobody disturbs brings everything to the provider's state.
 
-`make test` draws SAMPLE of the cases by its seed; CALLFLOW_TEST_SWEEP=500 draws as many, =all takes
+`make test` draws SAMPLE of the cases by its seed; CALLFLOW_SWEEP=500 draws as many, =all takes
 all of them.
 """
 
@@ -269,7 +269,7 @@ def judge(play: Play, case: Case, run: Run, before: truth.Rows, after: truth.Row
 @pytest.mark.fault(4, 5, 21, 23, 24, 25, 28, 29)
 def test_any_request_can_meet_anything(play: Play, seed: int) -> None:
     cases = every_case()
-    asked = os.environ.get("CALLFLOW_TEST_SWEEP", str(SAMPLE))
+    asked = os.environ.get("CALLFLOW_SWEEP", str(SAMPLE))
     most = len(cases) if asked == "all" else int(asked)
     random.Random(seed).shuffle(cases)
     met = 0
