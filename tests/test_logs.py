@@ -396,6 +396,7 @@ def test_while_it_is_configured_no_line_is_lost() -> None:
 
 # --- streams that end ----------------------------------------------------------------------------
 @pytest.mark.parametrize("as_json", [True, False])
+@pytest.mark.fault(63)
 def test_a_pipe_that_nobody_reads_ends_nothing(
     as_json: bool, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -417,6 +418,7 @@ def test_a_pipe_that_nobody_reads_ends_nothing(
     assert "heard again" in other.getvalue()
 
 
+@pytest.mark.fault(63)
 def test_a_full_disk_ends_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     full = Path("/dev/full")
     if not full.exists():

@@ -1,6 +1,8 @@
 """A run that cannot prove that it saw everything says so, and removes nothing."""
 
+import itertools
 import random
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,7 +10,15 @@ import pytest
 
 from etl.sandbox import alibaba, data, twilio, zoom
 from etl.sandbox.server import Sandbox
-from etl.sandbox.wire import Fault, Response, altered, html, redirect, serving
+from etl.sandbox.wire import (
+    Fault,
+    Response,
+    altered,
+    html,
+    json_response,
+    redirect,
+    serving,
+)
 from etl.sandbox.zoom import Zoom
 from tests.sync.conftest import Starter
 from tests.sync.truth import ask
@@ -444,3 +454,46 @@ def test_two_runs_of_one_stream_never_overlap(
         ("complete",),
     ]
     assert ask(warehouse, "SELECT last_status FROM etl.streams") == [("complete",)]
+
+
+@pytest.mark.fault(11, 25)
+def test_a_list_without_end_is_given_up(sync: Starter, sandbox: Sandbox, warehouse: str) -> None:
+    """Every page has a row that was never there before, and a next page."""
+    rows = itertools.count()
+
+    def another(request: Any, honest: Response) -> Response:
+        number = next(rows)
+        meta: dict[str, Any] = {"key": "flex_chat_channels"}
+        meta["page"] = int(request.params.get("Page", 0))
+        url = f"{sandbox.twilio.url}/v1/Channels?Page={meta['page'] + 1}&PageToken=PT{number}"
+        row = {"sid": f"CH{number}", "date_updated": "2025-01-01T00:00:00Z"}
+        return json_response(
+            200, {"meta": {**meta, "next_page_url": url}, "flex_chat_channels": [row]}
+        )
+
+    sandbox.twilio.faults.append(Fault(path="/v1/Channels", times=None, response=another))
+    run = sync(sandbox, scan_deadline=timedelta(seconds=1))
+    for _ in range(2):
+        result = run("twilio_demo.channels", sleep=time.sleep)
+        assert (result.status, result.error_kind, result.deleted) == ("failed", "unavailable", 0)
+        assert "not done within 1 s" in str(result.error)
+        assert "raise the source's scan_deadline" in str(result.error)
+
+
+@pytest.mark.fault(2, 4)
+def test_a_provider_that_fails_every_second_time_is_left_alone(
+    sync: Starter, sandbox: Sandbox, warehouse: str
+) -> None:
+    fill(sandbox, 200)
+    sandbox.zoom.largest_page = 4
+    sandbox.zoom.faults.append(
+        Fault(path="/v2/contact_center/flows", every=2, times=None, response=html(503))
+    )
+    result = sync(sandbox)(ZOOM)
+    assert (result.status, result.error_kind) == ("failed", "unavailable")
+    assert "requests of this run were repeated ones, so it gives up" in str(result.error)
+    assert result.retries == 13
+    assert 0 < count(warehouse) < 200
+    sandbox.zoom.faults.clear()
+    assert sync(sandbox)(ZOOM).status == "complete"
+    assert count(warehouse) == 200
