@@ -463,13 +463,18 @@ def test_a_list_without_end_is_given_up(sync: Starter, sandbox: Sandbox, warehou
 
     def another(request: Any, honest: Response) -> Response:
         number = next(rows)
-        meta: dict[str, Any] = {"key": "flex_chat_channels"}
-        meta["page"] = int(request.params.get("Page", 0))
-        url = f"{sandbox.twilio.url}/v1/Channels?Page={meta['page'] + 1}&PageToken=PT{number}"
-        row = {"sid": f"CH{number}", "date_updated": "2025-01-01T00:00:00Z"}
-        return json_response(
-            200, {"meta": {**meta, "next_page_url": url}, "flex_chat_channels": [row]}
-        )
+        page = int(request.params.get("Page", 0))
+        body = {
+            "meta": {
+                "key": "flex_chat_channels",
+                "page": page,
+                "next_page_url": f"{sandbox.twilio.url}/v1/Channels?Page={page + 1}&N={number}",
+            },
+            "flex_chat_channels": [
+                {"sid": f"CH{number}", "date_updated": "2025-01-01T00:00:00Z"},
+            ],
+        }
+        return json_response(200, body)
 
     sandbox.twilio.faults.append(Fault(path="/v1/Channels", times=None, response=another))
     run = sync(sandbox, scan_deadline=timedelta(seconds=1))
