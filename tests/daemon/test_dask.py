@@ -524,6 +524,7 @@ def test_with_a_cluster_the_warehouse_cannot_be_the_embedded_one(tmp_path: Path)
         encoding="utf-8",
     )
     (tmp_path / "secret").write_text("c", encoding="utf-8")
+    (tmp_path / "secret").chmod(0o600)
     command = [sys.executable, "-m", "etl", "daemon", "--config", str(path)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 2
