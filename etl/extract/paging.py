@@ -12,9 +12,10 @@ from etl.model import Key, Lookup
 
 MAX_EMPTY_PAGES = 20
 MAX_PAGES = 100_000
+MAX_POINTER = 16_384
+"""Characters of a page token or URL; what is longer no server takes back."""
 _MOST_CODES = 10**9
 """No provider's error code is as large; a larger number is none, and would fill the message."""
-
 
 _BITS = 1 << 24
 
@@ -30,7 +31,7 @@ class Guard:
     def __init__(self, where: str, member: str) -> None:
         self._where = where
         self._member = member
-        self._pointers: set[str] = set()
+        self._pointers: set[int] = set()
         self._seen = bytearray(_BITS // 8)
         self._pages = self._empty = self._news = self._stale = self._same = 0
         self._last: list[int] = []
@@ -51,14 +52,14 @@ class Guard:
         None: it is the last one. `odd` says how the page differs from the one that was asked for,
         if the answer says so; it matters where the page brought nothing new.
 
-        Raises ContractError when the pointer was there before; when three pages in a row hold the
-        same records; after more than 20 empty pages in a row; after more pages in a row that bring
-        nothing new than 20 and than all before that did; after 100,000 pages.
+        Raises ContractError when the pointer was there before or is too long; when three pages in a
+        row hold the same records; after more than 20 empty pages in a row; after more pages in a
+        row that bring nothing new than 20 and than all before that did; after 100,000 pages.
         """
         problem = odd if self._stale and not self._empty else ""
         if pointer is not None:
             problem = problem or self._circle(pointer)
-            self._pointers.add(pointer)
+            self._pointers.add(hash(pointer))
         if problem:
             raise ContractError(
                 f"paging loops: {problem}",
@@ -67,7 +68,9 @@ class Guard:
             )
 
     def _circle(self, pointer: str) -> str:
-        if pointer in self._pointers:
+        if len(pointer) > MAX_POINTER:
+            return f"the pointer to the next page has {len(pointer)} characters"
+        if hash(pointer) in self._pointers:
             return "the pointer to the next page was there before"
         if self._same >= 2:
             return "three pages in a row hold the same rows, so the page token is ignored"

@@ -63,6 +63,17 @@ def test_empty_pages_with_a_known_row_now_and_then_end() -> None:
     assert guarded("not a record" if n % 2 else [None] for n in itertools.count()) <= 2 + 21
 
 
+def test_a_pointer_that_is_too_long_is_not_followed() -> None:
+    guard = Guard("demo.stream", "sid")
+    for length in (16_384, 16_385):
+        guard.note(rows(str(length)))
+        if length > 16_384:
+            with pytest.raises(ContractError, match="next page has 16385 characters"):
+                guard.follow("x" * length)
+        else:
+            guard.follow("x" * length)
+
+
 def test_what_brings_something_new_now_and_then_goes_on() -> None:
     assert guarded((rows(n) if n % 20 == 0 else [] for n in itertools.count()), most=3000) == -1
     # A page of many known rows and a new one, as when rows were added at the front.
