@@ -13,6 +13,7 @@
     ├── WarehouseError            Postgres                                             exit 1
     │   ├── SchemaError           behind on migrations, or not ours
     │   └── LeaseLostError        another run took the lease over; nothing more is written
+    ├── ShortageError             this process may have no more memory                 exit 1
     └── StoppedError              asked to stop; what was not committed is rolled back exit 130, 143
 
 `kind` is the word that `etl.runs.error_kind` records.
@@ -127,6 +128,12 @@ class IncompleteError(CallflowError):
     def __init__(self, what: str, *, kind: str, where: str = "", advice: str = "") -> None:
         super().__init__(what, where=where, advice=advice)
         self.kind = kind
+
+
+class ShortageError(CallflowError):
+    """The process may not have the memory that the run needs."""
+
+    kind = "memory"
 
 
 class StoppedError(CallflowError):

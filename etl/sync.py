@@ -13,6 +13,7 @@ not complete. A stream without rows may take a shorter way (`_first_load`).
 
 import contextlib
 import itertools
+import traceback
 import uuid
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
@@ -30,6 +31,7 @@ from etl.errors import (
     IncompleteError,
     LeaseLostError,
     PageTokenError,
+    ShortageError,
     StoppedError,
     UnavailableError,
     UnreachableRowsError,
@@ -69,7 +71,11 @@ def run_stream(job: Job) -> Run:
     source, stream, lease = job.settings.name, job.stream, None
     run = Run(uuid.uuid4().hex, source, stream.name, "full", datetime.now(UTC))
     try:
-        with plain_errors(job.name), job.engine.connect() as connection:
+        with (
+            _memory_errors(job.name),
+            plain_errors(job.name),
+            job.engine.connect() as connection,
+        ):
             with transaction(job, connection):
                 _led(job, connection)
                 taken = leases.acquire(
@@ -96,6 +102,21 @@ def run_stream(job: Job) -> Run:
     finally:
         _release(job, lease)
     return run
+
+
+@contextlib.contextmanager
+def _memory_errors(where: str) -> Iterator[None]:
+    """Turn a MemoryError into one that says what to do, and let go of what filled the memory."""
+    try:
+        yield
+    except MemoryError as error:
+        traceback.clear_frames(error.__traceback__)
+        error.__traceback__ = None
+        raise ShortageError(
+            "out of memory: this process may not have more",
+            where=where,
+            advice="raise its limit (256 MB suffice for a run); nothing was lost, run again",
+        ) from None
 
 
 def _dead(job: Job, holder: str) -> bool:
@@ -132,7 +153,8 @@ def _sync(work: Work) -> None:
     fate = Fate()
     if proof.doubt is None and run.mode == "full":
         fate = gone.decide(work, missed)
-    back = _back(work, proof, missed) + [key for key in missed if key in fate.gone]
+    removed = set(fate.gone)
+    back = _back(work, proof, missed) + [key for key in missed if key in removed]
 
     def finish(connection: Connection) -> None:
         now = runs.instant(connection, work.former)
@@ -324,7 +346,10 @@ def _look_once(work: Work) -> None:
 def _release(job: Job, lease: Lease | None) -> None:
     if lease is not None:
         # It ends by itself; what went wrong before says more.
-        with contextlib.suppress(DBAPIError, StoppedError), another_transaction(job) as connection:
+        with (
+            contextlib.suppress(DBAPIError, StoppedError, MemoryError),
+            another_transaction(job) as connection,
+        ):
             leases.release(connection, lease)
 
 
@@ -353,5 +378,5 @@ def _record_failure(job: Job, run: Run, lease: Lease | None, error: CallflowErro
             runs.finish(connection, run)
     except LeaseLostError as lost:
         _record_failure(job, run, None, lost)
-    except WarehouseError:
+    except (WarehouseError, MemoryError):
         run.finished_at = datetime.now(UTC)  # nowhere to record it; the caller reports the run
