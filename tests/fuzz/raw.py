@@ -2,7 +2,7 @@
 
 import gzip
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from etl.sandbox.wire import JSON, Clock, Fault, Request, Response, json_response, serving
@@ -26,7 +26,7 @@ LISTS = {
 
 
 class Raw:
-    """All three providers at once; `answers` are whole answers by path."""
+    """All three providers at once; `answers` are whole answers by path, `handles` make some."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -35,10 +35,13 @@ class Raw:
         self.requests: deque[Request] = deque(maxlen=1000)
         self.errors: list[Exception] = []
         self.answers: dict[str, Response] = {}
+        self.handles: dict[str, Callable[[Request], Response]] = {}
 
     def handle(self, request: Request) -> Response:
         if request.path == "/oauth/token":
             return json_response(200, TOKEN)
+        if request.path in self.handles:
+            return self.handles[request.path](request)
         if request.path in self.answers:
             return self.answers[request.path]
         if request.path.startswith("/v2/"):
