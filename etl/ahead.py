@@ -49,7 +49,10 @@ def ahead(
                 if entry is None and not alive:
                     raise MemoryError("the thread that reads ahead has died")
             if isinstance(entry, BaseException):
-                raise entry
+                try:
+                    raise entry
+                finally:
+                    del entry  # or this frame and the error would keep each other alive
             if not entry:
                 return
             (item,) = entry

@@ -24,10 +24,11 @@ AT_ONCE: Final = 6 << 20
 MAX_RECORDS: Final = 50_000
 """Records on one page; at most 1,000 are ever asked for."""
 
-MAX_RECORD: Final = 12 << 20
-"""Bytes of one record: its text is in memory several times before Postgres has it."""
+MAX_RECORD: Final = 24 << 20
+"""Bytes of one record in memory, which its text takes several times before Postgres has it: 12 MiB
+of JSON, 6 MiB where a character lies beyond U+FFFF, as Python gives each four bytes then."""
 
-MAX_WEIGHT: Final = 100 << 20
+MAX_WEIGHT: Final = 112 << 20
 """`weight` of one record, or of one text inside a record."""
 
 KEPT: Final = 1 << 20
@@ -39,6 +40,8 @@ _INSIDE = _FLAT + rb"(?:(?:%b|\[%b\]|\{%b\})%b)*+" % (_STRING, _FLAT, _FLAT, _FL
 """Everything up to a bracket that holds others, or that closes what is outside."""
 _BRACKETS = re.compile(_INSIDE + rb"([\[{]++|[\]}]++|\"|\Z)", re.DOTALL)
 _TEXT = re.compile(_STRING, re.DOTALL)
+_SOME = re.compile(rb'(?:[^"]{0,4096}+(?:%b)?+){0,250}+' % _STRING, re.DOTALL)
+_WIDE = re.compile(rb"[\xf0-\xf4]|\\u[dD][89abAB]")  # UTF-8 or an escape of what is beyond U+FFFF
 _SPACE = re.compile(rb"[ \t\n\r]*+")
 _SCALAR = re.compile(rb"[^,\[\]{}\" \t\n\r]++")
 
@@ -130,17 +133,34 @@ def weight(text: bytes | bytearray | str) -> int:
         commas, lists, objects = text.count(","), text.count("["), text.count("{")
     else:
         commas, lists, objects = text.count(b","), text.count(b"["), text.count(b"{")
-    return len(text) + 160 * commas + 96 * lists + 560 * objects
+    return len(text) + 144 * commas + 96 * lists + 480 * objects
 
 
 def bounded(text: bytes | bytearray | str) -> Any:
     """`decode`, of what is not too much to be read. Raises TooMuchError too."""
-    if (much := weight(text)) > MAX_WEIGHT:
-        outside = _TEXT.sub(b"", text.encode(errors="replace") if isinstance(text, str) else text)
-        much = len(text) + weight(outside)
-    if much > MAX_WEIGHT:
-        raise TooMuchError(f"it holds too many values ({len(text)} bytes)")
+    names = text.count(":") if isinstance(text, str) else text.count(b":")
+    if weight(text) + _NAME * names > MAX_WEIGHT:
+        much = _weight_outside(text.encode(errors="replace") if isinstance(text, str) else text)
+        if len(text) + much > MAX_WEIGHT:
+            raise TooMuchError(f"it holds too many values ({len(text)} bytes)")
     return decode(text)
+
+
+_NAME: Final = 256  # bytes of a name that few objects share; those of small objects are shared
+_SHARED: Final = 8  # names of an object that are taken to be
+
+
+def _weight_outside(text: bytes | bytearray) -> int:
+    """`weight` of what stands outside of strings, which is counted a few of them at a time."""
+    much = names = place = 0
+    while place < len(text):
+        end = _SOME.match(text, place).end()  # type: ignore[union-attr]  # it matches anything
+        end = end if end > place else len(text)
+        outside = _TEXT.sub(b"", text[place:end])
+        much += weight(outside)
+        names += outside.count(b":") - _SHARED * outside.count(b"{")
+        place = end
+    return much + _NAME * max(0, names)
 
 
 # --- pages ---------------------------------------------------------------------------------------
@@ -178,9 +198,14 @@ def page(data: bytearray, path: Sequence[str]) -> Any:
 
 def unpack(record: Packed) -> Any:
     """The value of a record. Raises ValueError as `decode` does, TooMuchError as `bounded`."""
-    if len(record) > MAX_RECORD:
-        raise TooMuchError(f"it is larger than {MAX_RECORD >> 20} MiB ({len(record)} bytes)")
-    return bounded(bytes(record.data[record.start : record.end]))
+    most = MAX_RECORD // 2
+    if len(record) <= most:
+        text = bytes(memoryview(record.data)[record.start : record.end])
+        if len(text) > MAX_RECORD // 4 and _WIDE.search(text):
+            most = MAX_RECORD // 4
+    if len(record) > most:
+        raise TooMuchError(f"it is larger than {most >> 20} MiB ({len(record)} bytes)")
+    return bounded(text)
 
 
 def as_sent(record: Packed) -> Any:

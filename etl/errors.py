@@ -13,6 +13,7 @@
     ├── WarehouseError            Postgres                                             exit 1
     │   ├── SchemaError           behind on migrations, or not ours
     │   └── LeaseLostError        another run took the lease over; nothing more is written
+    ├── ShortageError             this process may have no more memory                 exit 1
     ├── InternalError             a bug                                                exit 1
     └── StoppedError              asked to stop; what was not committed is rolled back exit 130, 143
 
@@ -132,18 +133,28 @@ class IncompleteError(CallflowError):
         self.kind = kind
 
 
+class ShortageError(CallflowError):
+    """The process may not have the memory that the run needs."""
+
+    kind = "memory"
+
+
 class InternalError(CallflowError):
     """Something that nobody foresaw: a bug of callflow, or of what it stands on."""
 
 
-def internal(error: BaseException, where: str = "") -> InternalError:
-    """What to report of an unforeseen exception: its type and its place, no text and no traceback.
+def internal(error: BaseException, where: str = "") -> CallflowError:
+    """Return what to report of an unforeseen exception: its type and place, no text, no traceback.
 
-    The text of an exception may hold any value, also a secret.
+    The text of an exception may hold any value, also a secret. A MemoryError is a ShortageError.
     """
-    advice = "run it again; when it stays, report this line to the maintainers"
     if isinstance(error, MemoryError):
-        advice = "give callflow more memory; when that does not help, report this line"
+        return ShortageError(
+            "out of memory: this process may not have more",
+            where=where,
+            advice="raise its limit (256 MB suffice for a run); nothing was lost, run again",
+        )
+    advice = "run it again; if it happens again, report this line to the maintainers"
     return InternalError(f"a bug: {type(error).__name__}{place(error)}", where=where, advice=advice)
 
 

@@ -14,6 +14,7 @@ import re
 import socket
 import ssl
 import time
+import traceback
 import urllib.parse
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -250,9 +251,11 @@ class Http:
             body = encode(form).encode() if form is not None else b""
             answer = retrying(self._attempt, method, url, body, params or {}, records)
         except Retry as last:
+            _let_go(last)
             attempts = retrying.statistics["attempt_number"]
             raise self._given_up(last, where, attempts) from last.__cause__
         except ProviderError as error:
+            _let_go(error)
             error.where = error.where or where
             raise
         if not isinstance(answer, dict):
@@ -665,6 +668,12 @@ def _causes(error: BaseException | None) -> Iterable[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
+
+
+def _let_go(error: BaseException) -> None:
+    """Free what the frames held that `error` came through: the answer, which may be large."""
+    for each in _causes(error):
+        traceback.clear_frames(each.__traceback__)
 
 
 def _json_type(value: object) -> str:

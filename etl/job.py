@@ -186,7 +186,10 @@ def _stopping(job: Job, connection: Connection) -> Iterator[None]:
                 raw.cancel_safe(timeout=GRACE)
 
     watcher = threading.Thread(target=watch, name="stop-watch", daemon=True)
-    watcher.start()
+    try:
+        watcher.start()
+    except RuntimeError as error:  # there is no memory for its stack
+        raise MemoryError(str(error)) from None
     try:
         yield
     except (DBAPIError, psycopg.Error) as error:

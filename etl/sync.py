@@ -13,6 +13,7 @@ not complete. A stream without rows may take a shorter way (`_first_load`).
 
 import contextlib
 import itertools
+import traceback
 import uuid
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager
@@ -74,7 +75,7 @@ def run_stream(job: Job) -> Run:
     source, stream, lease = job.settings.name, job.stream, None
     run = Run(uuid.uuid4().hex, source, stream.name, "full", datetime.now(UTC))
     try:
-        with _plain_errors(job), job.engine.connect() as connection:
+        with _memory_errors(job.name), _plain_errors(job), job.engine.connect() as connection:
             with transaction(job, connection):
                 _led(job, connection)
                 taken = leases.acquire(
@@ -107,6 +108,17 @@ def run_stream(job: Job) -> Run:
 
 def _plain_errors(job: Job) -> AbstractContextManager[None]:
     return plain_rights(job.engine, job.name, job.redact)
+
+
+@contextlib.contextmanager
+def _memory_errors(where: str) -> Iterator[None]:
+    """Turn a MemoryError into one that says what to do, and let go of what filled the memory."""
+    try:
+        yield
+    except MemoryError as error:
+        traceback.clear_frames(error.__traceback__)
+        error.__traceback__ = None
+        raise internal(error, where) from None
 
 
 def _dead(job: Job, holder: str) -> bool:
@@ -143,7 +155,8 @@ def _sync(work: Work) -> None:
     fate = Fate()
     if proof.doubt is None and run.mode == "full":
         fate = gone.decide(work, missed)
-    back = _back(work, proof, missed) + [key for key in missed if key in fate.gone]
+    removed = set(fate.gone)
+    back = _back(work, proof, missed) + [key for key in missed if key in removed]
 
     def finish(connection: Connection) -> None:
         now = runs.instant(connection, work.former)

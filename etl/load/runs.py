@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Table, Text, cast, delete, func, literal, select
+from sqlalchemy import Connection, Table, Text, bindparam, cast, delete, func, literal, select
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
 
 from etl.model import Key, Reject
@@ -229,27 +229,47 @@ def note_told(connection: Connection, source: str, stream: str, told: str | None
 
 def reject(connection: Connection, run: Run, found: Iterable[Reject]) -> None:
     """Keep records that no table can hold, each once; seen again, only `last_seen` moves."""
-    distinct: dict[str, dict[str, Any]] = {}
+    kept: set[str] = set()
+    values: list[dict[str, Any]] = []
+    room = _REJECTS
     for item in found:
         payload = as_json(item.payload)
         digest = hashlib.sha256(f"{item.reason}\n{payload}".encode()).hexdigest()
-        distinct[digest] = {
-            "source": run.source,
-            "stream": run.stream,
-            "digest": digest,
-            "run_id": run.run_id,
-            "reason": item.reason,
-            "payload": cast(cast(payload, Text), JSONB),
-        }
-    for values in distinct.values():
-        seen = func.clock_timestamp()
-        statement = insert(rejects).values(**values, first_seen=seen, last_seen=seen)
-        connection.execute(
-            statement.on_conflict_do_update(
-                index_elements=["source", "stream", "digest"],
-                set_={"run_id": run.run_id, "last_seen": seen},
-            )
-        )
+        if digest in kept:
+            continue
+        kept.add(digest)
+        values.append({"digest": digest, "reason": item.reason, "payload": payload})
+        room -= len(payload) + _REJECTS // 1000
+        if room < 0:
+            _keep(connection, run, values)
+            values, room = [], _REJECTS
+    if values:
+        _keep(connection, run, values)
+
+
+_REJECTS = 1 << 20
+"""Bytes of rejects, or a thousand of them, that are sent at once."""
+
+
+def _keep(connection: Connection, run: Run, values: list[dict[str, Any]]) -> None:
+    seen = func.clock_timestamp()
+    statement = insert(rejects).values(
+        source=run.source,
+        stream=run.stream,
+        run_id=run.run_id,
+        digest=bindparam("digest"),
+        reason=bindparam("reason"),
+        payload=cast(cast(bindparam("payload"), Text), JSONB),
+        first_seen=seen,
+        last_seen=seen,
+    )
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["source", "stream", "digest"],
+            set_={"run_id": run.run_id, "last_seen": seen},
+        ),
+        values,
+    )
 
 
 def _clock(connection: Connection) -> datetime:

@@ -12,7 +12,6 @@ from etl.transform.values import (
     UnkeyedError,
     items,
     key,
-    last_of_each,
     no_list,
     no_rows,
     readable,
@@ -42,7 +41,7 @@ def contact_flows(page: Page, start: int, *, zone: tzinfo) -> Rows:
         numbers = items(record, "NumberList")
         if numbers is None:
             rows.rejects.append(no_list(flow_id, record, "NumberList"))
-        found = list(_numbers(numbers or [], flow_key, rows))
+        found = list(_numbers(numbers or [], flow_id, rows))
         partial = numbers is None or len(found) < len(numbers)
         try:
             content = _content(record.get("Definition"))
@@ -51,7 +50,7 @@ def contact_flows(page: Page, start: int, *, zone: tzinfo) -> Rows:
             rows.rejects.append(Reject(f"Definition of {flow_id}: {error}", row[1]))
         rows.tables["alibaba.contact_flows"].append((ordinal, partial, *row))
         rows.tables["alibaba.contact_flow_numbers"] += [
-            (ordinal, *number) for number in last_of_each(found, 3)
+            (ordinal, *flow_key, number, None) for number in dict.fromkeys(found)
         ]
         for activity, transitions in _activities(content, flow_key, rows):
             rows.tables["alibaba.contact_flow_activities"].append((ordinal, *activity))
@@ -68,13 +67,12 @@ def _without_instance(record: dict[str, Any], instance_id: str) -> dict[str, Any
     return record
 
 
-def _numbers(numbers: list[Any], flow_key: Row, rows: Rows) -> Iterator[Row]:
+def _numbers(numbers: list[Any], flow: str, rows: Rows) -> Iterator[str]:
     for number in numbers:
         try:
-            yield (*flow_key, key(number, "number") if number != "" else "", None)
+            yield key(number, "number") if number != "" else ""
         except UnkeyedError as error:
-            what = f"NumberList of contact flow {flow_key[1]}"
-            rows.rejects.append(Reject(f"{what}: {error}", number))
+            rows.rejects.append(Reject(f"NumberList of {flow}: {error}", number))
 
 
 def _content(definition: Any) -> Any:

@@ -39,6 +39,10 @@ that neither Python's stack nor that of Postgres runs out."""
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _DIGITS = re.compile("0|-?[1-9][0-9]{0,9}")
 _NOTHING: Final = object()
+_PIECE: Final = 65_536
+
+MAX_ITEMS: Final = 200_000
+"""Children of one kind that a record may have."""
 
 
 class UnkeyedError(ValueError):
@@ -57,6 +61,11 @@ def replaced(text: str) -> str:
 
 def escaped(text: str) -> str:
     """`text` as the inside of a JSON string, so that the original can be read back."""
+    pieces = (text[begin : begin + _PIECE] for begin in range(0, len(text), _PIECE))
+    return "".join(_escaped(piece) for piece in pieces)
+
+
+def _escaped(text: str) -> str:
     inner = json.dumps(text, ensure_ascii=False)[1:-1]
     return _UNSTORABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", inner)
 
@@ -111,7 +120,31 @@ def _text_of(value: Any) -> str:
 
 def as_json(value: Any) -> str:
     """`value` as JSON text that a jsonb column takes; what it cannot hold is escaped text."""
-    return json.dumps(_deep(value, escaped), ensure_ascii=False, separators=(",", ":"))
+    if (text := _as_it_is(value)) is not None:
+        return text
+    return _dumps(_deep(value, escaped))
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _as_it_is(value: Any) -> str | None:
+    """`value` as JSON text; None where a jsonb column does not take it as it is."""
+    if not _shallow(value, MAX_DEPTH):
+        return None
+    text = _dumps(value)
+    return text if "\\u0000" not in text and storable(text) else None
+
+
+def _shallow(value: Any, room: int) -> bool:
+    """Whether `value` has no more than `room` levels."""
+    if not isinstance(value, dict | list):
+        return True
+    inside = value.values() if isinstance(value, dict) else value
+    return room > 0 and all(
+        _shallow(inner, room - 1) for inner in inside if type(inner) in (dict, list)
+    )
 
 
 def parse_time(value: Any, zone: tzinfo | None) -> datetime | None:
@@ -161,8 +194,9 @@ def _integer(value: Any) -> tuple[Any, bool]:
 
 
 def _json(value: Any) -> tuple[Any, bool]:
-    clean = _deep(value, replaced)
-    return json.dumps(clean, ensure_ascii=False, separators=(",", ":")), clean != value
+    if (text := _as_it_is(value)) is not None:
+        return text, False
+    return _dumps(_deep(value, replaced)), True
 
 
 def _time(zone: tzinfo | None) -> Converter:
@@ -283,8 +317,8 @@ def reader(table: Table, zone: tzinfo | None = None, *, apart: Iterable[str] = (
 def items(record: dict[str, Any], member: str) -> list[Any] | None:
     """The children that `record` holds in its list `member`; null and missing are an empty list.
 
-    A list may come as its JSON text. None when the member is something else: then nobody can say
-    which children the record has.
+    A list may come as its JSON text. None when the member is something else, or more than MAX_ITEMS
+    children: then nobody can say which children the record has.
     """
     value = record.get(member)
     if isinstance(value, str):
@@ -294,13 +328,17 @@ def items(record: dict[str, Any], member: str) -> list[Any] | None:
             return None
     if value is None:
         return []
-    return value if isinstance(value, list) else None
+    return value if isinstance(value, list) and len(value) <= MAX_ITEMS else None
 
 
 def no_list(what: str, record: dict[str, Any], member: str) -> Reject:
     """The reject of children that are no list. `what` names the record."""
     value = record[member]
-    kind = "text that is no list" if isinstance(value, str) else f"not a list but {_kind(value)}"
+    kind = f"not a list but {_kind(value)}"
+    if isinstance(value, str):
+        kind = f"text that is not the JSON of a list, or of one of more than {MAX_ITEMS} items"
+    elif isinstance(value, list):
+        kind = f"a list of {len(value)} items; up to {MAX_ITEMS} are read"
     return Reject(f"{member} of {what}: it is {kind}", value)
 
 
