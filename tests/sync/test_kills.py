@@ -247,6 +247,13 @@ def grow_old(world: World) -> dict[str, Any]:
     return {}
 
 
+def scribble(world: World) -> dict[str, Any]:
+    with world.asking() as connection:
+        change = """UPDATE etl.checkpoints SET state = '{"ordinal": "x"}', saved_at = 'infinity'"""
+        do(connection, change)
+    return {}
+
+
 def change_settings(world: World) -> dict[str, Any]:
     return {"timeout": 29.0}
 
@@ -265,7 +272,7 @@ def test_a_killed_scan_goes_on_where_it_was(world: World, seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "meanwhile", [refuse_page_tokens, empty_staging, grow_old, change_settings]
+    "meanwhile", [refuse_page_tokens, empty_staging, grow_old, scribble, change_settings]
 )
 def test_a_killed_scan_begins_anew_when_it_cannot_go_on(
     world: World, meanwhile: Callable[[World], dict[str, Any]], seed: int
@@ -279,6 +286,8 @@ def test_a_killed_scan_begins_anew_when_it_cannot_go_on(
     assert asked[1 if meanwhile is refuse_page_tokens else 0] == 1
     assert set(asked) == set(range(1, last_page(world) + 1))
     assert runs[CHANNELS].status == "complete"
+    told = "what etl.checkpoints holds of a scan cannot be read"
+    assert (told in str(runs[CHANNELS].reason)) == (meanwhile is scribble)
     world.quieten([CHANNELS], runs=1)
 
 
