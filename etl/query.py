@@ -16,13 +16,13 @@ from psycopg.conninfo import make_conninfo
 from psycopg.errors import error_from_result
 from psycopg.pq import Conninfo, ExecStatus
 from psycopg.pq.abc import PGresult
-from sqlalchemy import ARRAY, Connection, Engine, Text, func, literal, select, text, true
+from sqlalchemy import ARRAY, Connection, DateTime, Engine, Text, func, literal, select, text, true
 from sqlalchemy.exc import DBAPIError
 
 from etl import __version__, answer, embedded, health, lead, tables
 from etl.errors import CallflowError, ConfigError
 from etl.health import Overview
-from etl.load.runs import Run
+from etl.load.runs import Run, readable
 from etl.redact import Redactor, harmless
 from etl.rights import DENIED, name_of
 from etl.settings import Settings, redactor
@@ -332,7 +332,11 @@ def recorded(
     connection: Connection, redact: Redactor | None = None
 ) -> tuple[datetime, list[dict[str, Any]]]:
     """The database's clock (UTC), and every row of etl.streams; its errors pass `redact`."""
-    found = connection.execute(select(tables.streams).order_by(*tables.streams.primary_key))
+    columns = [
+        readable(column).label(column.name) if isinstance(column.type, DateTime) else column
+        for column in tables.streams.columns
+    ]
+    found = connection.execute(select(*columns).order_by(*tables.streams.primary_key))
     rows = [dict(row._mapping) for row in found]
     for row in rows:  # an older version may have written them, or somebody else
         row["error"] = row["error"] and (redact or Redactor()).message(row["error"])

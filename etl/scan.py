@@ -5,12 +5,13 @@ A scan that was killed goes on where it was, if the provider's pointer to the ne
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 from sqlalchemy import Connection
 
 from etl import __version__, tables
@@ -48,23 +49,29 @@ Batch = Sequence[tuple[Page, Rows]]
 def prepare(work: Work, ask: Ask) -> Ask:
     """Empty the staging tables; or keep what a killed scan left there, and ask for the rest."""
 
-    def do(connection: Connection) -> Checkpoint | None:
-        run, saved = work.run, None
+    run = work.run
+
+    def do(connection: Connection) -> tuple[Checkpoint | None, _Saved | None]:
+        saved: Checkpoint | None = None
         if _can_resume(work):
             settings = _digest(work)
             saved = checkpoint.find(connection, run.source, run.stream, settings, work.pairs[0])
-        if saved is None:
+        state = _read(saved.state) if saved else None
+        if state is None:
             if work.job.stream.resumable:
                 checkpoint.forget(connection, run.source, run.stream)
             stage.prepare(connection, work.pairs)
-        return saved
+        return saved, state
 
-    saved = work.write(do)
+    saved, state = work.write(do)
     if saved is None:
         return ask
-    work.scans, work.ordinal = [_restored(saved.state)], saved.state["ordinal"]
-    pages = work.scans[0].pages
-    work.run.reason = f"{work.run.reason}; goes on after page {pages} of a scan that was cut off"
+    if state is None:
+        run.reason = f"{run.reason}; what etl.checkpoints holds of a scan cannot be read"
+        return ask
+    work.scans, work.ordinal = [_restored(state)], state.ordinal
+    pages = state.pages
+    run.reason = f"{run.reason}; goes on after page {pages} of a scan that was cut off"
     return replace(ask, resume=saved.following, pages=pages)
 
 
@@ -257,21 +264,76 @@ def _digest(work: Work) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+_Time = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+class _SavedScope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A Scope of a list that the API does not count."""
+
+    pages: _Count
+    received: _Count
+    unkeyed: _Count
+
+
+class _Saved(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What has to be known of a scan to go on with it; `ordinal` is that of the next record."""
+
+    begin: _Count
+    pages: _Count
+    received: _Count
+    rejected: _Count
+    warnings: _Count
+    newest_first: bool
+    newest: _Time | None
+    oldest: _Time | None
+    scopes: dict[str, _SavedScope]
+    ordinal: _Count
+
+
 def _state(scan: Scan, ordinal: int) -> dict[str, Any]:
-    """What has to be known of a scan to go on with it, as JSON."""
-    state = asdict(replace(scan, scopes={}))
-    for name in ("newest", "oldest"):
-        state[name] = state[name] and state[name].isoformat()
+    """A scan as JSON."""
     scopes = {
-        name: {"pages": scope.pages, "received": scope.received, "unkeyed": scope.unkeyed}
+        name: _SavedScope(scope.pages, scope.received, scope.unkeyed)
         for name, scope in scan.scopes.items()
     }
-    return {**state, "scopes": scopes, "ordinal": ordinal}
+    saved = _Saved(
+        scan.begin,
+        scan.pages,
+        scan.received,
+        scan.rejected,
+        scan.warnings,
+        scan.newest_first,
+        scan.newest,
+        scan.oldest,
+        scopes,
+        ordinal,
+    )
+    state: dict[str, Any] = msgspec.to_builtins(saved)
+    return state
 
 
-def _restored(state: Mapping[str, Any]) -> Scan:
-    known = {name: value for name, value in state.items() if name not in ("scopes", "ordinal")}
-    for name in ("newest", "oldest"):
-        known[name] = known[name] and datetime.fromisoformat(known[name])
-    scopes = {name: Scope(**values) for name, values in state["scopes"].items()}
-    return Scan(**known, scopes=scopes)
+def _read(state: Any) -> _Saved | None:
+    """A saved scan; None when it is nothing that `_state` made."""
+    try:
+        return msgspec.convert(state, _Saved)
+    except msgspec.ValidationError:
+        return None
+
+
+def _restored(state: _Saved) -> Scan:
+    scopes = {
+        name: Scope(pages=scope.pages, received=scope.received, unkeyed=scope.unkeyed)
+        for name, scope in state.scopes.items()
+    }
+    return Scan(
+        begin=state.begin,
+        pages=state.pages,
+        received=state.received,
+        rejected=state.rejected,
+        warnings=state.warnings,
+        newest_first=state.newest_first,
+        newest=state.newest,
+        oldest=state.oldest,
+        scopes=scopes,
+    )

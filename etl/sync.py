@@ -26,7 +26,7 @@ from psycopg.errors import UniqueViolation
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from etl import gone, scan
+from etl import gone, scan, tables
 from etl.errors import (
     BusyError,
     CallflowError,
@@ -147,7 +147,9 @@ def _sync(work: Work) -> None:
     ask = scan.prepare(work, ask)
     if _first_load(work, ask):
         return
-    known, missed = _known(work)
+    known, missed, unreadable = _known(work)
+    if unreadable:
+        run.reason = f"{run.reason}; {len(unreadable)} rows of etl.absences cannot be read"
     proof = scan.read(work, ask, known)
     work.settled = work.write(
         lambda connection: stage.settle(connection, work.pairs, proof.begins, stream.scope)
@@ -168,7 +170,7 @@ def _sync(work: Work) -> None:
             now,
             looked_up=sum(work.settled.values()) * merge.FEW < work.rows,
         )
-        runs.note_missing(connection, run, fate.noted, back)
+        runs.note_missing(connection, run, fate.noted, back, unreadable)
         _finish(work, connection, written, now, proof.doubt or fate.doubt, work.pairs[0].stage)
         if stream.resumable:
             checkpoint.forget(connection, run.source, run.stream)
@@ -184,6 +186,9 @@ def _plan(job: Job, former: Progress) -> tuple[Literal["full", "incremental"], s
     since = {scope: mark for scope, mark in former.watermarks.items() if mark is not None}
     if job.full:
         return "full", "asked for", WHOLE
+    if former.unreadable:
+        columns = ", ".join(former.unreadable)
+        return "full", f"what etl.streams holds in {columns} cannot be read", WHOLE
     if job.stream.changes is None:
         return "full", "the API cannot be asked for changes only", WHOLE
     if former.last_full_at is None:
@@ -202,15 +207,19 @@ def _plan(job: Job, former: Progress) -> tuple[Literal["full", "incremental"], s
     return "incremental", "newest first, until nothing is new", WHOLE
 
 
-def _known(work: Work) -> tuple[dict[str, set[Key]], dict[Key, str]]:
-    """For counted lists: keys in the warehouse per scope, and those that a full run missed."""
+def _known(work: Work) -> tuple[dict[str, set[Key]], dict[Key, str], list[str]]:
+    """For counted lists: keys in the warehouse per scope, and those that a full run missed.
+
+    The third is what stands in etl.absences and is no key.
+    """
     run, stream = work.run, work.job.stream
     if not stream.counted:
-        return {}, {}
+        return {}, {}, []
+    width = len(tables.key_columns(stream.tables[0]))
 
-    def do(connection: Connection) -> tuple[dict[str, set[Key]], dict[Key, str]]:
+    def do(connection: Connection) -> tuple[dict[str, set[Key]], dict[Key, str], list[str]]:
         known = merge.known(connection, run.source, stream.tables[0], stream.scope)
-        return known, runs.missing_since(connection, run.source, run.stream)
+        return known, *runs.missing_since(connection, run.source, run.stream, width)
 
     return work.read(do)
 

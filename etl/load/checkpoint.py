@@ -1,6 +1,6 @@
 """How far a scan has come, saved with its staged rows: the next run goes on from there."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import timedelta
 from typing import Any
 
@@ -19,7 +19,8 @@ class Checkpoint:
     """A place in a scan.
 
     `settings` a digest of what the scan depends on; `following` the pointer to the next page;
-    `state` what the scan has seen, as JSON; `staged` the rows in the stream's staging table.
+    `state` what the scan has seen, as JSON (any JSON, when it was found); `staged` the rows in the
+    stream's staging table.
     """
 
     settings: str
@@ -46,7 +47,7 @@ def find(
     still holds exactly the rows that it tells.
     """
     row = connection.execute(
-        select(checkpoints).where(
+        select(*(checkpoints.c[each.name] for each in fields(Checkpoint))).where(
             checkpoints.c.source == source,
             checkpoints.c.stream == stream,
             checkpoints.c.settings == settings,

@@ -2,12 +2,25 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Table, Text, bindparam, cast, delete, func, literal, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Table,
+    Text,
+    and_,
+    bindparam,
+    case,
+    cast,
+    delete,
+    func,
+    literal,
+    select,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
 
 from etl.model import Key, Reject
@@ -57,7 +70,8 @@ Marks = Mapping[str, datetime | None]
 class Progress:
     """How far a stream had come before a run: its row of `etl.streams`, times in UTC.
 
-    `now` is the database's clock, which `last_full_at` is compared with.
+    `now` is the database's clock, which `last_full_at` is compared with. `unreadable` names the
+    columns that hold what callflow never writes; the fields of these are as before a first run.
     """
 
     now: datetime
@@ -67,26 +81,65 @@ class Progress:
     changed_at: datetime | None = None
     last_full_at: datetime | None = None
     newest_first: bool = False
+    unreadable: Sequence[str] = ()
+
+
+FIRST, LAST = datetime(2, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
+"""Times of the years 1 and 9999 stand for "never", and no client west or east of UTC can read
+them; Python can read none before and none after."""
+
+
+def readable(time: ColumnElement[datetime]) -> ColumnElement[datetime | None]:
+    """A time of a row that anybody may have written; NULL where it is infinite or out of range."""
+    return case((and_(time >= FIRST, time < LAST), time))
 
 
 def progress(connection: Connection, source: str, stream: str) -> Progress:
-    """The stream's row of `etl.streams`, times in UTC; an empty one before its first run."""
+    """The stream's row of `etl.streams`, times in UTC; an empty one before its first run.
+
+    Whatever stands there: what cannot be read is left out and named (`Progress.unreadable`).
+    """
+    names = ("watermark", "read_at", "changed_at", "last_full_at")
+    columns = [streams.c[name] for name in names]
     row = connection.execute(
-        select(streams).where(streams.c.source == source, streams.c.stream == stream)
+        select(
+            *(readable(column) for column in columns),
+            *(column.is_not(None) for column in columns),
+            streams.c.watermarks,
+            streams.c.newest_first,
+        ).where(streams.c.source == source, streams.c.stream == stream)
     ).one_or_none()
     now = _clock(connection)
     if row is None:
         return Progress(now)
-    times: tuple[datetime | None, ...]
-    times = (row.watermark, row.read_at, row.changed_at, row.last_full_at)
-    watermark, read_at, changed_at, last_full_at = (t and t.astimezone(UTC) for t in times)
-    marks = {
-        scope: time and datetime.fromisoformat(time)
-        for scope, time in (row.watermarks or {}).items()
-    }
+    times = dict(zip(names, row[:4], strict=True))
+    odd = [name for name, given in zip(names, row[4:8], strict=True) if given and not times[name]]
+    marks = _marks(row.watermarks)
+    if marks is None:
+        odd.append("watermarks")
     return Progress(
-        now, watermark, marks, read_at, changed_at, last_full_at, bool(row.newest_first)
+        now,
+        watermarks=marks or {},
+        newest_first=bool(row.newest_first),
+        unreadable=tuple(odd),
+        **{name: time and time.astimezone(UTC) for name, time in times.items()},
     )
+
+
+def _marks(stored: Any) -> dict[str, datetime | None] | None:
+    """The watermarks that `finish` has stored as JSON; None when it is nothing that it stores."""
+    if stored is None:
+        return {}
+    try:
+        marks = {
+            scope: None if time is None else datetime.fromisoformat(time).astimezone(UTC)
+            for scope, time in stored.items()
+            if time is None or datetime.fromisoformat(time).tzinfo is not None
+        }
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        return None
+    fits = all(mark is None or FIRST <= mark < LAST for mark in marks.values())
+    return marks if fits and len(marks) == len(stored) else None
 
 
 def instant(connection: Connection, former: Progress) -> datetime:
@@ -114,12 +167,10 @@ def watermarks(
     `seen` is the table of what the run saw: a staging table, or a current one (rows of `source`).
 
     Without `scope` the only key is "". Scopes without a time are not in it. The years 1 and 9999 do
-    not count: they stand for "never", and no client west or east of UTC can read them.
+    not count (FIRST, LAST).
     """
     time_sent = seen.c[modified]
-    newest = func.max(time_sent).filter(
-        time_sent >= datetime(2, 1, 1, tzinfo=UTC), time_sent < datetime(9999, 1, 1, tzinfo=UTC)
-    )
+    newest = func.max(time_sent).filter(time_sent >= FIRST, time_sent < LAST)
     of: Any = seen.c[scope] if scope else literal("")
     query = select(of, newest).select_from(seen).group_by(of)
     if "source" in seen.c:
@@ -192,27 +243,58 @@ def recorded(connection: Connection, run: Run) -> bool:
     return connection.scalar(query) is not None
 
 
-def missing_since(connection: Connection, source: str, stream: str) -> dict[Key, str]:
-    """Records that a proven full scan did not list: key (without source) → id of that run."""
+def missing_since(
+    connection: Connection, source: str, stream: str, width: int
+) -> tuple[dict[Key, str], list[str]]:
+    """Records that a proven full scan did not list: key (without source) → id of that run.
+
+    `width` is the number of the key's columns. What stands in the column `key` and is no such key
+    comes second, for `note_missing` to forget.
+    """
     query = select(absences.c.key, absences.c.run_id).where(
         absences.c.source == source, absences.c.stream == stream
     )
-    return {tuple(json.loads(key)): run_id for key, run_id in connection.execute(query)}
+    missing: dict[Key, str] = {}
+    unreadable: list[str] = []
+    for text, run_id in connection.execute(query):
+        key = _key(text, width)
+        if key is None:
+            unreadable.append(text)
+        else:
+            missing[key] = run_id
+    return missing, unreadable
 
 
 def note_missing(
-    connection: Connection, run: Run, missing: Iterable[Key], settled: Collection[Key]
+    connection: Connection,
+    run: Run,
+    missing: Iterable[Key],
+    settled: Collection[Key],
+    unreadable: Collection[str] = (),
 ) -> None:
-    """Note that `run` did not list the records `missing`; forget those `settled`: back, or gone."""
+    """Note that `run` did not list the records `missing`; forget those `settled`: back, or gone.
+
+    Rows `unreadable`, by their column `key`, are forgotten too.
+    """
     here = (absences.c.source == run.source, absences.c.stream == run.stream)
-    if settled:
-        keys = literal([_text(key) for key in settled], ARRAY(Text()))
+    if over := [*map(_text, settled), *unreadable]:
+        keys = literal(over, ARRAY(Text()))
         connection.execute(delete(absences).where(*here, absences.c.key == func.any(keys)))
     if keys_missing := [_text(key) for key in missing]:
         values = {"source": run.source, "stream": run.stream, "run_id": run.run_id}
         since = _clock(connection)
         rows = [{**values, "key": key, "since": since} for key in keys_missing]
         connection.execute(insert(absences).on_conflict_do_nothing(), rows)
+
+
+def _key(text: str, width: int) -> Key | None:
+    """The key that `_text` made a text of; None when it did not make this one."""
+    try:
+        key = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    fits = isinstance(key, list) and len(key) == width and all(isinstance(c, str) for c in key)
+    return tuple(key) if fits and _text(tuple(key)) == text else None
 
 
 def _text(key: Key) -> str:

@@ -375,6 +375,7 @@ def test_an_empty_scan_of_an_empty_source_is_nothing(connection: Connection, kin
     assert load(connection, "s", kind, now=at(0)) == Written()
 
 
+@pytest.mark.fault(57)
 def test_more_rows_than_a_statement_takes_parameters_can_go_at_once(
     connection: Connection,
 ) -> None:
@@ -398,6 +399,7 @@ def test_more_rows_than_a_statement_takes_parameters_can_go_at_once(
     assert ids(connection, tables.twilio_channels) == [("CH1",)]
 
 
+@pytest.mark.fault(57)
 def test_more_records_than_a_statement_takes_parameters_can_lose_children_at_once(
     connection: Connection,
 ) -> None:
@@ -430,3 +432,19 @@ def test_more_records_than_a_statement_takes_parameters_can_lose_children_at_onc
         connection.execute(text(f"ANALYZE {pairs[0].stage.fullname}"))
         written = merge.merge(connection, "s", pairs, [], at(1))
     assert written == Written(updated=count, rows=count)
+
+
+@pytest.mark.fault(57)
+def test_a_row_of_fifty_megabytes_is_loaded_and_its_former_version_kept(
+    connection: Connection,
+) -> None:
+    size = 50 << 20
+    load(connection, "s", FLOWS, [flow("a", "x" * size), flow("b")], now=at(0))
+    written = load(connection, "s", FLOWS, [flow("a", "y" * size), flow("b")], now=at(1))
+    assert written == Written(updated=1, rows=1)
+    both = (
+        "SELECT length(flow_name), left(flow_name, 1) FROM zoom.flows_history WHERE flow_id = 'a'"
+    )
+    with connection.begin():
+        found = connection.execute(text(f"{both} ORDER BY valid_from")).all()
+    assert [tuple(row) for row in found] == [(size, "x"), (size, "y")]

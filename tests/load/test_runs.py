@@ -219,10 +219,10 @@ def test_missing_records_are_remembered_until_they_are_back_or_gone(
         runs.note_missing(connection, other, [a], [])
         runs.note_missing(connection, second, [a], [c])
     with connection.begin():
-        found = runs.missing_since(connection, "s", "flows")
-        assert found == {a: first.run_id, b: first.run_id}
-        assert runs.missing_since(connection, "t", "flows") == {a: other.run_id}
-        assert runs.missing_since(connection, "s", "channels") == {}
+        found = runs.missing_since(connection, "s", "flows", 2)
+        assert found == ({a: first.run_id, b: first.run_id}, [])
+        assert runs.missing_since(connection, "t", "flows", 2) == ({a: other.run_id}, [])
+        assert runs.missing_since(connection, "s", "channels", 2) == ({}, [])
 
 
 def test_the_rows_of_the_stream_s_own_table_are_counted_per_source(connection: Connection) -> None:

@@ -154,6 +154,7 @@ def test_rows_that_someone_took_out_of_the_table_are_read_again(
     assert truth.stored(warehouse) == truth.of(sandbox)
 
 
+@pytest.mark.fault(43)
 def test_a_silent_change_waits_for_the_next_full_scan(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
@@ -365,6 +366,62 @@ def test_a_row_that_comes_back_shows_its_gap(
     assert truth.stored(warehouse) == truth.of(sandbox)
 
 
+@pytest.mark.fault(20)
+def test_a_flow_that_blinks_leaves_in_one_run_and_comes_back_with_its_gap(
+    sync: Starter, full_sandbox: Sandbox, warehouse: str
+) -> None:
+    """One complete scan without it and a definite "not found" are enough; nothing of it is lost."""
+    sandbox, flows = full_sandbox, full_sandbox.zoom.flows
+    run = sync(sandbox)
+    run("zoom_demo.flows")
+    (flow_id, *_) = (
+        str(record["flow_id"]) for record in flows.records() if record["flow_versions"]
+    )
+    record = flows.get(flow_id)
+    flows.delete(flow_id)
+    gone = run("zoom_demo.flows")
+    assert (gone.status, gone.deleted) == ("complete", 1)
+    flows.add(record)
+    back = run("zoom_demo.flows")
+    assert (back.status, back.inserted) == ("complete", 1)
+    for table in ("flows", "flow_versions"):
+        lives = ask(
+            warehouse,
+            "SELECT count(*), count(*) FILTER (WHERE is_current), max(valid_to) < max(valid_from)"
+            f" FROM zoom.{table}_history AS life WHERE flow_id = '{flow_id}'"
+            " GROUP BY to_jsonb(life) - 'valid_from' - 'valid_to' - 'is_current'",
+        )
+        assert set(lives) == {(2, 1, True)}, table
+    assert run("zoom_demo.flows").rows_written == 0
+    assert truth.stored(warehouse)["zoom.flows"] == truth.of(sandbox)["zoom.flows"]
+
+
+@pytest.mark.fault(42)
+def test_a_time_of_change_that_goes_back_is_taken_as_it_is(
+    sync: Starter, full_sandbox: Sandbox, warehouse: str
+) -> None:
+    """A provider that was restored from a backup: content decides, not the time."""
+    sandbox = full_sandbox
+    run = sync(sandbox)
+    for name in ("zoom_demo.flows", CONTACT_FLOWS):
+        run(name)
+    marks = ask(warehouse, "SELECT source, watermark FROM etl.streams")
+    zoom, (ccc, *_) = sandbox.zoom.flows, sandbox.alibaba.flows.values()
+    zoom.update_silently(zoom.keys()[3], last_modified_time="2019-05-05T05:05:05Z")
+    ccc.update_silently(ccc.keys()[3], UpdatedTime="2019-05-05 05:05:05.0", Name="restored")
+    for name in ("zoom_demo.flows", CONTACT_FLOWS):
+        again = run(name, full=True)
+        assert (again.status, again.updated, again.deleted) == ("complete", 1, 0), again.error
+    stored, there = truth.stored(warehouse), truth.of(sandbox)
+    for table in ("zoom.flows", "alibaba.contact_flows"):
+        assert stored[table] == there[table]
+    # Nothing newer was proven to be gone: a watermark of a full scan is what that scan saw.
+    assert [mark for _, mark in marks] == [
+        mark for _, mark in ask(warehouse, "SELECT source, watermark FROM etl.streams")
+    ]
+
+
+@pytest.mark.fault(55)
 @pytest.mark.every_postgres
 def test_a_run_without_changes_writes_no_row_and_uses_no_sequence_value(
     sync: Starter, full_sandbox: Sandbox, warehouse: str
