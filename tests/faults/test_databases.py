@@ -16,6 +16,7 @@ from etl.sandbox.wire import Fault
 from etl.sync import run_stream
 from etl.units import select
 from etl.warehouse import connect
+from tests.daemon.processes import Process, free_port
 from tests.faults.conftest import commands, name_in, write_config
 from tests.postgres import Cluster, dsn
 
@@ -49,18 +50,32 @@ def test_a_database_that_cannot_hold_every_text_is_refused(
     cluster = clusters(bin_dir)
     with encoded(cluster, encoding) as url:
         path = write_config(tmp_path / "callflow.toml", url, providers)
-        lines = [["check"], ["migrate"], ["sync"], ["status"], ["sql", "SELECT 1"], ["daemon"]]
+        lines = [["check"], ["migrate"], ["sync"], ["status"], ["sql", "SELECT 1"]]
         done = commands(path, *lines)
         assert done.codes == [1] * len(lines), done
         for said in (done.stdout, done.stderr):
             assert f"has the encoding {encoding}" in said
             assert "create one that can" in said
         advice = done.stdout.partition("warehouse.url: ")[2].splitlines()[0]
-        other = f'"in_{encoding.lower()}_utf8"'
+        other = advice.split()[2]
         assert advice == f"CREATE DATABASE {other} ENCODING 'UTF8' TEMPLATE template0"
         with psycopg.connect(dsn(url), autocommit=True) as connection:
             connection.execute(advice.encode())
             connection.execute(f"DROP DATABASE {other}".encode())
+
+
+@pytest.mark.fault(58)
+def test_a_daemon_does_not_wait_for_a_database_that_cannot_hold_every_text(
+    clusters: Callable[[Path], Cluster], bin_dir: Path, providers: Sandbox, tmp_path: Path
+) -> None:
+    with encoded(clusters(bin_dir), "MULE_INTERNAL") as url:
+        path = write_config(tmp_path / "callflow.toml", url, providers)
+        daemon = Process(path, free_port())
+        try:
+            assert daemon.ended() == 1
+        finally:
+            daemon.close()
+    assert "has the encoding MULE_INTERNAL" in daemon.output
 
 
 @pytest.mark.fault(48)
