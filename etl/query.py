@@ -297,14 +297,20 @@ def grant(
     )
     rights = _reading(name)
     denied = _run(connection, rights)
-    # A GRANT of what one may not pass on may be no more than a warning.
+    # What counts is what the role may do: a GRANT of what one may not pass on can be no more than a
+    # warning, and one that is refused can be of what an administrator has given already.
     unread = connection.scalars(_UNREAD, {"role": role, "schemas": list(READABLE)}).all()
-    denied += [each for each in rights if each not in denied and any(s in each for s in unread)]
-    return Grants(not denied, [*left, *denied])
+    left += [
+        each
+        for each in rights
+        if any(f"SCHEMA {schema} " in each for schema in unread)
+        or (each in denied and each.startswith("ALTER DEFAULT"))
+    ]
+    return Grants(not unread, left)
 
 
 _UNREAD = text("""
-    SELECT DISTINCT format('SCHEMA %s ', nspname) FROM pg_namespace
+    SELECT DISTINCT nspname FROM pg_namespace
     LEFT JOIN pg_class ON relnamespace = pg_namespace.oid AND relkind IN ('r', 'p', 'v')
     WHERE nspname = ANY(:schemas) AND NOT (
         has_schema_privilege(:role, pg_namespace.oid, 'USAGE')

@@ -217,7 +217,7 @@ def plain_rights(
         if not statements:
             raise
         what = f"the role {role!r} lacks rights: {error.what}"
-        raise type(error)(what, where=error.where, advice=advice(statements)) from cause
+        raise type(error)(what, where=error.where, advice=advice(statements)) from error
 
 
 def name_of(*parts: str | None) -> str:

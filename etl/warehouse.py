@@ -128,6 +128,9 @@ def normalise(url: str | URL) -> URL:
     return make_url(url).set(drivername="postgresql+psycopg")
 
 
+_MULE = "MULE_INTERNAL"
+"""The one encoding of databases to which Postgres lets no UTF8 client connect."""
+
 SESSION: Mapping[str, str] = {
     # What names mean: functions, operators and types are Postgres's own. Every table is named with
     # its schema. Temporary tables, which come first unless they are named, come last.
@@ -220,13 +223,18 @@ def _opened(raw: psycopg.Connection, _: object) -> None:
     if encoding != "UTF8":
         name = raw.info.dbname
         raw.close()
-        raise SchemaError(
-            f"the database {name!r} has the encoding {encoding}, which cannot hold every text",
-            where="warehouse",
-            advice="create one that can, and name it in warehouse.url: CREATE DATABASE "
-            f"{sql.Identifier(f'{name}_utf8').as_string()} ENCODING 'UTF8' TEMPLATE template0",
-        )
+        raise _not_unicode(encoding, name)
     _pin(raw)
+
+
+def _not_unicode(encoding: str | None, name: str = "callflow") -> SchemaError:
+    """The error about a database in which only some texts can be stored."""
+    return SchemaError(
+        f"the database has the encoding {encoding}, which cannot hold every text",
+        where="warehouse",
+        advice="create one that can, and name it in warehouse.url: CREATE DATABASE "
+        f"{sql.Identifier(f'{name}_utf8').as_string()} ENCODING 'UTF8' TEMPLATE template0",
+    )
 
 
 def _looked_at(raw: psycopg.Connection, _: object) -> None:
@@ -310,6 +318,8 @@ def _plain(
     code = sqlstate(error)
     said = str(cause).strip()[:_LOOKED_AT]
     first = said.partition("\n")[0] or type(cause).__name__
+    if code is None and _MULE in first:
+        return _not_unicode(_MULE)
     if code is None:  # libpq's words, with the name of the host
         what = f"Postgres: {redact.name(first, 300)}"
         return WarehouseError(what, where=where, advice=_unreached(said))

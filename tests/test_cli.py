@@ -225,6 +225,7 @@ def test_a_database_that_is_down_is_named(cli: Cli) -> None:
         assert "canary" not in done.stderr
 
 
+@pytest.mark.fault(48)
 def test_a_read_only_database_is_told_from_a_broken_one(cli: Cli, warehouse: str) -> None:
     name = warehouse.rpartition("/")[2].split("?")[0]
     with psycopg.connect(dsn(warehouse), autocommit=True) as connection:

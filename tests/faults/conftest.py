@@ -1,12 +1,11 @@
-"""A warehouse whose role is not a superuser, emulated providers, and the commands in a process."""
+"""A warehouse whose role is not a superuser, emulated providers, and the commands."""
 
-import json
+import io
 import os
 import secrets
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
@@ -14,24 +13,11 @@ import pytest
 from psycopg import sql
 from sqlalchemy import make_url
 
+from etl.cli import app
+from etl.errors import CallflowError
 from etl.sandbox import data
 from etl.sandbox.server import Sandbox, serve
 from tests.postgres import Cluster, dsn
-
-COMMANDS = """
-import json, sys
-from etl.cli import app
-from etl.errors import CallflowError
-for words in json.loads(sys.argv[1]):
-    try:
-        code = app(words, standalone_mode=False)
-    except CallflowError as error:
-        print(error, file=sys.stderr)
-        code = error.exit_code
-    sys.stdout.flush()
-    print("exit", code or 0, *words)
-"""
-"""Runs commands one after the other in one process: most of a command's time is its start."""
 
 
 @contextmanager
@@ -87,23 +73,43 @@ def write_config(path: Path, url: str, providers: Sandbox | None) -> Path:
     return path
 
 
-def commands(path: Path, *lines: list[str], **env: str) -> subprocess.CompletedProcess[str]:
-    """Run `callflow …` for each of `lines`; stdout has a line "exit CODE …" after each."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("CALLFLOW_")}
-    done = subprocess.run(
-        [sys.executable, "-c", COMMANDS, json.dumps(lines)],
-        env={**kept, "CALLFLOW_CONFIG": str(path), **env},
-        cwd=path.parent,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert "Traceback" not in done.stderr, done.stderr
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What commands said, and their exit codes."""
+
+    codes: list[int]
+    stdout: str
+    stderr: str
+
+
+@contextmanager
+def environment(changes: Mapping[str, str]) -> Iterator[None]:
+    """With these variables in the environment, where libpq looks for its own."""
+    before = dict(os.environ)
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name in changes:
+            del os.environ[name]
+        os.environ.update(before)
+
+
+def commands(path: Path, *lines: list[str], **env: str) -> Done:
+    """Run `callflow …` with the configuration `path` for each of `lines`, in this process.
+
+    A process of its own for each would take longer than what it does.
+    """
+    stdout, stderr, found = io.StringIO(), io.StringIO(), []
+    with redirect_stdout(stdout), redirect_stderr(stderr), environment(env):
+        for command, *words in lines:
+            try:
+                code = app([command, "--config", str(path), *words], standalone_mode=False)
+            except CallflowError as error:
+                stderr.write(f"callflow: {error}\n")
+                code = error.exit_code
+            found.append(code or 0)
+    done = Done(found, stdout.getvalue(), stderr.getvalue())
+    assert "Traceback" not in done.stderr, done
     assert " a bug" not in done.stdout + done.stderr, done
     return done
-
-
-def codes(done: subprocess.CompletedProcess[str]) -> list[int]:
-    """The exit codes of `commands`."""
-    lines = done.stdout.splitlines()
-    return [int(line.split()[1]) for line in lines if line.startswith("exit ")]

@@ -25,7 +25,7 @@ from etl.sync import run_stream
 from etl.units import select
 from etl.warehouse import SESSION, connect, plain_errors
 from tests.daemon.processes import Process, free_port, until
-from tests.faults.conftest import codes, commands, name_in, write_config
+from tests.faults.conftest import commands, name_in, write_config
 from tests.postgres import directory, dsn
 
 HOSTILE = {
@@ -123,7 +123,7 @@ def test_no_planted_function_runs_in_any_command(
         ["sync", "--full"],
         **ENVIRONMENT,
     )
-    assert codes(done) == [0] * 9, done
+    assert done.codes == [0] * 9, done
     assert "\ncallflow\n" in done.stdout
     assert "30,20" in done.stdout
     assert "+00" in done.stdout
@@ -131,21 +131,24 @@ def test_no_planted_function_runs_in_any_command(
     path.write_text(
         f'{path.read_text()}\n[schedule]\nevery = "1s"\n[daemon]\nhttp = "127.0.0.1:{port}"\n'
     )
+    set_for(url, admin, {"idle_session_timeout": "200ms"})
     daemon = Process(path, port)
     try:
-        daemon.ran(4, status="complete")
+        daemon.ran(8)
         assert daemon.status()["database"] is None
         daemon.kill(signal.SIGTERM)
         assert daemon.ended() == 0
     finally:
         daemon.close()
+    assert daemon.runs() == daemon.runs(status="complete")
+    assert not daemon.events("no warehouse")
     assert ran(admin, *schemas) == 0
     # They would have run: in a session that is not pinned they do.
     calls = ("set_config('a.b'::varchar, 'c'::varchar, true)", "now()", "count(*)", "1 = 2")
     for call in calls:
         with (
             pytest.raises(psycopg.errors.RaiseException, match="planted"),
-            psycopg.connect(dsn(url)) as connection,
+            psycopg.connect(dsn(url), autocommit=True) as connection,
         ):
             connection.execute(f"SELECT {call}".encode())
     assert ran(admin, *schemas) == len(calls)
@@ -243,7 +246,7 @@ def test_pgbouncer_in_transaction_mode(
         ignored = {name: value for name, value in ENVIRONMENT.items() if name != "PGGEQO"}
         lines = [["check"], ["migrate"], ["sync"], ["check"], ["status"], ["grant", role]]
         done = commands(path, *lines, **ignored)
-        assert codes(done) == [0] * 6, done
+        assert done.codes == [0] * 6, done
         assert ran(admin, *schemas) == 0
         # And what ours leave behind: nothing.
         with psycopg.connect(dsn(pooled), autocommit=True) as other:
@@ -298,7 +301,7 @@ def test_a_page_may_take_longer_than_a_session_may_idle(
     slow(Fault(delay=0.5, times=3))
     path = write_config(tmp_path / "callflow.toml", url, providers)
     done = commands(path, ["migrate"], ["sync"], ["sync", "--full"], ["status"])
-    assert codes(done) == [0] * 4, done
+    assert done.codes == [0] * 4, done
 
 
 @pytest.mark.every_postgres
@@ -323,25 +326,6 @@ def test_sessions_that_end_between_pages_and_between_runs_fail_no_run(
     finally:
         engine.dispose()
     assert ended == [1, 1, 1]
-
-
-def test_a_daemon_s_sessions_may_end_while_they_idle(
-    loaded: tuple[str, str], providers: Sandbox, tmp_path: Path
-) -> None:
-    url, admin = loaded
-    set_for(url, admin, {"idle_session_timeout": "200ms"})
-    path, port = tmp_path / "callflow.toml", free_port()
-    more = f'\n[schedule]\nevery = "1s"\n[daemon]\nhttp = "127.0.0.1:{port}"\n'
-    write_config(path, url, providers).write_text(path.read_text() + more)
-    daemon = Process(path, port)
-    try:
-        daemon.ran(8)
-        daemon.kill(signal.SIGTERM)
-        assert daemon.ended() == 0
-    finally:
-        daemon.close()
-    assert daemon.runs() == daemon.runs(status="complete")
-    assert not daemon.events("no warehouse")
 
 
 def test_a_transaction_whose_statements_were_sent_is_not_repeated(loaded: tuple[str, str]) -> None:
