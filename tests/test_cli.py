@@ -20,6 +20,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from etl import lead, query, show
+from etl.config import load as load_config
 from etl.embedded import start as start_embedded
 from etl.embedded import stop as stop_embedded
 from etl.load.runs import Run
@@ -109,6 +110,7 @@ def test_help_names_every_command(cli: Cli) -> None:
         "check",
         "sync",
         "status",
+        "forget",
         "migrate",
         "sandbox",
         "sql",
@@ -415,6 +417,24 @@ def test_the_sandbox_serves_until_it_is_stopped(tmp_path: Path, database: str) -
         process.communicate(timeout=30)
     assert (done.returncode, process.returncode) == (0, 143)
     assert runs_of(done)["twilio_demo.channels"]["inserted"] == 5
+
+
+def test_what_the_sandbox_says_is_a_configuration_also_with_both_streams_in_one_file(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "callflow.toml"
+    command = [sys.executable, "-m", "etl", "sandbox", "--ports", "0", "0", "0", "--flows", "3"]
+    with path.open("w") as file:
+        process = subprocess.Popen(
+            [*command, "--channels", "5"], env=environment(), stdout=file, stderr=file
+        )
+    try:
+        until(lambda: "Ctrl-C ends" in path.read_text(encoding="utf-8"))
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+    path.chmod(0o600)
+    assert set(load_config(path, {}).sources) == {"zoom_demo", "twilio_demo", "alibaba_demo"}
 
 
 def test_a_daily_limit_is_told_and_not_waited_for(cli: Cli, sandbox: Sandbox) -> None:
