@@ -429,7 +429,7 @@ def test_what_the_sandbox_says_is_a_configuration_also_with_both_streams_in_one_
             [*command, "--channels", "5"], env=environment(), stdout=file, stderr=file
         )
     try:
-        until(lambda: "Ctrl-C ends" in path.read_text(encoding="utf-8"))
+        until(lambda: "Ctrl-C ends" in path.read_text(encoding="utf-8"), "it serves")
     finally:
         process.terminate()
         process.wait(timeout=60)
