@@ -211,6 +211,7 @@ def test_one_failing_source_does_not_hold_up_the_others(
     assert [run["status"] for run in runs.values()].count("complete") == 3
 
 
+@pytest.mark.fault(68)
 def test_every_problem_of_the_configuration_is_told_at_once(cli: Cli, config: Path) -> None:
     config.write_text('[sources.a]\nprovider = "zoom"\nclient_secrt = "x"\n[warehous]\n')
     done = cli("sync")
@@ -227,6 +228,7 @@ def test_a_database_that_is_down_is_named(cli: Cli) -> None:
         assert "canary" not in done.stderr
 
 
+@pytest.mark.fault(48)
 def test_a_read_only_database_is_told_from_a_broken_one(cli: Cli, warehouse: str) -> None:
     name = warehouse.rpartition("/")[2].split("?")[0]
     with psycopg.connect(dsn(warehouse), autocommit=True) as connection:
@@ -237,6 +239,7 @@ def test_a_read_only_database_is_told_from_a_broken_one(cli: Cli, warehouse: str
     assert "connect to the primary" in runs_of(done)["zoom_demo.flows"]["error"]
 
 
+@pytest.mark.fault(53)
 def test_a_schema_of_a_newer_version_is_refused(cli: Cli, warehouse: str) -> None:
     with psycopg.connect(dsn(warehouse)) as connection:
         connection.execute("UPDATE etl.alembic_version SET version_num = 'future'")
@@ -363,6 +366,7 @@ def hold(sandbox: Sandbox) -> tuple[threading.Event, threading.Event]:
     return came, go
 
 
+@pytest.mark.fault(61)
 def test_a_second_run_of_a_stream_is_busy_and_exits_75(
     cli: Cli, config: Path, sandbox: Sandbox
 ) -> None:
@@ -377,6 +381,7 @@ def test_a_second_run_of_a_stream_is_busy_and_exits_75(
     assert (first.returncode, json.loads(out)["status"]) == (0, "complete")
 
 
+@pytest.mark.fault(60)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_after_a_signal_in_the_middle_of_a_scan_the_next_run_just_works(
     number: signal.Signals, cli: Cli, config: Path, sandbox: Sandbox, warehouse: str
@@ -475,6 +480,7 @@ def test_psql_is_given_what_the_url_says(config: Path, warehouse: str) -> None:
     assert "twilio off" in psql(config, script, CALLFLOW_WAREHOUSE__URL=url)
 
 
+@pytest.mark.fault(72)
 def test_psql_s_command_line_has_no_secret() -> None:
     engine = connect(
         "postgresql://reader:p%40ss@/db?host=one:5432&host=two:5433&sslmode=verify-full"
@@ -520,6 +526,7 @@ def test_what_a_terminal_cannot_show_is_escaped(cli: Cli) -> None:
 full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
 
 
+@pytest.mark.fault(63)
 @full
 @pytest.mark.parametrize(
     "words",
@@ -547,6 +554,7 @@ def test_an_output_that_cannot_be_written_is_told_in_one_line(config: Path, word
     )
 
 
+@pytest.mark.fault(63)
 def test_an_output_that_is_closed_is_no_error(config: Path) -> None:
     for words, told in (("status", "daemon: none leads\n"), ("--help", "")):
         done = shell(config, f"callflow {words} >&-")
@@ -556,6 +564,7 @@ def test_an_output_that_is_closed_is_no_error(config: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "one\n1\n")
 
 
+@pytest.mark.fault(63)
 def test_a_reader_that_goes_is_no_error(config: Path) -> None:
     query = "SELECT repeat('x', 100000) AS n FROM generate_series(1, 500)"
     done = shell(config, f'callflow sql --csv "{query}" | head -c 1')
@@ -563,6 +572,7 @@ def test_a_reader_that_goes_is_no_error(config: Path) -> None:
 
 
 # --- being stopped -------------------------------------------------------------------------------
+@pytest.mark.fault(60)
 @pytest.mark.parametrize(
     "imported", ["structlog", "typer", "sqlalchemy", "etl.tables", "etl.query"]
 )

@@ -217,6 +217,7 @@ def test_warehouse_url_in_its_shorter_forms(read: Loader, url: str) -> None:
     assert make_url(loaded.get_secret_value()) == make_url(url.replace(":", "+psycopg:", 1))
 
 
+@pytest.mark.fault(70)
 @given(password=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")))
 def test_any_escaped_password_survives(password: str) -> None:
     url = f"postgresql://u:{quote(password, safe='')}@h/db"
@@ -245,6 +246,7 @@ PASSWORDS = [
 ]
 
 
+@pytest.mark.fault(70)
 @pytest.mark.parametrize("before", ["", "q"])
 @pytest.mark.parametrize("awkward", PASSWORDS)
 def test_an_unescaped_password_is_refused_and_not_repeated(
@@ -292,6 +294,7 @@ def test_data_dir_is_relative_to_the_file_and_in_the_environment_to_here(
 
 
 # --- problems, one line each ---------------------------------------------------------------------
+@pytest.mark.fault(68, 73)
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -378,6 +381,7 @@ def test_one_problem_one_line(read: Loader, text: str, expected: str) -> None:
     assert expected in line
 
 
+@pytest.mark.fault(68)
 def test_all_problems_at_once(read: Loader) -> None:
     lines = problems(
         read,
@@ -960,6 +964,7 @@ SECRETS = [
 ]
 
 
+@pytest.mark.fault(72)
 @pytest.mark.parametrize("key", [*SECRETS, "sources.tw.account_sid", "sources.al.timezone"])
 @pytest.mark.parametrize("bad", [f"{CANARY} x", f"{CANARY}\n{CANARY}", f"http://{CANARY}", "…%s…"])
 @pytest.mark.parametrize("where", ["toml", "variable", "file", "as the file's name"])

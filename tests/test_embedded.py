@@ -342,6 +342,7 @@ def test_a_start_killed_at_any_instant_is_repaired_by_the_next(
     assert not (place / "data" / "new").exists()
 
 
+@pytest.mark.fault(59)
 def test_what_was_committed_survives_a_kill_of_the_server(data_dir: Path, wheel: Path) -> None:
     server = embedded.start(data_dir, bin_dir=wheel)
     assert query(server, "SHOW fsync") == [("on",)]

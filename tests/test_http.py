@@ -64,6 +64,7 @@ def fails(http: Http, kind: type[ProviderError], **call: Any) -> ProviderError:
 
 
 # --- retries -------------------------------------------------------------------------------------
+@pytest.mark.fault(4)
 @pytest.mark.parametrize(
     "bad",
     [
@@ -82,6 +83,7 @@ def test_a_passing_failure_is_asked_again(bad: Response) -> None:
         assert (http.requests, http.retries) == (3, 2)
 
 
+@pytest.mark.fault(4)
 def test_a_lasting_failure_ends_after_six_attempts_with_capped_full_jitter() -> None:
     script, time = Script(html(502)), Time()
     with connected(script, time) as http:
@@ -95,6 +97,7 @@ def test_a_lasting_failure_ends_after_six_attempts_with_capped_full_jitter() -> 
     assert len(set(time.slept)) == 5
 
 
+@pytest.mark.fault(2)
 def test_429_without_a_hint_waits_a_second_at_least() -> None:
     time = Time()
     with connected(Script(empty(429), GOOD), time) as http:
@@ -102,6 +105,7 @@ def test_429_without_a_hint_waits_a_second_at_least() -> None:
     assert 1.0 <= time.slept[0] <= 1.5
 
 
+@pytest.mark.fault(1)
 @pytest.mark.parametrize(
     ("headers", "least"),
     [
@@ -125,6 +129,7 @@ def test_the_provider_is_given_the_time_it_asks_for(headers: dict[str, str], lea
     assert least <= time.slept[0] <= least + 0.5
 
 
+@pytest.mark.fault(1)
 @pytest.mark.parametrize(
     "asked", ["86400", "Sat, 21 Nov 2026 12:00:00 GMT", "2026-11-21T12:00:00Z", "999999999999"]
 )
@@ -271,6 +276,7 @@ def test_nothing_is_waited_for_beyond_the_deadline_of_the_scan() -> None:
 
 
 # --- the network ---------------------------------------------------------------------------------
+@pytest.mark.fault(23)
 @pytest.mark.parametrize("cut", range(13))
 @pytest.mark.parametrize("delivery", ["reset", "truncated", "close_delimited"])
 def test_a_page_cut_at_any_byte_is_asked_again(cut: int, delivery: Any) -> None:
@@ -281,6 +287,7 @@ def test_a_page_cut_at_any_byte_is_asked_again(cut: int, delivery: Any) -> None:
         assert http.retries == 2
 
 
+@pytest.mark.fault(23)
 @pytest.mark.parametrize(
     ("delivery", "kind"),
     [
@@ -299,6 +306,7 @@ def test_a_page_that_always_breaks_off(delivery: Any, kind: type[ProviderError])
     assert "127.0.0.1" in error.what or "not JSON" in error.what
 
 
+@pytest.mark.fault(21)
 def test_a_refused_connection_and_an_unknown_host() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
@@ -352,6 +360,7 @@ def raw_server(talk: Callable[[socket.socket], None]) -> Iterator[str]:
             thread.join()
 
 
+@pytest.mark.fault(25)
 @pytest.mark.parametrize(
     "head", [b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n", b"HTTP/1.1 2"]
 )
@@ -381,6 +390,7 @@ def test_the_deadline_counts_by_the_clock_that_was_given() -> None:
         assert "within 30 s" in fails(http, UnavailableError).what
 
 
+@pytest.mark.fault(25)
 def test_a_silent_server_meets_the_deadline() -> None:
     script = Script(GOOD)
     script.faults.append(Fault(delay=1.0))
@@ -389,6 +399,7 @@ def test_a_silent_server_meets_the_deadline() -> None:
         assert http.retries == 1
 
 
+@pytest.mark.fault(22)
 def test_a_certificate_that_cannot_be_verified_is_never_accepted(tmp_path: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(self_signed(tmp_path))
@@ -426,6 +437,7 @@ def self_signed(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.fault(31)
 def test_proxies_and_netrc_of_the_environment_are_ignored(tmp_path: Path) -> None:
     (tmp_path / ".netrc").write_text("default login nobody password canary\n")
     stranger, script = Script(GOOD), Script(GOOD)
@@ -441,6 +453,7 @@ def test_proxies_and_netrc_of_the_environment_are_ignored(tmp_path: Path) -> Non
 
 
 # --- answers -------------------------------------------------------------------------------------
+@pytest.mark.fault(29)
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308, 304])
 def test_a_redirect_is_not_followed(status: int) -> None:
     stranger = Script(GOOD)
@@ -460,6 +473,7 @@ def test_a_redirect_to_nowhere() -> None:
             assert "unexpected redirect" in fails(http, ContractError).what
 
 
+@pytest.mark.fault(24, 28)
 @pytest.mark.parametrize(
     "body",
     [
@@ -540,6 +554,7 @@ def test_damaged_gzip_is_asked_again() -> None:
         assert "other than gzip" in fails(http, ContractError).what
 
 
+@pytest.mark.fault(26)
 def test_a_body_over_the_limit_is_refused_whatever_it_unpacks_from() -> None:
     room = gzip.compress(b'{"a":1}' + b" " * (2**20 - 7))
     script = Script(packed(room), gzip_bomb(2**20 + 1), Response(200, b" " * (2**20 + 1)))
@@ -550,6 +565,7 @@ def test_a_body_over_the_limit_is_refused_whatever_it_unpacks_from() -> None:
     assert len(script.requests) == 3
 
 
+@pytest.mark.fault(26, 27)
 def test_a_bomb_and_a_huge_body_leave_memory_flat() -> None:
     bomb, padded = Script(gzip_bomb(2**28)), Script({})
     padded.faults.append(Fault(padding=2**30, times=None))
@@ -662,6 +678,7 @@ def test_a_next_page_of_the_same_list_may_be_followed(url: str) -> None:
     same_origin(url, BASE, PATH)
 
 
+@pytest.mark.fault(30)
 @pytest.mark.parametrize(
     "url",
     [

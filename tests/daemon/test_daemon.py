@@ -72,6 +72,7 @@ def test_it_keeps_the_warehouse_fresh_until_it_is_told_to_stop(
         assert secret not in daemon.output
 
 
+@pytest.mark.fault(64)
 def test_what_is_not_overdue_is_not_run_when_it_starts(
     start: Start, sandbox: Sandbox, warehouse: str
 ) -> None:
@@ -97,6 +98,7 @@ def test_what_is_not_overdue_is_not_run_when_it_starts(
     assert {run["source"] for run in second.runs()} == {"zoom_demo"}
 
 
+@pytest.mark.fault(60)
 def test_a_second_signal_ends_it_at_once(start: Start, sandbox: Sandbox) -> None:
     came, go = hold(sandbox.zoom.faults, ZOOM_LIST)
     daemon = start(sandbox)
@@ -108,6 +110,7 @@ def test_a_second_signal_ends_it_at_once(start: Start, sandbox: Sandbox) -> None
     go.set()
 
 
+@pytest.mark.fault(60)
 def test_what_cannot_finish_before_the_deadline_is_rolled_back(
     start: Start, sandbox: Sandbox, warehouse: str
 ) -> None:
@@ -136,6 +139,7 @@ def hold(faults: list[Fault], path: str = "") -> tuple[threading.Event, threadin
 # -- what befalls it ------------------------------------------------------------------------------
 
 
+@pytest.mark.fault(48)
 def test_a_database_that_is_away_is_waited_for(
     start: Start, sandbox: Sandbox, warehouse: str
 ) -> None:
@@ -162,6 +166,7 @@ def test_a_database_that_is_away_is_waited_for(
     assert "Traceback" not in daemon.output
 
 
+@pytest.mark.fault(64)
 def test_a_source_s_trouble_is_its_own(start: Start, sandbox: Sandbox, warehouse: str) -> None:
     sources, sandbox.zoom.client_secret = sandbox.toml(), "changed-meanwhile"
     came, go = hold(sandbox.alibaba.faults)
@@ -191,6 +196,7 @@ def test_a_source_s_trouble_is_its_own(start: Start, sandbox: Sandbox, warehouse
     assert ask(warehouse, "SELECT count(*) FROM etl.runs WHERE status = 'busy'") == [(0,)]
 
 
+@pytest.mark.fault(1)
 def test_a_daily_limit_pauses_the_account_until_it_is_reset(
     start: Start, sandbox: Sandbox, warehouse: str
 ) -> None:
@@ -242,6 +248,7 @@ def test_a_port_that_is_taken_is_told_and_tried_again(start: Start, sandbox: San
     assert daemon.get("/healthz").text.strip() == "ok"
 
 
+@pytest.mark.fault(65)
 def test_the_clock_of_the_machine_is_set(start: Start, sandbox: Sandbox, warehouse: str) -> None:
     """By a year, forth and back, while it runs: nothing is run more often, no watermark moves."""
     daemon = start(sandbox, every="10m", code=JUMPING)
@@ -336,6 +343,7 @@ def test_a_bad_schedule_is_refused_with_what_is_wrong(
     assert "Traceback" not in daemon.output
 
 
+@pytest.mark.fault(53)
 def test_a_schema_that_is_behind_is_refused_unless_it_may_migrate(
     start: Start, sandbox: Sandbox, warehouse: str
 ) -> None:
@@ -345,6 +353,7 @@ def test_a_schema_that_is_behind_is_refused_unless_it_may_migrate(
     assert "callflow migrate" in daemon.output
 
 
+@pytest.mark.fault(53)
 def test_a_schema_that_changes_under_it_stops_the_runs_until_it_fits(
     start: Start, sandbox: Sandbox, warehouse: str
 ) -> None:
@@ -511,6 +520,7 @@ def recorded(warehouse: str) -> set[str]:
     return {run_id for (run_id,) in ask(warehouse, "SELECT run_id FROM etl.runs")}
 
 
+@pytest.mark.fault(61)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_the_second_daemon_takes_over_from_the_first(
     start: Start, sandbox: Sandbox, number: int
@@ -522,6 +532,7 @@ def test_the_second_daemon_takes_over_from_the_first(
     assert leader.ended() == (0 if number == signal.SIGTERM else -number)
 
 
+@pytest.mark.fault(62)
 def test_a_daemon_that_was_asleep_writes_nothing_when_it_wakes(
     start: Start, sandbox: Sandbox, warehouse: str
 ) -> None:
@@ -548,6 +559,7 @@ def test_a_daemon_that_was_asleep_writes_nothing_when_it_wakes(
     )
 
 
+@pytest.mark.fault(62)
 def test_a_daemon_that_was_stopped_in_the_middle_of_a_write_is_followed_too(
     start: Start, sandbox: Sandbox, warehouse: str
 ) -> None:
@@ -574,6 +586,7 @@ def test_a_daemon_that_was_stopped_in_the_middle_of_a_write_is_followed_too(
     until(lambda: ask(warehouse, writers) == [(here,)], "only the new one holds leases")
 
 
+@pytest.mark.fault(61)
 def test_two_that_start_on_an_empty_database_make_one_warehouse(
     start: Start, sandbox: Sandbox, database: str
 ) -> None:

@@ -235,6 +235,7 @@ def test_a_count_below_the_rows_shown_counts_something_else() -> None:
     assert (pages[1].total, pages[-1].anchored) == (None, False)
 
 
+@pytest.mark.fault(13)
 def test_an_empty_page_before_the_end_is_not_the_end() -> None:
     rows = [flow(f"f{n}", f"{START + timedelta(hours=n)}.0") for n in range(100)]
     last = [flow("last", f"{START}.0")]
@@ -245,6 +246,7 @@ def test_an_empty_page_before_the_end_is_not_the_end() -> None:
     assert [int(r.params["PageNumber"]) for r in script.requests][-1] == 3
 
 
+@pytest.mark.fault(13)
 def test_pages_that_stay_empty_break_the_contract() -> None:
     rows: list[Any] = [flow(f"f{n}", f"{START}.0") for n in range(100)]
     script = Script(envelope(rows, 9000), envelope([], 9000))
@@ -258,6 +260,7 @@ def test_a_first_page_that_tells_a_smaller_size_is_read() -> None:
     assert [page.total for page in scanned(script)] == [1]
 
 
+@pytest.mark.fault(12)
 @pytest.mark.parametrize("data", [{"PageNumber": 2}, {"PageSize": 101}])
 def test_an_echo_that_differs_breaks_the_contract(data: dict[str, int]) -> None:
     error = refused(Script(envelope([], 0, **data)), ContractError)
@@ -270,6 +273,7 @@ def test_an_echo_that_agrees_or_is_missing_is_fine(data: dict[str, Any]) -> None
     assert len(scanned(Script(envelope([], 0, **data)))) == 1
 
 
+@pytest.mark.fault(5)
 @pytest.mark.parametrize(
     "body",
     [
@@ -325,6 +329,7 @@ def collected(
     return pages, str(caught.value)
 
 
+@pytest.mark.fault(15)
 def test_a_list_that_is_too_long_is_read_by_type() -> None:
     fake = typed({"MAIN_FLOW": 700, "SUB_FLOW": 570, "SURVEY_FLOW": 30})
     pages = scanned(fake, page_size=12)
@@ -390,6 +395,7 @@ def test_a_type_that_is_too_long_is_read_from_both_ends() -> None:
     assert max(int(r.params["PageNumber"]) for r in fake.requests) == 100
 
 
+@pytest.mark.fault(15)
 def test_a_type_longer_than_both_ends_reach_is_reported() -> None:
     fake = typed({"MAIN_FLOW": 630, "SUB_FLOW": 7})
     fake.add_instance("ccc-other").add(flow("other", f"{START}.0"))
@@ -828,6 +834,7 @@ def whole_scans(rng: random.Random) -> Iterator[bool]:
         yield anchored
 
 
+@pytest.mark.fault(14)
 def test_an_anchored_scan_of_a_changing_list_misses_nothing(seed: int) -> None:
     scans = [anchored for n in range(25) for anchored in whole_scans(random.Random(f"{seed} {n}"))]
     assert sum(scans) > len(scans) / 4  # so the promise above was put to the test
@@ -919,6 +926,7 @@ def test_scans_for_changes_miss_nothing(seed: int) -> None:
 
 
 # --- access and failures -------------------------------------------------------------------------
+@pytest.mark.fault(3)
 @pytest.mark.parametrize(
     ("answer", "least"),
     [
@@ -950,6 +958,7 @@ def test_throttling_and_failures_pass_and_each_attempt_is_signed_anew(
     assert len(set(nonces)) == len(nonces) == 6
 
 
+@pytest.mark.fault(3)
 def test_lasting_throttling_ends_the_run() -> None:
     fake = filled(1)
     fake.faults.append(Fault(times=None, response=emulated.throttled()))
@@ -957,6 +966,7 @@ def test_lasting_throttling_ends_the_run() -> None:
     assert len(fake.requests) == 6
 
 
+@pytest.mark.fault(7)
 def test_wrong_keys() -> None:
     error = refused(fake := filled(1), CredentialsError, access_key_id="wrong")
     assert "InvalidAccessKeyId.NotFound" in error.what
@@ -979,6 +989,7 @@ def test_a_temporary_key() -> None:
     assert "security_token" in error.advice
 
 
+@pytest.mark.fault(66)
 @pytest.mark.parametrize(
     ("off", "told"), [(1380, "23 min behind its"), (-1380, "23 min ahead of its")]
 )
@@ -997,6 +1008,7 @@ def test_a_wrong_clock_without_a_date_is_told_all_the_same() -> None:
     assert "InvalidTimeStamp.Expired" in refused(Script(answer), CredentialsError).what
 
 
+@pytest.mark.fault(8)
 def test_an_unknown_instance_is_named() -> None:
     error = refused(fake := filled(1), MissingError, instance_ids=("ccc-nowhere",))
     assert "ccc-nowhere" in error.what

@@ -146,6 +146,7 @@ def test_rows_under_another_name_are_found_when_meta_says_so() -> None:
         assert sids(list(channels(http, settings))) == ["a"]
 
 
+@pytest.mark.fault(11)
 def test_a_next_page_that_repeats_stops_the_scan() -> None:
     script = Script()
     with (
@@ -158,6 +159,7 @@ def test_a_next_page_that_repeats_stops_the_scan() -> None:
     assert len(script.requests) == 2
 
 
+@pytest.mark.fault(13)
 def test_twenty_empty_pages_are_borne_and_no_more() -> None:
     for empties, rows in ((20, 1), (21, 0)):
         script = Script()
@@ -171,6 +173,7 @@ def test_twenty_empty_pages_are_borne_and_no_more() -> None:
                     list(channels(http, settings))
 
 
+@pytest.mark.fault(30)
 def test_credentials_never_follow_a_next_page_elsewhere() -> None:
     stranger = Script({})
     with connected(stranger) as other:
@@ -185,6 +188,7 @@ def test_credentials_never_follow_a_next_page_elsewhere() -> None:
     assert not stranger.requests
 
 
+@pytest.mark.fault(30)
 @pytest.mark.parametrize(
     "suffix",
     ["/v1/Channels/../Users", "/v1/FlexFlows?Page=1", "/v1/Channels#x", "@127.0.0.1/v1/Channels"],
@@ -198,6 +202,7 @@ def test_a_next_page_off_the_list_is_not_followed(suffix: str) -> None:
     assert len(script.requests) == 1
 
 
+@pytest.mark.fault(10)
 def test_a_refused_page_token_says_that_the_scan_can_start_over() -> None:
     twilio = filled(channels=1500)
     twilio.faults.append(Fault(nth=2, response=emulated.page_token_refused()))
@@ -217,6 +222,7 @@ def test_the_auth_token_and_the_api_key_sign() -> None:
         assert sent == f"Basic {base64.b64encode(user).decode()}"
 
 
+@pytest.mark.fault(7)
 def test_wrong_credentials_and_missing_permission() -> None:
     error = refused(filled(), CredentialsError, auth_token=SecretStr("wrong"))
     assert "refuses the credentials: Authenticate" in error.what
@@ -251,6 +257,7 @@ def test_a_limit_or_a_failure_passes(answer: Response, least: float) -> None:
     assert time.slept[0] >= least
 
 
+@pytest.mark.fault(4)
 def test_lasting_failures() -> None:
     refused(Script(emulated.too_many_requests()), UnavailableError)
     refused(Script(emulated.unavailable()), UnavailableError)

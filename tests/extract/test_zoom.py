@@ -84,6 +84,7 @@ def test_nothing_is_sent_before_the_first_page_is_wanted() -> None:
         assert not zoom.requests
 
 
+@pytest.mark.fault(19)
 @pytest.mark.parametrize("total", [None, -1, "03", " 3", "+3", "3.0", "3e0", "٣", "", 1.5, True])
 def test_a_count_that_is_none_is_not_passed_on(total: Any) -> None:
     with zoom_flows(after_token({"flows": [], "total_records": total})) as (http, settings):
@@ -111,6 +112,7 @@ def test_an_answer_without_flows_is_never_an_empty_list(body: Any) -> None:
     refused(after_token(body), ContractError)
 
 
+@pytest.mark.fault(11)
 def test_a_page_token_that_repeats_stops_the_scan() -> None:
     page = {"flows": [{"flow_id": "a"}], "next_page_token": "again"}
     error = refused(script := after_token(page), ContractError)
@@ -122,6 +124,7 @@ def test_a_page_token_that_repeats_stops_the_scan() -> None:
     assert len(to_list(script)) == 3
 
 
+@pytest.mark.fault(13)
 def test_twenty_empty_pages_are_borne_and_no_more() -> None:
     def empties(count: int) -> list[Any]:
         return [{"flows": [], "next_page_token": f"t{number}"} for number in range(count)]
@@ -139,6 +142,7 @@ def test_a_page_token_that_is_no_text_breaks_the_contract(token: Any) -> None:
     refused(after_token(page), ContractError)
 
 
+@pytest.mark.fault(10)
 def test_a_page_token_too_old_says_that_the_scan_can_start_over() -> None:
     zoom = filled(250)
     zoom.faults.append(Fault(path=LIST, nth=2, before_request=lambda z, _: z.clock.advance(901)))
@@ -183,6 +187,7 @@ def test_the_token_is_renewed_when_a_minute_remains(passed: int, tokens: int) ->
     assert http.retries == 0
 
 
+@pytest.mark.fault(6)
 @pytest.mark.parametrize("status", [401, 400])
 def test_a_token_that_dies_on_the_way_is_renewed_and_the_page_asked_again(status: Any) -> None:
     zoom = filled(250)
@@ -195,6 +200,7 @@ def test_a_token_that_dies_on_the_way_is_renewed_and_the_page_asked_again(status
     assert (http.requests, http.retries, http.throttled_seconds) == (5, 2, 0.0)
 
 
+@pytest.mark.fault(6)
 @pytest.mark.parametrize(
     "answer", [emulated.token_expired(), emulated.token_expired(400), empty(401)]
 )
@@ -206,6 +212,7 @@ def test_a_fresh_token_that_is_refused_too_ends_it(answer: Response) -> None:
     assert [r.path for r in zoom.requests] == ["/oauth/token", LIST] * 2
 
 
+@pytest.mark.fault(7)
 @pytest.mark.parametrize(
     "changes",
     [{"client_secret": SecretStr("wrong")}, {"client_id": "wrong"}, {"account_id": "wrong"}],
@@ -244,6 +251,7 @@ def test_a_token_without_a_life_lasts_an_hour() -> None:
     assert [r.path for r in script.requests] == ["/oauth/token", LIST, LIST]
 
 
+@pytest.mark.fault(7)
 @pytest.mark.parametrize("status", [400, 401, 403])
 def test_a_missing_scope_is_named_and_not_retried(status: int) -> None:
     zoom = filled(1)
@@ -307,6 +315,7 @@ def test_the_daily_limit_means_not_today(answer: Response) -> None:
     assert caught.value.wait == pytest.approx(max(0, left) if left else 3600, abs=5)
 
 
+@pytest.mark.fault(5)
 @pytest.mark.parametrize(
     ("body", "kind"),
     [

@@ -93,6 +93,7 @@ class Breaker:
             another.execute("SELECT pg_terminate_backend(%s, 5000)", [[*self._pids][-1]])
 
 
+@pytest.mark.fault(46)
 @pytest.mark.parametrize("at", ["before", "commit", "committed"])
 @pytest.mark.parametrize(("name", "start"), [(ZOOM, "all"), (CHANNELS, "empty")])
 def test_a_connection_that_breaks_at_the_nth_statement_for_every_n(
@@ -122,6 +123,7 @@ def test_a_connection_that_breaks_at_the_nth_statement_for_every_n(
     assert states == sorted(states), "a run that came further was done less"
 
 
+@pytest.mark.fault(46)
 def test_a_connection_that_breaks_in_the_middle_of_a_copy(
     world: World, engine: Engine, seed: int
 ) -> None:
@@ -175,6 +177,7 @@ WRITES = {
 }
 
 
+@pytest.mark.fault(45)
 @pytest.mark.parametrize("state", ["40P01", "40001"])
 @pytest.mark.parametrize("write", WRITES)
 @pytest.mark.parametrize("times", [1, 3])
@@ -235,6 +238,7 @@ def failures_of(engine: Engine) -> list[str | None]:
     return failures
 
 
+@pytest.mark.fault(45)
 def test_a_real_deadlock_is_got_over(world: World, engine: Engine, seed: int) -> None:
     """Another session locks rows first, and the lease's row then; the run does it the other way."""
     scene = world.scene((ZOOM,), "all", Random(seed))
@@ -370,6 +374,7 @@ def run_through(world: World, proxy: Proxy, name: str) -> Run:
 MERGES = {"merge": (ZOOM, "all"), "first load": (CHANNELS, "empty")}
 
 
+@pytest.mark.fault(47)
 @pytest.mark.parametrize("kind", MERGES)
 def test_a_merge_whose_commit_was_not_answered_is_read_back(
     world: World, kind: str, seed: int
@@ -390,6 +395,7 @@ def test_a_merge_whose_commit_was_not_answered_is_read_back(
     world.restart(scene)
 
 
+@pytest.mark.fault(47)
 @pytest.mark.parametrize("kind", MERGES)
 def test_a_merge_whose_commit_was_lost_has_not_happened(world: World, kind: str, seed: int) -> None:
     name, start = MERGES[kind]

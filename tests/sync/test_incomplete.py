@@ -37,6 +37,7 @@ def count(url: str) -> int:
     return int(ask(url, "SELECT count(*) FROM zoom.flows")[0][0])
 
 
+@pytest.mark.fault(17)
 def test_unkeyable_records_are_kept_raw_once_and_nothing_is_removed(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
@@ -131,6 +132,7 @@ def on_page_two(request: Any) -> bool:
     return "next_page_token" in request.params
 
 
+@pytest.mark.fault(10)
 def test_an_expired_page_token_starts_the_scan_over(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
@@ -146,6 +148,7 @@ def test_an_expired_page_token_starts_the_scan_over(
     assert (result.status, result.error_kind, result.pages) == ("failed", "page_token", 1 + 3)
 
 
+@pytest.mark.fault(14)
 def test_a_list_that_moves_under_the_scan_is_scanned_again(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
@@ -162,6 +165,7 @@ def test_a_list_that_moves_under_the_scan_is_scanned_again(
     assert (result.status, result.pages, count(warehouse)) == ("complete", 6, 250)
 
 
+@pytest.mark.fault(19)
 def test_a_list_that_never_adds_up_is_incomplete(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
@@ -205,6 +209,7 @@ def test_a_scan_that_misses_a_row_is_not_taken_for_whole(
     assert names == set(sandbox.zoom.flows.keys())
 
 
+@pytest.mark.fault(18)
 def test_a_list_of_one_page_that_repeats_a_row_is_complete(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
@@ -226,6 +231,7 @@ def test_a_row_on_two_pages_may_hide_one_that_moved(
     assert count(warehouse) == 120
 
 
+@pytest.mark.fault(9)
 def test_suspiciously_many_missing_rows_are_not_removed(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
@@ -245,6 +251,7 @@ def test_suspiciously_many_missing_rows_are_not_removed(
     assert (result.status, result.deleted, count(warehouse)) == ("complete", 11, 39)
 
 
+@pytest.mark.fault(9)
 def test_an_empty_list_removes_nothing(sync: Starter, sandbox: Sandbox, warehouse: str) -> None:
     fill(sandbox, 3)
     run = sync(sandbox)
@@ -334,6 +341,7 @@ def test_twilio_flows_stay_when_nobody_can_say_that_they_are_gone(
     assert (result.status, result.deleted) == ("complete", 1)
 
 
+@pytest.mark.fault(5)
 def test_an_error_envelope_in_a_200_is_never_an_empty_list(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
@@ -348,6 +356,7 @@ def test_an_error_envelope_in_a_200_is_never_an_empty_list(
     assert stored == [(before.inserted,)]
 
 
+@pytest.mark.fault(30)
 def test_a_foreign_next_page_is_never_asked(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
@@ -362,6 +371,7 @@ def test_a_foreign_next_page_is_never_asked(
     assert ask(warehouse, "SELECT count(*) FROM twilio.flex_flows") == [(1000,)]
 
 
+@pytest.mark.fault(7)
 def test_wrong_credentials_name_what_to_do_and_no_secret(sync: Starter, sandbox: Sandbox) -> None:
     run = sync(sandbox)
     sandbox.zoom.client_secret = "changed-meanwhile"
@@ -410,6 +420,7 @@ def test_requests_sent_again_and_the_time_slept_for_them_are_counted(
     ]
 
 
+@pytest.mark.fault(61)
 def test_two_runs_of_one_stream_never_overlap(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:

@@ -48,6 +48,7 @@ def undone(
         assert world.restart(scene)[ZOOM].status == "complete"
 
 
+@pytest.mark.fault(59)
 def test_kills_at_random_instants(world: World, seed: int) -> None:
     tally = Tally()
     for _ in kills.kill_at_random(world, Random(seed), RANDOM_KILLS, tally):
@@ -56,6 +57,7 @@ def test_kills_at_random_instants(world: World, seed: int) -> None:
     assert tally.random_under_way >= 0.6 * tally.kills["random"], "\n".join(tally.lines())
 
 
+@pytest.mark.fault(59)
 @pytest.mark.parametrize("named", kills.NAMED, ids=lambda named: named.name)
 def test_kill_at_a_named_point(world: World, named: Named, seed: int) -> None:
     random = Random(f"{seed} {named.name}")
@@ -185,6 +187,7 @@ def test_the_comparison_sees_what_a_restart_left_wrong(
 # -- Postgres ------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault(46, 59)
 def test_kill_of_postgres_itself(nursed: tuple[str, Nursery], seed: int) -> None:
     _, nursery = nursed
     random = Random(seed)
@@ -399,6 +402,7 @@ CASES = [
 ]
 
 
+@pytest.mark.fault(60)
 @pytest.mark.parametrize(("phase", "number"), CASES)
 def test_a_signal_ends_the_command_within_five_seconds(
     undone: tuple[World, Scene], command: list[str], phase: str, number: signal.Signals

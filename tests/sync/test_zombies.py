@@ -21,6 +21,7 @@ ZOOM = "zoom_demo.flows"
 CHANNELS = "twilio_demo.channels"
 
 
+@pytest.mark.fault(61)
 def test_of_two_that_start_at_once_one_works_and_one_is_busy(world: World, seed: int) -> None:
     """Or, if the other one was late for a stream, it finds it done."""
     scene = world.scene(STREAMS, "all", Random(seed))
@@ -38,6 +39,7 @@ def test_of_two_that_start_at_once_one_works_and_one_is_busy(world: World, seed:
 SLEEPY = [named for named in kills.NAMED if named.name in kills.SLEEPY]
 
 
+@pytest.mark.fault(62)
 @pytest.mark.parametrize("named", SLEEPY, ids=lambda named: named.name)
 def test_a_zombie_that_was_stopped_at_a_named_point_writes_nothing(
     world: World, named: Named, seed: int
@@ -116,6 +118,7 @@ def test_a_zombie_that_wakes_up_does_not_disturb_who_is_at_work(
     world.restart(scene)
 
 
+@pytest.mark.fault(62)
 def test_zombies_at_random_instants(world: World, seed: int) -> None:
     """So many, and more of them until one was fenced: where a run stops is a matter of luck."""
     tally = Tally()
