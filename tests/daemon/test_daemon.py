@@ -19,7 +19,7 @@ from etl.sandbox.alibaba import AccessKey
 from etl.sandbox.server import Sandbox
 from etl.sandbox.wire import Fault
 from tests.daemon.conftest import Start
-from tests.daemon.processes import ask, free_port, relayed, until, write_config
+from tests.daemon.processes import PATIENCE, ask, free_port, relayed, until, write_config
 from tests.postgres import dsn
 
 STREAMS = {
@@ -102,11 +102,11 @@ def test_what_is_not_overdue_is_not_run_when_it_starts(
 def test_a_second_signal_ends_it_at_once(start: Start, sandbox: Sandbox) -> None:
     came, go = hold(sandbox.zoom.faults, ZOOM_LIST)
     daemon = start(sandbox)
-    assert came.wait(60)
+    assert came.wait(PATIENCE)
     daemon.kill(signal.SIGTERM)
     daemon.said("stopping")
     daemon.kill(signal.SIGTERM)
-    assert daemon.ended(5) == 128 + signal.SIGTERM
+    assert daemon.ended() == 128 + signal.SIGTERM  # 0 where it waits for what runs
     go.set()
 
 
@@ -116,9 +116,9 @@ def test_what_cannot_finish_before_the_deadline_is_rolled_back(
 ) -> None:
     came, go = hold(sandbox.zoom.faults, ZOOM_LIST)
     daemon = start(sandbox, daemon='stop_deadline = "8s"')
-    assert came.wait(60)
+    assert came.wait(PATIENCE)
     daemon.kill(signal.SIGTERM)
-    assert daemon.ended(30) == 0
+    assert daemon.ended() == 0
     go.set()
     assert zoom_rows(warehouse) == 0
     assert ask(warehouse, "SELECT count(*) FROM etl.runs WHERE source = 'zoom_demo'") == [(0,)]
@@ -130,7 +130,7 @@ def hold(faults: list[Fault], path: str = "") -> tuple[threading.Event, threadin
 
     def wait(emulator: Any, request: Any) -> None:
         came.set()
-        go.wait(120)
+        go.wait(300)
 
     faults.append(Fault(path=path, times=1, before_request=wait))
     return came, go
@@ -171,12 +171,18 @@ def test_a_source_s_trouble_is_its_own(start: Start, sandbox: Sandbox, warehouse
     sources, sandbox.zoom.client_secret = sandbox.toml(), "changed-meanwhile"
     came, go = hold(sandbox.alibaba.faults)
     daemon = start(sources)
-    assert came.wait(60)
+    assert came.wait(PATIENCE)
     daemon.ran(3, source="twilio_demo", stream="channels", status="complete")
     daemon.ran(2, source="zoom_demo", status="failed")
     assert not daemon.runs(source="alibaba_demo")
-    until(lambda: daemon.events("not begun"), "the long run is not doubled")
-    assert {each["source"] for each in daemon.events("not begun")} == {"alibaba_demo"}
+    until(
+        lambda: "alibaba_demo" in {each["source"] for each in daemon.events("not begun")},
+        "the long run is not doubled",
+        daemon,
+    )
+    for others in ({"source": "twilio_demo", "stream": "channels"}, {"source": "zoom_demo"}):
+        daemon.ran(len(daemon.runs(**others)) + 1, **others)  # they go on all the while
+    assert not daemon.runs(source="alibaba_demo")
     assert not daemon.events("Execution of job")  # APScheduler's own words for it
     lag = 'callflow_schedule_lag_seconds{source="alibaba_demo"} '
     until(
@@ -223,7 +229,7 @@ def test_a_run_that_hangs_is_given_up_and_the_rest_goes_on(
 ) -> None:
     came, go = hold(sandbox.zoom.faults, ZOOM_LIST)
     daemon = start(sandbox, daemon='hung_after = "4s"', more="")
-    assert came.wait(60)
+    assert came.wait(PATIENCE)
     (run, *_) = daemon.ran(source="zoom_demo", status="failed")
     assert "no progress for 4s" in run["error"]
     assert run["error_kind"] == "hung"
@@ -449,7 +455,7 @@ def test_a_run_that_waits_for_its_provider_delays_no_other_account(
             f'instance_ids = ["{next(iter(sandbox.alibaba.flows))}"]\ntimeout = 110\n'
         )
     daemon = start("".join(parts), daemon="workers = 1")
-    assert came.wait(60)
+    assert came.wait(PATIENCE)
     daemon.ran(2, status="complete")
     assert len({run["source"] for run in daemon.runs()}) == 1
     go.set()
@@ -459,7 +465,7 @@ def test_a_run_that_waits_for_its_provider_delays_no_other_account(
 def test_what_is_rolled_back_at_the_end_is_told(start: Start, sandbox: Sandbox) -> None:
     came, go = hold(sandbox.zoom.faults, ZOOM_LIST)
     daemon = start(sandbox, daemon='stop_deadline = "2s"', every="1h")
-    assert came.wait(60)
+    assert came.wait(PATIENCE)
     assert daemon.said("started")["process"] == daemon.status()["process"]
     daemon.ran(3, status="complete")
     daemon.kill(signal.SIGTERM)
@@ -538,7 +544,7 @@ def test_a_daemon_that_was_asleep_writes_nothing_when_it_wakes(
 ) -> None:
     leader, standby = two(start, sandbox)
     came, go = hold(sandbox.zoom.faults, ZOOM_LIST)
-    assert came.wait(60)  # it sleeps in the middle of a run, and is due for others when it wakes
+    assert came.wait(PATIENCE)  # it sleeps in a run, and is due for others when it wakes
     leader.kill(signal.SIGSTOP)
     standby.said("this daemon leads")
     standby.ran(2, source="zoom_demo", status="complete")
