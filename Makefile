@@ -22,7 +22,7 @@ UV = uv
 # The tests start hundreds of processes: without bytecode each would compile whatever it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test torture soak check setup lock clean
+.PHONY: help demo test torture soak check docs setup lock clean
 
 help:
 	@echo 'make setup   only set up .venv'
@@ -33,6 +33,7 @@ help:
 	@echo '             statement too'
 	@echo 'make soak    a daemon for MINUTES=$(MINUTES), while records change and 5 % of the answers fail'
 	@echo 'make check   ruff (lint and format) and mypy'
+	@echo 'make docs    write the table of faults and their tests into docs/reliability.md'
 	@echo 'make lock    write requirements.lock anew after a change of pyproject.toml (needs uv);'
 	@echo '             ARGS=--upgrade takes the newest versions'
 	@echo 'make clean   remove .venv, caches and builds; the data of the demo stays'
@@ -58,6 +59,9 @@ check: setup
 	.venv/bin/python -m ruff check .
 	.venv/bin/python -m ruff format --check .
 	.venv/bin/python -m mypy
+
+docs: setup
+	@.venv/bin/python -m tests.faults.table
 
 # The stamp is written last. Whatever else .venv is (of an interrupted set-up, of another lock, moved
 # here from elsewhere, made by hand) is replaced whole: that is sure to be right, and takes seconds.

@@ -6,7 +6,7 @@ from functools import partial
 
 from sqlalchemy import Connection
 
-from etl import embedded, migrate, rights
+from etl import embedded, migrate, query, rights
 from etl.errors import CallflowError, SchemaError, WarehouseError, internal
 from etl.redact import Redactor
 from etl.rights import plain_rights
@@ -34,7 +34,10 @@ def check(settings: Settings, units: Sequence[Unit], env: Mapping[str, str]) -> 
     yield Finding("config", True, f"{where}: {len(settings.sources)} sources")
     for warning in settings.warnings:
         yield Finding("config", True, f"note: {warning}")
-    yield _finding("warehouse", lambda: _warehouse(settings, env, redact), redact)
+    warehouse = _finding("warehouse", lambda: _warehouse(settings, env, redact), redact)
+    yield warehouse
+    if warehouse.good:
+        yield from _leftovers(settings, env, redact)
     for source, stream in units:
         own = redact.apart()  # it learns for itself
         yield _finding(f"{source.name}.{stream.name}", partial(_probe, (source, stream), own), own)
@@ -69,6 +72,28 @@ def _warehouse(settings: Settings, env: Mapping[str, str], redact: Redactor) -> 
             return _judged(connection, f"{url.host}:{url.port or 5432}/{url.database}")
     finally:
         engine.dispose()
+
+
+def _leftovers(settings: Settings, env: Mapping[str, str], redact: Redactor) -> Iterator[Finding]:
+    """What has rows and is no longer configured. Nothing is wrong with it, it may be meant so."""
+    url = settings.warehouse.url
+    if url is None and not embedded.exists(
+        settings.warehouse.data_dir or embedded.default_data_dir(), env
+    ):
+        return
+    engine = connect(database_url(settings, env))
+    try:
+        with plain_rights(engine, "warehouse", redact), engine.connect() as connection:
+            here = migrate.state(connection) == "head"
+        streams = query.status(engine, settings).streams if here else ()
+    except CallflowError as error:
+        yield Finding("warehouse", False, redact.message(str(error)))
+        return
+    finally:
+        engine.dispose()
+    found = {left.name: left for stream in streams for left in stream.leftovers}
+    for name, left in found.items():
+        yield Finding(name, True, redact.message(f"note: {left.problem} → {left.advice}"))
 
 
 def _judged(connection: Connection, place: str) -> str:

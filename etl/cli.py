@@ -20,7 +20,7 @@ from rich.markup import escape
 from sqlalchemy import Engine
 from typer.core import TyperCommand
 
-from etl import __version__, answer, check, config, embedded, lead, migrate, query, show
+from etl import __version__, answer, check, config, embedded, forget, lead, migrate, query, show
 from etl.errors import CallflowError, ConfigError, StoppedError, internal
 from etl.job import Job
 from etl.load.lease import is_dead, process_name
@@ -308,6 +308,59 @@ def status(context: typer.Context, as_json: AsJson = False, path: ConfigPath = N
         stderr().print("No sources are configured, and none was ever synced.")
     if error := config.no_sources(settings):
         tell(str(error))
+
+
+@app.command("forget")
+def forget_command(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="SOURCE[/INSTANCE]", help="What to forget.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask; needed in a script.")] = False,
+    path: ConfigPath = None,
+) -> None:
+    """Move the rows of what is no longer configured to history: a source, or one instance.
+
+    Asks first. A later run of the same source begins with a full load, and its history shows the
+    gap. etl.runs and etl.rejects stay. Exits 2 when it is configured still, when nothing was ever
+    called so, and without --yes where nobody can be asked; 75 while a run of it is under way.
+    """
+    settings = load(context, path)
+    with warehouse(settings) as engine, plain_rights(engine, "forget", redactor(settings)):
+        with engine.connect() as connection:
+            left = forget.find(connection, settings, name)
+            leader = lead.leader(connection)
+        if left is not None and not yes:
+            confirm(left)
+        moved = left and forget.forget(engine, settings, name, process_name())
+    if moved is None:
+        stdout().print(f"Nothing is left of {escape(name)}: it was forgotten already.")
+        return
+    for table, count in moved.rows.items():
+        stdout().print(f"{table:<36} {count:>10,} row{'s' if count > 1 else ''} moved to history")
+    stdout().print(f"{escape(moved.name)} is forgotten.")
+    if leader is not None and not is_dead(leader):
+        tell(
+            f"the daemon {leader} leads: unless it has read the configuration since (SIGHUP, or a"
+            f" restart), it will sync {moved.name} again"
+        )
+
+
+def confirm(left: forget.Left) -> None:
+    """Ask on the terminal whether to forget that. Raises ConfigError where there is none."""
+    if not sys.stdin.isatty():
+        raise ConfigError(
+            "nobody can be asked: the input is not a terminal",
+            where="forget",
+            advice=f"to move its rows to history, run: callflow forget {left.name} --yes",
+        )
+    messages = stderr()
+    messages.print(f"{escape(left.name)} is no longer configured. To history would go")
+    for table, count in left.rows.items():
+        messages.print(f"  {table:<36} {count:>10,} row{'s' if count > 1 else ''}")
+    if not left.rows:
+        messages.print("  no rows: only what is kept for its next run would go")
+    if not typer.confirm("Forget it?", err=True):
+        messages.print("Nothing was changed.")
+        raise typer.Exit(1)
 
 
 @app.command("daemon")

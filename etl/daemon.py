@@ -85,11 +85,13 @@ _SESSION = """SET LOCAL statement_timeout = '5s'; SET LOCAL lock_timeout = '3s';
 
 @dataclass(slots=True)
 class _Seen:
-    """What the warehouse said last: rows of etl.streams at its time `now`, read at `read_at`."""
+    """What the warehouse said last: rows of etl.streams at its time `now`, read at `read_at`; what
+    scopes have rows, `held`."""
 
     now: datetime
     read_at: float
     rows: Sequence[Mapping[str, Any]]
+    held: Sequence[tuple[str, str, str]]
     told: dict[tuple[str, str], str | None] = field(default_factory=dict)
 
     def over(self, clock: float) -> bool:
@@ -321,7 +323,8 @@ class Daemon:
                 for source, stream in [pair for pair, word in told.items() if word]:
                     if self._lease is not None and source not in self._settings.sources:
                         runs.note_told(connection, source, stream, None)
-                self._seen = _Seen(now, self._clock(), rows, told)
+                held = query.scopes(connection)
+                self._seen = _Seen(now, self._clock(), rows, held, told)
             hung = self._hung(connection) if self._lease else []
         if self._trouble is not None:
             self._log.info("the warehouse answers", after_failures=self._away)
@@ -587,6 +590,7 @@ class Daemon:
                 since=seen.now + elapsed - timedelta(seconds=self._clock() - self._began),
                 next_runs=schedule.next_runs(self._timer) if self._lease else {},
                 running=begun,
+                held=seen.held,
             )
         if role is None:
             # Who could not renew the lead in time does not know whether it has it still.

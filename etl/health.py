@@ -4,7 +4,7 @@ Pure: out of the settings and what the warehouse has recorded. `callflow status`
 /readyz, the metrics and the alerts all tell what stands here.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 from etl.catalog import CATALOG
 from etl.settings import Schedule, Settings
 from etl.timetable import after, in_words, span
+from etl.units import name_of_scope, scopes
 
 State = Literal["good", "never run", "failed", "incomplete", "throttled", "not configured"]
 Role = Literal["leader", "standby", "starting", "stopping", "none"]
@@ -20,6 +21,18 @@ Role = Literal["leader", "standby", "starting", "stopping", "none"]
 _HOUR = timedelta(hours=1)
 OLD = timedelta(seconds=15)
 """How old an overview of a daemon may be, which makes one every second or two."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """What has rows and is no longer configured: a source, or an instance of one (Alibaba).
+
+    `name` is what `callflow forget` takes.
+    """
+
+    name: str
+    problem: str
+    advice: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +45,7 @@ class StreamHealth:
     `problem`      what is wrong, and `advice` what to do now; None when nothing is.
     `schedule`     in words, such as "every 15m". `next_run_at` is known to the daemon that leads.
     `running_since` when the run under way began, if one is.
+    `leftovers`    what of it is no longer configured: its source, or instances.
     """
 
     source: str
@@ -54,6 +68,7 @@ class StreamHealth:
     retry_at: datetime | None = None
     running_since: datetime | None = None
     next_run_at: datetime | None = None
+    leftovers: tuple[Leftover, ...] = ()
 
     @property
     def name(self) -> str:
@@ -127,6 +142,7 @@ def assess(
     since: datetime | None = None,
     next_runs: Mapping[str, datetime] = {},
     running: Mapping[tuple[str, str], datetime] = {},
+    held: Iterable[tuple[str, str, str]] = (),
 ) -> tuple[StreamHealth, ...]:
     """Every stream, in the order of the names.
 
@@ -135,6 +151,7 @@ def assess(
                 watch: a stream that never had a complete run is stale `stale_after` later.
     `next_runs` source → when its next run is planned; `running` (source, stream) → when the run
                 under way began.
+    `held`      every (source, stream, scope) that has rows, of streams with scopes.
     """
     rows = {(row["source"], row["stream"]): row for row in recorded}
     wanted = {
@@ -142,6 +159,7 @@ def assess(
         for source in settings.sources.values()
         for stream in CATALOG[source.provider]
     }
+    left = _leftovers(settings, rows, wanted, held)
     # Of a thousand sources most share a schedule, and a crontab line takes a while to reckon.
     allow = cache(stale_after)
     found = []
@@ -153,7 +171,11 @@ def assess(
             "next_run_at": next_runs.get(source) if provider else None,
             "running_since": running.get((source, stream)),
         }
-        found.append(_stream(source, stream, provider, schedule, row, now, since, allow, ahead))
+        names = left.get((source, stream), ())
+        old = tuple(_leftover(name) for name in names)
+        found.append(
+            _stream(source, stream, provider, schedule, row, now, since, allow, ahead, old)
+        )
     return tuple(found)
 
 
@@ -167,6 +189,7 @@ def _stream(
     since: datetime | None,
     allow: Callable[[Schedule, datetime], timedelta],
     ahead: Mapping[str, datetime | None],
+    leftovers: tuple[Leftover, ...],
 ) -> StreamHealth:
     times = {
         name: row.get(name) and row[name].astimezone(UTC)
@@ -214,8 +237,36 @@ def _stream(
         age=age,
         rows=row.get("rows"),
         last_status=row.get("last_status"),
+        leftovers=leftovers,
         **times,
         **ahead,
+    )
+
+
+def _leftovers(
+    settings: Settings,
+    rows: Iterable[tuple[str, str]],
+    wanted: Container[tuple[str, str]],
+    held: Iterable[tuple[str, str, str]],
+) -> dict[tuple[str, str], list[str]]:
+    """(source, stream) → the names of what of it is no longer configured."""
+    found = {pair: [pair[0]] for pair in rows if pair not in wanted}
+    configured = {
+        (source.name, stream.name): scopes(source, stream)
+        for source in settings.sources.values()
+        for stream in CATALOG[source.provider]
+    }
+    for source, stream, scope in held:
+        if scope not in (configured.get((source, stream)) or (scope,)):
+            found.setdefault((source, stream), []).append(name_of_scope(source, scope))
+    return found
+
+
+def _leftover(name: str) -> Leftover:
+    return Leftover(
+        name,
+        "no longer configured; its rows stay as they were",
+        f"`callflow forget {name}` moves them to history, or configure it again",
     )
 
 

@@ -20,8 +20,10 @@ from sqlalchemy import ARRAY, Connection, DateTime, Engine, Text, func, literal,
 from sqlalchemy.exc import DBAPIError
 
 from etl import __version__, answer, embedded, health, lead, tables
+from etl.catalog import CATALOG
 from etl.errors import CallflowError, ConfigError
 from etl.health import Overview
+from etl.load import leftovers
 from etl.load.runs import Run, readable
 from etl.redact import Redactor, harmless
 from etl.rights import DENIED, name_of
@@ -350,6 +352,17 @@ def recorded(
     return now.astimezone(UTC), rows
 
 
+def scopes(connection: Connection) -> list[tuple[str, str, str]]:
+    """Every (source, stream, scope) that has rows, of the streams whose lists are split by one."""
+    return [
+        (source, stream.name, scope)
+        for streams in CATALOG.values()
+        for stream in streams
+        if stream.scope is not None
+        for source, scope in leftovers.begins(connection, stream.tables[0], 2)
+    ]
+
+
 def recent(
     engine: Engine,
     streams: Sequence[tuple[str, str]],
@@ -393,6 +406,7 @@ def status(engine: Engine, settings: Settings) -> Overview:
     redact = redactor(settings)
     with plain_errors("status", redact), engine.connect() as connection:
         now, rows = recorded(connection, redact)
+        held = scopes(connection)
         leader = lead.leader(connection)
-    streams = health.assess(settings, rows, now)
+    streams = health.assess(settings, rows, now, held=held)
     return Overview(at=now, version=__version__, leader=leader, seen_at=now, streams=streams)

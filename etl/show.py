@@ -225,7 +225,7 @@ def run_line(run: Run) -> str:
 
 
 def stream_line(stream: StreamHealth) -> str:
-    """One line about a stream, in rich's markup, and one for what is wrong and what to do."""
+    """One line about a stream, in rich's markup, and one for each thing to know or to do."""
     colour = STATES["stale" if stream.stale else stream.state]
     word = f"{stream.state}, stale" if stream.stale and stream.state != "good" else stream.state
     line = f"{stream.name:<28} [{colour}]{'stale' if word == 'good' and stream.stale else word:<10}"
@@ -236,10 +236,13 @@ def stream_line(stream: StreamHealth) -> str:
         line += f"  complete {span(stream.age, 2)} ago"
     for label, time in (("watermark", stream.watermark), ("last full scan", stream.last_full_at)):
         line += f"  {label} {_cell(time)}" if time else ""
-    if not stream.problem:
-        return line
-    advice = f" → {stream.advice}" if stream.advice else ""
-    return f"{line}\n    [{colour}]{escape(harmless(stream.problem + advice))}[/{colour}]"
+    if stream.problem:
+        advice = f" → {stream.advice}" if stream.advice else ""
+        line += f"\n    [{colour}]{escape(harmless(stream.problem + advice))}[/{colour}]"
+    for left in stream.leftovers:
+        text = escape(harmless(f"{left.name}: {left.problem} → {left.advice}"))
+        line += f"\n    [yellow]{text}[/yellow]"
+    return line
 
 
 def stream_json(stream: StreamHealth) -> str:

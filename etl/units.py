@@ -8,7 +8,7 @@ from concurrent.futures import Executor, as_completed
 from etl.catalog import CATALOG, Stream
 from etl.errors import ConfigError
 from etl.load.runs import Run
-from etl.settings import Settings, Source
+from etl.settings import AlibabaSource, Settings, Source
 
 Unit = tuple[Source, Stream]
 
@@ -46,6 +46,21 @@ def name_of(unit: Unit) -> str:
     """`source.stream`."""
     source, stream = unit
     return f"{source.name}.{stream.name}"
+
+
+def name_of_scope(source: str, scope: str) -> str:
+    """`source/scope`, such as alibaba_sh/ccc-test: what `callflow forget` takes."""
+    return f"{source}/{scope}"
+
+
+def scopes(source: Source, stream: Stream) -> tuple[str, ...] | None:
+    """The scopes of the stream that `source` configures (Alibaba: its instance ids).
+
+    None: the stream has none, it is one list.
+    """
+    if stream.scope is None or not isinstance(source, AlibabaSource):
+        return None
+    return source.instance_ids
 
 
 def account(source: Source) -> str:

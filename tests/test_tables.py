@@ -134,6 +134,7 @@ def test_the_key_begins_with_source_so_that_tables_can_be_distributed_by_it(tabl
         assert {e.column.name for e in constraint.elements} == set(constraint.column_keys)
 
 
+@pytest.mark.fault(73)
 @every_table
 def test_names_fit_postgres_and_need_no_quotes(table: Table) -> None:
     quoted = POSTGRES.identifier_preparer

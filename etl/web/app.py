@@ -39,7 +39,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from etl.errors import CallflowError, WarehouseError
-from etl.health import OLD, Overview, StreamHealth
+from etl.health import OLD, Leftover, Overview, StreamHealth
 from etl.load.runs import Run
 from etl.show import as_json
 from etl.timetable import span
@@ -309,6 +309,7 @@ class Plan:
     sources: tuple[tuple[str, tuple[StreamHealth, ...]], ...]
     bad: tuple[StreamHealth, ...]
     more_bad: int
+    left: tuple[Leftover, ...]
 
     def link(self, number: int = 1, still: bool = False) -> str:
         """The address of another page of the same streams."""
@@ -395,6 +396,7 @@ def paged(view: Overview, query: str, number: str) -> Plan:
         sources=sources,
         bad=tuple(sorted((stream for stream in shown if not stream.good), key=_weight)),
         more_bad=sum(not stream.good for stream in found[here * PAGE :]),
+        left=tuple({left.name: left for each in found for left in each.leftovers}.values()),
     )
 
 

@@ -212,6 +212,7 @@ def test_a_stream_that_only_ever_failed_is_stale_some_day() -> None:
     assert found.problem == "z.flows: the API said no"
 
 
+@pytest.mark.fault(65)
 def test_a_clock_that_was_set_back_makes_nothing_older() -> None:
     found = only(row(-DAY))
     assert (found.age, found.stale, found.state) == (0.0, False, "good")

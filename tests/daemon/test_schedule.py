@@ -80,6 +80,7 @@ def planned(
 
 
 # --- rounds --------------------------------------------------------------------------------------
+@pytest.mark.fault(64)
 def test_a_round_that_still_runs_is_not_doubled_and_each_miss_is_told(
     timer: BackgroundScheduler, rounds: Rounds
 ) -> None:
@@ -92,9 +93,10 @@ def test_a_round_that_still_runs_is_not_doubled_and_each_miss_is_told(
         assert rounds.skipped.get(timeout=PATIENCE) == "a"
     with pytest.raises(Empty):
         rounds.submitted.get_nowait()
+    ended = monotonic()
     over.set_result(None)
     _, late, over = rounds.next()
-    assert late < 5.0  # nothing of the times that were missed
+    assert late <= monotonic() - ended + 1.0  # nothing of the times that were missed
     skips = 2 + rounds.skipped.qsize()
     assert skips <= monotonic() - began
     over.cancel()  # however it ends
@@ -116,6 +118,7 @@ def test_one_source_s_round_does_not_hold_another_s_up(
     assert seen["slow"] == 1
 
 
+@pytest.mark.fault(64)
 def test_what_was_missed_is_made_up_for_by_one_round_however_late(
     timer: BackgroundScheduler, rounds: Rounds
 ) -> None:
@@ -290,6 +293,7 @@ LINES = [
 ]
 
 
+@pytest.mark.fault(65)
 @pytest.mark.parametrize("line", LINES, ids=str)
 @pytest.mark.parametrize("jump", [HOUR, -HOUR, 365 * DAY, -365 * DAY, timedelta(), None], ids=str)
 def test_a_clock_that_was_set_makes_one_time_after_now(

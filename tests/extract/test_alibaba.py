@@ -260,8 +260,8 @@ def test_a_first_page_that_tells_a_smaller_size_is_read() -> None:
     assert [page.total for page in scanned(script)] == [1]
 
 
-@pytest.mark.parametrize("data", [{"PageNumber": 2}, {"PageSize": 101}])
 @pytest.mark.fault(12)
+@pytest.mark.parametrize("data", [{"PageNumber": 2}, {"PageSize": 101}])
 def test_an_echo_that_differs_breaks_the_contract(data: dict[str, int]) -> None:
     error = refused(Script(envelope([], 0, **data)), ContractError)
     assert "was asked for" in error.what
@@ -274,6 +274,7 @@ def test_an_echo_that_agrees_or_is_missing_is_fine(data: dict[str, Any]) -> None
     assert len(scanned(Script(envelope([], 0, **data)))) == 1
 
 
+@pytest.mark.fault(5)
 @pytest.mark.parametrize(
     "body",
     [
@@ -927,6 +928,7 @@ def test_scans_for_changes_miss_nothing(seed: int) -> None:
 
 
 # --- access and failures -------------------------------------------------------------------------
+@pytest.mark.fault(3)
 @pytest.mark.parametrize(
     ("answer", "least"),
     [
@@ -944,7 +946,6 @@ def test_scans_for_changes_miss_nothing(seed: int) -> None:
         (empty(500), 0.0),
     ],
 )
-@pytest.mark.fault(3)
 def test_throttling_and_failures_pass_and_each_attempt_is_signed_anew(
     answer: Response, least: float
 ) -> None:
@@ -959,6 +960,7 @@ def test_throttling_and_failures_pass_and_each_attempt_is_signed_anew(
     assert len(set(nonces)) == len(nonces) == 6
 
 
+@pytest.mark.fault(3)
 def test_lasting_throttling_ends_the_run() -> None:
     fake = filled(1)
     fake.faults.append(Fault(times=None, response=emulated.throttled()))
@@ -989,10 +991,10 @@ def test_a_temporary_key() -> None:
     assert "security_token" in error.advice
 
 
+@pytest.mark.fault(66)
 @pytest.mark.parametrize(
     ("off", "told"), [(1380, "23 min behind its"), (-1380, "23 min ahead of its")]
 )
-@pytest.mark.fault(66)
 def test_a_wrong_clock_is_measured(off: int, told: str) -> None:
     fake = filled(1)
     fake.clock.advance(off)

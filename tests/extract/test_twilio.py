@@ -189,11 +189,11 @@ def test_credentials_never_follow_a_next_page_elsewhere() -> None:
     assert not stranger.requests
 
 
+@pytest.mark.fault(30)
 @pytest.mark.parametrize(
     "suffix",
     ["/v1/Channels/../Users", "/v1/FlexFlows?Page=1", "/v1/Channels#x", "@127.0.0.1/v1/Channels"],
 )
-@pytest.mark.fault(30)
 def test_a_next_page_off_the_list_is_not_followed(suffix: str) -> None:
     script = Script()
     with twilio_lists(script) as (http, settings):
@@ -258,6 +258,7 @@ def test_a_limit_or_a_failure_passes(answer: Response, least: float) -> None:
     assert time.slept[0] >= least
 
 
+@pytest.mark.fault(4)
 def test_lasting_failures() -> None:
     refused(Script(emulated.too_many_requests()), UnavailableError)
     refused(Script(emulated.unavailable()), UnavailableError)

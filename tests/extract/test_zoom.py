@@ -84,8 +84,8 @@ def test_nothing_is_sent_before_the_first_page_is_wanted() -> None:
         assert not zoom.requests
 
 
-@pytest.mark.parametrize("total", [None, -1, "03", " 3", "+3", "3.0", "3e0", "٣", "", 1.5, True])
 @pytest.mark.fault(19)
+@pytest.mark.parametrize("total", [None, -1, "03", " 3", "+3", "3.0", "3e0", "٣", "", 1.5, True])
 def test_a_count_that_is_none_is_not_passed_on(total: Any) -> None:
     with zoom_flows(after_token({"flows": [], "total_records": total})) as (http, settings):
         assert [page.total for page in flows(http, settings)] == [None]
@@ -188,8 +188,8 @@ def test_the_token_is_renewed_when_a_minute_remains(passed: int, tokens: int) ->
     assert http.retries == 0
 
 
-@pytest.mark.parametrize("status", [401, 400])
 @pytest.mark.fault(6)
+@pytest.mark.parametrize("status", [401, 400])
 def test_a_token_that_dies_on_the_way_is_renewed_and_the_page_asked_again(status: Any) -> None:
     zoom = filled(250)
     zoom.expired_status = status
@@ -201,10 +201,10 @@ def test_a_token_that_dies_on_the_way_is_renewed_and_the_page_asked_again(status
     assert (http.requests, http.retries, http.throttled_seconds) == (5, 2, 0.0)
 
 
+@pytest.mark.fault(6)
 @pytest.mark.parametrize(
     "answer", [emulated.token_expired(), emulated.token_expired(400), empty(401)]
 )
-@pytest.mark.fault(6)
 def test_a_fresh_token_that_is_refused_too_ends_it(answer: Response) -> None:
     zoom = filled(1)
     zoom.faults.append(Fault(path=LIST, times=None, response=answer))
@@ -213,11 +213,11 @@ def test_a_fresh_token_that_is_refused_too_ends_it(answer: Response) -> None:
     assert [r.path for r in zoom.requests] == ["/oauth/token", LIST] * 2
 
 
+@pytest.mark.fault(7)
 @pytest.mark.parametrize(
     "changes",
     [{"client_secret": SecretStr("wrong")}, {"client_id": "wrong"}, {"account_id": "wrong"}],
 )
-@pytest.mark.fault(7)
 def test_wrong_credentials(changes: dict[str, Any]) -> None:
     error = refused(zoom := filled(1), CredentialsError, **changes)
     assert "gives no access token" in error.what
@@ -252,8 +252,8 @@ def test_a_token_without_a_life_lasts_an_hour() -> None:
     assert [r.path for r in script.requests] == ["/oauth/token", LIST, LIST]
 
 
-@pytest.mark.parametrize("status", [400, 401, 403])
 @pytest.mark.fault(7)
+@pytest.mark.parametrize("status", [400, 401, 403])
 def test_a_missing_scope_is_named_and_not_retried(status: int) -> None:
     zoom = filled(1)
     scope = "contact_center:read:list_flows:admin"
@@ -318,6 +318,7 @@ def test_the_daily_limit_means_not_today(answer: Response) -> None:
     assert caught.value.wait == pytest.approx(max(0, left) if left else 3600, abs=5)
 
 
+@pytest.mark.fault(5)
 @pytest.mark.parametrize(
     ("body", "kind"),
     [
@@ -327,7 +328,6 @@ def test_the_daily_limit_means_not_today(answer: Response) -> None:
         ({"code": "124", "message": "Invalid access token."}, CredentialsError),
     ],
 )
-@pytest.mark.fault(5)
 def test_an_error_envelope_in_a_200_counts_like_an_error(
     body: Any, kind: type[ProviderError]
 ) -> None:

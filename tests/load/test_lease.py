@@ -120,6 +120,7 @@ def test_renewing_prolongs_it_and_keeps_others_out(connection: Connection) -> No
         take(connection, "b")
 
 
+@pytest.mark.fault(62)
 def test_a_zombie_cannot_write_any_more(connection: Connection) -> None:
     """It slept past the end of its lease, another one took over."""
     zombie = take(connection, "a")

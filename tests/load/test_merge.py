@@ -79,6 +79,7 @@ def test_a_changed_record_is_updated_and_its_former_version_goes_to_history(
     ]
 
 
+@pytest.mark.fault(43)
 @pytest.mark.parametrize(
     ("member", "first", "second"),
     [
@@ -269,6 +270,7 @@ def test_children_only_changes_are_counted_however_deep(connection: Connection) 
     assert written == Written(updated=1, rows=1)
 
 
+@pytest.mark.fault(41)
 def test_keys_and_values_with_odd_characters(connection: Connection) -> None:
     record = flow(ODD, ODD, "x")
     record["entry_points"][0]["entry_id"] = ODD
@@ -284,6 +286,7 @@ def test_keys_and_values_with_odd_characters(connection: Connection) -> None:
     assert sorted(closed) == sorted([ODD, ODD + "!", "n"])
 
 
+@pytest.mark.fault(39)
 def test_keys_of_the_greatest_length_fit_every_index(connection: Connection, seed: int) -> None:
     """Random text, so that Postgres cannot compress it."""
     rng = random.Random(seed)
@@ -332,6 +335,7 @@ def test_the_absent_are_those_not_staged_in_key_order_and_within_the_scopes(
         assert merge.absent(connection, "s", pair, ["i9"]) == []
 
 
+@pytest.mark.fault(55)
 @pytest.mark.every_postgres
 def test_nothing_changed_writes_no_row_and_hardly_any_wal(connection: Connection) -> None:
     everything = {

@@ -123,6 +123,7 @@ def test_streams_of_two_sources_are_apart(connection: Connection) -> None:
     assert stream_row(connection, "t")["watermark"] == at(2)
 
 
+@pytest.mark.fault(65)
 @pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Shanghai"])
 def test_an_instant_is_later_than_every_former_one(connection: Connection, zone: str) -> None:
     with connection.begin():
@@ -157,6 +158,7 @@ def test_the_watermark_is_the_newest_time_of_what_is_staged(
     assert found[""].utcoffset() == timedelta(0)
 
 
+@pytest.mark.fault(37)
 @pytest.mark.parametrize("zone", ["America/New_York", "Asia/Shanghai"])
 @pytest.mark.parametrize("time", [None, "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
 def test_times_that_stand_for_never_are_no_watermark(

@@ -153,6 +153,7 @@ def test_sources_have_staging_tables_of_their_own(connection: Connection) -> Non
     assert [row.sid for row in rows_of_stage(connection, two)] == ["b"]
 
 
+@pytest.mark.fault(73)
 def test_the_longest_source_name_works_run_after_run(connection: Connection) -> None:
     long, other = "s" * 40, "s" * 39 + "t"
     for _ in range(2):
@@ -176,7 +177,7 @@ def test_no_two_sources_share_a_staging_table() -> None:
     assert max(len(name.encode()) for name in names) <= 63
 
 
-@pytest.mark.fault(44)
+@pytest.mark.fault(18, 44)
 def test_of_a_record_that_comes_again_only_the_last_version_stays(connection: Connection) -> None:
     first = {
         "flow_id": "a",

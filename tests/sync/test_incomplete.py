@@ -355,6 +355,7 @@ def test_twilio_flows_stay_when_nobody_can_say_that_they_are_gone(
     assert (result.status, result.deleted) == ("complete", 1)
 
 
+@pytest.mark.fault(5)
 def test_an_error_envelope_in_a_200_is_never_an_empty_list(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
@@ -369,6 +370,7 @@ def test_an_error_envelope_in_a_200_is_never_an_empty_list(
     assert stored == [(before.inserted,)]
 
 
+@pytest.mark.fault(30)
 def test_a_foreign_next_page_is_never_asked(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
@@ -383,6 +385,7 @@ def test_a_foreign_next_page_is_never_asked(
     assert ask(warehouse, "SELECT count(*) FROM twilio.flex_flows") == [(1000,)]
 
 
+@pytest.mark.fault(7)
 def test_wrong_credentials_name_what_to_do_and_no_secret(sync: Starter, sandbox: Sandbox) -> None:
     run = sync(sandbox)
     sandbox.zoom.client_secret = "changed-meanwhile"
@@ -431,6 +434,7 @@ def test_requests_sent_again_and_the_time_slept_for_them_are_counted(
     ]
 
 
+@pytest.mark.fault(61)
 def test_two_runs_of_one_stream_never_overlap(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:

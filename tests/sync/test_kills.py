@@ -21,6 +21,7 @@ import pytest
 from etl.embedded import find_binaries
 from etl.sandbox import twilio
 from etl.sandbox.wire import Fault, Response, json_response
+from tests.machine import slowness
 from tests.postgres import Cluster, dsn
 from tests.sync import kills
 from tests.sync.kills import Named, Tally
@@ -411,6 +412,7 @@ CASES = [
 ]
 
 
+@pytest.mark.fault(60)
 @pytest.mark.parametrize(("phase", "number"), CASES)
 def test_a_signal_ends_the_command_within_five_seconds(
     undone: tuple[World, Scene], command: list[str], phase: str, number: signal.Signals
@@ -421,7 +423,7 @@ def test_a_signal_ends_the_command_within_five_seconds(
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process,
     ):
         try:
-            until = time.monotonic() + 30
+            until = time.monotonic() + 120
             while not reached():
                 assert process.poll() is None, process.communicate()
                 assert time.monotonic() < until, "the run did not come there"
@@ -430,11 +432,12 @@ def test_a_signal_ends_the_command_within_five_seconds(
             process.send_signal(number)
             asked = time.monotonic()
             with suppress(subprocess.TimeoutExpired):
-                process.wait(10)
+                process.wait(60)
             took = time.monotonic() - asked
         finally:
             process.kill()
             _, errors = process.communicate()
-    assert (process.returncode, took < 5) == (CODES[number], True), (took, errors)
+    in_time = took < 5 * slowness()
+    assert (process.returncode, in_time) == (CODES[number], True), (took, errors)
     assert b"Traceback" not in errors
     assert world.judge(scene) == {ZOOM: False}

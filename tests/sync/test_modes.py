@@ -83,6 +83,7 @@ def test_a_quiet_alibaba_instance_costs_one_request_and_changes_about_a_page_eac
     assert truth.stored(warehouse) == truth.of(sandbox)
 
 
+@pytest.mark.fault(20)
 def test_a_deletion_shows_in_the_count_and_takes_two_full_runs(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
@@ -219,6 +220,7 @@ def test_an_incomplete_run_moves_no_watermark_and_the_next_one_reads_it_all(
     assert truth.stored(warehouse) == truth.of(sandbox)
 
 
+@pytest.mark.fault(19)
 def test_counts_that_never_add_up_are_incomplete(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
@@ -238,6 +240,7 @@ def test_counts_that_never_add_up_are_incomplete(
     assert len(ids(warehouse)) == 150
 
 
+@pytest.mark.fault(9)
 def test_an_instance_that_is_suddenly_empty_loses_nothing(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
@@ -341,6 +344,7 @@ def test_what_becomes_of_absent_channels_can_be_chosen(
     assert (gone.status, gone.deleted, gone.absent) == ("complete", 2, 0)
 
 
+@pytest.mark.fault(20)
 def test_a_row_that_comes_back_shows_its_gap(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:

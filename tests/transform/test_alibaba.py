@@ -114,6 +114,7 @@ def test_a_field_added_later_is_kept() -> None:
     assert rows.warnings == 0
 
 
+@pytest.mark.fault(38)
 @pytest.mark.parametrize(
     ("sent", "microseconds"),
     [
@@ -160,6 +161,7 @@ def test_times_in_other_zones(zone: str, sent: str, utc: datetime) -> None:
     assert rows.warnings == 0
 
 
+@pytest.mark.fault(37)
 @pytest.mark.parametrize(
     "sent",
     ["", "infinity", "2021-03-08", "2021-02-30 00:00:00.0", "2021-03-08 24:00:00.0",
@@ -229,6 +231,7 @@ def test_numbers_that_are_not_a_list_are_kept_and_make_the_record_partial() -> N
     assert rows.tables["alibaba.contact_flow_numbers"] == []
 
 
+@pytest.mark.fault(40)
 @pytest.mark.parametrize(
     "text",
     ["{", "<xml/>", "[]", "null", "3", '"text"', '{"activities": NaN}', "\ud800", " ",
@@ -311,6 +314,7 @@ def test_of_a_repeated_activity_the_last_wins_with_its_events() -> None:
     assert found == [(0, "z")]
 
 
+@pytest.mark.fault(32, 33)
 def test_nul_and_lone_surrogates_in_a_definition_are_replaced_and_the_originals_kept() -> None:
     text = (
         '{"activities":[{"id":"a","name":"x\\u0000","properties":{"k\\u0000":"\\ud800","ok":"😀"},'
@@ -333,11 +337,13 @@ def test_nul_and_lone_surrogates_in_a_definition_are_replaced_and_the_originals_
     assert rows.warnings == 3
 
 
+@pytest.mark.fault(40)
 def test_of_a_repeated_member_of_a_definition_the_last_wins() -> None:
     rows = contact_flow(Definition='{"activities":[{"id":"a","name":"1","name":"2"}]}')[1]
     assert named(rows, "alibaba.contact_flow_activities")[0]["name"] == "2"
 
 
+@pytest.mark.fault(35)
 def test_numbers_of_a_definition_that_no_column_can_hold_are_kept_as_text() -> None:
     rows = contact_flow(
         Definition='{"activities":[{"id":"a","nodeIndex":1e400,"properties":{"x":-1e999}}]}'
@@ -347,6 +353,7 @@ def test_numbers_of_a_definition_that_no_column_can_hold_are_kept_as_text() -> N
     assert row["properties"] == {"x": "-1e999"}
 
 
+@pytest.mark.fault(40)
 def test_a_large_definition_is_kept_whole() -> None:
     text = json.dumps({"activities": [{"id": str(i), "name": "x" * 1000} for i in range(1000)]})
     row, rows = contact_flow(Definition=text)

@@ -211,6 +211,7 @@ def check(
 some = settings(max_examples=60, deadline=None)
 
 
+@pytest.mark.fault(16)
 @some
 @given(st.lists(flows | values, max_size=3))
 def test_nothing_of_a_zoom_flow_is_lost(records: list[Any]) -> None:
@@ -225,18 +226,21 @@ def test_nothing_of_a_zoom_flow_is_lost(records: list[Any]) -> None:
     )
 
 
+@pytest.mark.fault(16)
 @some
 @given(st.lists(flex_flows | values, max_size=3))
 def test_nothing_of_a_flex_flow_is_lost(records: list[Any]) -> None:
     check(lambda page: twilio.flex_flows(page, 0), tables.twilio_flex_flows, records)
 
 
+@pytest.mark.fault(16)
 @some
 @given(st.lists(channels | values, max_size=3))
 def test_nothing_of_a_channel_is_lost(records: list[Any]) -> None:
     check(lambda page: twilio.channels(page, 0), tables.twilio_channels, records)
 
 
+@pytest.mark.fault(16)
 @some
 @given(st.lists(contact_flows | values, max_size=3))
 def test_nothing_of_a_contact_flow_is_lost(records: list[Any]) -> None:

@@ -128,6 +128,7 @@ def test_no_integration_is_nothing_to_keep(integration: Any) -> None:
     assert rows.warnings == 0
 
 
+@pytest.mark.fault(16)
 @pytest.mark.parametrize(
     ("member", "sent"),
     [

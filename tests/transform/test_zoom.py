@@ -4,6 +4,8 @@ from copy import deepcopy
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from etl.model import Page, Reject, Rows
 from etl.transform import zoom
 from tests.transform.named import example, named
@@ -103,6 +105,7 @@ def test_a_status_that_no_document_names_is_loaded() -> None:
     assert rows.warnings == 0
 
 
+@pytest.mark.fault(16)
 def test_unknown_members_are_kept_as_sent_without_a_warning() -> None:
     rows = flows({"flow_id": "f", "new": {"a": [1, None]}, "also": None})
     assert named(rows, "zoom.flows")[0]["extra"] == {"new": {"a": [1, None]}, "also": None}
@@ -161,6 +164,7 @@ def test_an_unkeyable_child_is_rejected_and_makes_the_record_partial() -> None:
     assert named(rows, "zoom.flows")[0]["partial"] is True
 
 
+@pytest.mark.fault(17)
 def test_unkeyable_records_are_rejected_whole_and_the_others_keep_their_ordinals() -> None:
     bad: list[Any] = [
         None,

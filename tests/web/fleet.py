@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
-from etl.health import Overview, StreamHealth
+from etl.health import Leftover, Overview, StreamHealth
 from etl.load.runs import Run
 
 NOW = datetime(2026, 3, 14, 3, 12, 40, tzinfo=UTC)
@@ -58,6 +58,12 @@ def overview(*streams: StreamHealth, **given: Any) -> Overview:
         "seen_at": ago(seconds=2),
     }
     return Overview(**(values | given), streams=streams)
+
+
+def left(name: str) -> Leftover:
+    """What is no longer configured, as it is told."""
+    what = "no longer configured; its rows stay as they were"
+    return Leftover(name, what, f"`callflow forget {name}` moves them to history")
 
 
 FAILED = stream(

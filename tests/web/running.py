@@ -31,6 +31,6 @@ def running(
     application = app(lambda: view, recent, metrics, token=token, now=now, patience=patience)
     with (
         serving(application, sock),
-        httpx.Client(base_url=url, trust_env=False, verify=False, timeout=20) as client,
+        httpx.Client(base_url=url, trust_env=False, verify=False, timeout=60) as client,
     ):
         yield client

@@ -133,7 +133,7 @@ def test_without_a_token_only_loopback_names_are_answered(
 def test_a_request_without_a_host_is_not_answered(version: bytes, status: bytes) -> None:
     with running() as client:
         where = (client.base_url.host, client.base_url.port or 0)
-        with socket.create_connection(where, timeout=10) as connection:
+        with socket.create_connection(where, timeout=60) as connection:
             connection.sendall(b"GET /api/status HTTP/%s\r\n\r\n" % version)
             assert connection.recv(12) == b"HTTP/1.1 " + status
 
@@ -328,7 +328,7 @@ def test_a_database_that_hangs_costs_neither_probes_nor_threads() -> None:
             assert client.get("/readyz").status_code == 503
             assert client.get("/metrics").status_code == 200
             go_on.set()
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 60
             while "last four questions" in (page := client.get("/")).text:
                 assert time.monotonic() < deadline
             assert "The last runs are not shown" not in page.text

@@ -30,7 +30,8 @@ VIEWS = {
         fleet.stream("b", stale=True, age=4000.0),
         fleet.stream("c", state="never run", age=None, rows=None, running_since=fleet.ago(hours=1)),
         fleet.stream("d", state="throttled", problem="daily limit", advice="nothing"),
-        fleet.stream("e", state="not configured", provider=""),
+        fleet.stream("e", state="not configured", provider="", leftovers=(fleet.left("e"),)),
+        fleet.stream("f", "contact_flows", leftovers=(fleet.left("f/ccc-" + "old" * 20),)),
         *fleet.SOME_BAD.streams,
     ),
 }

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import logging
 import resource
+import select
 import signal
 import socket
 import threading
@@ -21,6 +22,7 @@ from starlette.routing import Route
 
 from etl.errors import ConfigError
 from etl.web.server import listen, network_of, serving
+from tests.machine import slowness
 from tests.web import fleet
 from tests.web.running import running
 
@@ -41,7 +43,7 @@ APP = Starlette(routes=[Route("/", small), Route("/big", big)])
 
 def connect(sock: socket.socket, source: str = "127.0.0.1") -> socket.socket:
     where = sock.getsockname()[:2]
-    return socket.create_connection(where, timeout=30, source_address=(source, 0))
+    return socket.create_connection(where, timeout=60, source_address=(source, 0))
 
 
 def said(connection: socket.socket) -> bytes:
@@ -55,7 +57,7 @@ def said(connection: socket.socket) -> bytes:
 
 def get(url: str) -> str:
     """With a client of its own, which ends when it has its answer."""
-    return httpx.get(url, trust_env=False, verify=False, timeout=20).text
+    return httpx.get(url, trust_env=False, verify=False, timeout=60).text
 
 
 def ends(connection: socket.socket) -> bool:
@@ -147,7 +149,7 @@ def test_it_ends_though_clients_keep_their_connections_open(
             assert slow.recv(12) == b"HTTP/1.1 200"
             assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
             began = time.monotonic()
-        assert time.monotonic() - began < 2.5
+        assert time.monotonic() - began < 2.5 * slowness()
         assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
         assert sock.fileno() == -1
         assert ends(silent)
@@ -170,7 +172,7 @@ def test_an_answer_on_its_way_gets_through() -> None:
 
     def metrics() -> bytes:
         asked.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         return b"up 1\n"
 
     found: list[str] = []
@@ -178,7 +180,7 @@ def test_an_answer_on_its_way_gets_through() -> None:
         url = str(client.base_url.join("/metrics"))
         thread = threading.Thread(target=lambda: found.append(get(url)))
         thread.start()
-        assert asked.wait(10)
+        assert asked.wait(60)
         threading.Timer(0.3, go_on.set).start()
     thread.join()
     assert found == ["up 1\n"]
@@ -201,9 +203,9 @@ def test_it_ends_though_the_database_hangs() -> None:
             with running(recent=hangs, patience=60) as client:
                 thread = threading.Thread(target=ask, args=(str(client.base_url),))
                 thread.start()
-                assert asked.wait(10)
+                assert asked.wait(60)
                 began = time.monotonic()
-            assert time.monotonic() - began < 4
+            assert time.monotonic() - began < 4 * slowness()
         finally:
             go_on.set()
         thread.join()
@@ -227,8 +229,10 @@ def test_an_answer_has_a_second_more_then_its_connection_ends() -> None:
     sock = listen("127.0.0.1:0")
     with serving(APP, sock, lifetime=0.2), connect(sock) as client:
         client.sendall(ASK % b"big")
-        time.sleep(1.6)  # it reads nothing meanwhile
-        assert 0 < len(said(client)) < len(BIG)
+        cut = select.poll()  # it reads nothing meanwhile
+        cut.register(client, 0)
+        assert cut.poll(60_000), "it is not cut"
+        assert len(said(client)) < len(BIG)
 
 
 @pytest.mark.parametrize(
