@@ -158,7 +158,7 @@ class _Forms:
         longest_first = sorted(short, key=len, reverse=True)
         words = "|".join(re.escape(form) for form in longest_first)
         # Not the "s" in "30 s", the "eu" of "zoom_eu" or the "zoom" of "zoom.us".
-        around = rf"(?<![\w.-])(?<!\d )(?:{words})(?![\w-]|\.\w)"
+        around = rf"(?<![\w.-])(?<!\d )(?<!\w')(?:{words})(?![\w-]|\.\w)"
         self.words = re.compile(around) if words else None
 
 
@@ -225,6 +225,7 @@ def _base64(data: bytes) -> Iterator[str]:
 
 _ESCAPE = re.compile("%[0-9A-F]{2}")
 _END = re.compile(r"\W{0,8}\Z|\W{0,3}(?:…|\.\.\.)")
+_BEFORE = re.compile(r"[A-Za-z0-9+/=_-]{0,2}\Z")
 _BESIDE = re.compile(r"[A-Za-z0-9+/=_-]{0,4}")
 
 
@@ -244,8 +245,10 @@ def _spans(
                 end = begin + len(form)
                 if text.startswith(form, begin):
                     if wide:
+                        before = _BEFORE.search(text[max(0, begin - 2) : begin])
                         beside = _BESIDE.match(text, end)
-                        yield max(0, begin - 2), beside.end() if beside else end
+                        assert before and beside  # both match nothing, too
+                        yield begin - len(before[0]), beside.end()
                     else:
                         yield begin, end
                 elif partial:
@@ -339,16 +342,17 @@ _PRIVATE = re.compile(
         |credential|access_?key\w{{0,10}}|authorization) (?: =[\ ]? | ["']\ ?:\ ? ) ["']? )
         [^\s"'&,;]+
   | (?<!\w) \w+://[^\s"'<>]+                    # a URL: its query may hold a token, its host more
-  | (?<![^\s@"'<>:,]) [^\s@"'<>:,]+ @ [^\s@"'<>,]+                             # a mail address
+  | (?<![^\s@"'<>:,]) [^\s@"'<>:,]+ @ [^\s"'<>,]+                             # a mail address
   | (?<![\w.+-]) [\w.+-]+ %40 [\w.-]+
   | (?P<word> [A-Za-z0-9_+/=%~.-]{{24,}} )                                     # a token, a key
-  | (?P<digits> (?: \+\ ? | \( )? \d (?: (?: [\d()./*\u2400-\u2421\ufffd-]
+  | (?P<digits> (?: \+\ ? | \( (?=\d{{2,5}}\)) )? \d (?: (?: [\d()./*\u2400-\u2421\ufffd-]
         | \ (?!\d{{4}}-\d\d-\d\d) )* \d )? )                                   # a phone number
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-_WORDS = re.compile(r"[a-z]{1,20}(?:[._/-]+[a-z]{1,20})*[.]?")
-"""What is long and no token: hosts, rights, paths, in small letters."""
+_PIECE = r"(?:[A-Z]?[a-z]{1,20}(?:[A-Z][a-z]{1,20}){0,2}|[A-Z]{2}[0-9a-f]{32}|v[0-9]{1,2})"
+_WORDS = re.compile(rf"/?{_PIECE}(?:[._/-]+{_PIECE})*[.]?")
+"""What is long and no token: hosts, rights, paths in words and with Twilio's ids."""
 
 
 def masked(text: str) -> str:
