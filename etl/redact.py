@@ -81,7 +81,8 @@ class Redactor:
 
         Only what is known to be secret and what is clearly personal is hidden.
         """
-        return _cut(_one_line(masked(self._hidden(text, _ROOM * limit)[0])), limit)
+        text = _MAIL.sub(HIDDEN, masked(self._hidden(text, _ROOM * limit)[0]))
+        return _cut(_one_line(text), limit)
 
     def message(self, text: str, *, keep: str = "", limit: int = LONGEST) -> str:
         """`text`, a whole message whose quotations were redacted already: once more, to be sure.
@@ -332,6 +333,7 @@ _NUMBER = re.compile(
 _URL = re.compile(
     r"(?<![\w+.-])(\w[\w+.-]*://)([^\s\"'<>]*@)?([^\s\"'<>/?#]*[^\s\"'<>?#]*)([?#][^\s\"'<>]*)?"
 )
+_MAIL = re.compile(r"""(?<![^\s@"'<>:,])[^\s@"'<>:,]+@[^\s"'<>,]+""")
 _QUERY = re.compile(r"(?<=[^\s?])\?[\w.~%\[\]-]+=[^\s\"'<>]*")
 _TOKEN = re.compile(r"\b(Bearer|Basic) +[\w.~+/=-]{16,}", re.IGNORECASE)
 _PRIVATE = re.compile(
