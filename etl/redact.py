@@ -15,8 +15,9 @@ import json
 import re
 import unicodedata
 import urllib.parse
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import cached_property
 from typing import Self
 
 HIDDEN = "…"
@@ -141,26 +142,38 @@ class _Forms:
     def __init__(self, secrets: Collection[str], *, learned: bool = False) -> None:
         self.secrets = frozenset(secrets)
         self.learned = learned
-        forms: dict[str, tuple[bool, bool, bool]] = {}
-        short: set[str] = set()
+
+    @cached_property
+    def _all(self) -> Mapping[str, tuple[bool, bool, bool]]:
+        """Worked out when first needed: a run that goes well quotes nothing."""
+        found: dict[str, tuple[bool, bool, bool]] = {}
         for secret in sorted(filter(None, self.secrets)):
             for part, whole in _parts(secret):
                 plain = (part.isalpha() or part.isdigit()) and len(part) < 16
                 for form, wide in _written(part):
-                    if len(form) < _START:
-                        short.add(form)
-                    else:
-                        strong = not plain or form.lower() != part.lower()
-                        forms.setdefault(form, (strong, wide, whole))
-        self.longest = max(map(len, forms), default=0)
-        self.by_start: dict[str, list[tuple[str, tuple[bool, bool, bool]]]] = {}
-        for form in sorted(forms, key=len, reverse=True):
-            self.by_start.setdefault(form[:_START], []).append((form, forms[form]))
-        longest_first = sorted(short, key=len, reverse=True)
-        words = "|".join(re.escape(form) for form in longest_first)
+                    strong = not plain or form.lower() != part.lower()
+                    found.setdefault(form, (strong, wide, whole))
+        return found
+
+    @cached_property
+    def longest(self) -> int:
+        return max(map(len, self._all), default=0)
+
+    @cached_property
+    def by_start(self) -> Mapping[str, list[tuple[str, tuple[bool, bool, bool]]]]:
+        found: dict[str, list[tuple[str, tuple[bool, bool, bool]]]] = {}
+        for form in sorted(self._all, key=len, reverse=True):
+            if len(form) >= _START:
+                found.setdefault(form[:_START], []).append((form, self._all[form]))
+        return found
+
+    @cached_property
+    def words(self) -> re.Pattern[str] | None:
+        short = sorted((form for form in self._all if len(form) < _START), key=len, reverse=True)
+        words = "|".join(re.escape(form) for form in short)
         # Not the "s" in "30 s", the "eu" of "zoom_eu" or the "zoom" of "zoom.us".
         around = rf"(?<![\w.-])(?<!\d )(?<!\w')(?:{words})(?![\w-]|\.\w)"
-        self.words = re.compile(around) if words else None
+        return re.compile(around) if words else None
 
 
 def _parts(secret: str) -> Iterator[tuple[str, bool]]:
