@@ -56,6 +56,7 @@ logging.getLogger("httpx").setLevel(logging.WARNING)  # its INFO lines hold whol
 
 _JITTER = tenacity.wait_random_exponential(multiplier=0.5, max=30)
 _SECONDS = re.compile(r"[+-]?[0-9]{1,12}(\.[0-9]{0,9})?")
+_ID = re.compile(r"[A-Za-z0-9_.;:=,/+-]{1,100}")
 _SLOW_DOWN = re.compile(
     r"rate limit|limit rate|throttl|flow control|too many (?:concurrent |api )?(?:api )?requests"
     r"|maximum number of .{0,40}requests|(?:requests|calls|queries) per (?:second|minute|day)"
@@ -301,7 +302,7 @@ class Http:
             response.status_code,
             len(data),
             self._clock() - started,
-            self.redact.name(_tracking(response.headers)),
+            self._tracking(response.headers),
         )
         answer = self._answer(response, data, params, records)
         self._judge(answer)
@@ -395,6 +396,12 @@ class Http:
             f"HTTP {response.status_code}: unexpected redirect to {self._named(host)}",
             advice="it was not followed; set base_url to the API's own address",
         )
+
+    def _tracking(self, headers: httpx.Headers) -> str:
+        """The id under which the provider's support finds the request."""
+        names = ("x-zm-trackingid", "twilio-request-id", "x-acs-request-id")
+        ids = [(name, headers[name]) for name in names if _ID.fullmatch(headers.get(name, ""))]
+        return "".join(f", {name} {self.redact.name(each)}" for name, each in ids)
 
     def _named(self, host: str) -> str:
         return _named(self.redact.name(host))
@@ -656,12 +663,6 @@ def _bad_header() -> CredentialsError:
         "the credentials hold characters that no HTTP header may hold",
         advice="look for line breaks and characters outside of ASCII",
     )
-
-
-def _tracking(headers: httpx.Headers) -> str:
-    """The id under which the provider's support finds the request."""
-    names = ("x-zm-trackingid", "twilio-request-id", "x-acs-request-id")
-    return "".join(f", {name} {headers[name]}" for name in names if name in headers)
 
 
 def _causes(error: BaseException | None) -> Iterable[BaseException]:

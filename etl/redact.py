@@ -15,8 +15,9 @@ import json
 import re
 import unicodedata
 import urllib.parse
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import cached_property
 from typing import Self
 
 HIDDEN = "…"
@@ -81,7 +82,8 @@ class Redactor:
 
         Only what is known to be secret and what is clearly personal is hidden.
         """
-        return _cut(_one_line(masked(self._hidden(text, _ROOM * limit)[0])), limit)
+        text = _MAIL.sub(HIDDEN, masked(self._hidden(text, _ROOM * limit)[0]))
+        return _cut(_one_line(text), limit)
 
     def message(self, text: str, *, keep: str = "", limit: int = LONGEST) -> str:
         """`text`, a whole message whose quotations were redacted already: once more, to be sure.
@@ -140,26 +142,38 @@ class _Forms:
     def __init__(self, secrets: Collection[str], *, learned: bool = False) -> None:
         self.secrets = frozenset(secrets)
         self.learned = learned
-        forms: dict[str, tuple[bool, bool, bool]] = {}
-        short: set[str] = set()
+
+    @cached_property
+    def _all(self) -> Mapping[str, tuple[bool, bool, bool]]:
+        """Worked out when first needed: a run that goes well quotes nothing."""
+        found: dict[str, tuple[bool, bool, bool]] = {}
         for secret in sorted(filter(None, self.secrets)):
             for part, whole in _parts(secret):
                 plain = (part.isalpha() or part.isdigit()) and len(part) < 16
                 for form, wide in _written(part):
-                    if len(form) < _START:
-                        short.add(form)
-                    else:
-                        strong = not plain or form.lower() != part.lower()
-                        forms.setdefault(form, (strong, wide, whole))
-        self.longest = max(map(len, forms), default=0)
-        self.by_start: dict[str, list[tuple[str, tuple[bool, bool, bool]]]] = {}
-        for form in sorted(forms, key=len, reverse=True):
-            self.by_start.setdefault(form[:_START], []).append((form, forms[form]))
-        longest_first = sorted(short, key=len, reverse=True)
-        words = "|".join(re.escape(form) for form in longest_first)
+                    strong = not plain or form.lower() != part.lower()
+                    found.setdefault(form, (strong, wide, whole))
+        return found
+
+    @cached_property
+    def longest(self) -> int:
+        return max(map(len, self._all), default=0)
+
+    @cached_property
+    def by_start(self) -> Mapping[str, list[tuple[str, tuple[bool, bool, bool]]]]:
+        found: dict[str, list[tuple[str, tuple[bool, bool, bool]]]] = {}
+        for form in sorted(self._all, key=len, reverse=True):
+            if len(form) >= _START:
+                found.setdefault(form[:_START], []).append((form, self._all[form]))
+        return found
+
+    @cached_property
+    def words(self) -> re.Pattern[str] | None:
+        short = sorted((form for form in self._all if len(form) < _START), key=len, reverse=True)
+        words = "|".join(re.escape(form) for form in short)
         # Not the "s" in "30 s", the "eu" of "zoom_eu" or the "zoom" of "zoom.us".
-        around = rf"(?<![\w.-])(?<!\d )(?:{words})(?![\w-]|\.\w)"
-        self.words = re.compile(around) if words else None
+        around = rf"(?<![\w.-])(?<!\d )(?<!\w')(?:{words})(?![\w-]|\.\w)"
+        return re.compile(around) if words else None
 
 
 def _parts(secret: str) -> Iterator[tuple[str, bool]]:
@@ -225,6 +239,7 @@ def _base64(data: bytes) -> Iterator[str]:
 
 _ESCAPE = re.compile("%[0-9A-F]{2}")
 _END = re.compile(r"\W{0,8}\Z|\W{0,3}(?:…|\.\.\.)")
+_BEFORE = re.compile(r"[A-Za-z0-9+/=_-]{0,2}\Z")
 _BESIDE = re.compile(r"[A-Za-z0-9+/=_-]{0,4}")
 
 
@@ -244,8 +259,10 @@ def _spans(
                 end = begin + len(form)
                 if text.startswith(form, begin):
                     if wide:
+                        before = _BEFORE.search(text[max(0, begin - 2) : begin])
                         beside = _BESIDE.match(text, end)
-                        yield max(0, begin - 2), beside.end() if beside else end
+                        assert before and beside  # both match nothing, too
+                        yield begin - len(before[0]), beside.end()
                     else:
                         yield begin, end
                 elif partial:
@@ -329,6 +346,7 @@ _NUMBER = re.compile(
 _URL = re.compile(
     r"(?<![\w+.-])(\w[\w+.-]*://)([^\s\"'<>]*@)?([^\s\"'<>/?#]*[^\s\"'<>?#]*)([?#][^\s\"'<>]*)?"
 )
+_MAIL = re.compile(r"""(?<![^\s@"'<>:,])[^\s@"'<>:,]+@[^\s"'<>,]+""")
 _QUERY = re.compile(r"(?<=[^\s?])\?[\w.~%\[\]-]+=[^\s\"'<>]*")
 _TOKEN = re.compile(r"\b(Bearer|Basic) +[\w.~+/=-]{16,}", re.IGNORECASE)
 _PRIVATE = re.compile(
@@ -339,16 +357,17 @@ _PRIVATE = re.compile(
         |credential|access_?key\w{{0,10}}|authorization) (?: =[\ ]? | ["']\ ?:\ ? ) ["']? )
         [^\s"'&,;]+
   | (?<!\w) \w+://[^\s"'<>]+                    # a URL: its query may hold a token, its host more
-  | (?<![^\s@"'<>:,]) [^\s@"'<>:,]+ @ [^\s@"'<>,]+                             # a mail address
+  | (?<![^\s@"'<>:,]) [^\s@"'<>:,]+ @ [^\s"'<>,]+                             # a mail address
   | (?<![\w.+-]) [\w.+-]+ %40 [\w.-]+
   | (?P<word> [A-Za-z0-9_+/=%~.-]{{24,}} )                                     # a token, a key
-  | (?P<digits> (?: \+\ ? | \( )? \d (?: (?: [\d()./*\u2400-\u2421\ufffd-]
+  | (?P<digits> (?: \+\ ? | \( (?=\d{{2,5}}\)) )? \d (?: (?: [\d()./*\u2400-\u2421\ufffd-]
         | \ (?!\d{{4}}-\d\d-\d\d) )* \d )? )                                   # a phone number
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-_WORDS = re.compile(r"[a-z]{1,20}(?:[._/-]+[a-z]{1,20})*[.]?")
-"""What is long and no token: hosts, rights, paths, in small letters."""
+_PIECE = r"(?:[A-Z]?[a-z]{1,20}(?:[A-Z][a-z]{1,20}){0,2}|[A-Z]{2}[0-9a-f]{32}|v[0-9]{1,2})"
+_WORDS = re.compile(rf"/?{_PIECE}(?:[._/-]+{_PIECE})*[.]?")
+"""What is long and no token: hosts, rights, paths in words and with Twilio's ids."""
 
 
 def masked(text: str) -> str:
