@@ -49,7 +49,8 @@ def sandbox() -> Iterator[Sandbox]:
 @pytest.fixture
 def config(sandbox: Sandbox, warehouse: str, tmp_path: Path) -> Path:
     path = tmp_path / "callflow.toml"
-    path.write_text(f'[warehouse]\nurl = "{dsn(warehouse)}"\n\n{sandbox.toml()}', encoding="utf-8")
+    urls = f'url = "{dsn(warehouse)}"\nread_url = "{dsn(warehouse)}"\n'
+    path.write_text(f"[warehouse]\n{urls}\n{sandbox.toml()}", encoding="utf-8")
     path.chmod(0o600)
     return path
 
@@ -219,7 +220,8 @@ def test_every_problem_of_the_configuration_is_told_at_once(cli: Cli, config: Pa
 
 def test_a_database_that_is_down_is_named(cli: Cli) -> None:
     for command in (["sync"], ["status"], ["sql", "SELECT 1"], ["migrate"]):
-        done = cli(*command, CALLFLOW_WAREHOUSE__URL="postgresql://me:canary@127.0.0.1:1/db")
+        url = "postgresql://me:canary@127.0.0.1:1/db"
+        done = cli(*command, CALLFLOW_WAREHOUSE__URL=url, CALLFLOW_WAREHOUSE__READ_URL=url)
         assert done.returncode == 1
         assert "127.0.0.1" in done.stderr
         assert "canary" not in done.stderr
@@ -452,7 +454,7 @@ def test_sql_without_a_query_opens_psql(config: Path) -> None:
 def test_psql_is_given_what_the_url_says(config: Path, warehouse: str) -> None:
     url = f"{dsn(warehouse)}&options=-c%20search_path%3Dtwilio%20-c%20jit%3Doff"
     script = "SELECT current_setting('search_path') || ' ' || current_setting('jit');"
-    assert "twilio off" in psql(config, script, CALLFLOW_WAREHOUSE__URL=url)
+    assert "twilio off" in psql(config, script, CALLFLOW_WAREHOUSE__READ_URL=url)
 
 
 def test_psql_s_command_line_has_no_secret() -> None:
