@@ -765,7 +765,7 @@ OLD = """
 
 @contextmanager
 def old_cluster(data_dir: Path, bin_dir: Path) -> Iterator[psycopg.Connection]:
-    """A data directory as versions up to 0.4 made it, running; and a session of its owner."""
+    """A data directory as earlier versions made it, running; and a session of its owner."""
     data_dir.mkdir()
     user = pwd.getpwnam("nobody") if ROOT else pwd.getpwuid(os.geteuid())
     (data_dir / "pgdata").mkdir(mode=0o700)
