@@ -21,7 +21,7 @@ from sqlalchemy import Engine
 from typer.core import TyperCommand
 
 from etl import __version__, answer, check, config, embedded, forget, lead, migrate, query, show
-from etl.errors import CallflowError, ConfigError, StoppedError, internal
+from etl.errors import CallflowError, ConfigError, StoppedError, WarehouseError, internal
 from etl.job import Job
 from etl.load.lease import is_dead, process_name
 from etl.load.runs import Run
@@ -100,10 +100,15 @@ def load(context: typer.Context, path: Path | None) -> Settings:
 
 @contextmanager
 def warehouse(
-    settings: Settings, *, allow_behind: bool = False, notes: bool = False
+    settings: Settings,
+    *,
+    allow_behind: bool = False,
+    notes: bool = False,
+    to_read: bool = False,
 ) -> Iterator[Engine]:
     """An engine for the configured warehouse, its tables made if there are none.
 
+    `to_read`: a role that lacks rights is told only what it takes to read.
     Raises SchemaError when they are behind, unless that is allowed, and when they are too new.
     """
     url = database_url(settings, os.environ, tell if notes else lambda note: None)
@@ -111,6 +116,8 @@ def warehouse(
     try:
         with plain_rights(engine, "warehouse", redactor(settings)):
             with engine.connect() as connection:
+                if to_read and migrate.is_hidden(connection):
+                    raise migrate.hidden(str(engine.url.username))
                 state = migrate.state(connection)
             migrate.fit(state, url, behind_too=allow_behind)
             yield engine
@@ -127,27 +134,33 @@ def reading(settings: Settings) -> Iterator[tuple[Engine, str]]:
     unless the role that reads may not know.
     """
     denied = "use a role that has it; `callflow grant ROLE` gives what analysts need"
-    if settings.warehouse.read_url is not None:
-        engine = connect(normalise(settings.warehouse.read_url.get_secret_value()))
-    elif settings.warehouse.url is None:
+    given = settings.warehouse
+    if given.read_url is not None:
+        url = normalise(given.read_url.get_secret_value())
+    elif given.url is not None:
+        url = normalise(given.url.get_secret_value())
+    else:
         server = embedded_server(settings, os.environ)
         embedded.prove_reader(server)
         with warehouse(settings) as owner, owner.begin() as connection:
             query.let_read(connection, READER)
-        engine = connect(server.reader_url())
+        url = normalise(server.reader_url())
         denied = f"{READER} reads what `callflow grant` gives; as the owner: {server.psql()}"
-    else:
-        url = database_url(settings, os.environ)
-        engine = connect(url)
-        with plain_errors("warehouse"):
-            with engine.connect() as connection:
-                state = "head" if migrate.is_hidden(connection) else migrate.state(connection)
-                more = query.more_than_reads(connection)
-            migrate.fit(state, url, behind_too=False)
-        if more:
-            tell(f"{more} → set warehouse.read_url to a role that only reads")
+    engine = connect(url)
     try:
+        if given.read_url is None and given.url is not None:
+            with plain_errors("warehouse"):
+                with engine.connect() as connection:
+                    state = "head" if migrate.is_hidden(connection) else migrate.state(connection)
+                    more = query.more_than_reads(connection)
+                migrate.fit(state, url, behind_too=False)
+            if more:
+                tell(f"{more} → set warehouse.read_url to a role that only reads")
         yield engine, denied
+    except WarehouseError as error:
+        if given.read_url is not None:
+            error.advice = error.advice.replace("warehouse.url", "warehouse.read_url")
+        raise
     finally:
         engine.dispose()
 
@@ -294,7 +307,7 @@ def status(context: typer.Context, as_json: AsJson = False, path: ConfigPath = N
     Exits 0 whatever state the streams are in. For monitoring take /readyz of the daemon, or --json.
     """
     settings = load(context, path)
-    with warehouse(settings) as engine:
+    with warehouse(settings, to_read=True) as engine:
         overview = query.status(engine, settings)
     for stream in overview.streams:
         if as_json:

@@ -668,7 +668,7 @@ def _create(launch: "_Launch", major: int, lock: int) -> None:
             break
     else:
         raise EmbeddedError(
-            f"initdb failed: {_last_line(done.stdout)}",
+            f"initdb failed: {_cause(done.stdout)}",
             where=str(home),
             advice="check the rights and the free space there, or set another warehouse.data_dir",
         )
@@ -747,11 +747,14 @@ def _read_port(home: Path) -> int | None:
     return None
 
 
-def _last_line(text: str) -> str:
-    """What a Postgres program complained about last, e.g. `FATAL:  could not …`."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if re.search("ERROR|FATAL|PANIC|error:", line)]
-    return (errors or lines or ["it said nothing"])[-1]
+def _cause(text: str) -> str:
+    """What a Postgres program complained about first, e.g. `FATAL:  could not …`.
+
+    What follows is what became of it: `PANIC:  cannot abort transaction 1` on a full disk.
+    """
+    if found := re.search("(?:ERROR|FATAL|PANIC|error):.*", text):
+        return found[0].strip()
+    return text.strip().rpartition("\n")[2] or "it said nothing"
 
 
 # ------------------------------------------------------------------ the server
@@ -831,7 +834,7 @@ def _bring_up(launch: _Launch, kept: int | None, patience: _Patience) -> _Postma
                     _remove_stale_lock(launch.cluster)
                 elif "shared memory block" not in complaint:  # of backends about to end
                     raise EmbeddedError(
-                        f"Postgres did not start: {_last_line(complaint)}",
+                        f"Postgres did not start: {_cause(complaint)}",
                         where=str(launch.home),
                         advice=f"read {launch.home / 'start.log'} and {launch.cluster / 'log'}",
                     )
@@ -1001,7 +1004,7 @@ def _reset_admin(launch: "_Launch", port: int, password: str, patience: _Patienc
     if done.returncode or "ERROR" in done.stdout:
         raise EmbeddedError(
             f"the administrator's password is lost, and setting a new one failed: "
-            f"{_last_line(done.stdout)}",
+            f"{_cause(done.stdout)}",
             where=str(launch.home / PASSWORDS[ADMIN]),
             advice="put the file back from a backup",
         )

@@ -15,7 +15,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
 from etl.errors import SchemaError
-from etl.rights import plain_rights
+from etl.rights import name_of, plain_rights
 from etl.tables import REVISION, SCHEMAS
 from etl.warehouse import connect, sqlstate
 
@@ -194,6 +194,18 @@ def _locked(holders: Sequence[tuple[Any, ...]]) -> SchemaError:
         where="warehouse",
         advice="let it finish, or end it (SELECT pg_terminate_backend(pid)), then run `callflow "
         "migrate`; nothing was changed",
+    )
+
+
+def hidden(role: str) -> SchemaError:
+    """The error about a role for whom `is_hidden`."""
+    name = name_of(role)
+    return SchemaError(
+        f"the role {role} may not read the schema etl, in which callflow keeps its books",
+        where="warehouse",
+        advice="set warehouse.url to the role that ran `callflow migrate`, or let this one read: "
+        f"GRANT USAGE ON SCHEMA etl TO {name}; GRANT SELECT ON ALL TABLES IN SCHEMA etl TO {name}."
+        " For `callflow sql` it has what it needs",
     )
 
 

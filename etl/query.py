@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from psycopg import Connection as PsycopgConnection
 from psycopg import Error as PsycopgError
-from psycopg import generators
+from psycopg import capabilities, generators
 from psycopg.conninfo import make_conninfo
 from psycopg.errors import error_from_result
 from psycopg.pq import Conninfo, ExecStatus
@@ -55,6 +55,10 @@ _LIMITS = """SELECT set_config(name, reset_val, true) FROM pg_settings
              WHERE name IN ('statement_timeout', 'transaction_timeout')"""
 
 
+_AT_ONCE = 100 if capabilities.has_stream_chunked() else 1
+"""Rows that are taken from libpq together; before its version 17 only each alone."""
+
+
 def no_rows() -> QueryError:
     """The error about a statement that is none of a kind that gives rows; it is not run."""
     return QueryError("it returns no rows", advice="SELECT something")
@@ -86,7 +90,9 @@ def ask(
                 raise no_rows()
             with raw.cursor() as cursor:
                 answer.keep_everything(cursor)
-                stream = cast("Generator[Sequence[Any], None, None]", cursor.stream(statement))
+                stream = cast(
+                    "Generator[Sequence[Any], None, None]", cursor.stream(statement, size=_AT_ONCE)
+                )
                 # It holds the connection's lock until it is closed; the rollback would wait for it.
                 with closing(stream) as rows:
                     yield names
@@ -217,7 +223,7 @@ def more_than_reads(connection: Connection) -> str | None:
     ).one()
     if not is_superuser and not owns:
         return None
-    return f"it runs with the rights of {role}, " + (
+    return f"`callflow sql` runs with the rights of {role}, " + (
         "a superuser" if is_superuser else "who owns the tables"
     )
 

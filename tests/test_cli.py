@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -51,7 +52,8 @@ def sandbox() -> Iterator[Sandbox]:
 @pytest.fixture
 def config(sandbox: Sandbox, warehouse: str, tmp_path: Path) -> Path:
     path = tmp_path / "callflow.toml"
-    path.write_text(f'[warehouse]\nurl = "{dsn(warehouse)}"\n\n{sandbox.toml()}', encoding="utf-8")
+    urls = f'url = "{dsn(warehouse)}"\nread_url = "{dsn(warehouse)}"\n'
+    path.write_text(f"[warehouse]\n{urls}\n{sandbox.toml()}", encoding="utf-8")
     path.chmod(0o600)
     return path
 
@@ -223,7 +225,8 @@ def test_every_problem_of_the_configuration_is_told_at_once(cli: Cli, config: Pa
 
 def test_a_database_that_is_down_is_named(cli: Cli) -> None:
     for command in (["sync"], ["status"], ["sql", "SELECT 1"], ["migrate"]):
-        done = cli(*command, CALLFLOW_WAREHOUSE__URL="postgresql://me:canary@127.0.0.1:1/db")
+        url = "postgresql://me:canary@127.0.0.1:1/db"
+        done = cli(*command, CALLFLOW_WAREHOUSE__URL=url, CALLFLOW_WAREHOUSE__READ_URL=url)
         assert done.returncode == 1
         assert "127.0.0.1" in done.stderr
         assert "canary" not in done.stderr
@@ -301,6 +304,135 @@ def test_sql_prints_tables_csv_and_json_and_changes_nothing(cli: Cli, warehouse:
         assert (done.returncode, done.stdout) == (2, "")
         assert "callflow: sql:" in done.stderr
     assert cli("sql", "--csv", "--json", "SELECT 1").returncode == 2
+
+
+def test_sql_says_with_whose_rights_it_runs_unless_a_reader_is_set(
+    cli: Cli, config: Path, warehouse: str
+) -> None:
+    text = config.read_text().replace("read_url", "# read_url")
+    config.write_text(text)
+    done = cli("sql", "--csv", "SELECT 1 AS one")
+    note = (
+        "note: `callflow sql` runs with the rights of callflow, a superuser"
+        " → set warehouse.read_url to a role that only reads\n"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "one\n1\n", note)
+    url = dsn(warehouse)
+    nowhere = "postgresql://me:canary@127.0.0.1:1/db"
+    done = cli("sql", "--csv", "SELECT 1 AS one", CALLFLOW_WAREHOUSE__URL=nowhere,
+               CALLFLOW_WAREHOUSE__READ_URL=url)  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "one\n1\n", "")
+    wrong = re.sub("//.*@", "//nobody:canary@", url)
+    done = cli("sql", "SELECT 1", CALLFLOW_WAREHOUSE__READ_URL=wrong)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "check user and password of warehouse.read_url" in done.stderr
+    assert "canary" not in done.stderr
+
+
+def test_a_role_made_by_grant_can_sql_and_is_told_what_status_takes(
+    cli: Cli, warehouse: str
+) -> None:
+    role = f"analyst_{os.getpid()}"
+    with psycopg.connect(dsn(warehouse), autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'a'")
+        try:
+            assert cli("grant", role).returncode == 0
+            url = {"CALLFLOW_WAREHOUSE__URL": re.sub("//.*@", f"//{role}:a@", dsn(warehouse))}
+            url |= {"CALLFLOW_WAREHOUSE__READ_URL": url["CALLFLOW_WAREHOUSE__URL"]}
+            done = cli("sql", "--csv", "SELECT count(*) FROM zoom.flows", **url)
+            assert (done.returncode, done.stdout, done.stderr) == (0, "count\n0\n", "")
+            done = cli("status", **url)
+            assert (done.returncode, done.stdout) == (1, "")
+            told = f"the role {role} may not read the schema etl, in which callflow keeps its books"
+            assert told in done.stderr
+            assert f'let this one read: GRANT USAGE ON SCHEMA etl TO "{role}"' in done.stderr
+        finally:
+            connection.execute(f"DROP OWNED BY {role}")
+            connection.execute(f"DROP ROLE {role}")
+
+
+def test_a_query_may_begin_with_a_comment_and_come_from_a_pipe(cli: Cli, config: Path) -> None:
+    for words in (["-- what\nSELECT 1 AS one", "--csv"], ["--csv", "--x\nSELECT 1 AS one"],
+                  ["--csv", "--", "--csv\nSELECT 1 AS one"]):  # fmt: skip
+        done = cli("sql", *words)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "one\n1\n", "")
+    assert "No such option" in cli("sql", "--cvs", "SELECT 1").stderr
+    done = shell(config, "printf '\\357\\273\\277-- x\\nSELECT 1 AS \"é\"' | callflow sql - --csv")
+    assert (done.returncode, done.stdout) == (0, "é\n1\n")
+    done = shell(config, "printf 'SELECT 1 AS \"\\351\"' | callflow sql -")
+    assert (done.returncode, done.stderr) == (
+        2, "callflow: sql: the query is not UTF-8 → write it as UTF-8\n"
+    )  # fmt: skip
+
+
+def test_columns_of_one_name_are_told_apart(cli: Cli) -> None:
+    query = "SELECT 1 AS a, 2 AS a, 3 AS a_2"
+    note = "note: columns with the name of another are called a_3\n"
+    done = cli("sql", "--json", query)
+    assert (done.stdout, done.stderr) == ('{"a": 1, "a_3": 2, "a_2": 3}\n', note)
+    done = cli("sql", "--csv", query)
+    assert (done.stdout, done.stderr) == ("a,a_3,a_2\n1,2,3\n", note)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_query_that_is_stopped_is_cancelled(
+    number: signal.Signals, config: Path, warehouse: str
+) -> None:
+    with start(config, "sql", "SELECT pg_sleep(300)") as process:
+        count = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(300)'"
+        count += " AND state = 'active' AND datname = current_database()"
+        until(lambda: ask(warehouse, count) == [(1,)], "the query runs")
+        process.send_signal(number)
+        out, errors = process.communicate(timeout=30)
+        assert ask(warehouse, count) == [(0,)]
+    assert (process.returncode, out) == (128 + number, "")
+    assert errors == "callflow: stopped by a signal; the query was cancelled\n"
+
+
+def test_the_embedded_postgres_is_read_by_a_role_that_only_reads(
+    cli: Cli, config: Path, tmp_path: Path
+) -> None:
+    with directory() as place:
+        try:
+            config.write_text(f'[warehouse]\ndata_dir = "{place / "data"}"\n')
+            done = cli("sql", "--csv", "SELECT current_user, count(*) FROM zoom.flows")
+            assert (done.returncode, done.stdout) == (0, "current_user,count\ncallflow_reader,0\n")
+            done = cli("sql", "SELECT pg_read_file('/etc/passwd')")
+            assert (done.returncode, done.stdout) == (2, "")
+            assert "permission denied for function pg_read_file (42501)" in done.stderr
+            assert "-U callflow -d callflow" in done.stderr
+            ran = place / "ran"
+            script = f"SELECT current_user; COPY (SELECT 1) TO PROGRAM 'touch {ran}';"
+            done = shell(config, f'printf %s "{script}" | callflow sql')
+            assert "callflow_reader" in done.stdout
+            assert "permission denied to COPY to or from an external program" in done.stderr
+            assert not ran.exists()
+
+            done = cli("grant", "bi")
+            assert done.returncode == 2
+            _, made, line = done.stderr.partition("create it first, with: ")
+            assert made, done.stderr
+            done = shell(config, line)
+            assert (done.returncode, done.stdout) == (0, "CREATE ROLE\n")
+            done = cli("grant", "bi")
+            assert (done.returncode, done.stderr) == (0, "")
+            settings = "SELECT rolconfig::text FROM pg_roles WHERE rolname = 'bi'"
+            assert "statement_timeout=5min" in cli("sql", "--csv", settings).stdout
+        finally:
+            stop_embedded(place / "data")
+
+
+def test_all_that_the_sandbox_prints_can_be_saved(tmp_path: Path) -> None:
+    """Both streams in one file, which is read while it serves and after its end."""
+    saved = tmp_path / "callflow.toml"
+    words = [sys.executable, "-m", "etl", "sandbox", "--ports", "0", "0", "0", "--flows", "3"]
+    with saved.open("w") as file, subprocess.Popen(words, stdout=file, stderr=file) as process:
+        until(lambda: "Ctrl-C ends" in saved.read_text(), "it serves")
+        first = tomllib.loads(saved.read_text())
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+    assert tomllib.loads(saved.read_text()) == first
+    assert set(first["sources"]) == {"zoom_demo", "twilio_demo", "alibaba_demo"}
 
 
 def test_grant_gives_what_a_bi_tool_needs_and_no_more(cli: Cli, warehouse: str) -> None:
@@ -478,7 +610,7 @@ def test_sql_without_a_query_opens_psql(config: Path) -> None:
 def test_psql_is_given_what_the_url_says(config: Path, warehouse: str) -> None:
     url = f"{dsn(warehouse)}&options=-c%20search_path%3Dtwilio%20-c%20jit%3Doff"
     script = "SELECT current_setting('search_path') || ' ' || current_setting('jit');"
-    assert "twilio off" in psql(config, script, CALLFLOW_WAREHOUSE__URL=url)
+    assert "twilio off" in psql(config, script, CALLFLOW_WAREHOUSE__READ_URL=url)
 
 
 @pytest.mark.fault(72)

@@ -1133,7 +1133,15 @@ def test_the_example_shows_every_key_and_the_true_defaults(read: Loader) -> None
     zoom, twilio, alibaba = (
         shown.sources[name] for name in ("zoom_eu", "twilio_main", "alibaba_sh")
     )
-    chosen = {"url", "data_dir", "http_token", "alert_webhook", "dask_scheduler", "stale_after"}
+    chosen = {
+        "url",
+        "read_url",
+        "data_dir",
+        "http_token",
+        "alert_webhook",
+        "dask_scheduler",
+        "stale_after",
+    }
     models = (shown.warehouse, shown.schedule, shown.daemon, shown.network, shown.security)
     for model in (*models, zoom, twilio, alibaba):
         fields = type(model).model_fields

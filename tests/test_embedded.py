@@ -25,7 +25,7 @@ import psycopg
 import pytest
 from sqlalchemy import create_engine, text
 
-from etl import embedded
+from etl import embedded, roles
 from etl.embedded import EmbeddedError, Server
 from tests.postgres import UNSAFE, Cluster, as_admin, bin_dirs, directory, dsn
 
@@ -37,7 +37,7 @@ REPOSITORY = Path(__file__).parent.parent
 STARTER = """
 import sys
 from pathlib import Path
-from etl import embedded
+from etl import embedded, roles
 server = embedded.start(Path(sys.argv[1]), bin_dir=Path(sys.argv[2]))
 print(server.pid, server.port, flush=True)
 if "stay" in sys.argv:
@@ -588,6 +588,11 @@ def test_the_environment_of_callflow_does_not_reach_the_server(data_dir: Path, w
         "PGOPTIONS": "-c nonsense=1",
         "PGSSLMODE": "require",
         "PGDATA": "/nowhere",
+        "PGHOSTADDR": "127.0.0.9",
+        "PGCHANNELBINDING": "require",
+        "PGTARGETSESSIONATTRS": "standby",
+        "PGCLIENTENCODING": "LATIN1",
+        "PGDATESTYLE": "German",
     }
 
     def start_in_it() -> str:
@@ -605,6 +610,302 @@ def test_the_environment_of_callflow_does_not_reach_the_server(data_dir: Path, w
     lines = [str(line) for (line,) in admin(server, "SELECT line FROM environment")]
     assert "TZ=UTC" in lines
     assert not [line for line in lines for value in foreign.values() if f"={value}" in line]
+
+
+# ------------------------------------------------------------------ roles
+
+
+def as_reader(server: Server) -> psycopg.Connection:
+    return psycopg.connect(dsn(server.reader_url()), autocommit=True)
+
+
+def roles_are_in_order(server: Server) -> None:
+    found = query(
+        server,
+        "SELECT rolname, rolsuper, rolcreaterole, rolcreatedb FROM pg_roles"
+        " WHERE oid = 10 OR rolname ^@ 'callflow' ORDER BY 1",
+    )
+    assert found == [
+        ("callflow", False, False, True),
+        ("callflow_admin", True, True, True),
+        ("callflow_reader", False, False, False),
+    ]
+    owners = query(server, "SELECT DISTINCT pg_get_userbyid(datdba) FROM pg_database"
+                   " WHERE NOT datistemplate AND datname <> 'postgres'")  # fmt: skip
+    assert owners == [("callflow",)]
+    for name in ("pgpass", "reader.pgpass", "admin.pgpass"):
+        assert stat.S_IMODE((server.data_dir / name).stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "COPY (SELECT 1) TO PROGRAM 'true'",
+        "COPY (SELECT 1) TO '/tmp/callflow-was-here'",
+        "CREATE TEMP TABLE f (l text); COPY f FROM '/etc/passwd'",
+        "SELECT pg_read_file('/etc/passwd')",
+        "SELECT pg_ls_dir('.')",
+        "SELECT lo_import('/etc/passwd')",
+        "SELECT pg_reload_conf()",
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename <> current_user",
+        "ALTER SYSTEM SET work_mem = '8MB'",
+        "CREATE EXTENSION pg_trgm",
+        "CREATE TABLE public.x ()",
+        "CREATE SCHEMA x",
+        "CREATE DATABASE x",
+        "CREATE ROLE x",
+        "SET ROLE callflow",
+        "SET SESSION AUTHORIZATION callflow_admin",
+        "ALTER ROLE callflow PASSWORD 'x'",
+        "SELECT * FROM pg_authid",
+        "BEGIN; LOCK TABLE pg_class",
+    ],
+)
+def test_the_reader_cannot(first_started: Path, wheel: Path, statement: str) -> None:
+    server = start(first_started, wheel)
+    with as_reader(server) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        connection.execute(statement.encode())
+
+
+def test_everybody_has_the_rights_of_their_work(first_started: Path, wheel: Path) -> None:
+    server = start(first_started, wheel)
+    roles_are_in_order(server)
+    for role, url in (("callflow_reader", server.reader_url), ("callflow", server.url)):
+        with psycopg.connect(dsn(url())) as connection:
+            assert connection.info.user == role
+    with pytest.raises(psycopg.OperationalError, match='permission denied for database "postgres"'):
+        psycopg.connect(dsn(server.reader_url("postgres")))
+    query(server, "CREATE DATABASE again")
+    with as_reader(server), psycopg.connect(dsn(server.reader_url("again"))):
+        query(server, "DROP DATABASE again WITH (FORCE)")  # as the demo does
+
+
+def test_rights_that_somebody_changed_are_mended(first_started: Path, wheel: Path) -> None:
+    server = start(first_started, wheel)
+    admin(server, "ALTER ROLE callflow SUPERUSER")
+    admin(server, "ALTER ROLE callflow_reader CREATEROLE")
+    roles_are_in_order(start(first_started, wheel))
+    admin(server, "DROP ROLE callflow_reader")
+    again = start(first_started, wheel)
+    roles_are_in_order(again)
+    assert again == server
+    as_reader(again).close()
+
+
+def test_a_reader_that_set_a_password_is_told(first_started: Path, wheel: Path) -> None:
+    server = start(first_started, wheel)
+    embedded.prove_reader(server)
+    with as_reader(server) as connection:
+        connection.execute("ALTER ROLE callflow_reader PASSWORD 'own'")
+    with pytest.raises(EmbeddedError, match="refuses the password") as caught:
+        embedded.prove_reader(server)
+    path = server.data_dir / "reader.pgpass"
+    assert caught.value.where == str(path)
+    path.unlink()  # as the advice says
+    embedded.prove_reader(start(first_started, wheel))
+
+
+def test_a_lost_password_of_the_administrator_is_replaced(first_started: Path, wheel: Path) -> None:
+    server = start(first_started, wheel)
+    (server.data_dir / "admin.pgpass").unlink()
+    again = start(first_started, wheel)
+    assert again.password == server.password
+    roles_are_in_order(again)
+    admin(again, "ALTER ROLE callflow_admin PASSWORD 'other'")
+    with pytest.raises(EmbeddedError, match="refuses the password"):
+        embedded.administer(again, ["SELECT 1"])
+    (server.data_dir / "admin.pgpass").unlink()  # as the advice says
+    embedded.administer(start(first_started, wheel), ["SELECT 1"])
+
+
+@pytest.mark.fault(69)
+@pytest.mark.parametrize("name", ["pgpass", "reader.pgpass", "admin.pgpass"])
+def test_a_password_file_for_all_to_read_is_refused(
+    first_started: Path, wheel: Path, name: str
+) -> None:
+    path = start(first_started, wheel).data_dir / name
+    path.chmod(0o640)
+    with pytest.raises(EmbeddedError, match="others than its owner may read") as caught:
+        start(first_started, wheel)
+    assert (caught.value.where, caught.value.advice.split(";")[0]) == (
+        str(path), f"chmod 600 {path}"
+    )  # fmt: skip
+    path.chmod(0o600)
+    start(first_started, wheel)
+
+
+OLD = """
+    CREATE ROLE bi LOGIN PASSWORD 'bi';
+    CREATE ROLE member;
+    GRANT callflow TO member;
+    ALTER ROLE callflow SET search_path = own, "$user";
+    CREATE SCHEMA own;
+    GRANT USAGE ON SCHEMA own TO bi;
+    ALTER DEFAULT PRIVILEGES IN SCHEMA own GRANT SELECT ON TABLES TO bi;
+    CREATE TYPE own.mood AS ENUM ('good');
+    CREATE TYPE own.pair AS (a int, b text);
+    CREATE DOMAIN own.positive AS int CHECK (value > 0);
+    CREATE TABLE own.kept (id serial PRIMARY KEY, n own.positive, m own.mood, i int
+                           GENERATED ALWAYS AS IDENTITY);
+    INSERT INTO own.kept (n, m) VALUES (7, 'good');
+    CREATE TABLE own."we{i}rd ""name" (d date) PARTITION BY RANGE (d);
+    CREATE VIEW own.seen AS TABLE own.kept;
+    CREATE MATERIALIZED VIEW own.cached AS TABLE own.kept;
+    CREATE SEQUENCE own.alone;
+    CREATE FUNCTION own."f x"(VARIADIC int[]) RETURNS int LANGUAGE sql AS 'SELECT 1';
+    CREATE PROCEDURE own.p(IN a int, OUT b int) LANGUAGE sql AS 'SELECT 1';
+    CREATE AGGREGATE own.number(*) (sfunc = int8inc, stype = int8, initcond = '0');
+    CREATE FUNCTION own.same(own.pair, own.pair) RETURNS bool LANGUAGE sql AS 'SELECT true';
+    CREATE OPERATOR own.=== (leftarg = own.pair, rightarg = own.pair, function = own.same);
+    CREATE STATISTICS own.s ON id, n FROM own.kept;
+    CREATE PUBLICATION everything FOR ALL TABLES;
+    SELECT lo_create(4242);
+"""
+"""What a person may have made in a warehouse of an earlier version, whose owner was a superuser."""
+
+
+@contextmanager
+def old_cluster(data_dir: Path, bin_dir: Path) -> Iterator[psycopg.Connection]:
+    """A data directory as earlier versions made it, running; and a session of its owner."""
+    data_dir.mkdir()
+    user = pwd.getpwnam("nobody") if ROOT else pwd.getpwuid(os.geteuid())
+    (data_dir / "pgdata").mkdir(mode=0o700)
+    (data_dir / "callflow.lock").touch(mode=0o600)
+    (data_dir / "password").write_text("p:w\\d\n")
+    (data_dir / "pgpass").write_text("127.0.0.1:*:*:callflow:p\\:w\\\\d\n")
+    (data_dir / "pgpass").chmod(0o600)
+    if ROOT:
+        os.chown(data_dir / "pgdata", user.pw_uid, user.pw_gid)
+    port = next(embedded._free_ports(None, data_dir))
+    (data_dir / "port").write_text(f"{port}\n")
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
+    for words in (
+        ["initdb", "-U", "callflow", "--pwfile", data_dir / "password", "-A", "scram-sha-256",
+         "--no-sync", "--locale=C", "--encoding=UTF8"],
+        ["pg_ctl", "-w", "start", "-l", data_dir / "pgdata" / "log", "-o", options],
+    ):  # fmt: skip
+        program, *more = map(str, words)
+        subprocess.run(
+            [bin_dir / program, "-D", data_dir / "pgdata", *more],
+            cwd="/",
+            user=user.pw_uid if ROOT else None,
+            group=user.pw_gid if ROOT else None,
+            stdout=subprocess.DEVNULL,
+            check=True,
+        )
+    (data_dir / "password").unlink()
+    login = {"host": "127.0.0.1", "port": port, "user": "callflow", "password": "p:w\\d"}
+    with psycopg.connect(**login, dbname="postgres", autocommit=True) as session:  # type: ignore[arg-type]
+        session.execute("CREATE DATABASE callflow")
+        session.execute("CREATE DATABASE other")
+        session.execute("CREATE TABLE in_postgres AS SELECT 1 AS n")
+    with psycopg.connect(**login, dbname="callflow", autocommit=True) as session:  # type: ignore[arg-type]
+        session.execute(OLD)
+        yield session
+
+
+def what_was_kept(server: Server, pgpass: str) -> None:
+    roles_are_in_order(server)
+    assert server.password_file.read_text() == pgpass
+    assert server.notes == ()
+    assert query(server, "SELECT n, m, current_user::text FROM kept") == [(7, "good", "callflow")]
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{server.psql()} -w -At -c 'SELECT n FROM own.seen'"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("7\n", "")
+    mine = "SELECT relname::text FROM pg_class WHERE relowner = 10 AND oid >= 16384"
+    assert query(server, f"{mine} AND relnamespace = 'own'::regnamespace") == []
+    for statement in (
+        "ALTER TABLE own.kept ADD COLUMN IF NOT EXISTS more int",
+        "INSERT INTO own.kept (n) VALUES (8) RETURNING id",
+        "DELETE FROM own.kept WHERE n = 8",
+        'DROP TABLE IF EXISTS own."we{i}rd ""name"',
+        'DROP FUNCTION IF EXISTS own."f x"',
+        "DROP PROCEDURE IF EXISTS own.p",
+        "DROP AGGREGATE IF EXISTS own.number(*)",
+        "DROP OPERATOR IF EXISTS own.===(own.pair, own.pair)",
+        "DROP STATISTICS IF EXISTS own.s",
+        "REFRESH MATERIALIZED VIEW own.cached",
+        "SELECT nextval('own.alone')",
+        "CREATE TABLE own.later AS SELECT 9 AS n",
+    ):
+        query(server, statement)
+    member = "SELECT pg_has_role('member', 'callflow{}', 'MEMBER')"
+    assert query(server, member.format("")) == [(True,)]
+    assert query(server, member.format("_admin")) == [(False,)]
+    for name in ("postgres", "other"):
+        with psycopg.connect(dsn(server.url(name)), autocommit=True) as connection:
+            tables = connection.execute("SELECT relname FROM pg_class WHERE relowner = 10"
+                                        " AND relkind = 'r' AND oid >= 16384")  # fmt: skip
+            assert tables.fetchall() == []
+    with psycopg.connect(
+        f"host={server.host} port={server.port} user=bi password=bi dbname=callflow"
+    ) as connection:
+        assert connection.execute("TABLE own.later").fetchall() == [(9,)]
+
+
+@pytest.mark.every_postgres
+def test_an_owner_that_was_a_superuser_is_no_more(
+    place: Path, bin_dir: Path, clusters: Callable[[Path], Cluster]
+) -> None:
+    """A data directory of an earlier version, whose server runs and is in use."""
+    usable = clusters(bin_dir).server.bin_dir
+    with old_cluster(place / "old", usable) as session:
+        pgpass = (place / "old" / "pgpass").read_text()
+        server = start(place / "old", usable)
+        what_was_kept(server, pgpass)
+        assert session.execute("SELECT n FROM own.kept").fetchall() == [(7,)]  # it stays connected
+    assert start(place / "old", usable) == server
+
+
+def test_an_upgrade_that_was_killed_is_gone_on_with(
+    place: Path, wheel: Path, clusters: Callable[[Path], Cluster]
+) -> None:
+    usable = clusters(wheel).server.bin_dir
+    with old_cluster(place / "old", usable) as session:
+        pgpass = (place / "old" / "pgpass").read_text()
+        embedded._keep_password(place / "old", "callflow_admin", "a-new-one")
+        with psycopg.connect(
+            session.info.dsn, dbname="postgres", password="p:w\\d", autocommit=True
+        ) as other:
+            roles.rename_admin(other, "a-new-one")  # and no further
+        server = start(place / "old", usable)
+        what_was_kept(server, pgpass)
+        with as_admin(server) as connection:
+            connection.execute("ALTER DATABASE other OWNER TO callflow_admin")
+            connection.execute("ALTER DATABASE callflow OWNER TO callflow_admin")
+            connection.execute("DROP ROLE callflow_reader")
+        (place / "old" / "reader.pgpass").unlink()
+        query(server, "DROP TABLE own.later")
+        what_was_kept(start(place / "old", usable), pgpass)
+
+
+def test_a_table_in_use_is_not_waited_for_without_end(
+    place: Path, wheel: Path, clusters: Callable[[Path], Cluster]
+) -> None:
+    usable = clusters(wheel).server.bin_dir
+    with old_cluster(place / "old", usable) as session:
+        pgpass = (place / "old" / "pgpass").read_text()
+        session.execute("SET deadlock_timeout = '1h'")
+        session.execute("BEGIN; LOCK TABLE own.kept IN SHARE MODE")
+        with pytest.raises(EmbeddedError, match="lock timeout") as caught:
+            start(place / "old", usable)
+        assert "`callflow stop`" in caught.value.advice
+        session.execute("COMMIT")
+        what_was_kept(start(place / "old", usable), pgpass)
+
+
+def test_the_first_complaint_is_the_cause() -> None:
+    said = (
+        'ok\nrunning ... 2026 [1] ERROR:  could not extend file "base/1": No space left on device\n'
+        "2026 [1] PANIC:  cannot abort transaction 1\nchild process exited\n"
+    )
+    assert embedded._cause(said) == (
+        'ERROR:  could not extend file "base/1": No space left on device'
+    )
+    assert embedded._cause("\n done \n") == "done"
+    assert embedded._cause("") == "it said nothing"
 
 
 # ------------------------------------------------------------------ users

@@ -17,7 +17,8 @@ LEAVES = ("etl.errors", "etl.tables", "etl.model", "etl.decode", "etl.ahead", "e
 
 MAY_KNOW_SQL = ("etl.load", "etl.views", "etl.migrate", "etl.warehouse", "etl.query", "etl.sync",
                 "etl.job", "etl.scan", "etl.forget", "etl.gone", "etl.demo", "etl.cli", "etl.check",
-                "etl.daemon", "etl.lead", "etl.embedded", "etl.rights")  # fmt: skip
+                "etl.daemon", "etl.lead", "etl.embedded", "etl.rights", "etl.roles",
+                "etl.answer")  # fmt: skip
 
 SHAPES = {"Boolean", "Column", "DateTime", "Integer", "Table", "Text", "BigInteger", "MetaData",
           "ForeignKeyConstraint", "PrimaryKeyConstraint", "JSONB", "TypeEngine", "URL",
