@@ -13,8 +13,10 @@ import base64
 import html
 import json
 import re
+import threading
 import unicodedata
 import urllib.parse
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
@@ -23,15 +25,15 @@ from typing import Self
 HIDDEN = "…"
 LIMIT = 200
 """Characters of what is quoted, unless a caller asks for another length."""
-LONGEST = 4000
-"""Characters of a whole message."""
+LONGEST = 20_000
+"""Characters of a whole message, which may hold SQL to run."""
 _ROOM = 20
 """How many times the limit is looked at: markup, blanks and what is hidden shrink."""
 _START = 6
 """Secrets of fewer characters are part of many words: they are hidden as whole words only."""
 _PARTIAL = 8
 """Characters of a secret's beginning that are hidden where a text was cut by somebody else."""
-_TOKENS = 8
+_TOKENS = 64
 """How many tokens that were got at run time are remembered."""
 
 
@@ -48,21 +50,20 @@ class Redactor:
     """
 
     def __init__(self, secrets: Collection[str] = ()) -> None:
-        self._known: tuple[_Forms, ...] = (_Forms(secrets),)
+        self._given: tuple[_Forms, ...] = (_Forms(secrets),)
+        self._learned = _Learned()
 
     def apart(self, secrets: Collection[str] = ()) -> Self:
-        """A copy that knows `secrets` too; what it learns from now on the original does not."""
+        """Return a copy that knows `secrets` too; tokens that one of them learns, both know."""
         other = type(self)()
-        new = [secret for secret in secrets if secret not in self._known[0].secrets]
-        other._known = (*self._known, _Forms(new)) if new else self._known
+        new = [secret for secret in secrets if secret not in self._given[0].secrets]
+        other._given = (*self._given, _Forms(new)) if new else self._given
+        other._learned = self._learned
         return other
 
-    def learn(self, secret: str) -> None:
-        """Hide `secret` too: a token that a provider gave. The last 8 of them are remembered."""
-        if not any(secret in forms.secrets for forms in self._known):
-            given = [forms for forms in self._known if not forms.learned]
-            learned = [forms for forms in self._known if forms.learned]
-            self._known = (*given, *learned[1 - _TOKENS :], _Forms([secret], learned=True))
+    def learn(self, token: str) -> None:
+        """Hide `token` too, which a provider gave at run time; the last 64 are remembered."""
+        self._learned.add(token)
 
     def __call__(self, text: str, limit: int = LIMIT) -> str:
         """`text`, which comes from outside, for a message: one short, printable line.
@@ -107,7 +108,7 @@ class Redactor:
 
         A secret that lies across the cut is seen whole, because more than that is looked at.
         """
-        known = self._known
+        known = (*self._given, self._learned.forms)
         longest = max(forms.longest for forms in known)
         cut = len(text) > room
         looked_at = text[: room + longest]
@@ -130,6 +131,22 @@ class Redactor:
 
 
 # --- secrets -------------------------------------------------------------------------------------
+class _Learned:
+    """The last tokens that were got at run time, for every redactor of one configuration."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tokens: deque[str] = deque(maxlen=_TOKENS)
+        self.forms = _Forms(())
+
+    def add(self, token: str) -> None:
+        """Remember `token`."""
+        with self._lock:
+            if token not in self._tokens:
+                self._tokens.append(token)
+                self.forms = _Forms(self._tokens)
+
+
 class _Forms:
     """Secrets in all the ways in which they are written, by their first six characters.
 
@@ -139,9 +156,8 @@ class _Forms:
     `words`     finds those that are shorter, as whole words.
     """
 
-    def __init__(self, secrets: Collection[str], *, learned: bool = False) -> None:
+    def __init__(self, secrets: Collection[str]) -> None:
         self.secrets = frozenset(secrets)
-        self.learned = learned
 
     @cached_property
     def _all(self) -> Mapping[str, tuple[bool, bool, bool]]:

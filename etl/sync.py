@@ -71,7 +71,7 @@ def run_stream(job: Job) -> Run:
     Whatever goes wrong is in its `status`, `error_kind` and `error`: what nobody foresaw too. Only
     StoppedError is raised.
     """
-    job = replace(job, redact=job.redact.apart(secrets(job.settings)))  # it learns for itself
+    job = replace(job, redact=job.redact.apart(secrets(job.settings)))
     source, stream, lease = job.settings.name, job.stream, None
     run = Run(uuid.uuid4().hex, source, stream.name, "full", datetime.now(UTC))
     try:
