@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from psycopg import Connection as PsycopgConnection
 from sqlalchemy import Connection
 
 from etl import embedded, migrate, query, rights
@@ -69,7 +70,7 @@ def _warehouse(settings: Settings, env: Mapping[str, str], redact: Redactor) -> 
     engine = connect(url)
     try:
         with plain_rights(engine, "warehouse", redact), engine.connect() as connection:
-            return _judged(connection, f"{url.host}:{url.port or 5432}/{url.database}")
+            return _judged(connection)
     finally:
         engine.dispose()
 
@@ -96,11 +97,14 @@ def _leftovers(settings: Settings, env: Mapping[str, str], redact: Redactor) -> 
         yield Finding(name, True, redact.message(f"note: {left.problem} → {left.advice}"))
 
 
-def _judged(connection: Connection, place: str) -> str:
+def _judged(connection: Connection) -> str:
     """What a sync needs of the database is tried in the open transaction, and rolled back."""
     connection.exec_driver_sql("SET LOCAL lock_timeout = '3s'; SET LOCAL statement_timeout = '30s'")
     version = str(connection.exec_driver_sql("SHOW server_version").scalar_one())
-    place = f"{place}, PostgreSQL {version}"
+    raw = connection.connection.driver_connection
+    assert isinstance(raw, PsycopgConnection)
+    # As it is connected: the URL may name several hosts, or none.
+    place = f"{raw.info.host}:{raw.info.port}/{raw.info.dbname}, PostgreSQL {version}"
     if int(version.split(".")[0].split(" ")[0]) < 15:
         raise WarehouseError(f"{place}: too old", advice="use PostgreSQL 15 or newer")
     ours = rights.standing(connection)
