@@ -74,6 +74,7 @@ def main() -> None:
         url = given.url
         if url is None:
             server = embedded.start(folder / "postgres")
+            embedded.administer(server, ["GRANT pg_checkpoint TO callflow"])
             url = server.url().replace("+psycopg", "")
         sandbox = subprocess.Popen(
             [sys.executable, "-m", "etl", "sandbox", "--ports", "0", "0", "0", "--flows", "10",

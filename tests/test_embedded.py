@@ -814,8 +814,18 @@ def what_was_kept(server: Server, pgpass: str) -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.stdout, done.stderr) == ("7\n", "")
-    mine = "SELECT relname::text FROM pg_class WHERE relowner = 10 AND oid >= 16384"
-    assert query(server, f"{mine} AND relnamespace = 'own'::regnamespace") == []
+    for catalog, name, owner in (
+        ("pg_class", "relname", "relowner"),
+        ("pg_type", "typname", "typowner"),
+        ("pg_proc", "proname", "proowner"),
+        ("pg_operator", "oprname", "oprowner"),
+        ("pg_statistic_ext", "stxname", "stxowner"),
+        ("pg_largeobject_metadata", "oid", "lomowner"),
+        ("pg_namespace", "nspname", "nspowner"),
+    ):
+        left = f"SELECT {name} FROM {catalog} WHERE {owner} = 10 AND oid >= 16384"
+        left += " AND relnamespace = 'own'::regnamespace" if catalog == "pg_class" else ""
+        assert query(server, left) == []
     for statement in (
         "ALTER TABLE own.kept ADD COLUMN IF NOT EXISTS more int",
         "INSERT INTO own.kept (n) VALUES (8) RETURNING id",
