@@ -323,7 +323,7 @@ class Daemon:
                 for source, stream in [pair for pair, word in told.items() if word]:
                     if self._lease is not None and source not in self._settings.sources:
                         runs.note_told(connection, source, stream, None)
-                held = query.scopes(connection)
+                held = query.scopes(connection, () if self._seen is None else self._seen.held)
                 self._seen = _Seen(now, self._clock(), rows, held, told)
             hung = self._hung(connection) if self._lease else []
         if self._trouble is not None:

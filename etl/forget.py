@@ -152,7 +152,7 @@ def _configured_still(name: str, advice: str) -> ConfigError:
 
 def _known(connection: Connection) -> set[str]:
     """Every source, and every scope of one, that a table or its history has rows of."""
-    found: set[str] = set()
+    found = leftovers.sources(connection)
     for stream in STREAMS:
         for table in (stream.tables[0], leftovers.history(stream.tables[0])):
             columns = 1 if stream.scope is None else 2

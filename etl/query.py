@@ -13,7 +13,7 @@ from psycopg import Connection as PsycopgConnection
 from psycopg import Error as PsycopgError
 from psycopg import capabilities, generators
 from psycopg.conninfo import make_conninfo
-from psycopg.errors import error_from_result
+from psycopg.errors import LockNotAvailable, error_from_result
 from psycopg.pq import Conninfo, ExecStatus
 from psycopg.pq.abc import PGresult
 from sqlalchemy import ARRAY, Connection, DateTime, Engine, Text, func, literal, select, text, true
@@ -358,15 +358,31 @@ def recorded(
     return now.astimezone(UTC), rows
 
 
-def scopes(connection: Connection) -> list[tuple[str, str, str]]:
-    """Every (source, stream, scope) that has rows, of the streams whose lists are split by one."""
-    return [
-        (source, stream.name, scope)
-        for streams in CATALOG.values()
-        for stream in streams
-        if stream.scope is not None
-        for source, scope in leftovers.begins(connection, stream.tables[0], 2)
-    ]
+Scopes = Sequence[tuple[str, str, str]]
+"""(source, stream, scope), such as ("alibaba_sh", "contact_flows", "ccc-test")."""
+
+
+def scopes(connection: Connection, otherwise: Scopes = ()) -> Scopes:
+    """What has rows of the streams whose lists are split into scopes; in the open transaction.
+
+    `otherwise` where somebody locks one of their tables: nobody shall wait for that.
+    """
+    attempt = connection.begin_nested()
+    try:
+        connection.exec_driver_sql("SET LOCAL lock_timeout = '200ms'")
+        return [
+            (source, stream.name, scope)
+            for streams in CATALOG.values()
+            for stream in streams
+            if stream.scope is not None
+            for source, scope in leftovers.begins(connection, stream.tables[0], 2)
+        ]
+    except DBAPIError as error:
+        if not isinstance(error.orig, LockNotAvailable):
+            raise
+        return otherwise
+    finally:
+        attempt.rollback()  # that puts lock_timeout back, too
 
 
 def recent(

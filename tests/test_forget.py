@@ -5,6 +5,7 @@ import pty
 import re
 import subprocess
 import sys
+import threading
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -324,6 +325,25 @@ def test_the_page_and_the_api_say_it(sync: Sync, path: Path, warehouse: str) -> 
     assert "No longer configured" in page
     for name in names:
         assert f"<code>callflow forget {name}</code>" in page
+
+
+def test_a_table_that_somebody_locks_keeps_nobody_waiting(
+    sync: Sync, path: Path, warehouse: str
+) -> None:
+    sync("alibaba_demo")
+    engine = connect(warehouse)
+    with psycopg.connect(dsn(warehouse)) as holder, engine.connect() as connection:
+        holder.execute("LOCK TABLE alibaba.contact_flows IN ACCESS EXCLUSIVE MODE")
+        release = threading.Timer(30, holder.close)
+        release.start()
+        connection.exec_driver_sql("SET LOCAL lock_timeout = '3s'")
+        before = [("alibaba_demo", "contact_flows", OLD)]
+        assert query.scopes(connection, before) == before
+        assert connection.exec_driver_sql("SHOW lock_timeout").scalar() == "3s"
+        assert len(query.status(engine, configuration.load(path, {})).streams) == 4
+        assert not holder.closed
+        release.cancel()
+    engine.dispose()
 
 
 def test_many_leftovers_are_counted_on_the_page() -> None:

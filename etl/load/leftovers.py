@@ -60,6 +60,11 @@ def held(connection: Connection, table: Table, source: str, scope: str | None) -
     return connection.execute(query).scalar_one()
 
 
+def sources(connection: Connection) -> set[str]:
+    """Every source that etl.streams knows, also one of which no run ever read a row."""
+    return {source for (source,) in begins(connection, streams, 1)}
+
+
 def noted(connection: Connection, source: str) -> set[str]:
     """The streams of `source` that the bookkeeping knows; a run under way is one that it knows."""
     found: set[str] = set()

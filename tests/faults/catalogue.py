@@ -16,9 +16,6 @@ class Fault:
     outcome: str
 
 
-PENDING: frozenset[int] = frozenset({34, 42, 51, 56, 58, 74})
-"""Numbers that may be without a test for now."""
-
 CATALOGUE: tuple[tuple[str, tuple[tuple[int, str, str], ...]], ...] = (
     (
         "The provider",
