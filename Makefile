@@ -13,6 +13,7 @@
 ARGS =
 HISTORIES = 2000
 KILLS = 1000
+FUZZ = 200000
 MINUTES = 45
 SEED =
 SWEEP =
@@ -29,7 +30,7 @@ help:
 	@echo 'make demo    sync three emulated providers into an embedded Postgres and look at the result'
 	@echo 'make test    make check, then all tests'
 	@echo 'make torture random histories and kills against the real code, as many as HISTORIES=$(HISTORIES)'
-	@echo '             and KILLS=$(KILLS) say; SEED=… repeats a run; SWEEP=all: every failure of every'
+	@echo '             and KILLS=$(KILLS) say, and FUZZ=$(FUZZ) odd records; SEED=… repeats a run; SWEEP=all: every failure of every'
 	@echo '             statement too'
 	@echo 'make soak    a daemon for MINUTES=$(MINUTES), while records change and 5 % of the answers fail'
 	@echo 'make check   ruff (lint and format) and mypy'
@@ -47,6 +48,7 @@ test: check
 
 torture: setup
 	.venv/bin/python -m tests.sync.histories --histories $(HISTORIES) $(if $(SEED),--seed $(SEED))
+	.venv/bin/python -m tests.fuzz --records $(FUZZ) $(if $(SEED),--seed $(SEED))
 	.venv/bin/python -m tests.sync.kills --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 	$(if $(SWEEP),CALLFLOW_SWEEP=$(SWEEP) $(if $(SEED),CALLFLOW_TEST_SEED=$(SEED)) \
 		.venv/bin/python -m pytest tests/faults/test_sql_sweep.py \

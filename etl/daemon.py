@@ -75,7 +75,7 @@ TRY_AGAIN = 10.0
 JUMP = 5.0
 """Seconds by which the wall clock may leave the steady one before all is planned anew."""
 
-_PASSING = {"unavailable", "database", "busy", "lease_lost", "internal", "hung"}
+_PASSING = {"unavailable", "database", "busy", "lease_lost", "internal", "hung", "memory"}
 """Kinds of failure that another attempt may not meet: it is made before the next planned time."""
 _AGAIN, _AGAIN_AT_MOST = timedelta(seconds=30), timedelta(minutes=15)
 

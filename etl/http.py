@@ -363,7 +363,9 @@ class Http:
             elif len(data) <= _MAX_REFUSAL:
                 body = bounded(data)
             else:
-                problem = f"{len(data)} bytes"
+                problem = (
+                    f"{self.redact(data[:_QUOTED].decode(errors='replace'))} ({len(data)} bytes)"
+                )
         except TooMuchError as error:
             problem = str(error)
             if status < 300:
