@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -183,7 +183,10 @@ def _stopping(job: Job, connection: Connection) -> Iterator[None]:
     def watch() -> None:
         while not over.wait(0.5):
             if job.stopped() and not over.wait(GRACE):
-                raw.cancel_safe(timeout=GRACE)
+                with suppress(
+                    psycopg.Error
+                ):  # the connection may have gone; the statement too then
+                    raw.cancel_safe(timeout=GRACE)
 
     watcher = threading.Thread(target=watch, name="stop-watch", daemon=True)
     try:

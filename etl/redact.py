@@ -23,8 +23,8 @@ from typing import Self
 HIDDEN = "…"
 LIMIT = 200
 """Characters of what is quoted, unless a caller asks for another length."""
-LONGEST = 4000
-"""Characters of a whole message."""
+LONGEST = 20_000
+"""Characters of a whole message, which may hold SQL to run."""
 _ROOM = 20
 """How many times the limit is looked at: markup, blanks and what is hidden shrink."""
 _START = 6

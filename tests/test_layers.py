@@ -13,7 +13,15 @@ MODULES = {
     for path in sorted((ROOT / "etl").rglob("*.py"))
 }
 
-LEAVES = ("etl.errors", "etl.tables", "etl.model", "etl.decode", "etl.ahead", "etl.hosts")
+LEAVES = (
+    "etl.errors",
+    "etl.tables",
+    "etl.model",
+    "etl.decode",
+    "etl.ahead",
+    "etl.redact",
+    "etl.hosts",
+)
 
 MAY_KNOW_SQL = ("etl.load", "etl.views", "etl.migrate", "etl.warehouse", "etl.query", "etl.sync",
                 "etl.job", "etl.scan", "etl.forget", "etl.gone", "etl.demo", "etl.cli", "etl.check",

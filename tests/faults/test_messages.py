@@ -18,17 +18,19 @@ import threading
 import urllib.parse
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
+from pydantic import SecretStr
 from rich.console import Console
 from sqlalchemy import Engine, text
 from sqlalchemy.engine import make_url
 
-from etl import alerts, config, logs, query, show
+from etl import alerts, check, config, logs, query, show
 from etl.job import Job
 from etl.load.runs import Run
 from etl.sandbox.wire import JSON, Clock, Fault, Request, Response, json_response, serving
@@ -464,6 +466,24 @@ def test_a_bug_in_one_run_is_the_failure_of_that_run(
         held = connection.execute(text("SELECT count(*) FROM etl.leases WHERE until > now()"))
         assert tuple(recorded) == ("failed", "internal", run.error)
         assert held.scalar_one() == 0
+
+
+def test_a_bug_in_one_look_of_check_is_its_finding_and_the_next_looks_follow(
+    settings: Settings, warehouse: str
+) -> None:
+    def bug(http: Any, source: Any) -> str:
+        raise OverflowError(f"{ZOOM} {OBEYED}")
+
+    units = [(source, replace(stream, probe=bug)) for source, stream in select(settings, [])]
+    reachable = type(settings).model_validate(
+        {**settings.model_dump(), "warehouse": {"url": SecretStr(dsn(warehouse))}}
+    )
+    found = list(check.check(reachable, units, {}))
+    assert [each.subject for each in found[-6:]] == [f"{a.name}.{b.name}" for a, b in units]
+    for finding in found[-6:]:
+        assert not finding.good
+        assert re.fullmatch(r"a bug: OverflowError at \w+\.py:\d+ → .+", finding.text), finding
+        search(finding.text, "check")
 
 
 # --- all of it, from outside ---------------------------------------------------------------------
