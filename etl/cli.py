@@ -642,5 +642,6 @@ def main() -> None:
 
 
 def _report(error: CallflowError, redact: Redactor, style: str = "[red]") -> None:
-    text = escape(redact.message(str(error), keep="\n"))
+    typed = isinstance(error, ConfigError)
+    text = escape(redact.message(str(error), keep="\n", typed=typed))
     stderr().print(f"{style}callflow:{style and '[/red]'} {text}")

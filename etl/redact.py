@@ -86,14 +86,18 @@ class Redactor:
         text = _MAIL.sub(HIDDEN, masked(self._hidden(text, _ROOM * limit)[0]))
         return _cut(_one_line(text), limit)
 
-    def message(self, text: str, *, keep: str = "", limit: int = LONGEST) -> str:
+    def message(
+        self, text: str, *, keep: str = "", limit: int = LONGEST, typed: bool = False
+    ) -> str:
         """`text`, a whole message whose quotations were redacted already: once more, to be sure.
 
         It changes nothing of what was redacted, and none of our own words: secrets that are short,
         one plain word or one number are left to where text from outside comes in. Line breaks
-        become blanks unless they are among the characters to `keep`.
+        become blanks unless they are among the characters to `keep`. With `typed`, which says that
+        what it quotes was typed by its reader, numbers that may be a phone's stay too.
         """
-        text = masked(self._hidden(text, limit, ours=True)[0])
+        text = self._hidden(text, limit, ours=True)[0]
+        text = text if typed else masked(text)
         return _cut(harmless(text, keep) if keep else _one_line(text), limit)
 
     def logged(self, text: str, limit: int = 100_000) -> str:
