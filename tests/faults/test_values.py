@@ -13,13 +13,14 @@ from typing import Any
 import psycopg
 import pytest
 
+from etl import tables
 from etl.decode import MAX_RECORDS, moment, page, unpack
 from etl.embedded import find_binaries
 from etl.load.runs import Run
 from etl.model import Page
 from etl.sandbox.wire import Response
 from etl.transform import alibaba, zoom
-from etl.transform.values import as_json, parse_time
+from etl.transform.values import as_json, parse_time, reader
 from tests.fuzz.campaign import Campaign, campaign
 from tests.fuzz.raw import LISTS, Raw, packed
 from tests.postgres import Cluster, dsn
@@ -323,13 +324,17 @@ def read_contact_flows(of: Page) -> None:
     alibaba.contact_flows(of, 0, zone=UTC)
 
 
+def read_properties(names: Any) -> None:
+    reader(tables.alibaba_contact_flow_activities)({"id": "a", "properties": names}, ("i", "f"))
+
+
 def colliding(count: int) -> Any:
     there = {f"\\u0000_{number}": number for number in range(count)}
     return {"\0": 0, **there, "\\u0000": 1, **names(count)}
 
 
 LINEAR: dict[str, tuple[Callable[[int], Any], Callable[[Any], object]]] = {
-    "names that become equal": (names, as_json),
+    "names that become equal": (names, read_properties),
     "names that become others": (colliding, as_json),
     "children of one key": (lambda n: flow(entry_points=[{"entry_id": "e"}] * n), read_flows),
     "children without a key": (lambda n: flow(entry_points=[{"entry_id": 1}] * n), read_flows),
@@ -486,7 +491,7 @@ def test_children_as_json_text_are_read_and_others_keep_what_was_there(
      1470089440, 1470089440.5, 0, -1, 1e18, True, [], {}, ["2016-08-01T22:10:40Z"]],
 )  # fmt: skip
 def test_what_is_no_time_does_not_fit_and_stays_as_sent(sent: Any) -> None:
-    assert parse_time(sent, None) is None
+    assert parse_time(sent, None) is parse_time(sent, UTC) is None
     rows = zoom.flows(Page([{"flow_id": "a", "last_modified_time": sent}], 1), 0)
     row = rows.tables["zoom.flows"][0]
     assert row[-2] is None
