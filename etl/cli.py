@@ -145,7 +145,7 @@ def reading(settings: Settings) -> Iterator[tuple[Engine, str]]:
         with warehouse(settings) as owner, owner.begin() as connection:
             query.let_read(connection, READER)
         url = normalise(server.reader_url())
-        denied = f"{READER} reads what `callflow grant` gives; as the owner: {server.psql()}"
+        denied = f"{READER} only reads; as the owner: {server.psql()}"
     engine = connect(url)
     try:
         if given.read_url is None and given.url is not None:

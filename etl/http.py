@@ -425,8 +425,10 @@ class Http:
         final = last.final
         where = final.where or where
         if last.wait > MAX_ASKED_WAIT:
+            days = last.wait / 86400  # so long a number of seconds would be taken for a phone's
+            asked = f"{last.wait:.0f} s" if days < 10 else f"{days:.0f} days"
             return UnavailableError(
-                f"{final.what}; it asks to wait {last.wait:.0f} s, so this run gives up",
+                f"{final.what}; it asks to wait {asked}, so this run gives up",
                 where=where,
                 advice="run again after that time",
                 wait=last.wait,

@@ -237,25 +237,30 @@ _MORE_THAN_READS = text("""
 
 
 def let_read(connection: Connection, role: str) -> None:
-    """Give `role` what `grant` gives, where it is missing; its settings stay as they are.
+    """Let `role` read what `grant` gives, and `etl`, where that is missing.
 
-    REFERENCES is among it: without it information_schema hides the keys that BI tools join by.
+    It is an operator's: our own messages send people to etl.rejects and etl.runs.
     """
-    if connection.scalar(_UNREAD, {"role": role, "schemas": list(READABLE)}) is None:
+    schemas = (*READABLE, "etl")
+    if connection.scalar(_UNREAD, {"role": role, "schemas": list(schemas)}) is None:
         return
     # Postgres refuses to change the rights on one thing in two sessions at once.
     connection.execute(select(func.pg_advisory_xact_lock(_GRANTS)))
-    for statement in _reading(name_of(role)):
+    for statement in _reading(name_of(role), schemas):
         connection.exec_driver_sql(statement)
 
 
 _GRANTS = 0x63616C6C666C6F77  # "callflow"
 
 
-def _reading(name: str) -> list[str]:
+def _reading(name: str, schemas: Sequence[str] = READABLE) -> list[str]:
+    """Return the statements that let `name` read.
+
+    REFERENCES is among them: without it information_schema hides the keys that BI tools join by.
+    """
     return [
         statement
-        for schema in READABLE
+        for schema in schemas
         for statement in (
             f"GRANT USAGE ON SCHEMA {schema} TO {name}",
             f"GRANT SELECT, REFERENCES ON ALL TABLES IN SCHEMA {schema} TO {name}",

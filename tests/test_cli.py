@@ -397,6 +397,8 @@ def test_the_embedded_postgres_is_read_by_a_role_that_only_reads(
             config.write_text(f'[warehouse]\ndata_dir = "{place / "data"}"\n')
             done = cli("sql", "--csv", "SELECT current_user, count(*) FROM zoom.flows")
             assert (done.returncode, done.stdout) == (0, "current_user,count\ncallflow_reader,0\n")
+            assert cli("sql", "--csv", "SELECT count(*) FROM etl.rejects").stdout == "count\n0\n"
+            assert cli("sql", "DELETE FROM etl.rejects RETURNING 1").returncode == 2
             done = cli("sql", "SELECT pg_read_file('/etc/passwd')")
             assert (done.returncode, done.stdout) == (2, "")
             assert "permission denied for function pg_read_file (42501)" in done.stderr

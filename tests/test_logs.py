@@ -90,7 +90,7 @@ def test_json_is_one_object_a_line() -> None:
 def test_libraries_take_the_same_way_and_the_talkative_ones_are_quiet() -> None:
     log = Log()
     logging.getLogger("apscheduler.scheduler").warning("chat")  # of what the daemon tells itself
-    for name in ("apscheduler.executors", "uvicorn.error", "httpx", "httpcore.connection"):
+    for name in ("apscheduler.executors", "uvicorn", "httpx", "httpcore.connection"):
         logging.getLogger(name).info("chat")
         logging.getLogger(name).warning("matter")
     logging.getLogger("sqlalchemy.engine").warning("matter")

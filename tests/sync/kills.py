@@ -403,7 +403,7 @@ NAMED = (
     Named("before the merge writes", Point("before", r"WITH removed")),
     Named("children of a gone row removed", Point("after", r"DELETE FROM zoom\.flow_versions")),
     Named("a gone row removed", Point("after", r"DELETE FROM zoom\.flows")),
-    Named("lost children removed", Point("after", r"DELETE FROM zoom\.entry_points", 2)),
+    Named("lost children removed", Point("after", r"DELETE FROM zoom\.flow_versions", 2)),
     Named(
         "before history is written", Point("before", r"INSERT INTO history\.zoom_flows .*differ")
     ),

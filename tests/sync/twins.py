@@ -552,7 +552,12 @@ def happen(sandbox: Sandbox, name: str, random: Random, kinds: Sequence[int]) ->
         flows, changes = sandbox.twilio.channels, _channel_changes
     else:
         flows, changes = random.choice(list(sandbox.alibaba.flows.values())), _alibaba_changes
-    for kind, key in zip(kinds, random.sample(flows.keys()[-30:], len(kinds)), strict=True):
+    keys = flows.keys()[-30:]
+    if name == "zoom_demo.flows":  # so that there are children to be lost
+        known = flows.keys()
+        parents = [key for key in known if flows.get(key)["flow_versions"]]
+        keys = parents[-30:] if len(parents) >= len(kinds) else keys
+    for kind, key in zip(kinds, random.sample(keys, len(kinds)), strict=True):
         changes(sandbox, flows, key, random)[kind]()
 
 
