@@ -18,6 +18,7 @@ _MOST_CODES = 10**9
 """No provider's error code is as large; a larger number is none, and would fill the message."""
 
 _BITS = 1 << 24
+_FEW = 256
 
 
 class Guard:
@@ -38,8 +39,12 @@ class Guard:
 
     def note(self, rows: Sequence[Any]) -> None:
         """Note the rows of the next page, of which nothing is kept."""
-        ids = [self._id(row) for row in rows]
-        fresh = self._mark(ids)
+        try:
+            ids = [hash(row[self._member]) for row in rows]
+        except (KeyError, TypeError):
+            ids = [self._id(row) for row in rows]
+        # Of a long page every 16th id is enough to see that it brings something.
+        fresh = self._mark(ids if len(ids) <= _FEW else [id_ for id_ in ids if not id_ & 15])
         self._pages += 1
         self._same = self._same + 1 if ids and ids == self._last else 0
         self._last = ids
@@ -97,7 +102,7 @@ class Guard:
         """Note ids as seen; whether one of them was not."""
         seen, fresh = self._seen, False
         for number in ids:
-            place, bit = (number & (_BITS - 1)) >> 3, 1 << (number & 7)
+            place, bit = (number >> 4 & (_BITS - 1)) >> 3, 1 << (number >> 4 & 7)
             if not seen[place] & bit:
                 seen[place] |= bit
                 fresh = True
