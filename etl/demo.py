@@ -2,8 +2,10 @@
 
 import shlex
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -96,7 +98,7 @@ def run(
                 last = _sync(title, results, engine, units, run_units)
                 written = sum(run.rows_written for run in last)
                 size = (_wal(engine) - before) / 1024
-                results.print(f"  It wrote {written} rows, and {size:,.0f} kB of WAL all told.\n")
+                results.print(f"  It wrote {written} rows and {size:,.0f} kB of WAL in total.\n")
                 runs += last
         for title, question in QUESTIONS.items():
             show.table(results, query.ask(engine, question), title)
@@ -155,6 +157,7 @@ def _wal(engine: Engine) -> int:
 
 def _how_to_connect(results: Console, server: embedded.Server) -> None:
     password_file = server.data_dir / embedded.PASSWORDS[READER]
+    program = escape(_program())
     psql = "psql" if shutil.which("psql") else shlex.quote(str(server.bin_dir / "psql"))
     results.print(
         f"""[bold]Connect[/bold]
@@ -163,6 +166,18 @@ def _how_to_connect(results: Console, server: embedded.Server) -> None:
   BI tool   PostgreSQL, host {server.host}, port {server.port}, database {DATABASE},
             user {READER} (read-only), password: the last field of that file
 
-Postgres goes on running; `callflow stop` ends it, the data stays.
-Your own accounts: `callflow init`, fill in callflow.toml, `callflow check`, `callflow sync`."""
+Postgres keeps running; `{program} stop` shuts it down, the data stays.
+Your own accounts: `{program} init`, fill in callflow.toml, then `check` and `sync`."""
     )
+
+
+def _program() -> str:
+    """Return how a person at this prompt starts callflow; `make demo` puts it on no PATH."""
+    if shutil.which("callflow"):
+        return "callflow"
+    beside = Path(sys.executable).with_name("callflow")
+    if not beside.exists():
+        return f"{shlex.quote(sys.executable)} -m etl"
+    with suppress(ValueError):
+        beside = beside.relative_to(Path.cwd())
+    return shlex.quote(str(beside))

@@ -129,6 +129,12 @@ def test_from_the_wheel_the_demo_works(installed: Path, tmp_path: Path) -> None:
             callflow(installed, tmp_path, "stop", **data)
     assert len(re.findall(r"_demo\.\w+ +complete", said)) == 12  # four streams, three times
     assert "It wrote 0 rows" in said
+    # The command that it names is one that this shell finds.
+    (program,) = re.findall(r"`(.*) stop` shuts it down", said)
+    done = subprocess.run(
+        f"{program} --version", shell=True, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("callflow ")
 
 
 def test_the_sdist_builds_tests_and_locks_like_the_checkout(tmp_path: Path) -> None:
