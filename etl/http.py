@@ -122,6 +122,10 @@ class MissingError(ContractError):
     """The provider's own definite answer that what was asked for does not exist."""
 
 
+class TooLargeError(ContractError):
+    """The answer has more bytes or values than are read; fewer records may fit."""
+
+
 Judge = Callable[[Answer], None]
 """Returns for an answer that is good; raises `Retry` or a ProviderError for any other."""
 Sign = Callable[[str, str, bytes], Mapping[str, str]]
@@ -343,7 +347,7 @@ class Http:
             for piece in _inflated(chunks) if encoding.endswith("gzip") else chunks:
                 body += piece
                 if len(body) > self._max_body:
-                    raise ContractError(
+                    raise TooLargeError(
                         f"the answer is larger than {self._max_body // 2**20} MiB",
                         advice="check that base_url is the API's address",
                     )
@@ -369,7 +373,7 @@ class Http:
         except TooMuchError as error:
             problem = str(error)
             if status < 300:
-                raise ContractError(
+                raise TooLargeError(
                     f"the answer is too much to be read: {problem}",
                     advice="check that base_url is the API's address",
                 ) from None

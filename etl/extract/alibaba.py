@@ -28,7 +28,17 @@ from etl.decode import Packed, moment, unpack
 from etl.errors import ContractError, CredentialsError, UnreachableRowsError
 from etl.extract.alibaba_auth import AlibabaSigner
 from etl.extract.paging import MAX_EMPTY_PAGES, count
-from etl.http import Answer, Http, Judge, MissingError, busy, instant, judge_status, utc_now
+from etl.http import (
+    Answer,
+    Http,
+    Judge,
+    MissingError,
+    TooLargeError,
+    busy,
+    instant,
+    judge_status,
+    utc_now,
+)
 from etl.model import WHOLE, Ask, Page
 from etl.redact import Redactor
 from etl.route import route_of
@@ -37,6 +47,7 @@ from etl.settings import AlibabaSource, redactor
 _ACTION = "ListContactFlows"
 _TYPES = ("MAIN_FLOW", "SUB_FLOW", "SURVEY_FLOW")
 _LARGEST = 100  # PageNumber and PageSize are 1 to 100 (Alibaba Cloud's docs, "ListContactFlows")
+_SMALLEST = 2  # of one row no window could show again what the one before it showed
 _LAG = timedelta(seconds=600)
 """A row shows up in the list at most this long after the `UpdatedTime` that it bears."""
 _SKEW = timedelta(minutes=15)  # Alibaba refuses requests whose date is further off
@@ -111,21 +122,20 @@ def contact_flows(
       page, so the newest time that was returned is a sound next watermark. A scope whose proof
       fails ends there, with a page that is not anchored: it has to be read whole.
 
-    `page_size` is the rows of a full page, 2 to 100; the API reaches 100 pages far. Raises, after
+    `page_size` is the rows of a full page, 2 to 100, fewer where so many do not fit into an answer;
+    the API reaches 100 pages far. Raises, after
     all that can be read of every instance, UnreachableRowsError when flows of one are out of reach,
     MissingError when one does not exist.
     """
     errors: list[MissingError | UnreachableRowsError] = []
     zone = ZoneInfo(settings.timezone)
     for instance in settings.instance_ids:
-        flows = _List(http, instance, zone, page_size)
         since = ask.since.get(instance)
+        floor = None if since is None else _floor(since, ask.read_at, zone)
+        numbers = itertools.count(1)
         try:
-            windows = _whole(flows)
-            if since is not None:
-                windows = _changed(flows, _floor(since, ask.read_at, zone))
-            for number, window in enumerate(windows, 1):
-                yield Page(window.rows, number, instance, window.told, window.anchored)
+            for window in _small_enough(_List(http, instance, zone, page_size), floor):
+                yield Page(window.rows, next(numbers), instance, window.told, window.anchored)
                 window.rows = []  # they may be large, and the next ones are on their way
         except (MissingError, UnreachableRowsError) as error:  # the others can still be read
             errors.append(error)
@@ -220,6 +230,22 @@ class _Window:
 def _unlisted(moment: datetime) -> datetime:
     """What is not in the list at `moment` will bear a later time than this, whatever the zone."""
     return moment.astimezone(UTC).replace(tzinfo=None) - _WEST - _LAG
+
+
+def _small_enough(flows: _List, floor: datetime | None) -> Iterator[_Window]:
+    """Walk down to `floor`, or through the whole list; start again with smaller pages at need.
+
+    A hundred large Definitions can be more than one answer may have. What was read before the walk
+    starts again is true, and what it proves stands on the last walk alone.
+    """
+    while True:
+        try:
+            yield from _whole(flows) if floor is None else _changed(flows, floor)
+            return
+        except TooLargeError:
+            if flows.size <= _SMALLEST:
+                raise
+            flows = replace(flows, size=max(_SMALLEST, flows.size // 4))
 
 
 # --- the whole list ------------------------------------------------------------------------------

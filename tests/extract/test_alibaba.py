@@ -1,5 +1,6 @@
 """Alibaba's contact flows, read from the sandbox over a socket."""
 
+import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from pydantic import SecretStr
 
+from etl.decode import Packed, unpack
 from etl.errors import (
     ContractError,
     CredentialsError,
@@ -19,7 +21,7 @@ from etl.errors import (
 )
 from etl.extract import alibaba
 from etl.extract.alibaba import contact_flows, probe_contact_flows
-from etl.http import Http, MissingError
+from etl.http import Http, MissingError, TooLargeError
 from etl.model import WHOLE, Ask, Page
 from etl.sandbox import alibaba as emulated
 from etl.sandbox.alibaba import AccessKey, Alibaba
@@ -55,7 +57,9 @@ def flow(key: str, updated: Any, kind: str = "MAIN_FLOW") -> dict[str, Any]:
 
 
 def ids(pages: list[Page]) -> list[str]:
-    return [row["ContactFlowId"] for page in pages for row in page.records]
+    rows = [row for page in pages for row in page.records]
+    read = [unpack(row) if isinstance(row, Packed) else row for row in rows]
+    return [row["ContactFlowId"] for row in read]
 
 
 def scanned(fake: Any, ask: Ask = WHOLE, *, page_size: int = 100, **changes: Any) -> list[Page]:
@@ -88,6 +92,30 @@ def after(since: datetime, read_at: datetime | None = None) -> Ask:
 
 
 # --- pages ---------------------------------------------------------------------------------------
+@pytest.mark.fault(26)
+@pytest.mark.parametrize("ask", [WHOLE, after(START)])
+def test_a_page_that_is_too_large_is_asked_for_in_parts(ask: Ask) -> None:
+    fake = filled(110)
+    flows = fake.flows["ccc-sandbox"]
+    for key in flows.keys()[50:]:
+        flows.update_silently(key, Definition=json.dumps({"activities": [], "x": "x" * 700_000}))
+    pages = scanned(fake, ask)
+    assert set(ids(pages)) == set(flows.keys())
+    assert all((page.anchored, page.total) == (True, 110) for page in pages)
+    assert [page.number for page in pages] == list(range(1, len(pages) + 1))
+    sizes = [int(request.params["PageSize"]) for request in fake.requests]
+    assert max(sizes) == 100
+    assert 2 <= min(sizes) <= 25
+
+
+def test_a_record_that_is_too_large_by_itself_ends_the_scan() -> None:
+    fake = filled(3)
+    flows = fake.flows["ccc-sandbox"]
+    flows.update_silently(flows.keys()[0], Definition="x" * 33 * 2**20)
+    assert "larger than 32 MiB" in refused(fake, TooLargeError).what
+    assert [request.params["PageSize"] for request in fake.requests] == ["100", "25", "6", "2"]
+
+
 @pytest.mark.parametrize(
     ("rows", "requests"),
     [(0, 1), (1, 1), (100, 1), (101, 2), (150, 2), (250, 3), (1000, 12), (3000, 35)],
