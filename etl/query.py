@@ -153,7 +153,7 @@ def _advice(connection: Connection, error: PsycopgError, query: str, denied: str
             return (
                 "narrow the query, where it took longer than statement_timeout of the role allows"
             )
-    return "mend the query"
+    return "fix the query"
 
 
 _NAME = re.compile(r'\s*((?:"(?:[^"]|"")+")|[^\W\d][\w$]*)\s*(\.)?')
@@ -182,7 +182,7 @@ def _missing(connection: Connection, query: str, position: int) -> str:
             ]
     if near:
         return f"did you mean {' or '.join(near[:3])}?"
-    return "mend the query; a table is named with its schema, as in zoom.flows"
+    return "fix the query; a table is named with its schema, as in zoom.flows"
 
 
 _READABLE_TABLES = text("""

@@ -329,7 +329,7 @@ def test_what_gives_no_rows_is_not_run(engine: Engine, tmp_path: Path) -> None:
         ("SELECT * FROM flex_flow AS f", r"did you mean twilio\.flex_flows\?"),
         ("SELECT * FROM nothing_like_it", "a table is named with its schema"),
         ("SELECT flow_nam FROM zoom.flows", r"\nHINT: .*flow_name"),
-        ("SELECT '投诉' :: int", r"\(22P02\) → mend the query\nLINE 1: "),
+        ("SELECT '投诉' :: int", r"\(22P02\) → fix the query\nLINE 1: "),
     ],
 )
 def test_what_is_wrong_is_shown_as_psql_shows_it(engine: Engine, asked: str, told: str) -> None:

@@ -96,7 +96,7 @@ def test_nothing_is_read_that_could_run_code() -> None:
                 assert node.func.id not in ("eval", "exec"), path
 
     def submit(source: str, late: float) -> Future[None]:
-        raise NotImplementedError
+        raise AssertionError("no source is due in a paused scheduler")
 
     made = schedule.scheduler(submit, lambda source: None)
     made.start(paused=True)
