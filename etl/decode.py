@@ -36,11 +36,13 @@ KEPT: Final = 1 << 20
 
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _FLAT = rb'[^"\[\]{}]*+'
-_INSIDE = _FLAT + rb"(?:(?:%b|\[%b\]|\{%b\})%b)*+" % (_STRING, _FLAT, _FLAT, _FLAT)
+# Python before 3.11.5 loses its place where what a possessive quantifier repeats can be tried in
+# several ways (python/cpython#106052), so that part is an atomic group.
+_INSIDE = _FLAT + rb"(?:(?>%b|\[%b\]|\{%b\})%b)*+" % (_STRING, _FLAT, _FLAT, _FLAT)
 """Everything up to a bracket that holds others, or that closes what is outside."""
 _BRACKETS = re.compile(_INSIDE + rb"([\[{]++|[\]}]++|\"|\Z)", re.DOTALL)
 _TEXT = re.compile(_STRING, re.DOTALL)
-_SOME = re.compile(rb'(?:[^"]{0,4096}+(?:%b)?+){0,250}+' % _STRING, re.DOTALL)
+_SOME = re.compile(rb'(?:[^"]{0,4096}+(?>(?:%b)?)){0,250}+' % _STRING, re.DOTALL)
 _WIDE = re.compile(rb"[\xf0-\xf4]|\\u[dD][89abAB]")  # UTF-8 or an escape of what is beyond U+FFFF
 _SPACE = re.compile(rb"[ \t\n\r]*+")
 _SCALAR = re.compile(rb"[^,\[\]{}\" \t\n\r]++")

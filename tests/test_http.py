@@ -31,6 +31,7 @@ from etl.http import (
     Answer,
     Http,
     Retry,
+    TooLargeError,
     asked_wait,
     basic,
     encode,
@@ -567,7 +568,7 @@ def test_a_body_over_the_limit_is_refused_whatever_it_unpacks_from() -> None:
     with connected(script, max_body=2**20) as http:
         assert http.call("GET", "/list") == {"a": 1}
         for _ in range(2):
-            assert "larger than 1 MiB" in fails(http, ContractError).what
+            assert "larger than 1 MiB" in fails(http, TooLargeError).what
     assert len(script.requests) == 3
 
 

@@ -99,8 +99,9 @@ def acquire(
             literal(vanished) & (leases.c.holder == former),
         ),
     ).returning(leases.c.epoch)
+    savepoint = connection.begin_nested()
     try:
-        with connection.begin_nested():
+        with savepoint:
             epoch = connection.scalar(take)
     except OperationalError as error:
         if not isinstance(error.orig, LockNotAvailable):

@@ -107,15 +107,17 @@ def clear(connection: Connection, pairs: Iterable[Staged]) -> None:
     for pair in pairs:
         if connection.scalar(select(select(pair.stage).exists())):
             patience = connection.scalar(select(func.current_setting("lock_timeout")))
+            savepoint = connection.begin_nested()
             try:
-                with connection.begin_nested():  # long enough for autovacuum to make way
+                with savepoint:  # long enough for autovacuum to make way
                     connection.execute(select(func.set_config("lock_timeout", "3s", True)))
                     connection.execute(text(f'TRUNCATE "{pair.stage.schema}"."{pair.stage.name}"'))
-                connection.execute(select(func.set_config("lock_timeout", patience, True)))
             except OperationalError as error:
                 if not isinstance(error.orig, LockNotAvailable):
                     raise
                 connection.execute(delete(pair.stage))
+            else:
+                connection.execute(select(func.set_config("lock_timeout", patience, True)))
 
 
 def size(connection: Connection, pair: Staged) -> int:
