@@ -603,7 +603,7 @@ def _place(parts: urllib.parse.SplitResult) -> tuple[str, str | None, int | None
 
 
 def _named(host: str) -> str:
-    return re.sub(r"[^a-zA-Z0-9._:…-]", "?", host)[:100] or "which cannot be read"
+    return re.sub(r"[^a-zA-Z0-9._:…-]", "?", host)[:100] or "a name that cannot be read"
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:

@@ -63,18 +63,21 @@ class Guard:
         """
         problem = odd if self._stale and not self._empty else ""
         if pointer is not None:
+            if len(pointer) > MAX_POINTER:
+                raise self._refusal(f"the pointer to the next page has {len(pointer)} characters")
             problem = problem or self._circle(pointer)
             self._pointers.add(hash(pointer))
         if problem:
-            raise ContractError(
-                f"paging loops: {problem}",
-                where=f"{self._where}, page {self._pages}",
-                advice="nothing is deleted; run again, and tell the provider if it stays",
-            )
+            raise self._refusal(f"paging loops: {problem}")
+
+    def _refusal(self, what: str) -> ContractError:
+        return ContractError(
+            what,
+            where=f"{self._where}, page {self._pages}",
+            advice="nothing is deleted; run again, and tell the provider if it happens again",
+        )
 
     def _circle(self, pointer: str) -> str:
-        if len(pointer) > MAX_POINTER:
-            return f"the pointer to the next page has {len(pointer)} characters"
         if hash(pointer) in self._pointers:
             return "the pointer to the next page was there before"
         if self._same >= 2:
