@@ -106,8 +106,9 @@ class Saboteur:
     def _replace(
         self, connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any
     ) -> tuple[str, Any]:
-        # What has failed can be rolled back as long as there is a connection.
-        if statement.startswith("ROLLBACK TO") or not self._strikes():
+        # What has failed can be rolled back as long as there is a connection, and what was done can
+        # be kept: to release a savepoint waits for nothing and writes nothing.
+        if statement.startswith(("ROLLBACK TO", "RELEASE")) or not self._strikes():
             return statement, parameters
         raw = connection.connection.driver_connection
         state = self._failure.state
