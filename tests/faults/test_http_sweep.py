@@ -5,8 +5,8 @@ n) meets a fault, once or from then on for ever. Then the tables hold rows from 
 no others, nothing is gone that was not removed at the provider, the run is complete or says why it
 is not, and a run that nobody disturbs brings everything to the provider's state.
 
-`make test` draws SAMPLE of the cases by its seed; CALLFLOW_SWEEP=500 draws as many, =all takes
-all of them.
+`make test` takes the same SAMPLE of the cases each time, so that a failure is about the change at
+hand; CALLFLOW_SWEEP=500 draws as many by its seed, CALLFLOW_SWEEP=all takes all of them.
 """
 
 import itertools
@@ -34,6 +34,7 @@ from tests.proxies import Authority, in_tls
 from tests.sync import truth
 
 SAMPLE = 45
+SEED = 8919
 STREAMS = {
     "zoom_demo.flows": "zoom",
     "twilio_demo.flex_flows": "twilio",
@@ -271,7 +272,7 @@ def test_any_request_can_meet_anything(play: Play, seed: int) -> None:
     cases = every_case()
     asked = os.environ.get("CALLFLOW_SWEEP", str(SAMPLE))
     most = len(cases) if asked == "all" else int(asked)
-    random.Random(seed).shuffle(cases)
+    random.Random(seed if "CALLFLOW_SWEEP" in os.environ else SEED).shuffle(cases)
     met = 0
     for case in cases:
         met += try_out(play, case)

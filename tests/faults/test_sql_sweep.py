@@ -2,7 +2,8 @@
 
 After each failure the warehouse must be as before the run, or as after a whole one; the message
 must name the stream and say what to do; and a run that nobody disturbs must end where it would
-have. `make test` plays a sample, drawn by the seed; CALLFLOW_SWEEP=all plays every statement with
+have. `make test` plays the same sample each time, so that a failure is about the change at hand;
+CALLFLOW_SWEEP=1 draws another by the seed, CALLFLOW_SWEEP=all plays every statement with
 every failure, once and for good.
 """
 
@@ -26,7 +27,10 @@ from tests.sync import kills
 from tests.sync.test_database_faults import giving_up, run_here
 from tests.sync.twins import Scene, Start, World, do
 
-ALL = os.environ.get("CALLFLOW_SWEEP") == "all"
+SWEEP = os.environ.get("CALLFLOW_SWEEP")
+ALL = SWEEP == "all"
+SEED = 8919
+"""Of the sample that `make test` plays."""
 
 ERRORS = (
     "0A000",  # cached plan must not change result type
@@ -217,7 +221,7 @@ def failures(random: Random, statements: int) -> list[Failure]:
 def test_whatever_fails_at_whatever_statement(
     world: World, name: str, start: Literal["empty", "all", "same"], seed: int
 ) -> None:
-    random = Random(f"{seed} {name} {start}")
+    random = Random(f"{seed if SWEEP else SEED} {name} {start}")
     scene = world.scene((name,), start, random)
     saboteur, happened = played(world, scene, name, Failure(10**6, "cut", lasting=False))
     assert happened and saboteur.seen > 25
@@ -237,7 +241,7 @@ def test_whatever_fails_at_whatever_statement(
 @pytest.mark.parametrize("name", ["zoom_demo.flows", "alibaba_demo.contact_flows"])
 def test_a_copy_that_fails(world: World, name: str, seed: int) -> None:
     """COPY is no statement of the engine's: a trigger lets it fail, as a full disk would."""
-    random = Random(f"{seed} {name}")
+    random = Random(f"{seed if SWEEP else SEED} {name}")
     source = name.split(".")[0]
     world.restart(world.scene((name,), "same", random))  # the staging tables are there now
     scene = world.scene((name,), "all", random)
