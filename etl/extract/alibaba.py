@@ -123,9 +123,8 @@ def contact_flows(
       fails ends there, with a page that is not anchored: it has to be read whole.
 
     `page_size` is the rows of a full page, 2 to 100, fewer where so many do not fit into an answer;
-    the API reaches 100 pages far. Raises, after
-    all that can be read of every instance, UnreachableRowsError when flows of one are out of reach,
-    MissingError when one does not exist.
+    the API reaches 100 pages far. Raises, after all that can be read of every instance,
+    UnreachableRowsError when flows of one are out of reach, MissingError when one does not exist.
     """
     errors: list[MissingError | UnreachableRowsError] = []
     zone = ZoneInfo(settings.timezone)

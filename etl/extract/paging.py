@@ -1,11 +1,10 @@
 """What the providers' lists share: a guard for endless paging, look-ups of one record, numbers."""
 
-import re
 import urllib.parse
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from etl.decode import Packed
+from etl.decode import Packed, whole
 from etl.errors import ContractError, CredentialsError, ProviderError
 from etl.http import Http, MissingError
 from etl.model import Key, Lookup
@@ -25,8 +24,8 @@ class Guard:
     """Stops a scan that goes round in circles.
 
     `where` names the stream in messages, `member` is the records' id. What was seen is noted in
-    2 MiB of bits, one per id: a page of ids that share all their bits with others is taken for
-    seen, which takes a list of a hundred million ids.
+    2 MiB of bits, one per id (of a long page only every 16th id): a page of ids that share all
+    their bits with others is taken for seen, which takes a list of a hundred million ids.
     """
 
     def __init__(self, where: str, member: str) -> None:
@@ -137,20 +136,10 @@ def look_up(http: Http, path: str, key: Key, *, member: str, provider: str, noun
     return Lookup("found", record=body)
 
 
-_NUMBER = re.compile("0|[1-9][0-9]{0,17}")
-
-
 def count(value: Any) -> int | None:
-    """A row count as a provider sent it; None when it is not a whole number from 0 on.
-
-    Text is a number where it is spelled as JSON spells one: "100", but not "0100", "+1" or "1.0".
-    Alibaba's own example of ListContactFlows counts in such texts.
-    """
-    if isinstance(value, str):
-        return int(value) if _NUMBER.fullmatch(value) else None
-    if type(value) is float and value.is_integer():  # JSON has one kind of number: 3.0 is 3
-        value = int(value)
-    return value if type(value) is int and 0 <= value < 10**18 else None
+    """Return a row count as a provider sent it; None when it is no `decode.whole` from 0 on."""
+    number = whole(value)
+    return number if number is not None and 0 <= number < 10**18 else None
 
 
 def error_code(body: Any) -> int | None:

@@ -21,7 +21,7 @@ from sqlalchemy import Boolean, DateTime, Integer, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from etl import tables
-from etl.decode import Packed, as_sent, bounded, moment, unpack
+from etl.decode import Packed, as_sent, bounded, moment, unpack, whole
 from etl.model import Reject, Rows
 
 Row = tuple[Any, ...]
@@ -37,7 +37,6 @@ MAX_DEPTH: Final = 100
 that neither Python's stack nor that of Postgres runs out."""
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
-_DIGITS = re.compile("0|-?[1-9][0-9]{0,9}")
 _NOTHING: Final = object()
 _PIECE: Final = 65_536
 
@@ -186,11 +185,8 @@ def _boolean(value: Any) -> tuple[Any, bool]:
 
 
 def _integer(value: Any) -> tuple[Any, bool]:
-    if type(value) is str:
-        value = int(value) if _DIGITS.fullmatch(value) else None
-    elif type(value) is float and value.is_integer():  # JSON has one kind of number: 3.0 is 3
-        value = int(value)
-    return (value, False) if type(value) is int and value in INT4 else _MISFIT
+    number = whole(value)
+    return (number, False) if number is not None and number in INT4 else _MISFIT
 
 
 def _json(value: Any) -> tuple[Any, bool]:
