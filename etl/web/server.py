@@ -65,6 +65,7 @@ def serving(
     *,
     connections: int = 256,
     head: float = 5.0,
+    young: float = 1.0,
     lifetime: float = 60.0,
 ) -> Iterator[None]:
     """Serve `app` on the listening socket in a thread; on leaving, end it and close the socket.
@@ -77,10 +78,11 @@ def serving(
     more than _BACKLOG of them are needed.
 
     The head of a request has to arrive within `head` seconds, from the connection's start or from
-    the first byte after the previous answer. Between an answer and that byte may lie 5 s. Each
-    connection ends after `lifetime` seconds, whatever its client does or leaves undone.
+    the first byte after the previous answer. Between an answer and that byte may lie 5 s. In its
+    first `young` seconds a connection is spared where another one can make room. Each ends after
+    `lifetime` seconds, whatever its client does or leaves undone.
     """
-    protocol: Any = partial(_Connection, connections, head, lifetime)
+    protocol: Any = partial(_Connection, connections, head, young, lifetime)
     server = uvicorn.Server(
         uvicorn.Config(
             app,
@@ -128,16 +130,20 @@ class _Connection(H11Protocol):
     """One client's connection. uvicorn by itself waits for ever for one that sends nothing.
 
     Where there are more than `limit`, the one is cut of which least is lost: first those that sent
-    no whole request yet, then those between two requests, then those whose client does not read its
-    answer. Of these it is one of the client that has most of them, and the oldest. So neither a
-    client that holds many connections nor many clients that hold one each keep others out, and one
-    behind which many stand, such as a reverse proxy, may have as many as are free.
+    no whole request and are no longer young, then those between two requests, then those whose
+    client does not read its answer, then young ones, whose request may just not have been read yet.
+    Of these it is one of the client that has most of them, and the oldest. So neither a client that
+    holds many connections nor many clients that hold one each keep others out, and one behind which
+    many stand, such as a reverse proxy, may have as many as are free.
     """
 
-    def __init__(self, limit: int, head: float, lifetime: float, **given: Any) -> None:
+    def __init__(
+        self, limit: int, head: float, young: float, lifetime: float, **given: Any
+    ) -> None:
         super().__init__(**given)
         self._limit = limit
         self._head = head
+        self._young = young
         self._lifetime = lifetime
         self._late: asyncio.TimerHandle | None = None
 
@@ -189,9 +195,9 @@ class _Connection(H11Protocol):
     def _loss(self) -> int:
         """How much is lost when it is cut."""
         if not self.cycle:
-            return 0
+            return 3 if self.loop.time() - self._since < self._young else 0
         if self._answering():
-            return 3
+            return 4
         return 2 if self.transport.get_write_buffer_size() else 1
 
     def _make_room(self) -> None:

@@ -340,6 +340,21 @@ def test_the_client_with_most_connections_makes_room() -> None:
             assert answered(each)
 
 
+def test_a_new_connection_is_spared_until_its_request_can_have_come() -> None:
+    sock = listen("127.0.0.1:0")
+    with serving(APP, sock, connections=3, young=600), ExitStack() as clients:
+        rests, unread = (clients.enter_context(connect(sock)) for _ in range(2))
+        unread.sendall(ASK % b"big")
+        assert unread.recv(12) == b"HTTP/1.1 200"
+        rests.sendall(ASK % b"")
+        assert answered(rests)
+        new, *_ = [clients.enter_context(connect(sock)) for _ in range(3)]
+        assert ends(rests)
+        assert len(said(unread)) < len(BIG)
+        new.sendall(ASK % b"")
+        assert answered(new)
+
+
 def test_what_is_being_answered_is_cut_last() -> None:
     """The oldest is under way; the next one is not read; then one rests; the last asks nothing."""
     asked, go_on = threading.Semaphore(0), threading.Event()
@@ -351,7 +366,7 @@ def test_what_is_being_answered_is_cut_last() -> None:
 
     sock = listen("127.0.0.1:0")
     application = Starlette(routes=[*APP.routes, Route("/slow", slow)])
-    with serving(application, sock, connections=4), ExitStack() as clients:
+    with serving(application, sock, connections=4, young=0), ExitStack() as clients:
         under_way, unread, rests, silent = (clients.enter_context(connect(sock)) for _ in range(4))
         under_way.sendall(ASK % b"slow")
         assert asked.acquire(timeout=60)
