@@ -35,10 +35,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from etl import api, config, embedded, lead, migrate
-from etl.dispatch import Dispatch
-from etl.executors import Dask, Threads
-from etl.job import Job
+from etl import api
+from etl.config import load as config
+from etl.config.settings import Settings
+from etl.daemon.dispatch import Dispatch
+from etl.daemon.executors import Dask, Threads
+from etl.load import lead
 from etl.load import lease as leases
 from etl.load.lease import Lease, process_name
 from etl.load.runs import Run
@@ -46,10 +48,11 @@ from etl.sandbox import data
 from etl.sandbox.alibaba import AccessKey
 from etl.sandbox.server import serve
 from etl.sandbox.wire import Fault
-from etl.settings import Settings
-from etl.sync import run_stream
-from etl.units import Unit, select
-from etl.warehouse import connect
+from etl.sync.job import Job
+from etl.sync.run import run_stream
+from etl.sync.selection import Unit, select
+from etl.warehouse import embedded, migrate
+from etl.warehouse.connect import connect
 
 SPAWN = multiprocessing.get_context("spawn")
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import psycopg
 
-from etl import embedded
+from etl.warehouse import embedded
 
 BARE = '''
 import sys, httpx, msgspec, psycopg

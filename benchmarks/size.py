@@ -21,10 +21,12 @@ from typing import Any
 import psycopg
 from sqlalchemy import Table
 
-from etl import api, embedded, migrate, query, tables
+from etl import api
 from etl.sandbox.data import Sizes
 from etl.sandbox.server import serve
-from etl.warehouse import connect
+from etl.status import query
+from etl.warehouse import embedded, migrate, tables
+from etl.warehouse.connect import connect
 
 SETTINGS = {"fsync": "off", "max_wal_size": "4GB"}  # neither changes a size
 STREAMS = 40

@@ -2,22 +2,20 @@
 
 The path of one page:
 
-    cli        a command; reads the configuration (config) and picks streams (units, catalog)
-    sync       the spine: one run of one stream (job), from the lease to the watermark
-    scan       pages → staging, until it is proven (proof) that all was seen; gone: what was not
-    extract    pages of one provider's list, its envelope taken off; http is the seam to the network
-    transform  records → rows, as tables defines them; what does not fit stays in `extra`
+    commands   a command reads the configuration (config) and selects streams (providers)
+    sync       one run of one stream, from the lease to the watermark: `run` is the spine
+    extract    pages of one provider's list, the envelope removed; `http` is the seam to the network
+    transform  records → rows, as their tables define them; what does not fit stays in `extra`
     load       rows → staging → current tables and history; runs, watermarks, leases
-    warehouse  Postgres by URL, or the embedded one (embedded); migrate brings its schema to head
+    warehouse  Postgres by URL, or the embedded server; its tables, migrations, views and roles
 
-What makes it happen by itself:
+Around it:
 
-    daemon     beats: who leads (lead), what state the streams are in (health), what hangs
-    schedule   APScheduler: which source is due, out of its timetable
-    dispatch   which run is next; executors: where it happens, threads or Dask
-    web        the status page, /readyz, /api/status; metrics, alerts and logs tell the rest
-
-Beside it: api (for orchestrators), sandbox (the providers, emulated), demo, check, query, show.
+    daemon     runs `sync` on a schedule: who leads, what is due, where it runs, what hangs;
+               logs, metrics, alerts and the status page report on it
+    status     the state of sources and streams, and how a person sees it
+    api        the same for orchestrators, from Python
+    sandbox    the providers, emulated; the pipeline and the sandbox know nothing of each other
 """
 
 from importlib.metadata import version

@@ -11,7 +11,7 @@ def main() -> None:
     ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not ignored by nohup
     if ours:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from etl import cli
+    from etl.commands import cli
 
     if ours:
         signal.signal(signal.SIGINT, signal.default_int_handler)

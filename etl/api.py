@@ -19,17 +19,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from etl import config as configuration
-from etl import query, show
-from etl.health import StreamHealth
-from etl.job import Job
+from etl.config import load as configuration
+from etl.config.redact import Redactor
+from etl.config.settings import Settings, redactor
 from etl.load.lease import Lease, process_name
 from etl.load.runs import Run
-from etl.redact import Redactor
-from etl.settings import Settings, redactor
-from etl.sync import run_stream
-from etl.units import exit_code, name_of, select
-from etl.warehouse import connect, database_url
+from etl.status import query, show
+from etl.status.health import StreamHealth
+from etl.sync.job import Job
+from etl.sync.run import run_stream
+from etl.sync.selection import exit_code, name_of, select
+from etl.warehouse.connect import connect, database_url
 
 __all__ = ["Run", "StreamHealth", "exit_code", "sources", "status", "streams", "summary", "sync"]
 

@@ -1,8 +1,8 @@
 """How alembic runs the migrations: in one transaction, with the views in place.
 
-`etl.migrate` passes a connection; the alembic command line opens one of its own, and goes the same
-way. There is no offline mode: what has to be done to a warehouse depends on what others have built
-on it.
+`etl.warehouse.migrate` passes a connection; the alembic command line opens one of its own, and goes
+the same way. There is no offline mode: what has to be done to a warehouse depends on what others
+have built on it.
 """
 
 import os
@@ -12,9 +12,9 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from etl import migrate, tables, views
 from etl.errors import SchemaError
-from etl.warehouse import connect, sqlstate
+from etl.warehouse import migrate, tables, views
+from etl.warehouse.connect import connect, sqlstate
 
 OURS = set(tables.SCHEMAS)
 

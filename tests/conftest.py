@@ -1,6 +1,6 @@
 """What every test may ask for: a real Postgres, and a seed that is printed.
 
-    postgres   the server (session)                             etl.embedded.Server
+    postgres   the server (session)                             etl.warehouse.embedded.Server
     database   a new, empty database                            its SQLAlchemy URL
     warehouse  a new database at the head of the migrations     its SQLAlchemy URL
     engine     on that warehouse                                sqlalchemy.Engine
@@ -22,8 +22,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from etl.embedded import Server, find_binaries
-from etl.warehouse import connect
+from etl.warehouse.connect import connect
+from etl.warehouse.embedded import Server, find_binaries
 from tests.postgres import Cluster, bin_dirs, running
 
 SEED = pytest.StashKey[int]()

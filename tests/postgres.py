@@ -15,7 +15,7 @@ from typing import LiteralString
 import psycopg
 from psycopg import sql
 
-from etl import embedded
+from etl.warehouse import embedded
 
 ROOM = 4 << 30
 """Bytes that must be free in memory for a server to live there."""
@@ -60,7 +60,7 @@ class Cluster:
         """The name of a database that is at the head of the migrations; made once."""
         name = "migrated"
         self.execute("CREATE DATABASE {}", name)
-        import_module("etl.migrate").upgrade(self.server.url(name))
+        import_module("etl.warehouse.migrate").upgrade(self.server.url(name))
         return name
 
 

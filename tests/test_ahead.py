@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from etl.ahead import ahead
+from etl.sync.prefetch import ahead
 
 SOON = 30.0
 

@@ -19,7 +19,7 @@ import pytest
 from etl.load import lease as leases
 from etl.sandbox import data
 from etl.sandbox.server import Sandbox, serve
-from etl.warehouse import connect
+from etl.warehouse.connect import connect
 from tests.postgres import dsn
 from tests.sync import truth
 

@@ -1,4 +1,4 @@
-"""etl.alerts: who is told what and when, and the webhook against real servers on loopback."""
+"""Alerts: who is told what and when, and the webhook against real servers on loopback."""
 
 import json
 import os
@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from etl.alerts import LINES, Alert, alerts, payload, send
+from etl.daemon.alerts import LINES, Alert, alerts, payload, send
 from etl.errors import CallflowError, ContractError, UnavailableError
-from etl.health import StreamHealth
-from etl.http import post_json
+from etl.extract.http import post_json
+from etl.status.health import StreamHealth
 from tests.machine import slowness
 
 NOON = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
@@ -410,7 +410,9 @@ def test_the_environment_names_no_proxy_and_no_password(tmp_path: Any) -> None:
     netrc.chmod(0o600)
     nobody = "http://127.0.0.1:1"
     env = os.environ | {"http_proxy": nobody, "all_proxy": nobody, "no_proxy": ""}
-    code = "import sys; from etl.http import post_json; post_json(sys.argv[1], {'text': 'x'})"
+    code = (
+        "import sys; from etl.extract.http import post_json; post_json(sys.argv[1], {'text': 'x'})"
+    )
     with hook() as server:
         subprocess.run(
             [sys.executable, "-c", code, server.origin],

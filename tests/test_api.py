@@ -17,7 +17,7 @@ from etl.load.lease import acquire
 from etl.sandbox import data, zoom
 from etl.sandbox.server import Sandbox, serve
 from etl.sandbox.wire import Fault
-from etl.warehouse import connect
+from etl.warehouse.connect import connect
 from tests.postgres import dsn
 from tests.sync import truth
 

@@ -20,15 +20,16 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from etl import lead, query, show
-from etl.config import load as load_config
-from etl.embedded import start as start_embedded
-from etl.embedded import stop as stop_embedded
+from etl.config.load import load as load_config
+from etl.load import lead
 from etl.load.runs import Run
 from etl.sandbox import data, zoom
 from etl.sandbox.server import Sandbox, serve
 from etl.sandbox.wire import Fault
-from etl.warehouse import connect
+from etl.status import query, show
+from etl.warehouse.connect import connect
+from etl.warehouse.embedded import start as start_embedded
+from etl.warehouse.embedded import stop as stop_embedded
 from tests.daemon.processes import until
 from tests.machine import slowness
 from tests.postgres import directory, dsn
@@ -709,7 +710,7 @@ def test_a_reader_that_goes_is_no_error(config: Path) -> None:
 # --- being stopped -------------------------------------------------------------------------------
 @pytest.mark.fault(60)
 @pytest.mark.parametrize(
-    "imported", ["structlog", "typer", "sqlalchemy", "etl.tables", "etl.query"]
+    "imported", ["structlog", "typer", "sqlalchemy", "etl.warehouse.tables", "etl.status.query"]
 )
 def test_ctrl_c_while_it_starts_ends_it_without_a_traceback(config: Path, imported: str) -> None:
     with subprocess.Popen(
@@ -724,7 +725,7 @@ def test_ctrl_c_while_it_starts_ends_it_without_a_traceback(config: Path, import
         for line in process.stderr:  # "import time: microseconds | all told | module"
             name = line.rpartition("|")[2].strip()
             ours |= name == "etl"  # what comes before it is Python's own start
-            if (ours and name == imported) or name == "etl.cli":
+            if (ours and name == imported) or name == "etl.commands.cli":
                 break
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()

@@ -21,10 +21,11 @@ import pytest
 import typer
 import yaml
 
-from etl import cli, config
+from etl.commands import cli
+from etl.config import load as config
+from etl.config.settings import Daemon
 from etl.sandbox import server as sandbox
 from etl.sandbox.data import Sizes
-from etl.settings import Daemon
 from tests.postgres import dsn
 
 ROOT = Path(__file__).resolve().parent.parent

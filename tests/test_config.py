@@ -19,10 +19,8 @@ from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 from sqlalchemy.engine import make_url
 
-from etl.config import find, load, require_sources, write_example
-from etl.errors import ConfigError
-from etl.route import Route, route_of
-from etl.settings import (
+from etl.config.load import find, load, require_sources, write_example
+from etl.config.settings import (
     AlibabaSource,
     Schedule,
     Settings,
@@ -30,8 +28,10 @@ from etl.settings import (
     ZoomSource,
     secrets,
 )
+from etl.errors import ConfigError
+from etl.extract.route import Route, route_of
 
-EXAMPLE = Path(__file__).parent.parent / "etl" / "callflow.example.toml"
+EXAMPLE = Path(__file__).parent.parent / "etl" / "config" / "callflow.example.toml"
 AC, SK = "AC" + 32 * "0", "SK" + 32 * "f"
 CANARY = "zAnArY7Q"
 ZOOM = """

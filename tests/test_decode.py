@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etl.decode import decode
+from etl.extract.decode import decode
 
 
 @pytest.mark.parametrize(

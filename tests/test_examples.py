@@ -17,11 +17,13 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 import etl
-from etl import cli, config, errors
-from etl.health import Overview, State, StreamHealth
+from etl import errors
+from etl.commands import cli
+from etl.config import load as config
+from etl.config.settings import Daemon
+from etl.daemon.metrics import Metrics
 from etl.load.runs import Run
-from etl.metrics import Metrics
-from etl.settings import Daemon
+from etl.status.health import Overview, State, StreamHealth
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"

@@ -15,17 +15,18 @@ from typing import Any
 import psycopg
 import pytest
 
-from etl import config as configuration
-from etl import forget, health, query, show
-from etl.check import check
+from etl.commands import forget
+from etl.commands.check import check
+from etl.config import load as configuration
 from etl.errors import BusyError, ConfigError, SchemaError
-from etl.job import Job
 from etl.load import lease as leases
 from etl.sandbox import data
 from etl.sandbox.server import Sandbox, serve
-from etl.sync import run_stream
-from etl.units import select
-from etl.warehouse import connect, plain_errors
+from etl.status import health, query, show
+from etl.sync.job import Job
+from etl.sync.run import run_stream
+from etl.sync.selection import select
+from etl.warehouse.connect import connect, plain_errors
 from tests.postgres import dsn
 from tests.web import fleet
 from tests.web.running import running

@@ -1,4 +1,4 @@
-"""etl.http against real sockets: the sandbox's wire with its faults, and raw ones where it ends."""
+"""The HTTP client against real sockets: the sandbox's wire with its faults, and raw ones."""
 
 import gzip
 import ipaddress
@@ -27,7 +27,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etl.errors import ContractError, CredentialsError, ProviderError, UnavailableError
-from etl.http import (
+from etl.extract.http import (
     Answer,
     Http,
     Retry,
@@ -585,14 +585,14 @@ def test_a_bomb_and_a_huge_body_leave_memory_flat() -> None:
 
 CALL = """
 import sys
-from etl.http import Http, judge_status
+from etl.extract.http import Http, judge_status
 with Http(sys.argv[1], sign=lambda *_: {}, judge=judge_status, where="x") as http:
     http.call("GET", "/list")
 """
 PEAK = """
 import resource, sys
 from etl.errors import ContractError
-from etl.http import Http, judge_status
+from etl.extract.http import Http, judge_status
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 with Http(sys.argv[1], sign=lambda *_: {}, judge=judge_status, where="x") as http:
     before = peak()

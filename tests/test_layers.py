@@ -15,18 +15,17 @@ MODULES = {
 
 LEAVES = (
     "etl.errors",
-    "etl.tables",
-    "etl.model",
-    "etl.decode",
-    "etl.ahead",
-    "etl.redact",
-    "etl.hosts",
+    "etl.config.hosts",
+    "etl.config.redact",
+    "etl.extract.decode",
+    "etl.extract.page",
+    "etl.sync.prefetch",
+    "etl.transform.rows",
+    "etl.warehouse.tables",
 )
 
-MAY_KNOW_SQL = ("etl.load", "etl.views", "etl.migrate", "etl.warehouse", "etl.query", "etl.sync",
-                "etl.job", "etl.scan", "etl.forget", "etl.gone", "etl.demo", "etl.cli", "etl.check",
-                "etl.daemon", "etl.lead", "etl.embedded", "etl.rights", "etl.roles",
-                "etl.answer")  # fmt: skip
+MAY_KNOW_SQL = ("etl.commands", "etl.daemon.daemon", "etl.load", "etl.status.answer",
+                "etl.status.query", "etl.sync", "etl.warehouse")  # fmt: skip
 
 SHAPES = {"Boolean", "Column", "DateTime", "Integer", "Table", "Text", "BigInteger", "MetaData",
           "ForeignKeyConstraint", "PrimaryKeyConstraint", "JSONB", "TypeEngine", "URL",
@@ -39,7 +38,7 @@ IMPURE = {"datetime.now", "random", "secrets", "time", "uuid", "os", "socket", "
 
 @cache
 def imports(module: str) -> frozenset[str]:
-    """What `module` imports, also inside its functions: "etl.tables", "sqlalchemy.Table"."""
+    """What `module` imports, also inside its functions: "etl.errors", "sqlalchemy.Table"."""
     found = set()
     for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -85,8 +84,8 @@ def test_the_leaves_know_nothing_of_ours(module: str) -> None:
 def test_extract_knows_no_tables_and_no_sql(module: str) -> None:
     assert not any(of(name, "sqlalchemy", "psycopg", "alembic") for name in imports(module))
     assert not any(
-        of(other, "etl.tables", "etl.transform", "etl.load", "etl.views", "etl.warehouse",
-           "etl.sync", "etl.catalog", "etl.cli", "etl.sandbox")
+        of(other, "etl.commands", "etl.daemon", "etl.load", "etl.providers", "etl.sandbox",
+           "etl.status", "etl.sync", "etl.transform", "etl.warehouse")
         for other in ours(module)
     )  # fmt: skip
 
@@ -98,7 +97,7 @@ def test_transform_is_pure(module: str) -> None:
         *(f"sqlalchemy.{shape}" for shape in SHAPES),
         *(f"sqlalchemy.dialects.postgresql.{shape}" for shape in SHAPES),
     }
-    allowed = ("etl.tables", "etl.model", "etl.decode", "etl.transform")
+    allowed = ("etl.warehouse.tables", "etl.extract.decode", "etl.extract.page", "etl.transform")
     assert all(of(other, *allowed) for other in ours(module))
     calls = [
         ast.unparse(node.func)
@@ -111,7 +110,8 @@ def test_transform_is_pure(module: str) -> None:
 
 @pytest.mark.parametrize("module", those("etl.load"))
 def test_load_knows_no_provider(module: str) -> None:
-    allowed = ("etl.tables", "etl.model", "etl.errors", "etl.load", "etl.transform.values")
+    allowed = ("etl.warehouse.tables", "etl.errors", "etl.load", "etl.transform.rows",
+               "etl.transform.values")  # fmt: skip
     assert all(of(other, *allowed) for other in ours(module))
     words = MODULES[module].read_text(encoding="utf-8")
     names = {"zoom", "twilio", "alibaba"}
@@ -125,7 +125,7 @@ def test_only_the_seam_to_the_network_sends_requests() -> None:
     shapes = {"httpx.Auth", "httpx.Request", "httpx.Response", "httpx.URL", "httpx.Headers",
               "httpx.QueryParams"}  # fmt: skip
     for module in MODULES:
-        if module in ("etl.http", "etl.route") or of(module, "etl.sandbox"):
+        if module in ("etl.extract.http", "etl.extract.route") or of(module, "etl.sandbox"):
             continue
         network = {
             name
@@ -140,8 +140,8 @@ def test_only_the_seam_to_the_network_sends_requests() -> None:
 
 
 def test_the_route_is_told_by_settings_and_sends_nothing_itself() -> None:
-    assert ours("etl.route") == {"etl.errors", "etl.hosts", "etl.settings"}
-    text = ast.parse(MODULES["etl.route"].read_text(encoding="utf-8"))
+    assert ours("etl.extract.route") == {"etl.errors", "etl.config.hosts", "etl.config.settings"}
+    text = ast.parse(MODULES["etl.extract.route"].read_text(encoding="utf-8"))
     used = {ast.unparse(n) for n in ast.walk(text) if isinstance(n, ast.Attribute)}
     assert not used & {"httpx.Client", "httpx.get", "httpx.post", "httpx.request", "os.environ"}
 
@@ -159,15 +159,15 @@ def test_only_these_know_sql() -> None:
 def test_nobody_imports_main_and_only_main_imports_the_commands() -> None:
     for module in MODULES:
         assert "etl.__main__" not in ours(module)
-        if module not in ("etl.__main__", "etl.cli"):
-            assert "etl.cli" not in ours(module), module
+        if module not in ("etl.__main__", "etl.commands.cli"):
+            assert "etl.commands.cli" not in ours(module), module
 
 
 def test_the_sandbox_and_the_pipeline_know_nothing_of_each_other() -> None:
     for module in those("etl.sandbox"):
         assert all(of(other, "etl.sandbox", "etl.errors") for other in ours(module)), module
     for module in MODULES:
-        if not of(module, "etl.sandbox", "etl.cli", "etl.demo"):
+        if not of(module, "etl.sandbox", "etl.commands.cli", "etl.commands.demo"):
             assert not any(of(other, "etl.sandbox") for other in ours(module)), module
 
 
@@ -188,7 +188,7 @@ def test_no_two_modules_import_each_other() -> None:
 
 
 def test_every_session_is_opened_where_it_is_pinned() -> None:
-    """In etl.warehouse; etl.embedded looks once whether the server that it started is its own."""
+    """In `connect`; `embedded` looks once whether the server that it started is its own."""
     opened: dict[str, list[str]] = {}
     migrations = {str(path): path for path in sorted((ROOT / "migrations").rglob("*.py"))}
     for module, path in {**MODULES, **migrations}.items():
@@ -199,4 +199,7 @@ def test_every_session_is_opened_where_it_is_pinned() -> None:
                     name[2] == "connect" and name[0].lower().endswith("psycopg")
                 ):
                     opened.setdefault(module, []).append(ast.unparse(node.func))
-    assert opened == {"etl.warehouse": ["create_engine"], "etl.embedded": ["psycopg.connect"]}
+    assert opened == {
+        "etl.warehouse.connect": ["create_engine"],
+        "etl.warehouse.embedded": ["psycopg.connect"],
+    }

@@ -1,4 +1,4 @@
-"""etl.logs: what really arrives at a stream, a pipe and a pseudo-terminal."""
+"""etl.daemon.logs: what really arrives at a stream, a pipe and a pseudo-terminal."""
 
 import contextlib
 import io
@@ -20,9 +20,9 @@ import structlog
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from etl.config.redact import Redactor
+from etl.daemon.logs import configure, run_ended
 from etl.load.runs import Run
-from etl.logs import configure, run_ended
-from etl.redact import Redactor
 
 NOON = datetime(2026, 11, 20, 12, 0, 0, 123456, UTC)
 SECRET = "s3cr&t/pa ss'wörd"
@@ -47,7 +47,7 @@ class Log:
         # pytest's own handlers raise what a line that cannot be made raises.
         logging.getLogger().handlers.clear()
         configure(self.stream, as_json=as_json, redact=Redactor(secrets), level=level)
-        self.log = structlog.stdlib.get_logger("etl.daemon")
+        self.log = structlog.stdlib.get_logger("etl.daemon.daemon")
 
     @property
     def text(self) -> str:
@@ -70,12 +70,16 @@ def test_json_is_one_object_a_line() -> None:
     log = Log()
     before = datetime.now(UTC)
     log.log.info("daemon began", workers=8, names=["a", "b"], when=NOON, took=timedelta(seconds=2))
-    logging.getLogger("etl.http").warning("%s: asking %d times\nagain", "zoom_eu.flows", 2)
+    logging.getLogger("etl.extract.http").warning("%s: asking %d times\nagain", "zoom_eu.flows", 2)
     one, two = log.lines
     assert list(one) == [
         "timestamp", "level", "event", "logger", "workers", "names", "when", "took",
     ]  # fmt: skip
-    assert (one["level"], one["event"], one["logger"]) == ("info", "daemon began", "etl.daemon")
+    assert (one["level"], one["event"], one["logger"]) == (
+        "info",
+        "daemon began",
+        "etl.daemon.daemon",
+    )
     assert (one["workers"], one["names"], one["took"]) == (8, ["a", "b"], 2.0)
     assert one["when"] == "2026-11-20T12:00:00.123456+00:00"
     stamp = datetime.fromisoformat(one["timestamp"])
@@ -83,7 +87,8 @@ def test_json_is_one_object_a_line() -> None:
     assert stamp.utcoffset() == timedelta(0)
     del two["timestamp"]
     assert two == {
-        "level": "warning", "event": "zoom_eu.flows: asking 2 times\nagain", "logger": "etl.http",
+        "level": "warning", "event": "zoom_eu.flows: asking 2 times\nagain",
+        "logger": "etl.extract.http",
     }  # fmt: skip
 
 
@@ -94,7 +99,7 @@ def test_libraries_take_the_same_way_and_the_talkative_ones_are_quiet() -> None:
         logging.getLogger(name).info("chat")
         logging.getLogger(name).warning("matter")
     logging.getLogger("sqlalchemy.engine").warning("matter")
-    for name in ("distributed.worker", "etl.http"):
+    for name in ("distributed.worker", "etl.extract.http"):
         logging.getLogger(name).info("matter")
     assert [line["event"] for line in log.lines] == ["matter"] * 7
     assert log.lines[0]["logger"] == "apscheduler.executors"
@@ -115,7 +120,7 @@ def test_distributed_itself_is_heard() -> None:
     pytest.importorskip("distributed")
     code = (
         "import sys, logging, distributed\n"
-        "from etl.logs import configure; from etl.redact import Redactor\n"
+        "from etl.daemon.logs import configure; from etl.config.redact import Redactor\n"
         "configure(sys.stdout, as_json=True, redact=Redactor(['sesame-open']))\n"
         "logging.getLogger('distributed.worker').warning('lost sesame-open')\n"
         "logging.getLogger('distributed.client').error('gone')"
@@ -130,11 +135,11 @@ def test_distributed_itself_is_heard() -> None:
 def test_nothing_below_the_level() -> None:
     log = Log()
     log.log.debug("structlog's")
-    logging.getLogger("etl.http").debug("logging's")
+    logging.getLogger("etl.extract.http").debug("logging's")
     assert log.text == ""
     log = Log(level=logging.DEBUG)
     log.log.debug("structlog's")
-    logging.getLogger("etl.http").debug("logging's")
+    logging.getLogger("etl.extract.http").debug("logging's")
     assert len(log.lines) == 2
 
 
@@ -226,7 +231,7 @@ def test_a_run_is_one_line_with_its_counts(status: str, level: str) -> None:
     (line,) = log.lines
     del line["timestamp"]
     assert line == {
-        "level": level, "event": "run ended", "logger": "etl.daemon",
+        "level": level, "event": "run ended", "logger": "etl.daemon.daemon",
         "source": "zoom_4930123456", "stream": "flows", "status": status, "mode": "full",
         "seconds": 1.5, "requests": 5, "retries": 2, "throttled_seconds": 0.123, "pages": 4,
         "records": 1234567890, "inserted": 3, "updated": 2, "unchanged": 1234567885, "deleted": 1,
@@ -265,7 +270,7 @@ def test_a_line_for_people() -> None:
 
 def test_the_time_is_local() -> None:
     code = (
-        "import sys, logging; from etl.logs import configure\n"
+        "import sys, logging; from etl.daemon.logs import configure\n"
         "configure(sys.stdout, as_json=False); logging.getLogger('etl').error('x')"
     )
     far = {"TZ": "XXX-13"}  # POSIX: 13 hours east of UTC
@@ -299,9 +304,9 @@ def terminal() -> Iterator[tuple[TextIO, Any]]:
 
 def test_a_terminal_has_colours_where_something_is_wrong() -> None:
     code = (
-        "import sys, structlog; from etl.logs import configure\n"
+        "import sys, structlog; from etl.daemon.logs import configure\n"
         "configure(sys.stderr, as_json=False)\n"
-        "log = structlog.stdlib.get_logger('etl.daemon')\n"
+        "log = structlog.stdlib.get_logger('etl.daemon.daemon')\n"
         "log.info('good', n=1); log.warning('odd'); log.error('bad')"
     )
 
@@ -406,7 +411,7 @@ def test_a_pipe_that_nobody_reads_ends_nothing(
     os.close(reader)
     stream = open(writer, "w", encoding="utf-8")  # noqa: PTH123, SIM115
     configure(stream, as_json=as_json)
-    log = structlog.stdlib.get_logger("etl.daemon")
+    log = structlog.stdlib.get_logger("etl.daemon.daemon")
     for n in range(2000):
         log.info("to nobody", n=n, filled="x" * 100)
     logging.getLogger("uvicorn").error("to nobody")
@@ -427,7 +432,7 @@ def test_a_full_disk_ends_nothing(capfd: pytest.CaptureFixture[str]) -> None:
         pytest.skip("this system has no /dev/full")
     stream = full.open("w")
     configure(stream, as_json=True)
-    structlog.stdlib.get_logger("etl.daemon").error("to nowhere")
+    structlog.stdlib.get_logger("etl.daemon.daemon").error("to nowhere")
     with contextlib.suppress(OSError):
         stream.close()
     assert capfd.readouterr() == ("", "")
@@ -440,7 +445,7 @@ def test_a_line_that_cannot_be_made_is_named_and_the_next_is_written() -> None:
         def __str__(self) -> str:
             raise RuntimeError
 
-    logging.getLogger("etl.http").warning("%d of %d", "one")
+    logging.getLogger("etl.extract.http").warning("%d of %d", "one")
     log.log.info("value", value=Wordless())
     log.log.info("next")
     assert [line["event"] for line in log.lines] == [
@@ -455,7 +460,7 @@ def test_a_stream_that_knows_ascii_only_gets_all_lines(as_json: bool) -> None:
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii", write_through=True)
     configure(stream, as_json=as_json)
-    structlog.stdlib.get_logger("etl.daemon").info("größer → ende")
+    structlog.stdlib.get_logger("etl.daemon.daemon").info("größer → ende")
     (line,) = raw.getvalue().decode("ascii").splitlines()
     if as_json:
         assert json.loads(line)["event"] == "größer → ende"

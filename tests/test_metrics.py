@@ -1,4 +1,4 @@
-"""etl.metrics, as a reader of its text sees it: parsed by prometheus_client, promised by name."""
+"""The metrics, as a reader of its text sees it: parsed by prometheus_client, promised by name."""
 
 import random
 import threading
@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY, CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
-from etl.health import Overview, State, StreamHealth
+from etl.daemon.metrics import Metrics
 from etl.load.runs import Run
-from etl.metrics import Metrics
+from etl.status.health import Overview, State, StreamHealth
 
 NOON = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
 HERE: dict[str, Any] = {"source": "zoom_eu", "stream": "flows"}

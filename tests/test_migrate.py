@@ -18,10 +18,10 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
-from etl import migrate, tables, views
 from etl.errors import SchemaError, WarehouseError
 from etl.load import stage
-from etl.warehouse import connect
+from etl.warehouse import migrate, tables, views
+from etl.warehouse.connect import connect
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -208,7 +208,7 @@ def said(process: subprocess.Popen[str]) -> str:
     return out.strip()
 
 
-UPGRADE = "import sys; from etl import migrate; print(migrate.upgrade(sys.argv[1]))"
+UPGRADE = "import sys; from etl.warehouse import migrate; print(migrate.upgrade(sys.argv[1]))"
 
 
 def test_several_processes_at_once_on_an_empty_database(database: str) -> None:
@@ -253,7 +253,7 @@ def later(tmp_path: Path) -> Path:
     shutil.copytree(
         ROOT / "migrations", tmp_path / "migrations", ignore=shutil.ignore_patterns("__pycache__")
     )
-    module = tmp_path / "etl" / "tables.py"
+    module = tmp_path / "etl" / "warehouse" / "tables.py"
     old = f'REVISION = "{tables.REVISION}"'
     assert old in module.read_text(encoding="utf-8")
     source = module.read_text(encoding="utf-8").replace(old, 'REVISION = "9999"')
@@ -269,7 +269,7 @@ def add_migration(later: Path, more: str = "pass") -> None:
 
 
 STATE = (
-    "import sys; from etl import migrate; from etl.warehouse import connect\n"
+    "import sys; from etl.warehouse import migrate; from etl.warehouse.connect import connect\n"
     "engine = connect(sys.argv[1])\n"
     "with engine.begin() as connection: print(migrate.state(connection))\n"
     "engine.dispose()"
@@ -408,7 +408,7 @@ def objects(url: str) -> dict[str, set[Any]]:
 
 def with_column(later: Path, name: str = "later") -> None:
     """The later version has a column more in zoom.flows and its history, as tables.py says."""
-    module = later / "etl" / "tables.py"
+    module = later / "etl" / "warehouse" / "tables.py"
     source = module.read_text(encoding="utf-8")
     line = '    _field("last_modified_time", TIME, "When the flow was changed last."),\n'
     assert line in source
@@ -525,7 +525,7 @@ def test_a_change_that_would_break_what_others_built_is_refused_and_names_it(
 ) -> None:
     more, theirs, names = CHANGES[change]
     at_revision(database, "0003", theirs=f"CREATE SCHEMA reports;\n{theirs}")
-    module = later / "etl" / "tables.py"
+    module = later / "etl" / "warehouse" / "tables.py"
     source = module.read_text(encoding="utf-8")
     without = re.sub(r'    _field\("channel_type", TEXT, "Deprecated by Zoom.*\n', "", source)
     assert without != source

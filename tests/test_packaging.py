@@ -73,7 +73,10 @@ def callflow(installed: Path, cwd: Path, *arguments: str, **variables: str) -> s
     if "CALLFLOW_PG_BIN" in os.environ:
         kept["CALLFLOW_PG_BIN"] = os.environ["CALLFLOW_PG_BIN"]
     # The checkout may be installed too, and must not be what runs.
-    run = "import sys, etl.cli as cli; assert cli.__file__.startswith(sys.argv.pop(1)); cli.main()"
+    run = (
+        "import sys; from etl.commands import cli\n"
+        "assert cli.__file__.startswith(sys.argv.pop(1)); cli.main()"
+    )
     done = subprocess.run(
         [sys.executable, "-c", run, str(installed), *arguments],
         cwd=cwd,
@@ -94,7 +97,7 @@ def test_the_wheel_holds_the_package_with_migrations_and_data_and_nothing_else(w
     expected = {str(path.relative_to(ROOT)) for path in files(ROOT / "etl")}
     expected |= {f"etl/{path.relative_to(ROOT)}" for path in files(ROOT / "migrations")}
     assert names == expected
-    assert {"etl/migrations/env.py", "etl/callflow.example.toml", "etl/py.typed"} <= names
+    assert {"etl/migrations/env.py", "etl/config/callflow.example.toml", "etl/py.typed"} <= names
 
 
 def test_the_wheels_metadata_says_what_pyproject_says(installed: Path) -> None:

@@ -13,7 +13,9 @@ import pytest
 from pydantic import SecretStr
 
 from etl import api
-from etl.alerts import send
+from etl.config.hosts import address, is_exempt, is_loopback, is_private
+from etl.config.settings import ZoomSource
+from etl.daemon.alerts import send
 from etl.errors import (
     CallflowError,
     ConfigError,
@@ -22,14 +24,12 @@ from etl.errors import (
     UnavailableError,
 )
 from etl.extract import zoom
-from etl.hosts import address, is_exempt, is_loopback, is_private
-from etl.http import Http, judge_status
-from etl.route import Route
+from etl.extract.http import Http, judge_status
+from etl.extract.route import Route
 from etl.sandbox import data
 from etl.sandbox.server import Sandbox, serve
 from etl.sandbox.wire import serving
 from etl.sandbox.zoom import Zoom
-from etl.settings import ZoomSource
 from tests.extract.scripted import Script, Time, unsigned
 from tests.extract.sources import zoom_source
 from tests.postgres import dsn
@@ -332,8 +332,8 @@ CALL = """
 import sys
 from pathlib import Path
 from etl.errors import CallflowError
-from etl.http import Http, judge_status
-from etl.route import Route
+from etl.extract.http import Http, judge_status
+from etl.extract.route import Route
 for route in (Route(), Route(ca_file=Path(sys.argv[2]))):
     with Http(sys.argv[1], sign=lambda *_: {}, judge=judge_status, where="x", route=route) as http:
         try: print(http.call("GET", "/"))

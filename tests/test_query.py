@@ -15,11 +15,12 @@ import psycopg
 import pytest
 from sqlalchemy import Engine, event, make_url, text
 
-from etl import answer, migrate, query
 from etl.errors import WarehouseError
 from etl.load import runs
 from etl.load.runs import Outcome, Run
-from etl.warehouse import connect
+from etl.status import answer, query
+from etl.warehouse import migrate
+from etl.warehouse.connect import connect
 from tests.postgres import dsn
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -139,8 +140,8 @@ def test_a_page_does_not_wait_for_long(engine: Engine) -> None:
 # --- ask -----------------------------------------------------------------------------------------
 LEAVE = """
 import sys
-from etl import query
-from etl.warehouse import connect
+from etl.status import query
+from etl.warehouse.connect import connect
 engine = connect(sys.argv[1])
 rows = query.ask(engine, "SELECT generate_series(1, 10000000)")
 print([next(rows) for _ in range(int(sys.argv[2]))])

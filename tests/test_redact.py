@@ -1,4 +1,4 @@
-"""etl.redact: what becomes of text from outside. How long that takes: tests/faults."""
+"""etl.config.redact: what becomes of text from outside. How long that takes: tests/faults."""
 
 import base64
 import html
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.redact import HIDDEN, LIMIT, Redactor, harmless, masked
+from etl.config.redact import HIDDEN, LIMIT, Redactor, harmless, masked
 
 
 @given(st.text(max_size=400))

@@ -15,12 +15,14 @@ from alembic import command
 from psycopg import sql
 from sqlalchemy import PrimaryKeyConstraint, Table, UniqueConstraint
 
-from etl import api, migrate, query, tables, views
+from etl import api
 from etl.load import runs
 from etl.load.runs import Run
 from etl.sandbox import data
 from etl.sandbox.server import Sandbox, serve
-from etl.warehouse import connect
+from etl.status import query
+from etl.warehouse import migrate, tables, views
+from etl.warehouse.connect import connect
 from tests.postgres import dsn
 from tests.test_migrate import alembic, opened
 

@@ -11,8 +11,8 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from etl import show
-from etl.answer import Json
+from etl.status import show
+from etl.status.answer import Json
 
 
 def shown(width: int, *rows: Sequence[Any]) -> list[str]:

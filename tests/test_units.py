@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from etl.catalog import CATALOG
+from etl.config.settings import AlibabaSource, Settings, Source, TwilioSource, ZoomSource
 from etl.errors import ConfigError
 from etl.load.runs import Run
-from etl.settings import AlibabaSource, Settings, Source, TwilioSource, ZoomSource
-from etl.units import Unit, account, exit_code, host, run_all, select
+from etl.providers.catalog import CATALOG
+from etl.sync.selection import Unit, account, exit_code, host, run_all, select
 
 SECRET = SecretStr("CANARY")
 SID = "AC" + 32 * "0"

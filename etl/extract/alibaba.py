@@ -24,11 +24,12 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
-from etl.decode import Packed, moment, unpack
+from etl.config.redact import Redactor
+from etl.config.settings import AlibabaSource, redactor
 from etl.errors import ContractError, CredentialsError, UnreachableRowsError
 from etl.extract.alibaba_auth import AlibabaSigner
-from etl.extract.paging import MAX_EMPTY_PAGES, count
-from etl.http import (
+from etl.extract.decode import Packed, moment, unpack
+from etl.extract.http import (
     Answer,
     Http,
     Judge,
@@ -39,10 +40,9 @@ from etl.http import (
     judge_status,
     utc_now,
 )
-from etl.model import WHOLE, Ask, Page
-from etl.redact import Redactor
-from etl.route import route_of
-from etl.settings import AlibabaSource, redactor
+from etl.extract.page import WHOLE, Ask, Page
+from etl.extract.paging import MAX_EMPTY_PAGES, count
+from etl.extract.route import route_of
 
 _ACTION = "ListContactFlows"
 _TYPES = ("MAIN_FLOW", "SUB_FLOW", "SURVEY_FLOW")

@@ -10,8 +10,8 @@ import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
-from etl.http import encode, utc_now
-from etl.model import Params
+from etl.extract.http import encode, utc_now
+from etl.extract.page import Params
 
 _ALGORITHM = "ACS3-HMAC-SHA256"
 _VERSION = "2020-07-01"
@@ -74,7 +74,7 @@ class AlibabaSigner:
         self._nonce = nonce
 
     def __call__(self, method: str, url: str, body: bytes) -> Mapping[str, str]:
-        """The headers for `url`, whose query must be encoded as `etl.http.encode` does it."""
+        """The headers for `url`, whose query must be encoded as `http.encode` does it."""
         parts = urllib.parse.urlsplit(url)
         pairs = (pair.partition("=") for pair in parts.query.split("&") if pair)
         unquote = urllib.parse.unquote

@@ -4,10 +4,10 @@ import urllib.parse
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from etl.decode import Packed, whole
 from etl.errors import ContractError, CredentialsError, ProviderError
-from etl.http import Http, MissingError
-from etl.model import Key, Lookup
+from etl.extract.decode import Packed, whole
+from etl.extract.http import Http, MissingError
+from etl.extract.page import Lookup
 
 MAX_EMPTY_PAGES = 20
 MAX_PAGES = 100_000
@@ -111,7 +111,9 @@ class Guard:
         return fresh
 
 
-def look_up(http: Http, path: str, key: Key, *, member: str, provider: str, noun: str) -> Lookup:
+def look_up(
+    http: Http, path: str, key: tuple[str, ...], *, member: str, provider: str, noun: str
+) -> Lookup:
     """Whether the record at `path` whose `member` is `key[0]` exists.
 
     "gone" only where the judge of `http` raises MissingError. Raises CredentialsError when nothing

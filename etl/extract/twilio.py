@@ -7,17 +7,26 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
+from etl.config.redact import Redactor
+from etl.config.settings import TwilioSource, redactor
 from etl.errors import (
     ContractError,
     CredentialsError,
     PageTokenError,
 )
+from etl.extract.http import (
+    Answer,
+    Http,
+    MissingError,
+    basic,
+    busy,
+    judge_status,
+    same_origin,
+    utc_now,
+)
+from etl.extract.page import WHOLE, Ask, Lookup, Page
 from etl.extract.paging import Guard, count, error_code, look_up
-from etl.http import Answer, Http, MissingError, basic, busy, judge_status, same_origin, utc_now
-from etl.model import WHOLE, Ask, Lookup, Page
-from etl.redact import Redactor
-from etl.route import route_of
-from etl.settings import TwilioSource, redactor
+from etl.extract.route import route_of
 
 _FLEX_FLOWS = "/v1/FlexFlows"
 _CHANNELS = "/v1/Channels"

@@ -5,15 +5,15 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 
+from etl.config.redact import Redactor
+from etl.config.settings import ZoomSource, redactor
 from etl.errors import (
     ContractError,
     CredentialsError,
     PageTokenError,
     UnavailableError,
 )
-from etl.extract.paging import Guard, count, error_code, look_up
-from etl.extract.zoom_auth import ZoomToken
-from etl.http import (
+from etl.extract.http import (
     Answer,
     Http,
     Judge,
@@ -24,10 +24,10 @@ from etl.http import (
     utc_now,
     words,
 )
-from etl.model import WHOLE, Ask, Lookup, Page
-from etl.redact import Redactor
-from etl.route import route_of
-from etl.settings import ZoomSource, redactor
+from etl.extract.page import WHOLE, Ask, Lookup, Page
+from etl.extract.paging import Guard, count, error_code, look_up
+from etl.extract.route import route_of
+from etl.extract.zoom_auth import ZoomToken
 
 _FLOWS = "/contact_center/flows"
 _HOUR = 3600.0

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
+from etl.config.redact import Redactor
+from etl.config.settings import ZoomSource, redactor
 from etl.errors import ContractError, CredentialsError
-from etl.http import Answer, Http, Retry, basic, busy, judge_status, utc_now
-from etl.redact import Redactor
-from etl.route import route_of
-from etl.settings import ZoomSource, redactor
+from etl.extract.http import Answer, Http, Retry, basic, busy, judge_status, utc_now
+from etl.extract.route import route_of
 
 _LONGEST_LIFE = 86400.0
 _SCOPES = 100_000  # characters of them that are read

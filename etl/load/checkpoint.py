@@ -8,7 +8,7 @@ from sqlalchemy import Connection, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from etl.load.stage import Staged, size
-from etl.tables import checkpoints
+from etl.warehouse.tables import checkpoints
 
 MAX_AGE = timedelta(hours=1)
 """A scan that paused for longer begins anew: too much may have moved in the meantime."""

@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import OperationalError
 
 from etl.errors import BusyError, LeaseLostError, StoppedError
-from etl.tables import leases
+from etl.warehouse.tables import leases
 
 TTL = timedelta(seconds=60)
 """How long a lease lasts unless it is renewed; the longest wait after a holder vanished."""

@@ -18,9 +18,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
-from etl import tables
 from etl.load.stage import Staged
-from etl.tables import absences, checkpoints, streams
+from etl.warehouse import tables
+from etl.warehouse.tables import absences, checkpoints, streams
 
 
 def begins(connection: Connection, table: Table, columns: int) -> list[tuple[str, ...]]:

@@ -31,9 +31,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
-from etl import tables
 from etl.load.stage import Staged, join_by_hash
-from etl.model import Key
+from etl.warehouse import tables
+from etl.warehouse.tables import Key
 
 FEW = 20
 """Staged rows are looked up one by one when the table holds more than FEW times as many."""

@@ -23,9 +23,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
 
-from etl.model import Key, Reject
-from etl.tables import absences, rejects, runs, streams
+from etl.transform.rows import Reject
 from etl.transform.values import as_json
+from etl.warehouse.tables import Key, absences, rejects, runs, streams
 
 Status = Literal["complete", "incomplete", "failed", "busy"]
 

@@ -36,7 +36,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.exc import OperationalError
 
-from etl import tables
+from etl.warehouse import tables
 
 MAX_NAME = 63
 """Bytes of a name in Postgres; the rest of a longer one is cut off."""

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from datetime import tzinfo
 from typing import Any
 
-from etl import tables
-from etl.decode import TooMuchError, bounded
-from etl.model import Page, Reject, Rows
+from etl.extract.decode import TooMuchError, bounded
+from etl.extract.page import Page
+from etl.transform.rows import Reject, Rows
 from etl.transform.values import (
     Row,
     UnkeyedError,
@@ -17,6 +17,7 @@ from etl.transform.values import (
     readable,
     reader,
 )
+from etl.warehouse import tables
 
 _activity = reader(tables.alibaba_contact_flow_activities, apart=("events",))
 _transition = reader(tables.alibaba_contact_flow_transitions)

@@ -1,8 +1,9 @@
 """Twilio's records → rows: Flex Flows and chat channels."""
 
-from etl import tables
-from etl.model import Page, Rows
+from etl.extract.page import Page
+from etl.transform.rows import Rows
 from etl.transform.values import exact_reader, no_rows, readable, reader
+from etl.warehouse import tables
 
 _flex_flow = reader(tables.twilio_flex_flows)
 _channel = reader(tables.twilio_channels)

@@ -20,9 +20,9 @@ import msgspec
 from sqlalchemy import Boolean, DateTime, Integer, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from etl import tables
-from etl.decode import Packed, as_sent, bounded, moment, unpack, whole
-from etl.model import Reject, Rows
+from etl.extract.decode import Packed, as_sent, bounded, moment, unpack, whole
+from etl.transform.rows import Reject, Rows
+from etl.warehouse import tables
 
 Row = tuple[Any, ...]
 Reader = Callable[[dict[str, Any], Row], tuple[Row, int]]

@@ -1,8 +1,9 @@
 """Zoom's records → rows: a flow, its versions, its entry points."""
 
-from etl import tables
-from etl.model import Page, Rows
+from etl.extract.page import Page
+from etl.transform.rows import Rows
 from etl.transform.values import items, last_of_each, no_list, no_rows, readable, reader
+from etl.warehouse import tables
 
 _CHILDREN = {
     "flow_versions": (tables.zoom_flow_versions, reader(tables.zoom_flow_versions)),

@@ -19,10 +19,10 @@ from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from etl.embedded import find_binaries
 from etl.sandbox import data
 from etl.sandbox.server import Sandbox, serve
 from etl.sandbox.wire import Fault, Response, html
+from etl.warehouse.embedded import find_binaries
 from tests.daemon.processes import Process, ask, free_port, processes, until, write_config
 from tests.postgres import running
 from tests.sync import truth

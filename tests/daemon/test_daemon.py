@@ -282,9 +282,10 @@ import os, signal, sys
 from datetime import timedelta
 from pathlib import Path
 import structlog
-from etl import config, logs
-from etl.daemon import Daemon
-from etl.http import utc_now
+from etl.config import load as config
+from etl.daemon import logs
+from etl.daemon.daemon import Daemon
+from etl.extract.http import utc_now
 
 jump = [timedelta()]
 signal.signal(signal.SIGUSR1, lambda *_: jump.__setitem__(0, timedelta(days=365)))

@@ -22,10 +22,13 @@ from distributed import Client, LocalCluster
 from distributed.protocol.pickle import dumps
 from sqlalchemy import Engine, make_url
 
-from etl import api, config, lead
-from etl.dispatch import Dispatch
+from etl import api
+from etl.config import load as config
+from etl.config.settings import Settings, secrets
+from etl.daemon.dispatch import Dispatch
+from etl.daemon.executors import Dask
 from etl.errors import ConfigError, StoppedError
-from etl.executors import Dask
+from etl.load import lead
 from etl.load import lease as leases
 from etl.load.lease import Lease, process_name
 from etl.load.runs import Run
@@ -33,9 +36,8 @@ from etl.sandbox import data
 from etl.sandbox.alibaba import AccessKey
 from etl.sandbox.server import Sandbox, serve
 from etl.sandbox.wire import Fault, Request
-from etl.settings import Settings, secrets
-from etl.units import Unit, select
-from etl.warehouse import connect
+from etl.sync.selection import Unit, select
+from etl.warehouse.connect import connect
 from tests.daemon.conftest import Start
 from tests.daemon.processes import ask, free_port, until
 from tests.postgres import dsn
@@ -377,7 +379,7 @@ WITHOUT = """
 import sys
 sys.modules["distributed"] = None
 from etl.errors import ConfigError
-from etl.executors import Dask
+from etl.daemon.executors import Dask
 try:
     Dask("tcp://127.0.0.1:1")
 except ConfigError as error:

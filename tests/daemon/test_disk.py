@@ -15,9 +15,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from etl.embedded import find_binaries
 from etl.sandbox import data
 from etl.sandbox.server import Sandbox
+from etl.warehouse.embedded import find_binaries
 from tests.daemon.conftest import Start
 from tests.daemon.processes import ask, until
 from tests.postgres import Cluster, directory, dsn

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from etl.catalog import CATALOG
-from etl.dispatch import SILENT, SPARE, Dispatch, Running
+from etl.config.settings import TwilioSource, ZoomSource
+from etl.daemon.dispatch import SILENT, SPARE, Dispatch, Running
+from etl.daemon.executors import Threads
 from etl.errors import StoppedError
-from etl.executors import Threads
 from etl.load.runs import Run
-from etl.settings import TwilioSource, ZoomSource
-from etl.units import Unit, account, host, name_of
+from etl.providers.catalog import CATALOG
+from etl.sync.selection import Unit, account, host, name_of
 
 PATIENCE = 30.0
 """Seconds until a test that hangs fails."""

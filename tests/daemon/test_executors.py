@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from etl.executors import Threads
+from etl.daemon.executors import Threads
 
 PATIENCE = 30.0
 
@@ -68,7 +68,7 @@ def test_a_call_that_is_cancelled_before_it_begins_is_not_made() -> None:
 
 def test_a_process_ends_although_a_call_hangs() -> None:
     code = (
-        "import threading; from etl.executors import Threads\n"
+        "import threading; from etl.daemon.executors import Threads\n"
         "begun = threading.Event()\n"
         "Threads().submit(lambda: (begun.set(), threading.Event().wait()))\n"
         "begun.wait(); print('over')"

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from etl.health import Overview, StreamHealth, assess, stale_after
-from etl.settings import Schedule, Settings, TwilioSource, ZoomSource
+from etl.config.settings import Schedule, Settings, TwilioSource, ZoomSource
+from etl.status.health import Overview, StreamHealth, assess, stale_after
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)

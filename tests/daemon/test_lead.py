@@ -11,13 +11,13 @@ import pytest
 from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import OperationalError
 
-from etl.embedded import find_binaries
+from etl.daemon.executors import Threads
 from etl.errors import LeaseLostError, StoppedError
-from etl.executors import Threads
-from etl.lead import PLACE, TTL, leader, take
 from etl.load import lease as leases
+from etl.load.lead import PLACE, TTL, leader, take
 from etl.load.lease import Lease
-from etl.warehouse import connect
+from etl.warehouse.connect import connect
+from etl.warehouse.embedded import find_binaries
 from tests.postgres import Cluster
 
 PATIENCE = 30.0

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from etl import schedule
-from etl.schedule import CRON_JITTER, Planned, jitter, next_runs, plan
-from etl.settings import Schedule
-from etl.timetable import after
+from etl.config.settings import Schedule
+from etl.daemon import schedule
+from etl.daemon.schedule import CRON_JITTER, Planned, jitter, next_runs, plan
+from etl.status.timetable import after
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)

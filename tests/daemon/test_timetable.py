@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from etl import config
+from etl.config import load as config
+from etl.config.settings import Schedule
 from etl.errors import ConfigError
-from etl.settings import Schedule
-from etl.timetable import after, due, gap, in_words, span
+from etl.status.timetable import after, due, gap, in_words, span
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)

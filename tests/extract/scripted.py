@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from etl.http import Http, judge_status
+from etl.extract.http import Http, judge_status
 from etl.sandbox.wire import Clock, Fault, Request, Response, json_response, serving
 
 

@@ -6,13 +6,13 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from etl.config.settings import AlibabaSource, TwilioSource, ZoomSource
 from etl.extract import alibaba, twilio, zoom
-from etl.http import Http
+from etl.extract.http import Http
 from etl.sandbox.alibaba import Alibaba
 from etl.sandbox.twilio import Twilio
 from etl.sandbox.wire import serving
 from etl.sandbox.zoom import Zoom
-from etl.settings import AlibabaSource, TwilioSource, ZoomSource
 from tests.extract.scripted import Time
 
 DEFAULTS = {"requests_per_second": 0.0, "timeout": 10.0}

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from pydantic import SecretStr
 
-from etl.decode import Packed, unpack
+from etl.config.settings import AlibabaSource
 from etl.errors import (
     ContractError,
     CredentialsError,
@@ -21,8 +21,9 @@ from etl.errors import (
 )
 from etl.extract import alibaba
 from etl.extract.alibaba import contact_flows, probe_contact_flows
-from etl.http import Http, MissingError, TooLargeError
-from etl.model import WHOLE, Ask, Page
+from etl.extract.decode import Packed, unpack
+from etl.extract.http import Http, MissingError, TooLargeError
+from etl.extract.page import WHOLE, Ask, Page
 from etl.sandbox import alibaba as emulated
 from etl.sandbox.alibaba import AccessKey, Alibaba
 from etl.sandbox.wire import (
@@ -36,7 +37,6 @@ from etl.sandbox.wire import (
     json_response,
     serving,
 )
-from etl.settings import AlibabaSource
 from tests.extract.scripted import Script, Time
 from tests.extract.sources import alibaba_flows, alibaba_source
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etl.extract.alibaba_auth import AlibabaSigner, canonical_query, signature
-from etl.http import Http, judge_status
+from etl.extract.http import Http, judge_status
 from etl.sandbox.signature import v3_signature, v3_string_to_sign
 from etl.sandbox.wire import serving
 from tests.extract.scripted import Script

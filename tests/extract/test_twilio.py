@@ -14,6 +14,7 @@ from etl.errors import (
     ProviderError,
     UnavailableError,
 )
+from etl.extract.page import Page
 from etl.extract.twilio import (
     channels,
     flex_flows,
@@ -22,7 +23,6 @@ from etl.extract.twilio import (
     probe_channels,
     probe_flex_flows,
 )
-from etl.model import Page
 from etl.sandbox import twilio as emulated
 from etl.sandbox.twilio import Twilio
 from etl.sandbox.wire import Fault, Response, empty, html, json_response, redirect

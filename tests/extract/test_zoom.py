@@ -14,8 +14,8 @@ from etl.errors import (
     ProviderError,
     UnavailableError,
 )
+from etl.extract.page import Page
 from etl.extract.zoom import flows, lookup_flow, probe_flows
-from etl.model import Page
 from etl.sandbox import zoom as emulated
 from etl.sandbox.wire import Fault, Response, empty, html, json_response
 from etl.sandbox.zoom import Zoom

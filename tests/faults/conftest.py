@@ -13,7 +13,7 @@ import pytest
 from psycopg import sql
 from sqlalchemy import make_url
 
-from etl.cli import app
+from etl.commands.cli import app
 from etl.errors import CallflowError
 from etl.sandbox import data
 from etl.sandbox.server import Sandbox, serve

@@ -9,16 +9,16 @@ import psycopg
 import pytest
 from sqlalchemy import Engine, make_url
 
-from etl import config
+from etl.config import load as config
+from etl.config.redact import Redactor
 from etl.errors import SchemaError, WarehouseError
-from etl.job import Job
 from etl.load.runs import Run
-from etl.redact import Redactor
 from etl.sandbox import data
 from etl.sandbox.server import Sandbox, serve
-from etl.sync import run_stream
-from etl.units import select
-from etl.warehouse import connect, plain_errors
+from etl.sync.job import Job
+from etl.sync.run import run_stream
+from etl.sync.selection import select
+from etl.warehouse.connect import connect, plain_errors
 from tests.daemon.processes import until
 from tests.postgres import dsn
 

@@ -9,13 +9,13 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from etl import config
-from etl.job import Job
+from etl.config import load as config
 from etl.sandbox.server import Sandbox
 from etl.sandbox.wire import Fault
-from etl.sync import run_stream
-from etl.units import select
-from etl.warehouse import connect
+from etl.sync.job import Job
+from etl.sync.run import run_stream
+from etl.sync.selection import select
+from etl.warehouse.connect import connect
 from tests.daemon.processes import Process, free_port
 from tests.faults.conftest import commands, name_in, write_config
 from tests.postgres import Cluster, dsn

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from etl.config.redact import Redactor, harmless, masked
 from etl.errors import ContractError
-from etl.http import asked_wait, instant, same_origin, words
-from etl.redact import Redactor, harmless, masked
+from etl.extract.http import asked_wait, instant, same_origin, words
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT, TIMES = 2_000, 4
@@ -156,5 +156,9 @@ def test_what_is_not_linear_is_found() -> None:
 
 def test_expressions_are_found_wherever_they_stand() -> None:
     names = {name for name, _, _ in expressions()}
-    assert {"etl.redact._PRIVATE", "etl.http._SECONDS", "etl.config._KUBERNETES"} <= names
+    assert {
+        "etl.config.redact._PRIVATE",
+        "etl.extract.http._SECONDS",
+        "etl.config.load._KUBERNETES",
+    } <= names
     assert any(name.startswith("etl.extract.zoom:") for name in names)

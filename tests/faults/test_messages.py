@@ -30,13 +30,16 @@ from rich.console import Console
 from sqlalchemy import Engine, text
 from sqlalchemy.engine import make_url
 
-from etl import alerts, check, config, logs, query, show
-from etl.job import Job
+from etl.commands import check
+from etl.config import load as config
+from etl.config.settings import Settings, redactor
+from etl.daemon import alerts, logs
 from etl.load.runs import Run
 from etl.sandbox.wire import JSON, Clock, Fault, Request, Response, json_response, serving
-from etl.settings import Settings, redactor
-from etl.sync import run_stream
-from etl.units import select
+from etl.status import query, show
+from etl.sync.job import Job
+from etl.sync.run import run_stream
+from etl.sync.selection import select
 from tests.daemon.processes import Process, free_port, until
 from tests.postgres import dsn
 
@@ -302,7 +305,7 @@ def test_whatever_a_provider_repeats_stays_out_of_runs_logs_and_tables(
     echo.shape = SHAPES[name]
     lines = logged(settings, name[0] < "a")  # either kind of log for half of the shapes
     runs = run_all(settings, engine, *STREAMS)
-    log = structlog.stdlib.get_logger("etl.daemon")
+    log = structlog.stdlib.get_logger("etl.daemon.daemon")
     for run in runs:
         logs.run_ended(log, run)
         assert run.status in ("failed", "incomplete"), run

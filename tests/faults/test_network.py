@@ -12,8 +12,9 @@ import pytest
 import typer
 from apscheduler.jobstores.memory import MemoryJobStore
 
-from etl import config, schedule
-from etl.cli import app
+from etl.commands.cli import app
+from etl.config import load as config
+from etl.daemon import schedule
 from etl.errors import ConfigError
 from etl.sandbox.wire import serving
 from tests.extract.scripted import Script
@@ -23,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 HUNGRY = """
 import os, resource, sys
 from etl.errors import CallflowError
-from etl.http import Http, judge_status
+from etl.extract.http import Http, judge_status
 url = sys.argv[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 try:

@@ -11,10 +11,10 @@ import pytest
 from psycopg import sql
 from sqlalchemy import make_url
 
-from etl import tables
-from etl.embedded import find_binaries
 from etl.sandbox.server import Sandbox
-from etl.warehouse import connect
+from etl.warehouse import tables
+from etl.warehouse.connect import connect
+from etl.warehouse.embedded import find_binaries
 from tests.daemon.processes import Process, free_port
 from tests.faults.conftest import a_role, as_role, commands, name_in, write_config
 from tests.postgres import Cluster, dsn

@@ -16,14 +16,15 @@ from psycopg import sql
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
-from etl import config, migrate
+from etl.config import load as config
 from etl.errors import WarehouseError
-from etl.job import Job
 from etl.sandbox.server import Sandbox
 from etl.sandbox.wire import Fault
-from etl.sync import run_stream
-from etl.units import select
-from etl.warehouse import SESSION, connect, plain_errors
+from etl.sync.job import Job
+from etl.sync.run import run_stream
+from etl.sync.selection import select
+from etl.warehouse import migrate
+from etl.warehouse.connect import SESSION, connect, plain_errors
 from tests.daemon.processes import Process, free_port, until
 from tests.faults.conftest import commands, name_in, write_config
 from tests.postgres import directory, dsn

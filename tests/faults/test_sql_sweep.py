@@ -19,9 +19,9 @@ import psycopg
 import pytest
 from sqlalchemy import Engine, event
 
-from etl.embedded import find_binaries
 from etl.load.runs import Run
-from etl.warehouse import connect
+from etl.warehouse.connect import connect
+from etl.warehouse.embedded import find_binaries
 from tests.postgres import Cluster
 from tests.sync import kills
 from tests.sync.test_database_faults import giving_up, run_here

@@ -13,14 +13,14 @@ from typing import Any
 import psycopg
 import pytest
 
-from etl import tables
-from etl.decode import MAX_RECORDS, moment, page, unpack
-from etl.embedded import find_binaries
+from etl.extract.decode import MAX_RECORDS, moment, page, unpack
+from etl.extract.page import Page
 from etl.load.runs import Run
-from etl.model import Page
 from etl.sandbox.wire import Response
 from etl.transform import alibaba, zoom
 from etl.transform.values import as_json, parse_time, reader
+from etl.warehouse import tables
+from etl.warehouse.embedded import find_binaries
 from tests.fuzz.campaign import Campaign, campaign
 from tests.fuzz.raw import LISTS, Raw, packed
 from tests.postgres import Cluster, dsn

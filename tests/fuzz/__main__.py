@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from etl.embedded import find_binaries
+from etl.warehouse.embedded import find_binaries
 from tests.fuzz.campaign import campaign
 from tests.postgres import running
 

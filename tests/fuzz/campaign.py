@@ -20,13 +20,14 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import DateTime, Table, text
 
-from etl import config, tables
-from etl.job import Job
+from etl.config import load as config
 from etl.load.runs import Run
-from etl.sync import run_stream
+from etl.sync.job import Job
+from etl.sync.run import run_stream
+from etl.sync.selection import select
 from etl.transform.values import escaped, storable
-from etl.units import select
-from etl.warehouse import connect
+from etl.warehouse import tables
+from etl.warehouse.connect import connect
 from tests.fuzz.raw import LISTS, Raw, packed, raw
 from tests.fuzz.records import Maker, damaged
 from tests.postgres import dsn

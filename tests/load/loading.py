@@ -9,12 +9,14 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, Table, select
 
-from etl import tables
+from etl.extract.page import Page
 from etl.load import merge, stage
 from etl.load.merge import Written
 from etl.load.stage import Staged
-from etl.model import Key, Page, Rows
 from etl.transform import alibaba, twilio, zoom
+from etl.transform.rows import Rows
+from etl.warehouse import tables
+from etl.warehouse.tables import Key
 
 Rowset = list[dict[str, Any]]
 

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, select, text
 
-from etl import tables
 from etl.errors import BusyError, LeaseLostError
 from etl.load import lease
 from etl.load.lease import (
@@ -26,6 +25,7 @@ from etl.load.lease import (
     renewals,
     revoke,
 )
+from etl.warehouse import tables
 
 
 def nobody_is_dead(holder: str) -> bool:

@@ -13,9 +13,9 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, Engine, event, text
 
-from etl import tables
+from etl.extract.page import Page
 from etl.load import checkpoint, merge, runs, stage
-from etl.model import Page
+from etl.warehouse import tables
 from tests.load.loading import CONTACT_FLOWS, FLEX_FLOWS, FLOWS, Kind, at, pairs_of
 from tests.load.test_merge import flow
 

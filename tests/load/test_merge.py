@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Table, text
 
-from etl import tables
 from etl.load import merge
 from etl.load.merge import Written
 from etl.transform.values import MAX_KEY_BYTES
+from etl.warehouse import tables
 from tests.load.loading import (
     CHANNELS,
     CONTACT_FLOWS,

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Table
 
-from etl import tables
 from etl.load import merge, stage
 from etl.load.merge import Written
+from etl.warehouse import tables
 from tests.load.loading import CONTACT_FLOWS, FLOWS, Kind, at, pairs_of, rows_of
 
 Key = tuple[Any, ...]

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, select, text
 
-from etl import tables
 from etl.load import runs
 from etl.load.runs import Outcome, Progress, Run
-from etl.model import Reject
+from etl.transform.rows import Reject
+from etl.warehouse import tables
 from tests.load.loading import CHANNELS, CONTACT_FLOWS, FLOWS, at, load, pairs_of, rows_of, scan
 
 

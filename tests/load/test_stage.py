@@ -10,9 +10,9 @@ from psycopg.errors import UniqueViolation
 from sqlalchemy import BigInteger, Boolean, Connection, DateTime, Integer, Text, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from etl import tables
+from etl.extract.page import Page
 from etl.load import stage
-from etl.model import Page
+from etl.warehouse import tables
 from tests.load.loading import (
     CHANNELS,
     CONTACT_FLOWS,

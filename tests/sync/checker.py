@@ -14,12 +14,13 @@ from typing import Any, Self
 import psycopg
 from sqlalchemy import Engine
 
-from etl import config, tables
-from etl.catalog import Stream
+from etl.config import load as config
 from etl.load.runs import Run
+from etl.providers.catalog import Stream
 from etl.sandbox.data import EMPTY
 from etl.sandbox.server import Sandbox, serve
-from etl.warehouse import connect
+from etl.warehouse import tables
+from etl.warehouse.connect import connect
 from tests.postgres import dsn
 from tests.sync import truth
 from tests.sync.world import Key, Rendering, Row, World, canonical

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from etl import config
-from etl.embedded import find_binaries
-from etl.job import Job
+from etl.config import load as config
 from etl.load.runs import Run
 from etl.sandbox import data
 from etl.sandbox.server import Sandbox, serve
-from etl.sync import run_stream
-from etl.units import select
-from etl.warehouse import connect
+from etl.sync.job import Job
+from etl.sync.run import run_stream
+from etl.sync.selection import select
+from etl.warehouse.connect import connect
+from etl.warehouse.embedded import find_binaries
 from tests.postgres import Cluster
 from tests.sync import kills
 from tests.sync.twins import World

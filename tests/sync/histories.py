@@ -26,11 +26,11 @@ from random import Random
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from etl.embedded import find_binaries
-from etl.job import Job
 from etl.load import lease
 from etl.load.runs import Run
-from etl.sync import run_stream
+from etl.sync.job import Job
+from etl.sync.run import run_stream
+from etl.warehouse.embedded import find_binaries
 from tests.postgres import running
 from tests.sync import wrong
 from tests.sync.checker import Checker, Laboratory, Outcome, laboratory

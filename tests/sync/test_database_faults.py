@@ -13,11 +13,11 @@ import psycopg
 import pytest
 from sqlalchemy import Engine, event, make_url
 
-from etl.job import Job
 from etl.load.lease import process_name
 from etl.load.runs import Run
-from etl.sync import run_stream
-from etl.warehouse import connect
+from etl.sync.job import Job
+from etl.sync.run import run_stream
+from etl.warehouse.connect import connect
 from tests.postgres import dsn
 from tests.sync import kills
 from tests.sync.twins import World, ask, do

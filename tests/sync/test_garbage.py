@@ -7,10 +7,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from etl import query, scan
-from etl.proof import Scan, Scope
 from etl.sandbox.server import Sandbox
-from etl.warehouse import connect
+from etl.status import query
+from etl.sync import scan
+from etl.sync.proof import Scan, Scope
+from etl.warehouse.connect import connect
 from tests.postgres import dsn
 from tests.sync import truth
 from tests.sync.conftest import Starter

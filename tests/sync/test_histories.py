@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from etl.embedded import find_binaries
+from etl.warehouse.embedded import find_binaries
 from tests.postgres import Cluster
 from tests.sync.checker import Outcome
 from tests.sync.histories import PRODUCT, failures, in_turn, play_all, report

@@ -18,9 +18,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from etl.embedded import find_binaries
 from etl.sandbox import twilio
 from etl.sandbox.wire import Fault, Response, json_response
+from etl.warehouse.embedded import find_binaries
 from tests.machine import slowness
 from tests.postgres import Cluster, dsn
 from tests.sync import kills

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from etl import lead
 from etl.errors import ContractError, StoppedError
+from etl.load import lead
 from etl.load import lease as leases
 from etl.load.lease import Lease
 from etl.sandbox.server import Sandbox

@@ -19,16 +19,17 @@ from typing import Any, Literal
 import psycopg
 from sqlalchemy import Table
 
-from etl import config, tables
-from etl.catalog import Stream
+from etl.config import load as config
+from etl.config.settings import Settings
 from etl.load import stage
 from etl.load.runs import Run
+from etl.providers.catalog import Stream
 from etl.sandbox import data
 from etl.sandbox.server import Sandbox
 from etl.sandbox.store import Store
 from etl.sandbox.wire import Fault
-from etl.settings import Settings
-from etl.units import select
+from etl.sync.selection import select
+from etl.warehouse import tables
 from tests.postgres import dsn
 from tests.sync import truth
 from tests.sync.victims import Child, Nursery, Order, ViolationError

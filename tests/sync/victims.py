@@ -19,13 +19,13 @@ from typing import Any, Literal, cast
 
 from sqlalchemy import Engine, event
 
-from etl.catalog import CATALOG, Stream
-from etl.job import Job
+from etl.config.settings import Source
 from etl.load.lease import process_name
 from etl.load.runs import Run
-from etl.settings import Source
-from etl.sync import run_stream
-from etl.warehouse import connect
+from etl.providers.catalog import CATALOG, Stream
+from etl.sync.job import Job
+from etl.sync.run import run_stream
+from etl.warehouse.connect import connect
 
 PATIENCE = 30.0
 """Seconds within which a run of so few rows ends, whatever happens to it."""

@@ -19,12 +19,12 @@ from typing import Any
 
 from sqlalchemy import Table
 
-from etl import tables
-from etl.catalog import CATALOG, Stream
+from etl.providers.catalog import CATALOG, Stream
 from etl.sandbox import twilio, zoom
 from etl.sandbox.server import Sandbox
 from etl.sandbox.store import Paging, Store
 from etl.sandbox.wire import Clock, Fault, Request, Response, html, redirect
+from etl.warehouse import tables
 
 Record = dict[str, Any]
 Key = tuple[str, ...]

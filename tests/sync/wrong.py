@@ -18,14 +18,16 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
 
-from etl import tables
 from etl.errors import ProviderError
-from etl.http import Http
-from etl.job import Job
+from etl.extract.http import Http
+from etl.extract.page import WHOLE, Page
 from etl.load import merge, runs, stage
 from etl.load.runs import Outcome, Run
 from etl.load.stage import Staged
-from etl.model import WHOLE, Key, Page, Rows
+from etl.sync.job import Job
+from etl.transform.rows import Rows
+from etl.warehouse import tables
+from etl.warehouse.tables import Key
 
 RunStream = Callable[[Job], Run]
 

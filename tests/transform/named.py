@@ -6,8 +6,8 @@ from typing import Any
 
 from sqlalchemy.dialects.postgresql import JSONB
 
-from etl import tables
-from etl.model import Rows
+from etl.transform.rows import Rows
+from etl.warehouse import tables
 
 Named = dict[str, Any]
 

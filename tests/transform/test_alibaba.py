@@ -8,8 +8,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from etl.model import Page, Reject, Rows
+from etl.extract.page import Page
 from etl.transform import alibaba
+from etl.transform.rows import Reject, Rows
 from tests.transform.named import Named, example, named
 
 SHANGHAI = ZoneInfo("Asia/Shanghai")

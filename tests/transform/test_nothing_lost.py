@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import DateTime, Table
 
-from etl import tables
-from etl.decode import decode
-from etl.model import Page, Reject, Rows
+from etl.extract.decode import decode
+from etl.extract.page import Page
 from etl.transform import alibaba, twilio, zoom
+from etl.transform.rows import Reject, Rows
 from etl.transform.values import MAX_KEY_BYTES, exact_reader, reader
+from etl.warehouse import tables
 from tests.transform.named import Named, example, named
 
 ZONE = ZoneInfo("Asia/Shanghai")

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from etl.model import Page, Rows
+from etl.extract.page import Page
 from etl.transform import twilio
+from etl.transform.rows import Rows
 from tests.transform.named import Named, example, named
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from etl import tables
 from etl.transform.values import (
     MAX_DEPTH,
     UnkeyedError,
@@ -19,6 +18,7 @@ from etl.transform.values import (
     replaced,
     storable,
 )
+from etl.warehouse import tables
 
 version = reader(tables.zoom_flow_versions)
 

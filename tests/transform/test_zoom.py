@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from etl.model import Page, Reject, Rows
+from etl.extract.page import Page
 from etl.transform import zoom
+from etl.transform.rows import Reject, Rows
 from tests.transform.named import example, named
 
 

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
-from etl.health import Leftover, Overview, StreamHealth
 from etl.load.runs import Run
+from etl.status.health import Leftover, Overview, StreamHealth
 
 NOW = datetime(2026, 3, 14, 3, 12, 40, tzinfo=UTC)
 

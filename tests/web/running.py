@@ -7,9 +7,9 @@ from functools import partial
 
 import httpx
 
-from etl.health import Overview
-from etl.web.app import Recent, app
-from etl.web.server import listen, serving
+from etl.daemon.web.app import Recent, app
+from etl.daemon.web.server import listen, serving
+from etl.status.health import Overview
 from tests.web import fleet
 
 

@@ -12,8 +12,8 @@ import httpx
 import pytest
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from etl.daemon.web.app import API_RUNS
 from etl.errors import WarehouseError
-from etl.web.app import API_RUNS
 from tests.web import fleet
 from tests.web.running import running
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, Request, ViewportSize, sync_playwright
 
-from etl.health import Overview
+from etl.status.health import Overview
 from tests.web import fleet
 from tests.web.running import running
 

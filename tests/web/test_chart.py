@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from etl.web.chart import HEIGHT, WIDTH, changes, chart, seconds, took
+from etl.daemon.web.chart import HEIGHT, WIDTH, changes, chart, seconds, took
 from tests.web.fleet import NOW, run
 
 

@@ -9,9 +9,9 @@ from html.parser import HTMLParser
 
 import pytest
 
+from etl.daemon.web.app import PAGE
 from etl.errors import WarehouseError
-from etl.health import Overview
-from etl.web.app import PAGE
+from etl.status.health import Overview
 from tests.web import fleet
 from tests.web.running import running
 

@@ -19,8 +19,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from etl.daemon.web.server import listen, network_of, serving
 from etl.errors import ConfigError
-from etl.web.server import listen, network_of, serving
 from tests.machine import slowness
 from tests.web import fleet
 from tests.web.running import running

@@ -1,0 +1,1 @@
+"""What callflow.toml and the environment say, and what of it is secret."""

@@ -1,0 +1,1 @@
+"""The background process: who leads, what is due, what the outside sees."""

@@ -1,0 +1,123 @@
+"""Messages to a webhook: once when a stream turns bad, and once when it is well again.
+
+What was told is noted by the caller, so that nobody hears the same twice. Pure, but for `send`.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from etl.config.redact import Redactor
+from etl.extract.http import post_json
+from etl.extract.route import DIRECT, Route
+from etl.status.health import StreamHealth
+from etl.status.timetable import span
+
+LINES = 20
+"""Of one message; what is beyond is counted."""
+_LONGEST = 500  # characters of a line
+
+_WORSE = {"throttled": 1, "incomplete": 2, "failed": 2, "stale": 2}
+"""A throttled stream goes on by itself; when it fails or grows stale after all, somebody is needed.
+Whoever was told that it fails need not be told that it grows stale."""
+
+Name = tuple[str, str]
+"""(source, stream)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """One thing to tell of one stream.
+
+    `told` is what to note once it was sent: None when the stream is well again, else the word of
+    what is bad: "throttled", "incomplete", "failed", "stale".
+    """
+
+    source: str
+    stream: str
+    text: str
+    told: str | None
+
+
+def alerts(
+    streams: Sequence[StreamHealth],
+    told: Mapping[Name, str | None],
+    redact: Redactor | None = None,
+) -> list[Alert]:
+    """What to tell now: the bad streams, the worst first, then those that are well again.
+
+    `told`: what was told of a stream last, as its `Alert.told`; none: it was well. What is wrong
+    with a stream passes `redact` before it leaves.
+
+    A stream is told when it turns bad, when one that was only throttled fails or grows stale, and
+    when it had a complete run and is not stale. One that never ran, or whose source is not
+    configured any more, is not told to be well.
+    """
+    found, redact = [], redact or Redactor()
+    for stream in streams:
+        name = (stream.source, stream.stream)
+        former, now = told.get(name), _bad(stream)
+        if now is not None and _WORSE[now] > _WORSE.get(former or "", 0):
+            found.append(Alert(*name, _bad_text(stream, now, redact), now))
+        elif now is None and former is not None and stream.state == "good":
+            found.append(Alert(*name, f"{stream.name} is well again", None))
+    return sorted(found, key=lambda each: (-_WORSE.get(each.told or "", 0), each.told != "stale"))
+
+
+def payload(found: Sequence[Alert]) -> dict[str, Any]:
+    """One message of all alerts, as Slack and what is compatible with it take it (escaped)."""
+    lines = [_escaped(alert.text) for alert in found]
+    if len(found) > LINES:
+        rest = Counter(alert.told or "well again" for alert in found[LINES - 1 :])
+        words = ", ".join(f"{count:,} {word}" for word, count in rest.items())
+        lines[LINES - 1 :] = [f"and {rest.total():,} more streams: {words}"]
+    return {"text": "\n".join(lines)}
+
+
+def send(
+    url: str,
+    found: Sequence[Alert],
+    *,
+    route: Route = DIRECT,
+    timeout: float = 10.0,
+    redact: Redactor | None = None,
+) -> None:
+    """Send one message of all alerts to the webhook `url` by `route`, within `timeout` seconds.
+
+    Raises UnavailableError (try again later) or ContractError (the URL is wrong); neither names
+    more of `url`, which is a secret, than its host. `redact` is for the webhook's own words.
+    Nothing is sent when nothing was found.
+    """
+    if found:
+        post_json(url, payload(found), route=route, timeout=timeout, redact=redact)
+
+
+def _bad(stream: StreamHealth) -> str | None:
+    if stream.state == "not configured":
+        return None
+    if stream.stale:
+        return "stale"
+    return stream.state if stream.state in _WORSE else None
+
+
+def _bad_text(stream: StreamHealth, word: str, redact: Redactor) -> str:
+    """Such as "zoom_eu.flows failed: HTTP 401: Invalid access token → check the credentials"."""
+    text = f"{stream.name} {word if word == 'failed' else f'is {word}'}"
+    if word == "stale":
+        old = "no complete run yet" if stream.age is None else f"{span(stream.age, 2)} old"
+        allowed = f", {span(stream.stale_after)} allowed" if stream.stale_after else ""
+        text += f" ({old}{allowed})"
+    # An error names its place, which mostly begins with the stream.
+    problem = (stream.problem or "").removeprefix(stream.name).lstrip(" :,")
+    if problem and not (word == "stale" and stream.state in ("good", "never run")):
+        text += f": {redact.message(problem)}"
+    if stream.advice:
+        text += f" → {redact.message(stream.advice)}"
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+def _escaped(text: str) -> str:
+    """Slack's docs, "Formatting text for app surfaces": these three have a meaning of their own."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,443 @@
+"""What the daemon answers over HTTP. It gets values and callables, and knows no SQL.
+
+    /healthz      the process is alive                                        open
+    /readyz       what is in the warehouse is fresh; the reasons where not    open
+    /metrics      for Prometheus
+    /api/status   the Overview as JSON; ?runs=1 adds each stream's last runs, ?q= narrows it
+    /             the same for a person; ?q=, ?page=, ?still=1 (no reloading)
+
+All but the first two need the token where one is set. Where none is set, only requests that name
+this machine by a loopback name are answered: a page elsewhere whose host name was pointed at
+127.0.0.1 (DNS rebinding) gets nothing.
+"""
+
+import base64
+import binascii
+import hmac
+import ipaddress
+import itertools
+import threading
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from anyio import move_on_after
+from anyio.to_thread import run_sync
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from etl.daemon.web.chart import changes, chart, seconds, took
+from etl.errors import CallflowError, WarehouseError
+from etl.load.runs import Run
+from etl.status.health import OLD, Leftover, Overview, StreamHealth
+from etl.status.show import as_json
+from etl.status.timetable import span
+
+Pairs = Sequence[tuple[str, str]]
+Runs = Mapping[tuple[str, str], Sequence[Run]]
+Recent = Callable[[Pairs], Runs]
+
+PAGE = 60
+"""How many streams one page shows in full."""
+
+API_RUNS = 200
+"""For how many streams at most one answer of /api/status tells the last runs."""
+
+_HERE = Path(__file__).parent
+_OPEN = ("/healthz", "/readyz")
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self' data:; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+_ICONS = {
+    tone: "%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"
+    f"%3Cpath fill='none' stroke='%23{colour}' stroke-width='3' d='{path}'/%3E%3C/svg%3E"
+    for tone, colour, path in (
+        ("well", "2e9b63", "M2 9l4 4 8-10"),
+        ("bad", "d93a30", "M3 3l10 10M13 3l-10 10"),
+        ("down", "d93a30", "M8 2v8M8 12v3"),
+    )
+}
+_CHALLENGES = ('Bearer realm="callflow"', 'Basic realm="callflow", charset="UTF-8"')
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def app(
+    view: Callable[[], Overview],
+    recent: Recent,
+    metrics: Callable[[], bytes],
+    *,
+    token: str | None,
+    now: Callable[[], datetime] = _utc_now,
+    patience: float = 5.0,
+) -> Starlette:
+    """The application.
+
+    `view`      gives the newest Overview at once, and never raises.
+    `recent`    asks the database for the last runs (newest first, at most 30) of the streams that
+                it is given as (source, stream). It may raise CallflowError. What takes longer than
+                `patience` seconds is shown without; at most four such questions are open at a time.
+    `metrics`   gives the text of /metrics.
+    `token`     what clients must send; None: only loopback names are answered.
+    `now`       the clock that `Overview.at` comes from. One that is OLD is not ready.
+    """
+    ask = _limited(recent)
+    template = _templates().get_template("status.html")
+
+    async def runs_of(streams: Sequence[StreamHealth]) -> tuple[Runs, str | None]:
+        pairs = [(stream.source, stream.stream) for stream in streams]
+        if not pairs:
+            return {}, None
+        with move_on_after(patience):
+            try:
+                return await run_sync(ask, pairs, abandon_on_cancel=True), None
+            except CallflowError as error:
+                return {}, str(error)
+        return {}, f"the database did not answer within {patience:g} s"
+
+    async def readyz(request: Request) -> Response:
+        shown = view().told_at(now())
+        reasons = shown.reasons
+        lines = ["not ready" if reasons else "ready"]
+        if token is None or _knows(request.headers, token):
+            lines += reasons
+        return PlainTextResponse("\n".join(lines) + "\n", 503 if reasons else 200)
+
+    async def metrics_text(request: Request) -> Response:
+        text = await run_sync(metrics)
+        return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def api_status(request: Request) -> Response:
+        shown = view().told_at(now())
+        streams = matching(shown.streams, _query(request))
+        runs, why = None, None
+        if request.query_params.get("runs", "0") not in ("", "0"):
+            if len(streams) > API_RUNS:
+                detail = f"runs=1 tells of at most {API_RUNS} streams; narrow them with q=, as in"
+                raise HTTPException(400, f"{detail} /api/status?runs=1&q=zoom_eu")
+            runs, why = await runs_of(streams)
+        text = await run_sync(lambda: as_json(_status(shown, streams, runs, why)) + "\n")
+        return Response(_bytes(text), headers={"Content-Type": "application/json"})
+
+    async def page(request: Request) -> Response:
+        shown = view().told_at(now())
+        plan = paged(shown, _query(request), request.query_params.get("page", ""))
+        runs, why = await runs_of(plan.streams)
+        moment = now()
+        head = headline(shown, moment)
+        text = await run_sync(
+            lambda: template.render(
+                view=shown,
+                head=head,
+                icon=_ICONS[head.tone],
+                not_ready=shown.reasons,
+                plan=plan,
+                runs=runs,
+                why=why,
+                still=request.query_params.get("still") == "1",
+                ago=lambda time: f"{_between(time, moment)} ago",
+                since=lambda time: _between(time, moment),
+                until=lambda time: "due" if time <= moment else f"in {_between(moment, time)}",
+            )
+        )
+        return Response(_bytes(text), headers={"Content-Type": "text/html; charset=utf-8"})
+
+    application = Starlette(
+        routes=[
+            Route("/healthz", _fixed("ok\n", "text/plain")),
+            Route("/readyz", readyz),
+            Route("/metrics", metrics_text),
+            Route("/api/status", api_status),
+            Route("/style.css", _fixed((_HERE / "style.css").read_text("utf-8"), "text/css")),
+            Route("/", page),
+        ],
+        middleware=[Middleware(_guarded, token=token), Middleware(GZipMiddleware)],
+        exception_handlers={HTTPException: _refuse, Exception: _broken},
+    )
+    application.router.redirect_slashes = False  # it would repeat the Host that the client named
+    return application
+
+
+def _fixed(text: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
+    async def fixed(request: Request) -> Response:
+        return Response(text, media_type=kind)
+
+    return fixed
+
+
+def _limited(recent: Recent) -> Recent:
+    """`recent`, four at a time: a database that hangs must not collect threads."""
+    free = threading.BoundedSemaphore(4)
+
+    def ask(pairs: Pairs) -> Runs:
+        if not free.acquire(blocking=False):
+            raise WarehouseError("the database has not answered the last four questions yet")
+        try:
+            return recent(pairs)
+        finally:
+            free.release()
+
+    return ask
+
+
+# --- who is answered ------------------------------------------------------------------------------
+def _guarded(inner: ASGIApp, token: str | None) -> ASGIApp:
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(_HEADERS)
+            await send(message)
+
+        refusal = _refusal(scope["path"], Headers(scope=scope), token)
+        await (refusal or inner)(scope, receive, send_with_headers)
+
+    return guarded
+
+
+def _refusal(path: str, headers: Headers, token: str | None) -> Response | None:
+    if token is None:
+        # Nothing but "ok" is behind /healthz, and a probe may name its host as it likes.
+        if path == "/healthz" or _loopback(headers.get("host", "")):
+            return None
+        return PlainTextResponse(
+            "421: no token is set, so only http://localhost, 127.0.0.1 and [::1] are answered, not"
+            " another host name.\nSet http_token_file in [daemon] to be reached by other names.\n",
+            421,
+        )
+    if path in _OPEN or _knows(headers, token):
+        return None
+    refusal = PlainTextResponse(
+        "401: send the token, as `Authorization: Bearer …` or as the password of HTTP Basic.\n", 401
+    )
+    for challenge in _CHALLENGES:
+        refusal.headers.append("WWW-Authenticate", challenge)
+    return refusal
+
+
+def _loopback(host: str) -> bool:
+    name, colon, port = host.rpartition(":")
+    if not colon or not port.isdecimal():
+        name = host
+    try:
+        return ipaddress.ip_address(name.removeprefix("[").removesuffix("]")).is_loopback
+    except ValueError:
+        return name.lower() == "localhost"
+
+
+def _knows(headers: Headers, token: str) -> bool:
+    """Whether the request carries the token (RFC 6750, section 2.1; RFC 7617, section 2)."""
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    secret = given.strip().encode("latin-1")
+    if scheme.lower() == "basic":
+        try:
+            _, _, secret = base64.b64decode(secret, validate=True).partition(b":")
+        except binascii.Error:
+            return False
+    elif scheme.lower() != "bearer":
+        return False
+    return hmac.compare_digest(secret, token.encode())
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    text = f"{error.status_code}: {error.detail}\n"
+    return PlainTextResponse(text, error.status_code, headers=error.headers)
+
+
+async def _broken(request: Request, error: Exception) -> Response:
+    text = "500: something broke while this was answered; callflow's log says what.\n"
+    # uvicorn ends the connection when this has been sent.
+    return PlainTextResponse(text, 500, headers={**_HEADERS, "Connection": "close"})
+
+
+def _query(request: Request) -> str:
+    return request.query_params.get("q", "")[:100].strip()
+
+
+def _bytes(text: str) -> bytes:
+    # A lone surrogate in a provider's message is no reason to show nothing.
+    return text.encode("utf-8", "replace")
+
+
+# --- what is told ---------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """`tone` is "well", "bad" or "down"; `title` a few words, `sentence` one sentence.
+
+    Where something else goes first, `streams` says how the streams stand.
+    """
+
+    tone: str
+    title: str
+    sentence: str
+    detail: str = ""
+    advice: str = ""
+    streams: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one page shows: its streams by source, those that need attention, and where it is.
+
+    `found` is how many streams match `query`; `more_bad` how many bad ones are on later pages.
+    """
+
+    query: str
+    number: int
+    pages: int
+    found: int
+    streams: tuple[StreamHealth, ...]
+    sources: tuple[tuple[str, tuple[StreamHealth, ...]], ...]
+    bad: tuple[StreamHealth, ...]
+    more_bad: int
+    left: tuple[Leftover, ...]
+
+    def link(self, number: int = 1, still: bool = False) -> str:
+        """The address of another page of the same streams."""
+        given = {"q": self.query, "page": "" if number == 1 else str(number)}
+        given["still"] = "1" if still else ""
+        query = urlencode({name: value for name, value in given.items() if value})
+        return f"/?{query}" if query else "/"
+
+
+def headline(view: Overview, now: datetime) -> Headline:
+    """How things stand, in one sentence."""
+    bad = sum(not stream.good for stream in view.streams)
+    total = len(view.streams)
+    streams = f"{total:,} stream{'s' * (total != 1)}"
+    trouble = f"{bad:,} of {streams} need{'s' * (bad == 1)} attention" if bad else ""
+    if now - view.at > OLD:
+        return Headline(
+            "down",
+            "daemon hangs",
+            "The daemon hangs",
+            f"It looked at the streams {span((now - view.at).total_seconds(), 2)} ago last, and"
+            " should every 2s.",
+            "restart it; what it had not committed is done again",
+            trouble,
+        )
+    if view.database is not None:
+        problem, _, advice = view.database.partition(" → ")
+        sentence = "The database cannot be used"
+        return Headline("down", "database trouble", sentence, problem, advice, trouble)
+    if bad:
+        return Headline("bad", f"{bad:,} bad", trouble)
+    if not total:
+        return Headline("well", "no streams", "There are no streams yet")
+    waiting = sum(stream.state == "never run" for stream in view.streams)
+    detail = f"{waiting:,} had no run yet." if waiting else ""
+    every = f"All {streams} are well" if total > 1 else "The one stream is well"
+    return Headline("well", "all well", every, detail)
+
+
+def _between(earlier: datetime, later: datetime) -> str:
+    """In its largest unit, from a day or an hour on in two: "40s", "3m", "1h 5m"."""
+    length = max(0.0, (later - earlier).total_seconds())
+    return span(length, 1 if length < 3600 else 2)
+
+
+def word(stream: StreamHealth) -> str:
+    """Its state in a word or two; "stale" replaces "good"."""
+    if not stream.stale:
+        return stream.state
+    return "stale" if stream.state == "good" else f"{stream.state}, stale"
+
+
+def matching(streams: Sequence[StreamHealth], query: str) -> list[StreamHealth]:
+    """The streams that have every word of `query` in name, provider or state, in any case."""
+    words = query.lower().split()
+    if not words:
+        return list(streams)
+    return [
+        stream
+        for stream in streams
+        if all(each in f"{stream.name} {stream.provider} {word(stream)}".lower() for each in words)
+    ]
+
+
+def paged(view: Overview, query: str, number: str) -> Plan:
+    """What page `number` of the streams that match `query` shows; sources in trouble come first."""
+    found = matching(view.streams, query)
+    troubled = {stream.source for stream in found if not stream.good}
+    found.sort(key=lambda stream: (stream.source not in troubled, stream.source, stream.stream))
+    pages = max(1, -(-len(found) // PAGE))
+    wanted = int(number) if number.isdecimal() and len(number) < 7 else 1
+    here = min(max(1, wanted), pages)
+    shown = tuple(found[(here - 1) * PAGE : here * PAGE])
+    sources = tuple(
+        (source, tuple(streams))
+        for source, streams in itertools.groupby(shown, key=lambda stream: stream.source)
+    )
+    return Plan(
+        query=query,
+        number=here,
+        pages=pages,
+        found=len(found),
+        streams=shown,
+        sources=sources,
+        bad=tuple(sorted((stream for stream in shown if not stream.good), key=_weight)),
+        more_bad=sum(not stream.good for stream in found[here * PAGE :]),
+        left=tuple({left.name: left for each in found for left in each.leftovers}.values()),
+    )
+
+
+def _weight(stream: StreamHealth) -> int:
+    """The gravest first: what grows old, what fails, what is not proven, what waits."""
+    return -2 * stream.stale - (stream.state == "failed") + (stream.state == "throttled")
+
+
+def _status(
+    view: Overview,
+    streams: Sequence[StreamHealth],
+    runs: Runs | None,
+    why: str | None,
+) -> dict[str, Any]:
+    told = asdict(view) | {"ready": view.ready, "reasons": view.reasons}
+    told["streams"] = [
+        {"name": stream.name, "good": stream.good, "fresh": stream.fresh, **asdict(stream)}
+        for stream in streams
+    ]
+    if runs is not None:
+        told["runs_error"] = why
+        for stream, shown in zip(streams, told["streams"], strict=True):
+            last = runs.get((stream.source, stream.stream), ())
+            shown["runs"] = [asdict(run) | {"duration": seconds(run)} for run in last]
+    return told
+
+
+def _templates() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters["span"] = span
+    environment.filters["took"] = took
+    environment.filters["number"] = "{:,}".format
+    environment.filters["minute"] = "{:%Y-%m-%d %H:%M}".format
+    environment.filters["iso"] = lambda time: time.isoformat(timespec="seconds")
+    environment.globals.update(
+        chart=chart, changes=changes, seconds=seconds, word=word, urlencode=urlencode
+    )
+    return environment

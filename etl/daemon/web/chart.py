@@ -1,0 +1,117 @@
+"""The small chart of a stream's last runs: where its bars stand, and the words that say the same.
+
+Upwards is how long a run took, downwards how many rows it changed; below stands a mark where a run
+did not end well, so that nothing is told by colour alone.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from etl.load.runs import Run
+from etl.status.timetable import span
+
+SLOTS = 30
+WIDTH, HEIGHT = 240, 54
+_SLOT, _BAR = WIDTH // SLOTS, 6
+_UP, _ZERO, _DOWN = 30.0, 32.0, 11.0
+
+# Drawn from the left edge of the slot's bar, below everything else.
+_MARKS = {
+    "failed": "M{x} 48l5 5m0 -5l-5 5",
+    "incomplete": "M{x} 53h5l-2.5 -5z",
+    "busy": "M{x} 51h5",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One run. `x` is the left edge of its slot; the paths are SVG's; an empty one is no mark."""
+
+    x: int
+    status: str
+    title: str
+    duration: str
+    changed: str
+    mark: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """The bars from old to new, `words` that say what they show, and what the tallest stand for."""
+
+    bars: tuple[Bar, ...]
+    words: str
+    longest: str
+    most: str
+
+
+def chart(runs: Sequence[Run]) -> Chart | None:
+    """The chart of `runs` (newest first; the last 30 are shown); None when there are none."""
+    shown = runs[:SLOTS]
+    if not shown:
+        return None
+    longest = max(seconds(run) for run in shown)
+    most = max(changed(run) for run in shown)
+    bars = []
+    for place, run in enumerate(reversed(shown), start=SLOTS - len(shown)):
+        x = place * _SLOT
+        # Half a unit at least: a run that took no time was one all the same.
+        up = max(0.5, _UP * seconds(run) / longest if longest else 0.0)
+        down = max(1.0, _DOWN * changed(run) / most) if changed(run) else 0.0
+        bars.append(
+            Bar(
+                x=x,
+                status=run.status,
+                title=_title(run),
+                duration=f"M{x + 1} {_ZERO - up:.3g}h{_BAR}v{up:.3g}h-{_BAR}z",
+                changed=f"M{x + 1} {_ZERO + 2:g}h{_BAR}v{down:.3g}h-{_BAR}z" if down else "",
+                mark=_MARKS.get(run.status, "").format(x=x + 1.5),
+            )
+        )
+    counts = Counter(run.status for run in shown)
+    told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    words = f"The last {len(shown)} runs: {told}; the longest took {took(longest)}"
+    words += f", the most rows changed are {most:,}." if most else ", none changed a row."
+    rows = f"{_short(most)} row{'s' * (most != 1)}" if most else "no rows"
+    return Chart(tuple(bars), words, took(longest), rows)
+
+
+def seconds(run: Run) -> float:
+    """How long the run took; 0 where the clock was set back, or its end is not known."""
+    return max(0.0, (run.finished_at - run.started_at).total_seconds()) if run.finished_at else 0.0
+
+
+def took(length: float) -> str:
+    """A length of time in seconds for people: "0.4s", "1m 5s"."""
+    return f"{length:.1f}s" if length < 9.95 else span(length, 2)
+
+
+def changed(run: Run) -> int:
+    """How many rows the run put in, altered or took out."""
+    return run.inserted + run.updated + run.deleted
+
+
+def changes(run: Run) -> str:
+    """What the run did, in words: "3 new, 1 changed, 1 gone"."""
+    counts = (
+        (run.inserted, "new"),
+        (run.updated, "changed"),
+        (run.deleted, "gone"),
+        (run.rejected, "rejected"),
+    )
+    return ", ".join(f"{count:,} {word}" for count, word in counts if count) or "nothing changed"
+
+
+def _title(run: Run) -> str:
+    return (
+        f"{run.started_at:%Y-%m-%d %H:%M} UTC, {run.status}, {took(seconds(run))}: {changes(run)}"
+    )
+
+
+def _short(count: int) -> str:
+    """In five characters at most, for there is no more room: 950, 1.2k, 44k, 1.0M."""
+    for size, letter in ((1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")):
+        if count >= size:
+            return f"{count / size:.{int(count < 10 * size)}f}{letter}"
+    return str(count)

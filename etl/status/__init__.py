@@ -1,0 +1,1 @@
+"""The state of sources and streams, and how a person sees it."""

@@ -1,0 +1,1 @@
+"""One run of one stream: `run` is the spine."""

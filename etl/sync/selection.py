@@ -1,0 +1,100 @@
+"""Which streams a command means, and running them: sources side by side, their streams in turn."""
+
+import difflib
+import urllib.parse
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, as_completed
+
+from etl.config.settings import AlibabaSource, Settings, Source
+from etl.errors import ConfigError
+from etl.load.runs import Run
+from etl.providers.catalog import CATALOG, Stream
+
+Unit = tuple[Source, Stream]
+
+
+def select(settings: Settings, names: Sequence[str]) -> list[Unit]:
+    """The streams named by `names` ("source" or "source.stream"; none: all), in the config's order.
+
+    Raises ConfigError that lists every name that is not one, with what was perhaps meant.
+    """
+    units = [
+        (source, stream)
+        for source in settings.sources.values()
+        for stream in CATALOG[source.provider]
+    ]
+    every = {name_of(unit): unit for unit in units}
+    wanted = {name for name in every if not names or {name, name.split(".")[0]} & set(names)}
+    known = [*settings.sources, *every]
+    if unknown := [name for name in names if name not in known]:
+        raise ConfigError(
+            "; ".join(f"there is no source or stream {name!r}" for name in unknown),
+            where=str(settings.path or "environment"),
+            advice=_perhaps(unknown, known),
+        )
+    return [unit for name, unit in every.items() if name in wanted]
+
+
+def _perhaps(unknown: Iterable[str], known: Sequence[str]) -> str:
+    close = [match for name in unknown for match in difflib.get_close_matches(name, known, n=1)]
+    if close:
+        return f"did you mean {' '.join(close)}?"
+    return f"choose from: {', '.join(known)}" if known else "add a source to the configuration"
+
+
+def name_of(unit: Unit) -> str:
+    """`source.stream`."""
+    source, stream = unit
+    return f"{source.name}.{stream.name}"
+
+
+def name_of_scope(source: str, scope: str) -> str:
+    """`source/scope`, such as alibaba_sh/ccc-test: what `callflow forget` takes."""
+    return f"{source}/{scope}"
+
+
+def scopes(source: Source, stream: Stream) -> tuple[str, ...] | None:
+    """The scopes of the stream that `source` configures (Alibaba: its instance ids).
+
+    None: the stream has none, it is one list.
+    """
+    if stream.scope is None or not isinstance(source, AlibabaSource):
+        return None
+    return source.instance_ids
+
+
+def account(source: Source) -> str:
+    """What the provider's limits are counted by: its API and the account, or what stands for it."""
+    owner = {"zoom": "account_id", "twilio": "account_sid", "alibaba": "access_key_id"}
+    return f"{host(source)} {getattr(source, owner[source.provider])}"
+
+
+def host(source: Source) -> str:
+    """Host and port of the source's API."""
+    return urllib.parse.urlsplit(source.base_url).netloc
+
+
+def run_all(
+    units: Sequence[Unit], run_unit: Callable[[Unit], Run], executor: Executor
+) -> Iterator[Run]:
+    """Run the units and yield their runs as they end.
+
+    Accounts run side by side, the streams of one in turn: a provider's limits are per account.
+    """
+    accounts: dict[str, list[Unit]] = {}
+    for unit in units:
+        accounts.setdefault(account(unit[0]), []).append(unit)
+
+    def run_account(group: Sequence[Unit]) -> list[Run]:
+        return [run_unit(unit) for unit in group]
+
+    for future in as_completed([executor.submit(run_account, each) for each in accounts.values()]):
+        yield from future.result()
+
+
+def exit_code(runs: Mapping[str, Run] | Iterable[Run]) -> int:
+    """0 all complete · 1 one failed or incomplete · 75 otherwise one was busy."""
+    states = {run.status for run in (runs.values() if isinstance(runs, Mapping) else runs)}
+    if states & {"failed", "incomplete"}:
+        return 1
+    return 75 if "busy" in states else 0

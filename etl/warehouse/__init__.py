@@ -1,0 +1,1 @@
+"""Postgres: connecting, its schema, its views and its roles; the embedded server."""

@@ -1,0 +1,225 @@
+"""What migrations and runs need of Postgres that is not there, and the SQL that makes it so.
+
+An administrator need not make the role of `warehouse.url` more than the owner of our schemas:
+docs/deploy.md, "Database rights".
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import sql
+from sqlalchemy import Connection, Engine, Table, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.schema import CreateColumn, CreateTable
+
+from etl.config.redact import Redactor
+from etl.errors import WarehouseError
+from etl.warehouse import tables
+from etl.warehouse.connect import plain_errors, sqlstate
+
+DENIED = "42501"
+
+_APPENDED = ("SELECT", "INSERT")
+_KEPT = (*_APPENDED, "UPDATE")
+_CHANGED = (*_KEPT, "DELETE")
+_RIGHTS: dict[str, Sequence[str]] = {
+    **{table.fullname: _CHANGED for table in tables.metadata.sorted_tables},
+    **{table.fullname: _APPENDED for table in tables.HISTORY.values()},
+    tables.runs.fullname: _APPENDED,
+    **{each.fullname: _KEPT for each in (tables.streams, tables.leases, tables.rejects)},
+    "etl.alembic_version": ("SELECT",),
+}
+"""What a run does with each table."""
+
+_USED = tuple(schema for schema in tables.SCHEMAS if schema != "callflow")
+"""Schemas that a run touches; the views of `callflow` are for readers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Who we are to the server.
+
+    `owners` own our tables. `why_read_only`: what an administrator set, "" where we may write.
+    """
+
+    role: str
+    database: str
+    owners: Sequence[str]
+    why_read_only: str
+
+
+def standing(connection: Connection) -> Standing:
+    """Ask who the session's role is, whose our tables are, and whether the session may write."""
+    row = connection.execute(
+        text("""
+            SELECT current_user AS role, current_database() AS database,
+                pg_is_in_recovery() AS standby,
+                current_setting('transaction_read_only')::bool AS read_only,
+                ARRAY(
+                    SELECT DISTINCT pg_get_userbyid(relowner)::text FROM pg_class
+                    JOIN pg_namespace ON pg_namespace.oid = relnamespace
+                    WHERE relkind = 'r' AND nspname = ANY(:schemas) ORDER BY 1
+                ) AS owners
+        """),
+        {"schemas": list(_USED)},
+    ).one()
+    why = ""
+    if row.standby:
+        why = "the server is a standby, which only reads"
+    elif row.read_only:
+        why = "default_transaction_read_only is on for this server, database or role"
+    return Standing(row.role, row.database, row.owners, why)
+
+
+def missing(connection: Connection, *, migrating: bool) -> list[str]:
+    """Name the rights that a migration, or a run, needs and the session's role does not have.
+
+    Returns the statements that give them, for an administrator to run in this database.
+    """
+    role = name_of(connection.scalar(text("SELECT current_user")))
+    found = list(_schemas(connection, role) if migrating else _uses(connection, role))
+    relations = connection.execute(
+        text("""
+            SELECT nspname AS schema, relname AS name, pg_has_role(relowner, 'USAGE') AS ours,
+                ARRAY(
+                    SELECT kind FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS kind
+                    WHERE has_table_privilege(pg_class.oid, kind)
+                ) AS rights
+            FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+            WHERE relkind IN ('r', 'p', 'v') AND nspname = ANY(:schemas) ORDER BY 1, 2
+        """),
+        {"schemas": list(tables.SCHEMAS)},
+    )
+    for row in relations:
+        full = name_of(row.schema, row.name)
+        if not row.ours and (migrating or row.schema == "staging"):
+            found.append(f"ALTER TABLE {full} OWNER TO {role};")
+        elif not migrating:
+            needed = _RIGHTS.get(f"{row.schema}.{row.name}", ())
+            if lacking := [right for right in needed if right not in row.rights]:
+                found.append(f"GRANT {', '.join(lacking)} ON {full} TO {role};")
+    return found
+
+
+def _schemas(connection: Connection, role: str) -> Iterator[str]:
+    """A migration makes the schemas that are not there, and describes all of them."""
+    found = connection.execute(
+        text("""
+            SELECT schema, pg_has_role(nspowner, 'USAGE') AS ours,
+                has_database_privilege(current_database(), 'CREATE') AS may_create
+            FROM unnest(CAST(:schemas AS text[])) AS schema
+            LEFT JOIN pg_namespace ON nspname = schema
+        """),
+        {"schemas": list(tables.SCHEMAS)},
+    )
+    for schema, ours, may_create in found:
+        if ours is None and not may_create:
+            yield f"CREATE SCHEMA {schema} AUTHORIZATION {role};"
+        elif ours is False:
+            yield f"ALTER SCHEMA {schema} OWNER TO {role};"
+
+
+def _uses(connection: Connection, role: str) -> Iterator[str]:
+    """A run uses the schemas, and makes staging tables."""
+    found = connection.execute(
+        text("""
+            SELECT nspname, has_schema_privilege(oid, 'USAGE'), has_schema_privilege(oid, 'CREATE')
+            FROM pg_namespace WHERE nspname = ANY(:schemas) ORDER BY 1
+        """),
+        {"schemas": list(_USED)},
+    )
+    for schema, may_use, may_create in found:
+        if not may_use:
+            yield f"GRANT USAGE ON SCHEMA {schema} TO {role};"
+        if schema == "staging" and not may_create:
+            yield f"GRANT CREATE ON SCHEMA {schema} TO {role};"
+
+
+def lost(connection: Connection) -> list[str]:
+    """Name what a schema at head should have and has not: the statements that make it again."""
+    rows = connection.execute(
+        text("""
+            SELECT nspname || '.' || relname, attname FROM pg_class
+            JOIN pg_namespace ON pg_namespace.oid = relnamespace
+            JOIN pg_attribute ON attrelid = pg_class.oid AND attnum > 0 AND NOT attisdropped
+            WHERE relkind IN ('r', 'p') AND nspname = ANY(:schemas)
+        """),
+        {"schemas": list(tables.SCHEMAS)},
+    )
+    there: dict[str, set[str]] = {}
+    for name, column in rows:
+        there.setdefault(name, set()).add(column)
+    found: list[object] = []
+    for table in tables.metadata.sorted_tables:
+        if table.fullname not in there:
+            found.append(CreateTable(table).compile(connection))
+            continue
+        found += [
+            f"ALTER TABLE {table.fullname} ADD COLUMN {CreateColumn(column).compile(connection)}"
+            for column in table.columns
+            if column.name not in there[table.fullname]
+        ]
+    return [f"{' '.join(str(statement).split())};" for statement in found]
+
+
+def rehearse(connection: Connection) -> None:
+    """Do to a schema at head what a run does, in the open transaction; the caller rolls it back.
+
+    Raises what Postgres raises.
+    """
+    connection.exec_driver_sql('CREATE UNLOGGED TABLE staging."callflow check" ()')
+    for table in tables.metadata.sorted_tables:
+        for statement in _nothing(table):
+            connection.exec_driver_sql(statement)
+
+
+def _nothing(table: Table) -> Iterator[str]:
+    """Statements that ask for every right on a table, and touch no row."""
+    name, column = table.fullname, next(iter(table.columns)).name
+    rights = _RIGHTS[name]
+    yield f"INSERT INTO {name} SELECT * FROM {name} WHERE false"
+    if "UPDATE" in rights:
+        yield f"UPDATE {name} SET {column} = {column} WHERE false"
+    if "DELETE" in rights:
+        yield f"DELETE FROM {name} WHERE false"
+
+
+def advice(statements: Iterable[str]) -> str:
+    """What to do about rights that are missing."""
+    return f"an administrator has to run, in this database: {' '.join(statements)}"
+
+
+@contextmanager
+def plain_rights(
+    engine: Engine, where: str, redact: Redactor | None = None, *, migrating: bool = False
+) -> Iterator[None]:
+    """Turn errors into plain ones, as `plain_errors`; a right that is missing is named, with SQL.
+
+    Raises WarehouseError.
+    """
+    try:
+        with plain_errors(where, redact, engine):
+            yield
+    except WarehouseError as error:
+        cause = error.__cause__
+        if not isinstance(cause, DBAPIError | psycopg.Error) or sqlstate(cause) != DENIED:
+            raise
+        statements: list[str] = []
+        with (
+            suppress(WarehouseError),  # what went wrong first says more
+            plain_errors(where),
+            engine.connect() as connection,
+        ):
+            role = connection.scalar(text("SELECT current_user"))
+            statements = missing(connection, migrating=migrating)
+        if not statements:
+            raise
+        what = f"the role {role!r} lacks rights: {error.what}"
+        raise type(error)(what, where=error.where, advice=advice(statements)) from error
+
+
+def name_of(*parts: str | None) -> str:
+    """A name as SQL has it, quoted."""
+    return sql.Identifier(*(part or "" for part in parts)).as_string()

@@ -1,0 +1,282 @@
+"""What stands on the tables: views (of every table its history), and all comments.
+
+Neither holds data, but others build on the views: with views, functions and rights of their own,
+which DROP … CASCADE would take along. So a view of ours stays where it is while the tables change
+under it, and is replaced in place only where it has to be: its columns keep their order, new ones
+are appended, as CREATE OR REPLACE VIEW asks for. A migration that Postgres refuses because of them
+has them withdrawn first, unless anything of somebody else's depends on them: then the migration
+stops and names it.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+
+from psycopg import sql
+from sqlalchemy import Connection, Table, text
+from sqlalchemy.schema import SetColumnComment, SetTableComment
+
+from etl.errors import SchemaError
+from etl.warehouse import tables
+
+IN_THE_WAY = ("2BP01", "0A000")
+"""SQLSTATEs of a change that something depending on the table rules out: dependent objects still
+exist; the type of a column that a view uses cannot be altered."""
+
+Dependent = tuple[str, str, str | None]
+"""Kind, name and owner of something that depends on a relation."""
+
+_DEPENDENTS = """
+WITH RECURSIVE found(classid, objid) AS (
+    SELECT 'pg_catalog.pg_class'::regclass::oid, to_regclass(name)::oid
+      FROM unnest(CAST(:names AS text[])) AS name WHERE to_regclass(name) IS NOT NULL
+    UNION
+    SELECT CASE WHEN rule.rulename = '_RETURN' THEN 'pg_catalog.pg_class'::regclass::oid
+                ELSE link.classid END,
+           CASE WHEN rule.rulename = '_RETURN' THEN rule.ev_class ELSE link.objid END
+      FROM found
+      JOIN pg_catalog.pg_depend AS link
+        ON link.refclassid = found.classid AND link.refobjid = found.objid
+      LEFT JOIN pg_catalog.pg_rewrite AS rule
+        ON link.classid = 'pg_catalog.pg_rewrite'::regclass AND rule.oid = link.objid)
+SELECT object.type, object.identity,
+       pg_catalog.pg_get_userbyid(coalesce(relation.relowner, routine.proowner))
+  FROM found
+  LEFT JOIN pg_catalog.pg_class AS relation
+    ON found.classid = 'pg_catalog.pg_class'::regclass AND relation.oid = found.objid
+  LEFT JOIN pg_catalog.pg_proc AS routine
+    ON found.classid = 'pg_catalog.pg_proc'::regclass AND routine.oid = found.objid
+  LEFT JOIN pg_catalog.pg_trigger AS helper
+    ON found.classid = 'pg_catalog.pg_trigger'::regclass AND helper.oid = found.objid
+  LEFT JOIN pg_catalog.pg_type AS kind
+    ON found.classid = 'pg_catalog.pg_type'::regclass AND kind.oid = found.objid
+ CROSS JOIN LATERAL pg_catalog.pg_identify_object(found.classid, found.objid, 0) AS object
+ WHERE (kind.oid IS NULL OR kind.typtype = 'd')
+   AND coalesce(relation.relkind NOT IN ('i', 'I', 't', 'S'), true)
+   AND NOT EXISTS (SELECT FROM unnest(CAST(:ours AS text[])) AS name
+                    WHERE to_regclass(name) = relation.oid)
+   AND NOT coalesce(helper.tgisinternal, false)
+   AND (:all OR relation.oid IS NOT NULL OR routine.oid IS NOT NULL
+        OR object.type IN ('trigger', 'policy', 'rule', 'type'))
+ ORDER BY 1, 2
+"""
+
+_RIGHTS = """
+SELECT privilege_type, CASE grantee WHEN 0 THEN NULL ELSE pg_catalog.pg_get_userbyid(grantee) END,
+       is_grantable, attname
+  FROM (SELECT relowner, relacl AS rights, NULL::text AS attname FROM pg_catalog.pg_class
+         WHERE oid = to_regclass(:name)
+        UNION ALL
+        SELECT relowner, attacl, attname::text FROM pg_catalog.pg_attribute
+          JOIN pg_catalog.pg_class AS relation ON relation.oid = attrelid
+         WHERE attrelid = to_regclass(:name) AND attnum > 0 AND NOT attisdropped) AS present
+ CROSS JOIN LATERAL pg_catalog.aclexplode(rights)
+ WHERE grantee <> relowner
+"""
+
+
+def history(current: Table) -> str:
+    """The name of the view of a table's history."""
+    return f"{current.fullname}_history"
+
+
+def create(connection: Connection) -> None:
+    """Create the views that are not there, replace those that have to change.
+
+    Raises SchemaError when one of their names is taken by something that is not ours.
+    """
+    for current in tables.CURRENT:
+        name = history(current)
+        there = _columns(connection, current)
+        query = _query(current, there)
+        if there and not _differs(connection, name, query):
+            continue  # readers hold a lock that replacing it would wait for
+        connection.exec_driver_sql(f"CREATE OR REPLACE VIEW {name} AS {query}")
+
+
+def withdraw(connection: Connection) -> list[str]:
+    """Drop our own views, so that the tables below can change.
+
+    Returns the statements that give them back their owners, options and rights once they are there
+    again. Raises SchemaError, and drops none, when anything that is not ours depends on them.
+    """
+    names = [name for name in map(history, tables.CURRENT) if _exists(connection, name)]
+    if found := dependents(connection, names, names, whole=True):
+        raise blocked_by(found)
+    again = [statement for name in names for statement in _given(connection, name)]
+    for name in names:
+        connection.exec_driver_sql(f"DROP VIEW {name}")
+    return again
+
+
+def blocked(connection: Connection, detail: str) -> SchemaError:
+    """The error about a change of a table that Postgres refused; `detail` is what it said of why.
+
+    Of all that depends on our tables it names what that mentions.
+    """
+    ours = [table.fullname for table in tables.metadata.sorted_tables]
+    ours += map(history, tables.CURRENT)
+    found = dependents(connection, ours, ours, whole=False)
+    named = [row for row in found if _mentions(detail, row[1])]
+    return blocked_by(named or found)
+
+
+def dependents(
+    connection: Connection, names: Collection[str], ours: Collection[str], *, whole: bool
+) -> list[Dependent]:
+    """What depends on the relations `names` and is not among `ours`: kind, name, owner.
+
+    Views on views are found too. `whole`: also what goes without a word when the relation is
+    dropped, such as triggers' helpers and defaults; else only what can stand in the way.
+    """
+    given = {"names": [*names], "ours": [*ours], "all": whole}
+    rows = connection.execute(text(_DEPENDENTS), given).all()
+    own = {f'"_RETURN" on {name}' for name in ours}
+    return [(kind, name, owner) for kind, name, owner in rows if name not in own]
+
+
+def describe(connection: Connection) -> None:
+    """COMMENT ON every schema, table, view and column, from their definitions."""
+    for schema, comment in tables.SCHEMAS.items():
+        connection.exec_driver_sql(f"COMMENT ON SCHEMA {schema} IS {_quoted(comment)}")
+    for table in tables.metadata.sorted_tables:
+        connection.execute(SetTableComment(table))
+        for column in table.columns:
+            connection.execute(SetColumnComment(column))
+    for current in tables.CURRENT:
+        for statement in _comments(current):
+            connection.exec_driver_sql(statement)
+    version = "etl.alembic_version"
+    connection.exec_driver_sql(f"COMMENT ON TABLE {version} IS 'Revision of the schema.'")
+    connection.exec_driver_sql(f"COMMENT ON COLUMN {version}.version_num IS 'Id of the revision.'")
+
+
+def _exists(connection: Connection, name: str) -> bool:
+    return connection.scalar(text("SELECT to_regclass(:name)"), {"name": name}) is not None
+
+
+def _columns(connection: Connection, current: Table) -> list[str]:
+    """The columns of a table's history view as it is, in their order; [] where there is none."""
+    name = history(current)
+    if not _exists(connection, name):
+        return []
+    reads = text(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_depend JOIN pg_catalog.pg_rewrite AS rule"
+        " ON rule.oid = objid AND classid = 'pg_catalog.pg_rewrite'::regclass"
+        " WHERE ev_class = to_regclass(:name) AND rulename = '_RETURN'"
+        " AND refobjid = to_regclass(:table))"
+    )
+    if not connection.scalar(reads, {"name": name, "table": current.fullname}):
+        raise _taken(name, "is not a view of callflow's")
+    columns = text(
+        "SELECT attname FROM pg_catalog.pg_attribute WHERE attrelid = to_regclass(:name)"
+        " AND attnum > 0 ORDER BY attnum"
+    )
+    there = list(connection.execute(columns, {"name": name}).scalars())
+    if strange := [column for column in there if column not in _members(current)]:
+        raise _taken(name, f"has columns that callflow did not make ({', '.join(strange)})")
+    return there
+
+
+def _members(current: Table) -> dict[str, tuple[str, str]]:
+    """The columns of a history view: how each is read of a current row, and of a former one."""
+    members = {column.name: (column.name, column.name) for column in current.columns}
+    return members | {
+        "valid_to": ("NULL::timestamptz", "valid_to"),
+        "is_current": ("true", "false"),
+    }
+
+
+def _query(current: Table, there: Sequence[str]) -> str:
+    """The query of a history view, its columns in the order `there`, then those that are new."""
+    members = _members(current)
+    order = [*there, *(name for name in members if name not in there)]
+    now = ", ".join(f"{members[name][0]} AS {name}" for name in order)
+    once = ", ".join(f"{members[name][1]} AS {name}" for name in order)
+    former = tables.HISTORY[current].fullname
+    return f"SELECT {now} FROM {current.fullname} UNION ALL SELECT {once} FROM {former}"
+
+
+def _differs(connection: Connection, name: str, query: str) -> bool:
+    """Whether a view reads anything else than `query`: Postgres spells both the same way."""
+    spelt = text("SELECT pg_catalog.pg_get_viewdef(to_regclass(:name))")
+    connection.exec_driver_sql(f"CREATE VIEW staging.as_it_should_be AS {query}")
+    wanted = connection.scalar(spelt, {"name": "staging.as_it_should_be"})
+    connection.exec_driver_sql("DROP VIEW staging.as_it_should_be")
+    return bool(connection.scalar(spelt, {"name": name}) != wanted)
+
+
+def _comments(current: Table) -> Iterator[str]:
+    name = history(current)
+    comments = {column.name: column.comment or "" for column in current.columns}
+    comments["valid_to"] = (
+        "When callflow saw that this version was changed or gone (UTC); NULL: it is current."
+    )
+    comments["is_current"] = "Whether this is the version that exists now."
+    yield f"COMMENT ON VIEW {name} IS {_quoted(f'Every version of {current.fullname}, ever.')}"
+    for column, comment in comments.items():
+        yield f"COMMENT ON COLUMN {name}.{column} IS {_quoted(comment)}"
+
+
+def _given(connection: Connection, name: str) -> Iterator[str]:
+    """The statements that give a view, made again, the owner, options and rights that it has."""
+    facts = text(
+        "SELECT pg_catalog.pg_get_userbyid(relowner), relowner = current_user::regrole, reloptions"
+        " FROM pg_catalog.pg_class WHERE oid = to_regclass(:name)"
+    )
+    owner, is_mine, options = connection.execute(facts, {"name": name}).one()
+    for option in options or ():
+        yield f"ALTER VIEW {name} SET ({option})"
+    rights = connection.execute(text(_RIGHTS), {"name": name}).all()
+    # Made again, it has the rights that new tables are given; it may have had fewer.
+    yield (
+        "DO $$ DECLARE statement text; BEGIN FOR statement IN SELECT format("
+        f"'REVOKE ALL ON {name} FROM %%s', CASE grantee WHEN 0 THEN 'PUBLIC'"
+        " ELSE quote_ident(pg_catalog.pg_get_userbyid(grantee)) END)"
+        " FROM pg_catalog.pg_class, pg_catalog.aclexplode(relacl)"
+        f" WHERE oid = '{name}'::regclass AND grantee <> relowner"
+        " LOOP EXECUTE statement; END LOOP; END $$"
+    )
+    for right, grantee, grantable, column in rights:
+        of = f" ({_name(column)})" if column else ""
+        to = _name(grantee) if grantee else "PUBLIC"
+        yield f"GRANT {right}{of} ON {name} TO {to}" + (" WITH GRANT OPTION" if grantable else "")
+    if not is_mine:
+        yield f"ALTER VIEW {name} OWNER TO {_name(owner)}"
+
+
+def _mentions(detail: str, identity: str) -> bool:
+    """Postgres leaves out a schema that is on the search_path."""
+    bare = identity.partition(".")[2] or identity
+    return any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", detail) for name in (identity, bare))
+
+
+def blocked_by(found: Sequence[Dependent]) -> SchemaError:
+    """The error about what stands in the way of a migration, by name."""
+    named = ", ".join(
+        f"{kind} {name}" + (f" (owner {owner})" if owner else "") for kind, name, owner in found
+    )
+    return SchemaError(
+        "this version changes tables that something of yours depends on"
+        + (f": {named}" if named else ""),
+        where="warehouse",
+        advice="keep the definitions (psql: \\d+, \\sf), drop these, run `callflow migrate`, "
+        "create them again; nothing was changed",
+    )
+
+
+def _taken(name: str, why: str) -> SchemaError:
+    return SchemaError(
+        f"{name} {why}",
+        where="warehouse",
+        advice="rename it (ALTER VIEW … RENAME TO), then run `callflow migrate`; "
+        "nothing was changed",
+    )
+
+
+def _name(identifier: str) -> str:
+    return sql.Identifier(identifier).as_string().replace("%", "%%")
+
+
+def _quoted(text_: str) -> str:
+    """`text_` as a literal; psycopg reads % as the beginning of a placeholder."""
+    return "'" + text_.replace("'", "''").replace("%", "%%") + "'"
