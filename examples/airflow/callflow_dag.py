@@ -44,7 +44,7 @@ def callflow() -> None:
         execution_timeout=timedelta(hours=2),
     )
     def sync(name: str) -> list[dict[str, Any]]:
-        """Sync a stream; return its runs for XCom: mode, rows inserted, updated, deleted, watermark."""
+        """Sync a stream; return its runs for XCom: mode, rows changed, watermark."""
         from etl import api
 
         runs = api.sync(name)
