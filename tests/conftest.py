@@ -4,6 +4,7 @@
     database   a new, empty database                            its SQLAlchemy URL
     warehouse  a new database at the head of the migrations     its SQLAlchemy URL
     engine     on that warehouse                                sqlalchemy.Engine
+    warm       runs `callflow …` as a process                   tests.warm.Warm
     seed       for random.Random(seed); CALLFLOW_TEST_SEED=… repeats a run
 
 A test marked `every_postgres` runs once per PostgreSQL found on this machine. The whole suite runs
@@ -25,6 +26,7 @@ from sqlalchemy import Engine
 from etl.warehouse.connect import connect
 from etl.warehouse.embedded import Server, find_binaries
 from tests.postgres import Cluster, bin_dirs, running
+from tests.warm import Warm, warmed
 
 SEED = pytest.StashKey[int]()
 
@@ -113,6 +115,12 @@ def engine(warehouse: str) -> Iterator[Engine]:
         yield engine
     finally:
         engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Warm]:
+    with warmed() as warm:
+        yield warm
 
 
 @pytest.fixture(scope="session")
