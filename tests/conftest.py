@@ -4,6 +4,7 @@
     database   a new, empty database                            its SQLAlchemy URL
     warehouse  a new database at the head of the migrations     its SQLAlchemy URL
     engine     on that warehouse                                sqlalchemy.Engine
+    emptied    on a warehouse that tests share, empty again     sqlalchemy.Engine
     warm       runs `callflow …` as a process                   tests.warm.Warm
     seed       for random.Random(seed); CALLFLOW_TEST_SEED=… repeats a run
 
@@ -20,12 +21,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import Engine
 
 from etl.warehouse.connect import connect
 from etl.warehouse.embedded import Server, find_binaries
-from tests.postgres import Cluster, bin_dirs, running
+from tests.postgres import EMPTY, Cluster, bin_dirs, dsn, running
 from tests.warm import Warm, warmed
 
 SEED = pytest.StashKey[int]()
@@ -115,6 +117,33 @@ def engine(warehouse: str) -> Iterator[Engine]:
         yield engine
     finally:
         engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def shared(clusters: Callable[[Path], Cluster]) -> Iterator[Callable[[Path], Engine]]:
+    """An engine for each server, on a warehouse that is there for all tests that share one."""
+    engines: dict[Path, Engine] = {}
+    with ExitStack() as stack:
+
+        def engine(bin_dir: Path) -> Engine:
+            if bin_dir not in engines:
+                cluster = clusters(bin_dir)
+                url = stack.enter_context(cluster.database(template=cluster.migrated))
+                engines[bin_dir] = connect(url)
+                stack.callback(engines[bin_dir].dispose)
+            return engines[bin_dir]
+
+        yield engine
+
+
+@pytest.fixture
+def emptied(shared: Callable[[Path], Engine], bin_dir: Path) -> Engine:
+    """Making a database takes longer than most tests that sync or load; emptying one does not."""
+    engine = shared(bin_dir)
+    url = engine.url.render_as_string(hide_password=False)
+    with psycopg.connect(dsn(url), autocommit=True) as connection:
+        connection.execute(EMPTY)
+    return engine
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,7 @@ from etl.warehouse.embedded import start as start_embedded
 from etl.warehouse.embedded import stop as stop_embedded
 from tests.daemon.processes import until
 from tests.machine import slowness
-from tests.postgres import directory, dsn
+from tests.postgres import ask, directory, dsn
 from tests.warm import Command, Warm
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -99,11 +99,6 @@ def start(warm: Warm) -> Start:
 def runs_of(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, Any]]:
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     return {f"{run['source']}.{run['stream']}": run for run in lines}
-
-
-def ask(url: str, query: str) -> list[tuple[Any, ...]]:
-    with psycopg.connect(dsn(url)) as connection:
-        return connection.execute(query).fetchall()
 
 
 def test_help_names_every_command(cli: Cli) -> None:

@@ -9,7 +9,6 @@ import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -26,7 +25,7 @@ from etl.sync.job import Job
 from etl.sync.run import run_stream
 from etl.sync.selection import select
 from etl.warehouse.connect import connect, plain_errors
-from tests.postgres import dsn
+from tests.postgres import ask, dsn
 from tests.warm import Warm
 from tests.web import fleet
 from tests.web.running import running
@@ -103,11 +102,6 @@ def cli(path: Path, warm: Warm) -> Cli:
         return warm.run(words, env={**env, "CALLFLOW_CONFIG": str(path)}, stdin=stdin)
 
     return run
-
-
-def ask(url: str, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-    with psycopg.connect(dsn(url)) as connection:
-        return connection.execute(statement, values or None).fetchall()
 
 
 def count(url: str, table: str, where: str = "true") -> int:

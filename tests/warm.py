@@ -76,6 +76,7 @@ class Command:
             if said is None:
                 raise subprocess.TimeoutExpired(self.args, timeout or 0)
             self.returncode = int(said)
+            self._line.close()
         return self.returncode
 
     def send_signal(self, number: int) -> None:
@@ -122,7 +123,6 @@ class Command:
             if pipe is not None:
                 with suppress(BrokenPipeError):
                     pipe.close()
-        self._line.close()
 
     def __enter__(self) -> "Command":
         return self

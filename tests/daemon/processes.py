@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psycopg
 
 from etl.sandbox.server import Sandbox
 from tests.postgres import dsn
@@ -139,11 +138,6 @@ class Process:
         self._reader.join(10)
         if self.popen.stderr is not None:
             self.popen.stderr.close()
-
-
-def ask(url: str, query: str) -> list[tuple[Any, ...]]:
-    with psycopg.connect(dsn(url)) as connection:
-        return connection.execute(query.encode()).fetchall()
 
 
 def write_config(

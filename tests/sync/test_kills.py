@@ -22,10 +22,10 @@ from etl.sandbox import twilio
 from etl.sandbox.wire import Fault, Response, json_response
 from etl.warehouse.embedded import find_binaries
 from tests.machine import slowness
-from tests.postgres import Cluster, dsn
+from tests.postgres import Cluster, ask, dsn
 from tests.sync import kills
 from tests.sync.kills import Named, Tally
-from tests.sync.twins import STREAMS, Scene, World, ask, do, happen, state_of
+from tests.sync.twins import STREAMS, Scene, World, do, happen, state_of
 from tests.sync.victims import Nursery, Point, ViolationError
 
 RANDOM_KILLS = int(os.environ.get("KILLS", "20"))

@@ -10,9 +10,10 @@ from random import Random
 
 import pytest
 
+from tests.postgres import ask
 from tests.sync import kills
 from tests.sync.kills import Named, Tally
-from tests.sync.twins import STREAMS, World, ask
+from tests.sync.twins import STREAMS, World
 from tests.sync.victims import Point
 
 RANDOM_ZOMBIES = int(os.environ.get("ZOMBIES", "8"))
