@@ -26,9 +26,12 @@ from tests.sync import truth
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "airflow"
 PYTHON = os.environ.get("CALLFLOW_AIRFLOW_PYTHON", "")
 
-pytestmark = pytest.mark.skipif(
-    not PYTHON, reason="CALLFLOW_AIRFLOW_PYTHON names no interpreter that has Airflow"
-)
+pytestmark = [
+    pytest.mark.more,
+    pytest.mark.skipif(
+        not PYTHON, reason="CALLFLOW_AIRFLOW_PYTHON names no interpreter that has Airflow"
+    ),
+]
 
 
 RUN = """

@@ -22,6 +22,8 @@ from tests.daemon.conftest import Start
 from tests.daemon.processes import PATIENCE, free_port, relayed, until, write_config
 from tests.postgres import ask, dsn
 
+pytestmark = pytest.mark.slow
+
 STREAMS = {
     "alibaba_demo.contact_flows", "twilio_demo.channels", "twilio_demo.flex_flows",
     "zoom_demo.flows",

@@ -43,6 +43,8 @@ from tests.daemon.processes import free_port, until
 from tests.postgres import ask, dsn
 from tests.sync import truth
 
+pytestmark = pytest.mark.more
+
 ACCOUNTS, SOURCES, LONG, WORKERS = 32, 40, 8, 8
 """The last eight sources are of the first eight accounts; the first eight have long lists."""
 

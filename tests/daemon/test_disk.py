@@ -22,6 +22,8 @@ from tests.daemon.conftest import Start
 from tests.daemon.processes import until
 from tests.postgres import Cluster, ask, directory, dsn
 
+pytestmark = pytest.mark.slow
+
 SIZE = 40 << 20
 
 

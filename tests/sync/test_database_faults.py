@@ -23,6 +23,8 @@ from tests.sync import kills
 from tests.sync.twins import World, do
 from tests.sync.victims import Nursery, Point, Trap, stream_of
 
+pytestmark = pytest.mark.slow
+
 ZOOM = "zoom_demo.flows"
 CHANNELS = "twilio_demo.channels"
 

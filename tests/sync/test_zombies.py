@@ -16,6 +16,8 @@ from tests.sync.kills import Named, Tally
 from tests.sync.twins import STREAMS, World
 from tests.sync.victims import Point
 
+pytestmark = pytest.mark.slow
+
 RANDOM_ZOMBIES = int(os.environ.get("ZOMBIES", "8"))
 
 ZOOM = "zoom_demo.flows"
@@ -119,6 +121,7 @@ def test_a_zombie_that_wakes_up_does_not_disturb_who_is_at_work(
     world.restart(scene)
 
 
+@pytest.mark.more
 @pytest.mark.fault(62)
 def test_zombies_at_random_instants(world: World, seed: int) -> None:
     """So many, and more of them until one was fenced: where a run stops is a matter of luck."""
