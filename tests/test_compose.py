@@ -225,6 +225,7 @@ def probed(command: Sequence[str], port: int) -> int:
     return done.returncode
 
 
+@pytest.mark.more
 @pytest.mark.parametrize(
     ("command", "path"),
     [
@@ -288,6 +289,7 @@ def plain() -> dict[str, str]:
     return kept | {"PYTHONPATH": str(ROOT)}
 
 
+@pytest.mark.more
 def test_the_demo_has_the_sources_that_the_sandbox_prints(
     running: sandbox.Sandbox, tmp_path: Path
 ) -> None:
@@ -320,6 +322,7 @@ def in_files(tmp_path: Path, url: str, running: sandbox.Sandbox) -> dict[str, st
     return {k: v.replace("/run/secrets/", f"{tmp_path}/secrets/") for k, v in given.items()}
 
 
+@pytest.mark.more
 def test_what_the_header_says_to_prepare_is_enough(
     tmp_path: Path, warehouse: str, running: sandbox.Sandbox
 ) -> None:
@@ -349,6 +352,7 @@ def until(good: Callable[[], bool], process: subprocess.Popen[bytes], log: Path)
         time.sleep(0.2)  # between two probes, as Docker's start_interval
 
 
+@pytest.mark.more
 def test_the_demo_becomes_healthy_and_ends_when_asked(
     tmp_path: Path, database: str, running: sandbox.Sandbox
 ) -> None:

@@ -32,7 +32,10 @@ from tests.postgres import UNSAFE, Cluster, as_admin, bin_dirs, directory, dsn
 ROOT = os.geteuid() == 0
 DAEMON = pwd.getpwnam("daemon").pw_uid
 # Python 3.12 warns of a fork beside threads; what is forked here touches none of theirs.
-pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning"),
+]
 REPOSITORY = Path(__file__).parent.parent
 STARTER = """
 import sys

@@ -175,11 +175,13 @@ def test_every_alert_is_tried() -> None:
     assert len(quiet) > len(names) / 2
 
 
+@pytest.mark.more
 def test_promtool_plays_every_alert() -> None:
     promtool = tool("promtool")
     run(promtool, "test", "rules", EXAMPLES / "prometheus/callflow.rules.test.yml")
 
 
+@pytest.mark.more
 def test_prometheus_takes_the_configuration_and_every_expression(tmp_path: Path) -> None:
     promtool = tool("promtool")
     shutil.copytree(EXAMPLES / "prometheus", tmp_path / "prometheus")
@@ -440,6 +442,7 @@ def test_all_pods_run_the_image_that_kustomize_replaces() -> None:
     assert images == {f"{replaced['name']}:{replaced['newTag']}"} == {f"callflow:{etl.__version__}"}
 
 
+@pytest.mark.more
 def test_kustomize_builds_it(tmp_path: Path) -> None:
     kubectl = tool("kubectl")
     shutil.copytree(KUBERNETES, tmp_path / "k")
@@ -524,6 +527,7 @@ def test_busy_is_no_failure_and_a_wrong_configuration_is_not_tried_again() -> No
     assert daemon["ExecReload"] == ["kill -HUP $MAINPID"]
 
 
+@pytest.mark.more
 def test_systemd_finds_nothing_wrong_and_little_exposed(tmp_path: Path) -> None:
     analyze = tool("systemd-analyze")
     program = Path(sys.executable).with_name("callflow")  # it must exist

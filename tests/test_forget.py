@@ -4,13 +4,11 @@ import os
 import pty
 import re
 import subprocess
-import sys
 import threading
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -27,7 +25,8 @@ from etl.sync.job import Job
 from etl.sync.run import run_stream
 from etl.sync.selection import select
 from etl.warehouse.connect import connect, plain_errors
-from tests.postgres import dsn
+from tests.postgres import ask, dsn
+from tests.warm import Warm
 from tests.web import fleet
 from tests.web.running import running
 
@@ -97,21 +96,12 @@ def drop(path: Path, warehouse: str) -> Iterator[Callable[[str], forget.Left | N
 
 
 @pytest.fixture
-def cli(path: Path) -> Cli:
-    def run(*words: str, **more: Any) -> subprocess.CompletedProcess[str]:
+def cli(path: Path, warm: Warm) -> Cli:
+    def run(*words: str, stdin: int = subprocess.DEVNULL) -> subprocess.CompletedProcess[str]:
         env = {key: word for key, word in os.environ.items() if not key.startswith("CALLFLOW_")}
-        given = {"stdin": subprocess.DEVNULL, "capture_output": True, "timeout": 300, **more}
-        command = [sys.executable, "-m", "etl", *words]
-        return subprocess.run(
-            command, env={**env, "CALLFLOW_CONFIG": str(path)}, text=True, **given
-        )
+        return warm.run(words, env={**env, "CALLFLOW_CONFIG": str(path)}, stdin=stdin)
 
     return run
-
-
-def ask(url: str, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-    with psycopg.connect(dsn(url)) as connection:
-        return connection.execute(statement, values or None).fetchall()
 
 
 def count(url: str, table: str, where: str = "true") -> int:

@@ -24,7 +24,7 @@ from etl.sandbox.server import Sandbox, serve
 from etl.status import query
 from etl.warehouse import migrate, tables, views
 from etl.warehouse.connect import connect
-from tests.postgres import dsn
+from tests.postgres import ask, dsn
 from tests.test_migrate import alembic, opened
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "scale.md"
@@ -45,11 +45,6 @@ def run(url: str, statements: str) -> None:
     with psycopg.connect(dsn(url), autocommit=True) as connection:
         for each in [statements] if whole else re.split(r"(?<=;)\n", statements.strip()):
             connection.execute(each.encode())
-
-
-def ask(url: str, question: str, *values: Any) -> list[tuple[Any, ...]]:
-    with psycopg.connect(dsn(url), autocommit=True) as connection:
-        return connection.execute(question.encode(), values).fetchall()
 
 
 # --- every key begins with source ----------------------------------------------------------------

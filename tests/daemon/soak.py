@@ -23,8 +23,8 @@ from etl.sandbox import data
 from etl.sandbox.server import Sandbox, serve
 from etl.sandbox.wire import Fault, Response, html
 from etl.warehouse.embedded import find_binaries
-from tests.daemon.processes import Process, ask, free_port, processes, until, write_config
-from tests.postgres import running
+from tests.daemon.processes import Process, free_port, processes, until, write_config
+from tests.postgres import ask, running
 from tests.sync import truth
 
 SHARE = 0.05

@@ -19,8 +19,10 @@ from etl.sandbox.alibaba import AccessKey
 from etl.sandbox.server import Sandbox
 from etl.sandbox.wire import Fault
 from tests.daemon.conftest import Start
-from tests.daemon.processes import PATIENCE, ask, free_port, relayed, until, write_config
-from tests.postgres import dsn
+from tests.daemon.processes import PATIENCE, free_port, relayed, until, write_config
+from tests.postgres import ask, dsn
+
+pytestmark = pytest.mark.slow
 
 STREAMS = {
     "alibaba_demo.contact_flows", "twilio_demo.channels", "twilio_demo.flex_flows",

@@ -39,9 +39,11 @@ from etl.sandbox.wire import Fault, Request
 from etl.sync.selection import Unit, select
 from etl.warehouse.connect import connect
 from tests.daemon.conftest import Start
-from tests.daemon.processes import ask, free_port, until
-from tests.postgres import dsn
+from tests.daemon.processes import free_port, until
+from tests.postgres import ask, dsn
 from tests.sync import truth
+
+pytestmark = pytest.mark.more
 
 ACCOUNTS, SOURCES, LONG, WORKERS = 32, 40, 8, 8
 """The last eight sources are of the first eight accounts; the first eight have long lists."""

@@ -19,8 +19,10 @@ from etl.sandbox import data
 from etl.sandbox.server import Sandbox
 from etl.warehouse.embedded import find_binaries
 from tests.daemon.conftest import Start
-from tests.daemon.processes import ask, until
-from tests.postgres import Cluster, directory, dsn
+from tests.daemon.processes import until
+from tests.postgres import Cluster, ask, directory, dsn
+
+pytestmark = pytest.mark.slow
 
 SIZE = 40 << 20
 

@@ -20,6 +20,8 @@ from etl.warehouse.connect import connect
 from etl.warehouse.embedded import find_binaries
 from tests.postgres import Cluster
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 30.0
 
 A, B, C = (f"{name}:1:elsewhere" for name in "abc")

@@ -12,8 +12,6 @@ import logging
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import urllib.parse
 from collections import deque
@@ -42,6 +40,7 @@ from etl.sync.run import run_stream
 from etl.sync.selection import select
 from tests.daemon.processes import Process, free_port, until
 from tests.postgres import dsn
+from tests.warm import Warm
 
 ZOOM = "zoomCanary/1+aB&c'd<e>9"
 TWILIO = "0123456789abcdef0123456789fedcba"
@@ -523,7 +522,7 @@ def hook() -> Iterator[Hook]:
 
 @pytest.mark.fault(41, 72)
 def test_no_command_and_no_page_shows_what_a_provider_repeats(
-    echo: Echo, hook: Hook, warehouse: str, tmp_path: Path
+    echo: Echo, hook: Hook, warehouse: str, tmp_path: Path, warm: Warm
 ) -> None:
     port = free_port()
     own = str(make_url(warehouse).password)
@@ -541,11 +540,8 @@ def test_no_command_and_no_page_shows_what_a_provider_repeats(
         return output
 
     def command(*words: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "etl", *words, "--config", str(path)],
-            capture_output=True, text=True, timeout=300, cwd=tmp_path,
-            env={k: v for k, v in os.environ.items() if not k.startswith("CALLFLOW_")},
-        )  # fmt: skip
+        env = {k: v for k, v in os.environ.items() if not k.startswith("CALLFLOW_")}
+        done = warm.run([*words, "--config", str(path)], env=env, cwd=tmp_path)
         assert "Traceback" not in done.stderr
         assert done.returncode == (0 if words[0] == "status" else 1), (
             words,

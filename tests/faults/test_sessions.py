@@ -29,6 +29,8 @@ from tests.daemon.processes import Process, free_port, until
 from tests.faults.conftest import commands, name_in, write_config
 from tests.postgres import directory, dsn
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = {
     "search_path": '"$user", public, pg_catalog',
     "DateStyle": "German, DMY",

@@ -19,6 +19,8 @@ from etl.warehouse import tables
 from tests.load.loading import CONTACT_FLOWS, FLEX_FLOWS, FLOWS, SHANGHAI, Kind, at, pairs_of
 from tests.load.test_merge import flow
 
+pytestmark = pytest.mark.slow
+
 SIZE = 250
 """Records of the smaller of two loads."""
 

@@ -30,8 +30,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from etl.sandbox.server import serve
 from etl.sandbox.wire import Fault
 from etl.warehouse import embedded, migrate
-from tests.postgres import directory, dsn, running
-from tests.sync.twins import KINDS, SIZES, STREAMS, Scene, Start, World, ask, difference, do, happen
+from tests.postgres import ask, directory, dsn, running
+from tests.sync.twins import KINDS, SIZES, STREAMS, Scene, Start, World, difference, do, happen
 from tests.sync.victims import PATIENCE, Child, Nursery, Point, ViolationError
 
 # -- one kill ------------------------------------------------------------------------------------

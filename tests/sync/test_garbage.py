@@ -12,11 +12,10 @@ from etl.status import query
 from etl.sync import scan
 from etl.sync.proof import Scan, Scope
 from etl.warehouse.connect import connect
-from tests.postgres import dsn
+from tests.postgres import ask, dsn
 from tests.sync import truth
 from tests.sync.conftest import Starter
 from tests.sync.test_modes import CHANNELS, CONTACT_FLOWS, INSTANCE, fill
-from tests.sync.truth import ask
 
 ZOOM = "zoom_demo.flows"
 

@@ -30,7 +30,7 @@ from etl.sandbox.store import Store
 from etl.sandbox.wire import Fault
 from etl.sync.selection import select
 from etl.warehouse import tables
-from tests.postgres import dsn
+from tests.postgres import ask, dsn
 from tests.sync import truth
 from tests.sync.victims import Child, Nursery, Order, ViolationError
 
@@ -68,11 +68,6 @@ RUN_COLUMNS = (
     "watermark_after",
     "error_kind",
 )
-
-
-def ask(connection: psycopg.Connection[Any], query: str, *values: object) -> list[tuple[Any, ...]]:
-    """The rows of a query that was put together here."""
-    return connection.execute(query.encode(), values).fetchall()
 
 
 def _tables_of(stream: Stream) -> Iterator[Table]:
