@@ -1,4 +1,4 @@
-"""Staged rows → current tables and history, in the caller's transaction.
+"""TablePair rows → current tables and history, in the caller's transaction.
 
 Only rows that differ are written: a join finds them first, then they are upserted in key order.
 What a statement changes or removes goes to `history` in that same statement.
@@ -31,12 +31,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
-from etl.load.stage import Staged, join_by_hash
+from etl.load.stage import TablePair, join_by_hash
 from etl.warehouse import tables
 from etl.warehouse.tables import Key
 
 FEW = 20
-"""Staged rows are looked up one by one when the table holds more than FEW times as many."""
+"""TablePair rows are looked up one by one when the table holds more than FEW times as many."""
 
 
 @dataclass(slots=True)
@@ -49,7 +49,9 @@ class Written:
     rows: int = 0
 
 
-def absent(connection: Connection, source: str, parent: Staged, scopes: Sequence[str]) -> list[Key]:
+def unlisted(
+    connection: Connection, source: str, parent: TablePair, scopes: Sequence[str]
+) -> list[Key]:
     """Keys (without source) of the current rows of `source` that are not staged, in key order.
 
     `scopes`, unless empty, limits them to rows whose first key column is one of these.
@@ -80,7 +82,7 @@ def known(
     return found
 
 
-def differs(connection: Connection, source: str, pair: Staged, begin: int) -> bool:
+def differs(connection: Connection, source: str, pair: TablePair, begin: int) -> bool:
     """Whether a record staged from the ordinal `begin` on is new or unlike its current row.
 
     They are few, such as those of a page: each is looked up.
@@ -93,7 +95,7 @@ def differs(connection: Connection, source: str, pair: Staged, begin: int) -> bo
 def merge(
     connection: Connection,
     source: str,
-    pairs: Sequence[Staged],
+    pairs: Sequence[TablePair],
     gone: Sequence[Key],
     now: datetime,
     *,
@@ -192,7 +194,7 @@ def _remove(
     return sum(row[-1] for row in found), {tuple(row[:-1]) for row in found}
 
 
-def _is_lost(child: Staged, records: Staged) -> ColumnElement[bool]:
+def _is_lost(child: TablePair, records: TablePair) -> ColumnElement[bool]:
     """The row's record is staged, all its children were readable, and the row is not among them."""
     record = select(literal(1)).where(
         _same_key(records.stage, child.current, records.current), ~records.stage.c.partial
@@ -201,7 +203,7 @@ def _is_lost(child: Staged, records: Staged) -> ColumnElement[bool]:
     return and_(record.exists(), ~itself.exists())
 
 
-def _lost(source: str, child: Staged, records: Staged, *, looked_up: bool) -> Select[Any]:
+def _lost(source: str, child: TablePair, records: TablePair, *, looked_up: bool) -> Select[Any]:
     """The current rows of a child's table that their staged records no longer have."""
     if not looked_up:
         return select(literal(1)).where(child.current.c.source == source, _is_lost(child, records))
@@ -227,8 +229,8 @@ def _lookup(source: str, current: Table, rows: FromClause, of: Table) -> FromCla
     )
 
 
-def _differing(source: str, pair: Staged, *, looked_up: bool) -> Select[Any]:
-    """Staged rows that are new (`is_new`) or unlike the current row with their key.
+def _differing(source: str, pair: TablePair, *, looked_up: bool) -> Select[Any]:
+    """TablePair rows that are new (`is_new`) or unlike the current row with their key.
 
     The columns of that row follow, each after `old_`.
     """
@@ -261,7 +263,7 @@ def _differing(source: str, pair: Staged, *, looked_up: bool) -> Select[Any]:
 def _upsert(
     connection: Connection,
     source: str,
-    pair: Staged,
+    pair: TablePair,
     found: Select[Any],
     now: datetime,
     of: Table | None,

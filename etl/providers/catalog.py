@@ -30,7 +30,7 @@ class Stream:
     `transform`  makes rows of a page, once it has the settings.
     `lookup`     asks for one record by its key without source; None: the API cannot be asked.
     `probe`      one cheap request that shows whether credentials and rights suffice.
-    `modified`   the column of the provider's modification time: the watermark.
+    `modified`   the column of the provider's modification time, the watermark; None: it has none.
     `scope`      the key column that splits the list (Alibaba: its instances).
     `counted`    whether the API says how many rows the list has.
     `changes`    how a run can read less than the whole list: "since" a watermark; from the newest
@@ -49,7 +49,7 @@ class Stream:
     transform: Callable[[Any], Transform]
     lookup: Callable[[Http, Any, tuple[Any, ...]], Lookup] | None
     probe: Callable[[Http, Any], str]
-    modified: str
+    modified: str | None = None
     scope: str | None = None
     counted: bool = True
     changes: Literal["since", "newest first"] | None = None
