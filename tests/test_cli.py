@@ -794,11 +794,9 @@ def test_init_where_nothing_can_be_written_says_what_to_do(cli: Cli) -> None:
     ],
 )
 def test_only_a_complete_run_says_that_nothing_is_there(
-    status: str, records: int, word: str
+    status: Any, records: int, word: str
 ) -> None:
-    run = Run("id", "a", "flows", "full", datetime.now(UTC))
-    run.records = records
-    setattr(run, "status", status)  # noqa: B010  # one of the words of its type
+    run = Run("id", "a", "flows", "full", datetime.now(UTC), status=status, records=records)
     assert re.findall(r"nothing \w+", show.run_line(run)) == [word]
 
 

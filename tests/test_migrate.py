@@ -181,7 +181,7 @@ def test_data_survives_a_second_upgrade(warehouse: str) -> None:
 def test_downgrading_to_nothing_and_upgrading_again_gives_the_same(warehouse: str) -> None:
     before = catalog(warehouse)
     with opened(warehouse) as connection:
-        stage.prepare(connection, [stage.staged("s", TABLES["zoom.flows"])])
+        stage.prepare(connection, [stage.pair_of("s", TABLES["zoom.flows"])])
     with opened(warehouse) as connection:
         command.downgrade(alembic(connection), "base")
     left = {row[:2] for row in catalog(warehouse)["relations"]}
@@ -315,7 +315,7 @@ def test_a_later_migration_that_fails_leaves_the_warehouse_as_it_was(
 def test_everything_in_our_schemas_is_described(warehouse: str) -> None:
     with opened(warehouse) as connection:
         for table in TABLES.values():
-            stage.prepare(connection, [stage.staged("s", table)])
+            stage.prepare(connection, [stage.pair_of("s", table)])
     assert [row for query in UNDESCRIBED for row in ask(warehouse, query)] == []
     assert len(ask(warehouse, CATALOG["schemas"])) == len(SCHEMAS)
     staged = "SELECT tablename FROM pg_tables WHERE schemaname = 'staging'"

@@ -115,7 +115,7 @@ def forget(engine: Engine, settings: Settings, name: str, holder: str) -> Left |
         if left.scope is None:
             tables = {stream.name: stream.tables for stream in STREAMS}
             for stream_name in left.streams:
-                pairs = [stage.staged(left.source, each) for each in tables.get(stream_name, ())]
+                pairs = [stage.pair_of(left.source, each) for each in tables.get(stream_name, ())]
                 leftovers.drop_stream(connection, left.source, stream_name, pairs)
         for lease in held:
             leases.release(connection, lease)

@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -325,7 +325,7 @@ class Daemon:
                 told = {(row["source"], row["stream"]): row["told"] for row in rows}
                 for source, stream in [pair for pair, word in told.items() if word]:
                     if self._lease is not None and source not in self._settings.sources:
-                        runs.note_told(connection, source, stream, None)
+                        runs.record_alert(connection, source, stream, None)
                 held = query.scopes(connection, () if self._seen is None else self._seen.held)
                 self._seen = _Seen(now, self._clock(), rows, held, told)
             hung = self._hung(connection) if self._lease else []
@@ -519,13 +519,14 @@ class Daemon:
         now = datetime.now(UTC)
         run = Run(uuid.uuid4().hex, source.name, stream.name, "full", now, now)
         if isinstance(error, CallflowError):
-            run.error_kind, run.error = error.kind, self._redact.message(str(error))
+            kind, text = error.kind, self._redact.message(str(error))
         else:
-            run.error_kind = "internal"
-            run.error = (
+            kind = "internal"
+            text = (
                 f"{name_of(unit)}: the run died of {type(error).__name__}"
                 f"{place(error)} → it is begun again by itself; report this when it stays"
             )
+        run = replace(run, error_kind=kind, error=text)
         lease = self._lease
         if lease is not None and self._engine is not None:
             with (
@@ -534,7 +535,7 @@ class Daemon:
                 self._engine.begin() as connection,
             ):
                 leases.stand_by(connection, lease)
-                runs.finish(connection, run)
+                run = runs.finish(connection, run)
         return run
 
     # --- runs that hang --------------------------------------------------------------------------
@@ -688,7 +689,7 @@ class Daemon:
             self._transaction() as connection,
         ):
             for alert in found:
-                runs.note_told(connection, alert.source, alert.stream, alert.told)
+                runs.record_alert(connection, alert.source, alert.stream, alert.told)
 
     # --- a changed configuration -----------------------------------------------------------------
     def _configure(self) -> None:

@@ -4,7 +4,7 @@ import re
 import shutil
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import Any, cast
@@ -421,8 +421,8 @@ def recent(
         connection.exec_driver_sql("SET LOCAL statement_timeout = '3s'")
         for row in connection.execute(select(latest).select_from(wanted.join(latest, true()))):
             run = Run(**{name: _utc(value) for name, value in row._mapping.items()})
-            run.error = run.error and redact.message(run.error)
-            found[run.source, run.stream].append(run)
+            clean = replace(run, error=run.error and redact.message(run.error))
+            found[run.source, run.stream].append(clean)
     return found
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from etl.sync.prefetch import ahead
+from etl.sync.prefetch import prefetch
 
 SOON = 30.0
 
@@ -19,7 +19,7 @@ def idle() -> None:
 def read_ahead(
     items: Iterator[Any], depth: int = 2, tick: Callable[[], None] = idle
 ) -> Generator[Any, None, None]:
-    found = ahead(items, depth=depth, tick=tick, every=0.01)
+    found = prefetch(items, depth=depth, tick=tick, every=0.01)
     assert isinstance(found, Generator)
     return found
 
