@@ -24,7 +24,9 @@ LEAVES = (
     "etl.warehouse.tables",
 )
 
-MAY_KNOW_SQL = ("etl.commands", "etl.daemon.daemon", "etl.load", "etl.status.answer",
+MAY_KNOW_SQL = ("etl.commands", "etl.daemon.connections", "etl.daemon.executors",
+                "etl.daemon.hung", "etl.daemon.leading", "etl.daemon.outside", "etl.daemon.rounds",
+                "etl.daemon.snapshot", "etl.daemon.watch", "etl.load", "etl.status.answer",
                 "etl.status.query", "etl.sync", "etl.warehouse")  # fmt: skip
 
 MAY_SEND = ("etl.daemon.webhook", "etl.extract.http", "etl.extract.route")
