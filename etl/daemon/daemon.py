@@ -15,6 +15,8 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
+from prometheus_client import CollectorRegistry
+
 from etl import __version__
 from etl.config.settings import Settings, redactor
 from etl.daemon import dask, executors
@@ -73,7 +75,7 @@ class Daemon:
         self._started = given.now()
         self._offset = self._started.offset()
         self._changed = False  # a run has ended since all streams were read
-        self._metrics = Metrics(__version__)
+        self._metrics = Metrics(__version__, CollectorRegistry())
         self._notes = Notes(given.log)
         self._watch = Watch(given)
         self._rounds = Rounds(self._context, runner, given, self._metrics, self._run_ended)
