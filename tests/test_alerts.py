@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from etl.daemon.alerts import LINES, Alert, alerts, payload, send
+from etl.daemon.webhook import post_json
 from etl.errors import CallflowError, ContractError, UnavailableError
-from etl.extract.http import post_json
 from etl.status.health import StreamHealth
 from tests.machine import slowness
 
@@ -411,7 +411,8 @@ def test_the_environment_names_no_proxy_and_no_password(tmp_path: Any) -> None:
     nobody = "http://127.0.0.1:1"
     env = os.environ | {"http_proxy": nobody, "all_proxy": nobody, "no_proxy": ""}
     code = (
-        "import sys; from etl.extract.http import post_json; post_json(sys.argv[1], {'text': 'x'})"
+        "import sys; from etl.daemon.webhook import post_json\n"
+        "post_json(sys.argv[1], {'text': 'x'})"
     )
     with hook() as server:
         subprocess.run(

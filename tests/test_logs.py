@@ -293,6 +293,15 @@ def test_no_text_moves_a_terminals_cursor_or_makes_a_line() -> None:
     assert r"a\x1b[2Jb\nc\r\u202e" in log.text
 
 
+def test_no_name_of_a_field_makes_a_second_line() -> None:
+    """structlog's renderer for people writes some names on lines of their own."""
+    log = Log(as_json=False)
+    odd = {"stack": "a\nb", "stack_info": "c\nd", "exception": "e\nf", "logger_name": "g\nh"}
+    log.log.info("odd", **odd)
+    assert log.text.count("\n") == 1
+    assert 'stack_info="a\\nb"' in log.text
+
+
 @contextlib.contextmanager
 def terminal() -> Iterator[tuple[TextIO, Any]]:
     """A pseudo-terminal: the stream that a process writes to, and what a person reads."""
@@ -322,7 +331,9 @@ def test_a_terminal_has_colours_where_something_is_wrong() -> None:
             return seen
 
     good, odd, bad = shown().splitlines()
-    assert re.fullmatch(r"\x1b\[2m\d\d:\d\d:\d\d\x1b\[0m info    good \x1b\[2mn=\x1b\[0m1", good)
+    assert re.fullmatch(
+        r"\x1b\[2m\d\d:\d\d:\d\d\x1b\[0m info    good \x1b\[2mn\x1b\[0m=1\x1b\[0m", good
+    )
     assert "\x1b[33mwarning\x1b[0m odd" in odd
     assert "\x1b[31merror  \x1b[0m bad" in bad
     for plain in (shown(NO_COLOR="1"), shown(TERM="dumb")):

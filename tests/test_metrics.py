@@ -51,6 +51,10 @@ NAMES: dict[str, tuple[str, set[str]]] = {
 }
 
 
+def new_metrics(version: str = "1") -> Metrics:
+    return Metrics(version, CollectorRegistry())
+
+
 def new_run(**values: Any) -> Run:
     given = {"status": "complete", "finished_at": NOON + timedelta(seconds=2)} | values
     named: dict[str, Any] = {**HERE, "mode": "full", "started_at": NOON} | given
@@ -92,7 +96,7 @@ def number(metrics: Metrics, name: str, seen: Overview | None = None, **labels: 
 
 def busy_daemon() -> tuple[Metrics, Overview]:
     """With something in every metric."""
-    metrics = Metrics("1.2.3")
+    metrics = new_metrics("1.2.3")
     metrics.run(new_run(error_kind="safety_stop", status="incomplete"))
     metrics.skipped("zoom_eu")
     metrics.lag("zoom_eu", 1.5)
@@ -125,11 +129,11 @@ def test_the_process_is_told_on_a_registry_of_its_own() -> None:
     assert found["process_open_fds"].samples[0].value > 2
     assert "python_gc_collections" in found
     assert not any(family.name.startswith("callflow") for family in REGISTRY.collect())
-    Metrics("another one in the same process")
+    new_metrics("another one in the same process")
 
 
 def test_runs_are_counted() -> None:
-    metrics = Metrics("1")
+    metrics = new_metrics()
     run = new_run(
         inserted=1, updated=2, unchanged=3, deleted=4, rejected=5, requests=6, retries=2,
         throttled_seconds=1.5,
@@ -153,7 +157,7 @@ def test_runs_are_counted() -> None:
 
 
 def test_a_busy_run_counts_as_a_run_and_changes_nothing() -> None:
-    metrics = Metrics("1")
+    metrics = new_metrics()
     metrics.run(new_run(status="busy", error_kind="lease_lost", inserted=7, requests=3))
     assert number(metrics, "callflow_runs_total", status="busy") == 1
     assert number(metrics, "callflow_rows_total", kind="inserted") == 0
@@ -163,7 +167,7 @@ def test_a_busy_run_counts_as_a_run_and_changes_nothing() -> None:
 
 
 def test_what_a_stream_can_count_is_there_before_it_counts() -> None:
-    metrics = Metrics("1")
+    metrics = new_metrics()
     metrics.run(new_run())
     assert number(metrics, "callflow_runs_hung_total", **HERE) == 0
     assert number(metrics, "callflow_runs_skipped_total", source="zoom_eu") == 0
@@ -177,7 +181,7 @@ def test_the_durations_are_those_of_prometheus_clients_histogram() -> None:
     registry = CollectorRegistry()
     buckets = (0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 900, 3600)
     theirs = Histogram("callflow_run_duration_seconds", "x", buckets=buckets, registry=registry)
-    metrics = Metrics("1")
+    metrics = new_metrics()
     for took in (0.0, 0.1, 0.100001, 3.0, 59.9, 3600.0, 3601.0, 1e6):
         metrics.run(new_run(finished_at=NOON + timedelta(seconds=took)))
         theirs.observe(took)
@@ -191,7 +195,7 @@ def test_the_durations_are_those_of_prometheus_clients_histogram() -> None:
 
 
 def test_a_run_that_ends_before_it_began_took_no_time_and_one_that_did_not_end_has_none() -> None:
-    metrics = Metrics("1")
+    metrics = new_metrics()
     metrics.run(new_run(finished_at=NOON - timedelta(hours=1)))
     assert number(metrics, "callflow_run_duration_seconds_sum") == 0
     assert number(metrics, "callflow_run_duration_seconds_bucket", le="0.1") == 1
@@ -200,7 +204,7 @@ def test_a_run_that_ends_before_it_began_took_no_time_and_one_that_did_not_end_h
 
 
 def test_what_the_daemon_tells_of_itself() -> None:
-    metrics = Metrics('1.2"3')
+    metrics = new_metrics('1.2"3')
     for _ in range(2):
         metrics.skipped("a")
         metrics.hung("a", "flows")
@@ -223,7 +227,7 @@ def test_what_the_daemon_tells_of_itself() -> None:
 
 
 def test_gauges_are_of_the_overview() -> None:
-    metrics = Metrics("1")
+    metrics = new_metrics()
     good = new_stream(last_success_at=NOON, age=30.0, stale_after=60.0, rows=0)
     seen = overview(good, role="leader")
     assert number(metrics, "callflow_leader", seen) == 1
@@ -243,14 +247,14 @@ def test_gauges_are_of_the_overview() -> None:
 
 @pytest.mark.parametrize("state", get_args(State))
 def test_a_stream_is_in_one_state(state: State) -> None:
-    found = numbers(Metrics("1"), overview(new_stream(state=state)), "callflow_stream_state")
+    found = numbers(new_metrics(), overview(new_stream(state=state)), "callflow_stream_state")
     assert {its["state"]: value for its, value in found} == {
         name: float(name == state) for name in get_args(State)
     }
 
 
 def test_what_is_not_known_is_absent() -> None:
-    metrics = Metrics("1")
+    metrics = new_metrics()
     never = overview(new_stream(state="never run", retry_at=NOON))
     for name in (
         "callflow_last_success_timestamp_seconds",
@@ -266,14 +270,14 @@ def test_what_is_not_known_is_absent() -> None:
 
 
 def test_a_stream_that_left_the_overview_has_no_gauges() -> None:
-    metrics = Metrics("1")
+    metrics = new_metrics()
     both = overview(new_stream(source="a"), new_stream(source="b"))
     assert b'source="b"' in metrics.render(both)
     assert b'source="b"' not in metrics.render(overview(new_stream(source="a")))
 
 
 def test_what_is_not_configured_any_more_is_forgotten() -> None:
-    metrics = Metrics("1")
+    metrics = new_metrics()
     for source in ("a", "b"):
         for stream in ("x", "y"):
             metrics.run(new_run(source=source, stream=stream, status="failed", error_kind="k"))
@@ -297,7 +301,7 @@ def test_what_is_not_configured_any_more_is_forgotten() -> None:
 @example('\\n "quoted"\nand \\')
 @given(st.text(st.characters(codec="utf-8")))
 def test_any_text_is_a_label(text: str) -> None:
-    metrics = Metrics("1")
+    metrics = new_metrics()
     metrics.run(new_run(error_kind=text, status="failed", requests=3))
     metrics.run(new_run(source="last"))
     errors = [
@@ -306,16 +310,15 @@ def test_any_text_is_a_label(text: str) -> None:
         if line.startswith("callflow_run_errors_total{")
     ]
     assert len(errors) == 1
-    quoted = errors[0].partition('kind="')[2].removesuffix('"} 1.0')
-    plain, rest = "", iter(quoted)
-    for character in rest:
-        assert character != '"'
+    plain, rest = "", iter(errors[0].partition('kind="')[2])
+    while (character := next(rest)) != '"':
         plain += {"n": "\n"}.get(c := next(rest), c) if character == "\\" else character
     assert plain == text
+    assert "".join(rest) == ',source="zoom_eu",stream="flows"} 1.0'
 
 
 def test_all_threads_are_counted_while_others_read_and_forget(seed: int) -> None:
-    metrics = Metrics("1")
+    metrics = new_metrics()
     began = threading.Barrier(6)
     failed: list[Exception] = []
 
@@ -350,7 +353,7 @@ def test_all_threads_are_counted_while_others_read_and_forget(seed: int) -> None
 
 def test_four_times_the_streams_are_told_in_four_times_the_time() -> None:
     def cost(count: int) -> float:
-        metrics = Metrics("1")
+        metrics = new_metrics()
         streams = []
         for n in range(count):
             metrics.run(new_run(source=f"s{n}", error_kind="unavailable", status="failed"))

@@ -396,10 +396,8 @@ def daemon_command(
     configuration anew. A database that is away is waited for.
     """
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it can be heeded; it would end the process
-    from etl.daemon import (  # they bring a web server along, which no other command needs
-        daemon,
-        logs,
-    )
+    from etl.daemon import daemon, logs  # they load a web server, which no other command needs
+    from etl.daemon.context import Surroundings
 
     settings = load(context, path)
     config.require_sources(settings)
@@ -416,9 +414,9 @@ def daemon_command(
     log = structlog.get_logger("callflow")
     for warning in settings.warnings:
         log.warning(warning)
-    daemon.Daemon(
-        settings, load=load_again, env=os.environ, log=log, relog=log_to, with_migrate=with_migrate
-    ).run()
+    daemon.run(
+        settings, Surroundings(load_again, os.environ, log, log_to, with_migrate=with_migrate)
+    )
 
 
 @app.command("migrate")

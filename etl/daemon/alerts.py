@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from etl.config.redact import Redactor
-from etl.extract.http import post_json
+from etl.daemon.webhook import post_json
 from etl.extract.route import DIRECT, Route
 from etl.status.health import StreamHealth
 from etl.status.timetable import span

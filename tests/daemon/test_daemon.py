@@ -178,7 +178,7 @@ def test_a_source_s_trouble_is_its_own(start: Start, sandbox: Sandbox, warehouse
     daemon.ran(2, source="zoom_demo", status="failed")
     assert not daemon.runs(source="alibaba_demo")
     until(
-        lambda: "alibaba_demo" in {each["source"] for each in daemon.events("not begun")},
+        lambda: "alibaba_demo" in {each["source"] for each in daemon.events("not started")},
         "the long run is not doubled",
         daemon,
     )
@@ -286,7 +286,8 @@ from pathlib import Path
 import structlog
 from etl.config import load as config
 from etl.daemon import logs
-from etl.daemon.daemon import Daemon
+from etl.daemon.context import Surroundings
+from etl.daemon.daemon import run
 from etl.extract.http import utc_now
 
 jump = [timedelta()]
@@ -294,10 +295,10 @@ signal.signal(signal.SIGUSR1, lambda *_: jump.__setitem__(0, timedelta(days=365)
 signal.signal(signal.SIGUSR2, lambda *_: jump.__setitem__(0, timedelta()))
 logs.configure(sys.stderr, as_json=True)
 settings = config.load(Path(os.environ["CALLFLOW_CONFIG"]), os.environ)
-Daemon(
-    settings, load=lambda: settings, env=os.environ, log=structlog.get_logger("callflow"),
+run(settings, Surroundings(
+    load=lambda: settings, env=os.environ, log=structlog.get_logger("callflow"),
     relog=lambda settings: None, wall=lambda: utc_now() + jump[0],
-).run()
+))
 """
 
 

@@ -25,8 +25,8 @@ from sqlalchemy import Engine, make_url
 from etl import api
 from etl.config import load as config
 from etl.config.settings import Settings, secrets
+from etl.daemon.dask import Dask
 from etl.daemon.dispatch import Dispatch
-from etl.daemon.executors import Dask
 from etl.errors import ConfigError, StoppedError
 from etl.load import lead
 from etl.load import lease as leases
@@ -381,7 +381,7 @@ WITHOUT = """
 import sys
 sys.modules["distributed"] = None
 from etl.errors import ConfigError
-from etl.daemon.executors import Dask
+from etl.daemon.dask import Dask
 try:
     Dask("tcp://127.0.0.1:1")
 except ConfigError as error:
