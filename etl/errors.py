@@ -11,6 +11,7 @@
     │   └── UnreachableRowsError  the list is longer than the API lets anyone page
     ├── IncompleteError           the run ended, but cannot prove that it saw everything  exit 1
     ├── WarehouseError            Postgres                                             exit 1
+    │   ├── EmbeddedError         the embedded Postgres: found, started, attached to, stopped
     │   ├── SchemaError           behind on migrations, or not ours
     │   └── LeaseLostError        another run took the lease over; nothing more is written
     ├── ShortageError             this process may have no more memory                 exit 1
@@ -108,6 +109,10 @@ class WarehouseError(CallflowError):
     """Postgres is not reachable, refuses, or is not in the state that callflow needs."""
 
     kind = "database"
+
+
+class EmbeddedError(WarehouseError):
+    """The embedded Postgres cannot be found, started, attached to or stopped."""
 
 
 class SchemaError(WarehouseError):

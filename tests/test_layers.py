@@ -188,7 +188,7 @@ def test_no_two_modules_import_each_other() -> None:
 
 
 def test_every_session_is_opened_where_it_is_pinned() -> None:
-    """In `connect`; `embedded` looks once whether the server that it started is its own."""
+    """In `connect`; `embedded` logs in to the server that it started, to see that it is its own."""
     opened: dict[str, list[str]] = {}
     migrations = {str(path): path for path in sorted((ROOT / "migrations").rglob("*.py"))}
     for module, path in {**MODULES, **migrations}.items():
@@ -201,5 +201,5 @@ def test_every_session_is_opened_where_it_is_pinned() -> None:
                     opened.setdefault(module, []).append(ast.unparse(node.func))
     assert opened == {
         "etl.warehouse.connect": ["create_engine"],
-        "etl.warehouse.embedded": ["psycopg.connect"],
+        "etl.warehouse.embedded.logins": ["psycopg.connect"],
     }
