@@ -14,7 +14,8 @@ from sqlalchemy.exc import DBAPIError
 
 from etl.errors import SchemaError
 from etl.warehouse import migrate, tables, views
-from etl.warehouse.connect import connect, sqlstate
+from etl.warehouse.connect import connect
+from etl.warehouse.translate import sqlstate
 
 OURS = set(tables.SCHEMAS)
 

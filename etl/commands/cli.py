@@ -34,9 +34,10 @@ from etl.sync.job import Job
 from etl.sync.run import run_stream
 from etl.sync.selection import Unit, exit_code, name_of, run_all, select
 from etl.warehouse import embedded, migrate
-from etl.warehouse.connect import connect, database_url, embedded_server, normalise, plain_errors
-from etl.warehouse.rights import plain_rights
+from etl.warehouse.connect import connect, database_url, embedded_server, normalise
+from etl.warehouse.rights import suggest_grants
 from etl.warehouse.roles import ADMIN, READER
+from etl.warehouse.translate import translate_errors
 
 app = typer.Typer(
     name="callflow",
@@ -119,7 +120,7 @@ def warehouse(
     url = database_url(settings, os.environ, tell if notes else lambda note: None)
     engine = connect(url)
     try:
-        with plain_rights(engine, "warehouse", redactor(settings)):
+        with suggest_grants(engine, "warehouse", redactor(settings)):
             with engine.connect() as connection:
                 if to_read and migrate.is_hidden(connection):
                     raise migrate.hidden(str(engine.url.username))
@@ -154,7 +155,7 @@ def reading(settings: Settings) -> Iterator[tuple[Engine, str]]:
     engine = connect(url)
     try:
         if given.read_url is None and given.url is not None:
-            with plain_errors("warehouse"):
+            with translate_errors("warehouse"):
                 with engine.connect() as connection:
                     state = "head" if migrate.is_hidden(connection) else migrate.state(connection)
                     more = query.more_than_reads(connection)
@@ -342,7 +343,7 @@ def forget_command(
     called so, and without --yes where nobody can be asked; 75 while a run of it is under way.
     """
     settings = load(context, path)
-    with warehouse(settings) as engine, plain_rights(engine, "forget", redactor(settings)):
+    with warehouse(settings) as engine, suggest_grants(engine, "forget", redactor(settings)):
         with engine.connect() as connection:
             left = forget.find(connection, settings, name)
             leader = lead.leader(connection)
@@ -519,7 +520,7 @@ def grant(
     where only its time zone and its time limit are left; 1 when it cannot.
     """
     settings = load(context, path)
-    with warehouse(settings) as engine, plain_errors("grant"):
+    with warehouse(settings) as engine, translate_errors("grant"):
         if settings.warehouse.url is not None:
             with engine.begin() as connection:
                 grants = query.grant(connection, role)

@@ -59,8 +59,9 @@ from etl.sync.job import Job
 from etl.sync.run import run_stream
 from etl.sync.selection import Unit, account, name_of, select
 from etl.warehouse import migrate
-from etl.warehouse.connect import connect, database_url, plain_errors
-from etl.warehouse.rights import plain_rights
+from etl.warehouse.connect import connect, database_url
+from etl.warehouse.rights import suggest_grants
+from etl.warehouse.translate import translate_errors
 
 BEAT = 1.0
 """Seconds between two looks at everything."""
@@ -258,7 +259,7 @@ class Daemon:
         if lease is not None and self._own is not None:
             with (
                 suppress(CallflowError),
-                plain_errors("daemon", self._redact),
+                translate_errors("daemon", self._redact),
                 self._transaction() as connection,
             ):
                 leases.release(connection, lease)
@@ -268,7 +269,7 @@ class Daemon:
         if isinstance(self._executor, Dask) and self._own is not None:
             with (
                 suppress(CallflowError),
-                plain_errors("daemon", self._redact),
+                translate_errors("daemon", self._redact),
                 self._transaction() as connection,
             ):
                 leases.revoke(connection, self._process)
@@ -316,9 +317,9 @@ class Daemon:
             self._reach()
             self._reach_at = self._clock() + REACH_EVERY
         lapsed = self._clock() - self._renewed > lead.TTL_SECONDS
-        with plain_errors("warehouse", self._redact):
+        with translate_errors("warehouse", self._redact):
             self._lead()
-        with plain_errors("warehouse", self._redact), self._transaction() as connection:
+        with translate_errors("warehouse", self._redact), self._transaction() as connection:
             if self._seen is None or self._stale or self._seen.over(self._clock()):
                 self._stale = False
                 now, rows = query.recorded(connection, self._redact)
@@ -397,7 +398,7 @@ class Daemon:
         if self._own is None:
             url = database_url(self._settings, self._env, lambda note: self._log.info(note))
             self._own, self._engine = connect(url), connect(url, most=None)
-        with plain_rights(self._own, "warehouse", self._redact):
+        with suggest_grants(self._own, "warehouse", self._redact):
             with self._transaction() as connection:
                 state = migrate.state(connection)
             migrate.fit(state, self._own.url, behind_too=self._with_migrate)
@@ -530,7 +531,7 @@ class Daemon:
         if lease is not None and self._engine is not None:
             with (
                 suppress(CallflowError),
-                plain_errors("daemon", self._redact),
+                translate_errors("daemon", self._redact),
                 self._engine.begin() as connection,
             ):
                 leases.stand_by(connection, lease)
@@ -684,7 +685,7 @@ class Daemon:
             seen.told[alert.source, alert.stream] = alert.told
         with (
             suppress(CallflowError),
-            plain_errors("daemon", self._redact),
+            translate_errors("daemon", self._redact),
             self._transaction() as connection,
         ):
             for alert in found:

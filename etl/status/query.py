@@ -29,8 +29,8 @@ from etl.providers.catalog import CATALOG
 from etl.status import answer, health
 from etl.status.health import Overview
 from etl.warehouse import embedded, tables
-from etl.warehouse.connect import plain_errors, sqlstate
 from etl.warehouse.rights import DENIED, name_of
+from etl.warehouse.translate import sqlstate, translate_errors
 
 READABLE = ("zoom", "twilio", "alibaba", "callflow")
 """Schemas for analysts and BI tools; history is read through the views in them."""
@@ -76,7 +76,7 @@ def ask(
     when it is not a valid query; `denied` is the advice where the role lacks a right.
     """
     statement = _encoded(query)
-    with plain_errors("sql"), engine.connect() as connection:
+    with translate_errors("sql"), engine.connect() as connection:
         connection.execute(text("SET TRANSACTION READ ONLY"))
         # Limits that the server has for this role are meant for what people ask.
         connection.exec_driver_sql(_LIMITS)
@@ -417,7 +417,7 @@ def recent(
         .lateral()
     )
     found: dict[tuple[str, str], list[Run]] = {pair: [] for pair in streams}
-    with plain_errors("status", redact), engine.begin() as connection:
+    with translate_errors("status", redact), engine.begin() as connection:
         connection.exec_driver_sql("SET LOCAL statement_timeout = '3s'")
         for row in connection.execute(select(latest).select_from(wanted.join(latest, true()))):
             run = Run(**{name: _utc(value) for name, value in row._mapping.items()})
@@ -433,7 +433,7 @@ def _utc(value: Any) -> Any:
 def status(engine: Engine, settings: Settings) -> Overview:
     """The state of every stream of the configuration, or that was ever synced; and who leads."""
     redact = redactor(settings)
-    with plain_errors("status", redact), engine.connect() as connection:
+    with translate_errors("status", redact), engine.connect() as connection:
         now, rows = recorded(connection, redact)
         held = scopes(connection)
         leader = lead.leader(connection)

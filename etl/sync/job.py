@@ -23,7 +23,7 @@ from etl.load.stage import Staged
 from etl.providers.catalog import Stream
 from etl.sync.proof import Scan
 from etl.transform.rows import Rows
-from etl.warehouse.connect import sqlstate
+from etl.warehouse.translate import sqlstate
 
 T = TypeVar("T")
 

@@ -52,7 +52,7 @@ from etl.sync.proof import Proof, prove
 from etl.sync.unlisted import Fate
 from etl.transform.rows import Reject
 from etl.warehouse import tables
-from etl.warehouse.rights import plain_rights
+from etl.warehouse.rights import suggest_grants
 from etl.warehouse.tables import Key
 
 FULL_EVERY = timedelta(hours=24)
@@ -111,7 +111,7 @@ def run_stream(job: Job) -> Run:
 
 
 def _plain_errors(job: Job) -> AbstractContextManager[None]:
-    return plain_rights(job.engine, job.name, job.redact)
+    return suggest_grants(job.engine, job.name, job.redact)
 
 
 @contextlib.contextmanager

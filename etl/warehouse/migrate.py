@@ -15,9 +15,10 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
 from etl.errors import SchemaError
-from etl.warehouse.connect import connect, sqlstate
-from etl.warehouse.rights import name_of, plain_rights
+from etl.warehouse.connect import connect
+from etl.warehouse.rights import name_of, suggest_grants
 from etl.warehouse.tables import REVISION, SCHEMAS
+from etl.warehouse.translate import sqlstate
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -120,7 +121,7 @@ def upgrade(
 
     engine = connect(url)
     try:
-        with plain_rights(engine, "warehouse", migrating=True):
+        with suggest_grants(engine, "warehouse", migrating=True):
             return patiently(engine, do, tries=tries, sleep=sleep)
     finally:
         engine.dispose()
