@@ -25,7 +25,14 @@ from etl.commands import check, forget
 from etl.config import load as config
 from etl.config.redact import Redactor, harmless
 from etl.config.settings import Settings, redactor
-from etl.errors import CallflowError, ConfigError, StoppedError, WarehouseError, internal
+from etl.errors import (
+    CallflowError,
+    ConfigError,
+    OutputError,
+    StoppedError,
+    WarehouseError,
+    internal,
+)
 from etl.load import lead
 from etl.load.lease import is_dead, process_name
 from etl.load.runs import Run
@@ -633,9 +640,9 @@ def main() -> None:
     except StoppedError as error:
         _report(error, redactors[-1], style="")
         sys.exit(error.exit_code)
-    except (BrokenPipeError, show.OutputError) as error:
+    except (BrokenPipeError, OutputError) as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left to write
-        if isinstance(error, show.OutputError):  # otherwise the reader has gone, as with `| head`
+        if isinstance(error, OutputError):  # otherwise the reader has gone, as with `| head`
             _report(error, redactors[-1])
         sys.exit(1)
     except CallflowError as error:

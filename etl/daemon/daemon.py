@@ -40,6 +40,7 @@ from etl.daemon.web.server import listen, serving
 from etl.errors import (
     CallflowError,
     ConfigError,
+    HungError,
     LeaseLostError,
     SchemaError,
     StoppedError,
@@ -740,12 +741,6 @@ class Daemon:
                 if name not in former.sources
                 or former.sources[name].schedule != source.schedule
             })  # fmt: skip
-
-
-class HungError(CallflowError):
-    """A run made no progress for too long."""
-
-    kind = "hung"
 
 
 @contextmanager

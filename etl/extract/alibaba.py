@@ -26,15 +26,19 @@ from zoneinfo import ZoneInfo
 
 from etl.config.redact import Redactor
 from etl.config.settings import AlibabaSource, redactor
-from etl.errors import ContractError, CredentialsError, UnreachableRowsError
+from etl.errors import (
+    ContractError,
+    CredentialsError,
+    MissingError,
+    TooLargeError,
+    UnreachableRowsError,
+)
 from etl.extract.alibaba_auth import AlibabaSigner
 from etl.extract.decode import Packed, moment, unpack
 from etl.extract.http import (
     Answer,
     Http,
     Judge,
-    MissingError,
-    TooLargeError,
     busy,
     instant,
     judge_status,

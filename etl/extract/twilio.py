@@ -9,15 +9,10 @@ from typing import Any
 
 from etl.config.redact import Redactor
 from etl.config.settings import TwilioSource, redactor
-from etl.errors import (
-    ContractError,
-    CredentialsError,
-    PageTokenError,
-)
+from etl.errors import ContractError, CredentialsError, MissingError, PageTokenError
 from etl.extract.http import (
     Answer,
     Http,
-    MissingError,
     basic,
     busy,
     judge_status,

@@ -10,6 +10,7 @@ from etl.config.settings import ZoomSource, redactor
 from etl.errors import (
     ContractError,
     CredentialsError,
+    MissingError,
     PageTokenError,
     UnavailableError,
 )
@@ -17,7 +18,6 @@ from etl.extract.http import (
     Answer,
     Http,
     Judge,
-    MissingError,
     busy,
     instant,
     judge_status,

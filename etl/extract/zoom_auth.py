@@ -8,8 +8,8 @@ from typing import Any
 
 from etl.config.redact import Redactor
 from etl.config.settings import ZoomSource, redactor
-from etl.errors import ContractError, CredentialsError
-from etl.extract.http import Answer, Http, Retry, basic, busy, judge_status, utc_now
+from etl.errors import ContractError, CredentialsError, Retry
+from etl.extract.http import Answer, Http, basic, busy, judge_status, utc_now
 from etl.extract.route import route_of
 
 _LONGEST_LIFE = 86400.0

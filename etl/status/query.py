@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from etl import __version__
 from etl.config.redact import Redactor, harmless
 from etl.config.settings import Settings, redactor
-from etl.errors import CallflowError, ConfigError
+from etl.errors import CallflowError, ConfigError, QueryError
 from etl.load import lead, leftovers
 from etl.load.runs import Run, readable
 from etl.providers.catalog import CATALOG
@@ -34,23 +34,6 @@ from etl.warehouse.translate import sqlstate, translate_errors
 
 READABLE = ("zoom", "twilio", "alibaba", "callflow")
 """Schemas for analysts and BI tools; history is read through the views in them."""
-
-
-class QueryError(CallflowError):
-    """A query that the warehouse does not accept.
-
-    `details` are lines that go below the message: where in the query, and what the server adds.
-    """
-
-    kind = "query"
-    exit_code = 2
-
-    def __init__(self, what: str, *, advice: str = "", details: str = "") -> None:
-        super().__init__(what, where="sql", advice=advice)
-        self.details = details
-
-    def __str__(self) -> str:
-        return "\n".join(filter(None, (super().__str__(), self.details)))
 
 
 _LIMITS = """SELECT set_config(name, reset_val, true) FROM pg_settings

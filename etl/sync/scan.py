@@ -15,9 +15,8 @@ import msgspec
 from sqlalchemy import Connection
 
 from etl import __version__
-from etl.errors import ContractError, PageTokenError, ProviderError
+from etl.errors import ContractError, MissingError, PageTokenError, ProviderError
 from etl.extract.decode import Packed
-from etl.extract.http import MissingError
 from etl.extract.page import WHOLE, Ask, Page
 from etl.load import checkpoint, merge, runs, stage
 from etl.load.checkpoint import Checkpoint

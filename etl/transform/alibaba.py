@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from datetime import tzinfo
 from typing import Any
 
-from etl.extract.decode import TooMuchError, bounded
+from etl.errors import TooMuchError, UnkeyedError
+from etl.extract.decode import bounded
 from etl.extract.page import Page
 from etl.transform.rows import Reject, Rows
 from etl.transform.values import (
     Row,
-    UnkeyedError,
     items,
     key,
     no_list,

@@ -15,14 +15,16 @@ from etl.config.settings import AlibabaSource
 from etl.errors import (
     ContractError,
     CredentialsError,
+    MissingError,
     ProviderError,
+    TooLargeError,
     UnavailableError,
     UnreachableRowsError,
 )
 from etl.extract import alibaba
 from etl.extract.alibaba import contact_flows, probe_contact_flows
 from etl.extract.decode import Packed, unpack
-from etl.extract.http import Http, MissingError, TooLargeError
+from etl.extract.http import Http
 from etl.extract.page import WHOLE, Ask, Page
 from etl.sandbox import alibaba as emulated
 from etl.sandbox.alibaba import AccessKey, Alibaba

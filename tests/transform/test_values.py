@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from etl.errors import UnkeyedError
 from etl.transform.values import (
     MAX_DEPTH,
-    UnkeyedError,
     as_json,
     escaped,
     items,
