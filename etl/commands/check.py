@@ -118,8 +118,7 @@ def _judged(connection: Connection) -> str:
             advice="name the server that takes writes in warehouse.url, or have that setting reset",
         )
     state = migrate.state(connection)
-    if state == "unknown":
-        raise migrate.newer()
+    migrate.require_known(state)
     if missing := rights.missing(connection, migrating=state != "head"):
         raise WarehouseError(f"{who}: rights are missing", advice=rights.advice(missing))
     if state == "behind":

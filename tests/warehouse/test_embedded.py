@@ -37,7 +37,7 @@ ROOT = os.geteuid() == 0
 DAEMON = pwd.getpwnam("daemon").pw_uid
 # Python 3.12 warns of a fork beside threads; what is forked here touches none of theirs.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 STARTER = """
 import sys
 from pathlib import Path
