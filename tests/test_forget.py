@@ -24,7 +24,8 @@ from etl.status import health, query, show
 from etl.sync.job import Job
 from etl.sync.run import run_stream
 from etl.sync.selection import select
-from etl.warehouse.connect import connect, plain_errors
+from etl.warehouse.connect import connect
+from etl.warehouse.translate import translate_errors
 from tests.postgres import ask, dsn
 from tests.warm import Warm
 from tests.web import fleet
@@ -243,7 +244,7 @@ def test_it_is_all_or_nothing(sync: Sync, drop: Drop, path: Path, warehouse: str
     rows = {table: count(warehouse, table) for table in FLOWS}
     with psycopg.connect(dsn(warehouse)) as connection:  # the last table that is moved
         connection.execute("ALTER TABLE history.zoom_flows ADD CHECK (valid_to < '2001-01-01')")
-    with pytest.raises(SchemaError), plain_errors("forget"):
+    with pytest.raises(SchemaError), translate_errors("forget"):
         drop("zoom_demo")
     assert {table: count(warehouse, table) for table in FLOWS} == rows
     assert sum(count(warehouse, old(table)) for table in FLOWS) == 0

@@ -1,6 +1,7 @@
 """Imports go one way: extract knows the envelope, transform the record, load knows SQL."""
 
 import ast
+import builtins
 from functools import cache
 from pathlib import Path
 
@@ -80,8 +81,8 @@ def test_every_import_of_ours_exists_and_nothing_imports_tests() -> None:
 
 
 @pytest.mark.parametrize("module", LEAVES)
-def test_the_leaves_know_nothing_of_ours(module: str) -> None:
-    assert ours(module) <= {"etl"}
+def test_the_leaves_know_nothing_of_ours_but_the_errors(module: str) -> None:
+    assert ours(module) - {"etl.errors"} <= {"etl"}
 
 
 @pytest.mark.parametrize("module", those("etl.extract"))
@@ -101,7 +102,8 @@ def test_transform_is_pure(module: str) -> None:
         *(f"sqlalchemy.{shape}" for shape in SHAPES),
         *(f"sqlalchemy.dialects.postgresql.{shape}" for shape in SHAPES),
     }
-    allowed = ("etl.warehouse.tables", "etl.extract.decode", "etl.extract.page", "etl.transform")
+    allowed = ("etl.warehouse.tables", "etl.errors", "etl.extract.decode", "etl.extract.page",
+               "etl.transform")  # fmt: skip
     assert all(of(other, *allowed) for other in ours(module))
     calls = [
         ast.unparse(node.func)
@@ -191,8 +193,35 @@ def test_no_two_modules_import_each_other() -> None:
         visit(module, ())
 
 
+def classes(module: str) -> dict[str, set[str]]:
+    """The classes that `module` defines, each with the last names of its bases."""
+    tree = ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8")))
+    return {
+        node.name: {ast.unparse(base).rpartition(".")[2] for base in node.bases}
+        for node in tree
+        if isinstance(node, ast.ClassDef)
+    }
+
+
+def test_every_exception_stands_on_the_tree_of_errors() -> None:
+    """In one file, and each drawn in its docstring."""
+    known = {name for name, each in vars(builtins).items()
+             if isinstance(each, type) and issubclass(each, BaseException)}  # fmt: skip
+    found: dict[str, str] = {}
+    for module in ("etl.errors", *MODULES):
+        for name, bases in classes(module).items():
+            if bases & known or any(base.endswith(("Error", "Exception")) for base in bases):
+                known.add(name)
+                found.setdefault(name, module)
+    found.pop("_UnfitError", None)  # steers the first load
+    assert set(found.values()) == {"etl.errors"}, found
+    assert set(found) == set(classes("etl.errors"))
+    drawn = (ast.get_docstring(ast.parse(MODULES["etl.errors"].read_text("utf-8"))) or "").split()
+    assert set(found) <= set(drawn)
+
+
 def test_every_session_is_opened_where_it_is_pinned() -> None:
-    """In `connect`; `embedded` looks once whether the server that it started is its own."""
+    """In `connect`; `embedded` logs in to the server that it started, to see that it is its own."""
     opened: dict[str, list[str]] = {}
     migrations = {str(path): path for path in sorted((ROOT / "migrations").rglob("*.py"))}
     for module, path in {**MODULES, **migrations}.items():
@@ -205,5 +234,5 @@ def test_every_session_is_opened_where_it_is_pinned() -> None:
                     opened.setdefault(module, []).append(ast.unparse(node.func))
     assert opened == {
         "etl.warehouse.connect": ["create_engine"],
-        "etl.warehouse.embedded": ["psycopg.connect"],
+        "etl.warehouse.embedded.logins": ["psycopg.connect"],
     }

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from sqlalchemy import Engine, event, make_url, text
 
-from etl.errors import WarehouseError
+from etl.errors import QueryError, WarehouseError
 from etl.load import runs
 from etl.load.runs import Outcome, Run
 from etl.status import answer, query
@@ -165,12 +165,12 @@ def test_who_leaves_before_the_last_row_does_not_wait_for_ever(warehouse: str, t
 
 @pytest.mark.parametrize("empty", ["", " \n", ";"])
 def test_an_empty_query_is_told(engine: Engine, empty: str) -> None:
-    with pytest.raises(query.QueryError, match=r"^sql: the query is empty → give a SELECT$"):
+    with pytest.raises(QueryError, match=r"^sql: the query is empty → give a SELECT$"):
         next(query.ask(engine, empty))
 
 
 def test_several_statements_are_told(engine: Engine) -> None:
-    with pytest.raises(query.QueryError, match=r"→ one statement only$"):
+    with pytest.raises(QueryError, match=r"→ one statement only$"):
         next(query.ask(engine, "SELECT 1; SELECT 2"))
 
 
@@ -178,7 +178,7 @@ def test_several_statements_are_told(engine: Engine) -> None:
 def test_what_gives_no_rows_is_told(
     engine: Engine, statement: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(query.QueryError, match=r"^sql: it returns no rows → SELECT something$"):
+    with pytest.raises(QueryError, match=r"^sql: it returns no rows → SELECT something$"):
         next(query.ask(engine, statement))
     assert caplog.text == ""
     assert list(query.ask(engine, "SELECT 1 AS one")) == [["one"], (1,)]
@@ -310,7 +310,7 @@ def test_what_gives_no_rows_is_not_run(engine: Engine, tmp_path: Path) -> None:
         "DELETE FROM zoom.flows",
         "PREPARE TRANSACTION 'x'",
     ):
-        with pytest.raises(query.QueryError, match="returns no rows"):
+        with pytest.raises(QueryError, match="returns no rows"):
             next(query.ask(engine, asked))
     assert not ran.exists()
 
@@ -334,7 +334,7 @@ def test_what_gives_no_rows_is_not_run(engine: Engine, tmp_path: Path) -> None:
     ],
 )
 def test_what_is_wrong_is_shown_as_psql_shows_it(engine: Engine, asked: str, told: str) -> None:
-    with pytest.raises(query.QueryError) as caught:
+    with pytest.raises(QueryError) as caught:
         list(query.ask(engine, asked))
     assert re.search(told, str(caught.value)), str(caught.value)
 
@@ -360,7 +360,7 @@ def test_a_role_that_only_reads_is_told_from_an_owner(warehouse: str, engine: En
             assert migrate.is_hidden(connection)
             connection.exec_driver_sql("SELECT * FROM zoom.added")
         assert list(query.ask(reads, "SELECT count(*) FROM zoom.flows"))[1:] == [(0,)]
-        with pytest.raises(query.QueryError, match=r"\(42501\) → ask Ann\n"):
+        with pytest.raises(QueryError, match=r"\(42501\) → ask Ann\n"):
             list(query.ask(reads, "TABLE etl.runs", denied="ask Ann"))
 
         with engine.begin() as connection:

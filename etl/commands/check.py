@@ -15,7 +15,7 @@ from etl.status import query
 from etl.sync.selection import Unit
 from etl.warehouse import embedded, migrate, rights
 from etl.warehouse.connect import connect, database_url
-from etl.warehouse.rights import plain_rights
+from etl.warehouse.rights import suggest_grants
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def _warehouse(settings: Settings, env: Mapping[str, str], redact: Redactor) -> 
     url = database_url(settings, env)
     engine = connect(url)
     try:
-        with plain_rights(engine, "warehouse", redact), engine.connect() as connection:
+        with suggest_grants(engine, "warehouse", redact), engine.connect() as connection:
             return _judged(connection)
     finally:
         engine.dispose()
@@ -86,7 +86,7 @@ def _leftovers(settings: Settings, env: Mapping[str, str], redact: Redactor) -> 
         return
     engine = connect(database_url(settings, env))
     try:
-        with plain_rights(engine, "warehouse", redact), engine.connect() as connection:
+        with suggest_grants(engine, "warehouse", redact), engine.connect() as connection:
             here = migrate.state(connection) == "head"
         streams = query.status(engine, settings).streams if here else ()
     except CallflowError as error:
@@ -119,8 +119,7 @@ def _judged(connection: Connection) -> str:
             advice="name the server that takes writes in warehouse.url, or have that setting reset",
         )
     state = migrate.state(connection)
-    if state == "unknown":
-        raise migrate.newer()
+    migrate.require_known(state)
     if missing := rights.missing(connection, migrating=state != "head"):
         raise WarehouseError(f"{who}: rights are missing", advice=rights.advice(missing))
     if state == "behind":

@@ -25,7 +25,14 @@ from etl.commands import check, forget
 from etl.config import load as config
 from etl.config.redact import Redactor, harmless
 from etl.config.settings import Settings, redactor
-from etl.errors import CallflowError, ConfigError, StoppedError, WarehouseError, internal
+from etl.errors import (
+    CallflowError,
+    ConfigError,
+    OutputError,
+    StoppedError,
+    WarehouseError,
+    internal,
+)
 from etl.load import lead
 from etl.load.lease import is_dead, process_name
 from etl.load.runs import Run
@@ -34,9 +41,10 @@ from etl.sync.job import Job
 from etl.sync.run import run_stream
 from etl.sync.selection import Unit, exit_code, name_of, run_all, select
 from etl.warehouse import embedded, migrate
-from etl.warehouse.connect import connect, database_url, embedded_server, normalise, plain_errors
-from etl.warehouse.rights import plain_rights
+from etl.warehouse.connect import connect, database_url, embedded_server, normalise
+from etl.warehouse.rights import suggest_grants
 from etl.warehouse.roles import ADMIN, READER
+from etl.warehouse.translate import translate_errors
 
 app = typer.Typer(
     name="callflow",
@@ -119,7 +127,7 @@ def warehouse(
     url = database_url(settings, os.environ, tell if notes else lambda note: None)
     engine = connect(url)
     try:
-        with plain_rights(engine, "warehouse", redactor(settings)):
+        with suggest_grants(engine, "warehouse", redactor(settings)):
             with engine.connect() as connection:
                 if to_read and migrate.is_hidden(connection):
                     raise migrate.hidden(str(engine.url.username))
@@ -154,7 +162,7 @@ def reading(settings: Settings) -> Iterator[tuple[Engine, str]]:
     engine = connect(url)
     try:
         if given.read_url is None and given.url is not None:
-            with plain_errors("warehouse"):
+            with translate_errors("warehouse"):
                 with engine.connect() as connection:
                     state = "head" if migrate.is_hidden(connection) else migrate.state(connection)
                     more = query.more_than_reads(connection)
@@ -342,7 +350,7 @@ def forget_command(
     called so, and without --yes where nobody can be asked; 75 while a run of it is under way.
     """
     settings = load(context, path)
-    with warehouse(settings) as engine, plain_rights(engine, "forget", redactor(settings)):
+    with warehouse(settings) as engine, suggest_grants(engine, "forget", redactor(settings)):
         with engine.connect() as connection:
             left = forget.find(connection, settings, name)
             leader = lead.leader(connection)
@@ -517,7 +525,7 @@ def grant(
     where only its time zone and its time limit are left; 1 when it cannot.
     """
     settings = load(context, path)
-    with warehouse(settings) as engine, plain_errors("grant"):
+    with warehouse(settings) as engine, translate_errors("grant"):
         if settings.warehouse.url is not None:
             with engine.begin() as connection:
                 grants = query.grant(connection, role)
@@ -630,9 +638,9 @@ def main() -> None:
     except StoppedError as error:
         _report(error, redactors[-1], style="")
         sys.exit(error.exit_code)
-    except (BrokenPipeError, show.OutputError) as error:
+    except (BrokenPipeError, OutputError) as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left to write
-        if isinstance(error, show.OutputError):  # otherwise the reader has gone, as with `| head`
+        if isinstance(error, OutputError):  # otherwise the reader has gone, as with `| head`
             _report(error, redactors[-1])
         sys.exit(1)
     except CallflowError as error:

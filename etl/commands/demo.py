@@ -20,8 +20,9 @@ from etl.sandbox.server import Sandbox, serve
 from etl.status import query, show
 from etl.sync.selection import Unit, exit_code, select
 from etl.warehouse import embedded, migrate
-from etl.warehouse.connect import connect, plain_errors
+from etl.warehouse.connect import connect
 from etl.warehouse.roles import READER
+from etl.warehouse.translate import translate_errors
 
 DATABASE = "callflow_demo"
 
@@ -83,7 +84,7 @@ def run(
     _new_database(server)
     engine = connect(server.url(DATABASE))
     try:
-        with plain_errors("demo"), serve(Sizes.of(flows, channels), seed) as sandbox:
+        with translate_errors("demo"), serve(Sizes.of(flows, channels), seed) as sandbox:
             migrate.upgrade(server.url(DATABASE))
             units = _units(sandbox, env)
             runs = _sync("First sync: everything is new.", results, engine, units, run_units)
@@ -104,7 +105,7 @@ def run(
                 runs += last
         for title, question in QUESTIONS.items():
             show.table(results, query.ask(engine, question), title)
-        with plain_errors("demo"), engine.begin() as connection:
+        with translate_errors("demo"), engine.begin() as connection:
             query.let_read(connection, READER)
     finally:
         engine.dispose()
@@ -115,7 +116,7 @@ def run(
 def _new_database(server: embedded.Server) -> None:
     engine = connect(server.url())
     try:
-        with plain_errors("demo"), engine.connect() as connection:
+        with translate_errors("demo"), engine.connect() as connection:
             alone = connection.execution_options(isolation_level="AUTOCOMMIT")
             alone.exec_driver_sql(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)")
             alone.exec_driver_sql(f"CREATE DATABASE {DATABASE}")

@@ -11,8 +11,9 @@ from etl.config.redact import Redactor
 from etl.config.settings import Settings
 from etl.errors import CallflowError
 from etl.warehouse import migrate
-from etl.warehouse.connect import connect, database_url, plain_errors
-from etl.warehouse.rights import plain_rights
+from etl.warehouse.connect import connect, database_url
+from etl.warehouse.rights import suggest_grants
+from etl.warehouse.translate import translate_errors
 
 _SESSION = """SET LOCAL statement_timeout = '5s'; SET LOCAL lock_timeout = '3s';
               SET LOCAL idle_in_transaction_session_timeout = '60s'"""
@@ -46,7 +47,7 @@ def fit_schema(engine: Engine, *, with_migrate: bool, redact: Redactor) -> bool:
     `with_migrate` allows a schema that is behind to be brought to head. Raises SchemaError when it
     does not fit, and WarehouseError.
     """
-    with plain_rights(engine, "warehouse", redact):
+    with suggest_grants(engine, "warehouse", redact):
         with transaction(engine) as connection:
             state = migrate.state(connection)
         migrate.fit(state, engine.url, behind_too=with_migrate)
@@ -68,7 +69,7 @@ def attempt(engine: Engine, redact: Redactor, write: Callable[..., Any], *values
     """
     with (
         suppress(CallflowError),
-        plain_errors("daemon", redact),
+        translate_errors("daemon", redact),
         transaction(engine) as connection,
     ):
         return write(connection, *values)

@@ -15,7 +15,7 @@ from etl.errors import CallflowError, WarehouseError
 from etl.load import lease as leases
 from etl.load.runs import Run
 from etl.status import query
-from etl.warehouse.connect import plain_errors
+from etl.warehouse.translate import translate_errors
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ class Watch:
     def take_or_renew(self, engines: Engines, context: Context) -> None:
         """Take or renew the lead; `standing` says what came of it. Raises WarehouseError."""
         before = self.standing
-        with plain_errors("warehouse", context.redact):
+        with translate_errors("warehouse", context.redact):
             self.standing = leading.take_or_renew(
                 before, engines.own, context.process, self._given.clock()
             )
@@ -72,7 +72,7 @@ class Watch:
         """
         given, seen = self._given, self.snapshot
         with (
-            plain_errors("warehouse", context.redact),
+            translate_errors("warehouse", context.redact),
             connections.transaction(engines.own) as connection,
         ):
             if seen is None or changed or given.clock() - seen.read_at > READ_EVERY:

@@ -32,9 +32,12 @@ from etl.errors import (
     ContractError,
     CredentialsError,
     ProviderError,
+    Retry,
+    TooLargeError,
+    TooMuchError,
     UnavailableError,
 )
-from etl.extract.decode import TooMuchError, bounded, page
+from etl.extract.decode import bounded, page
 from etl.extract.page import Params
 from etl.extract.route import DIRECT, Route, Way, out_of_files, proxy_refusal
 
@@ -91,38 +94,6 @@ class Answer:
         Zoom does so in HTTP 403 (zoom/api-v1, issue 19), Alibaba in 400 ("Throttling.User").
         """
         return 400 <= self.status < 500 and _is_slow_down(words(self.body) or self.said)
-
-
-class Retry(Exception):  # noqa: N818 - it is a verdict, and never leaves this seam
-    """Ask again: the verdict of a judge on an answer that may be better next time.
-
-    `final`    is raised instead when the attempts are spent.
-    `wait`     seconds to wait at least.
-    `backoff`  False: ask again at once.
-    `attempts` how many requests in all.
-    """
-
-    def __init__(
-        self,
-        final: ProviderError,
-        *,
-        wait: float = 0.0,
-        backoff: bool = True,
-        attempts: int = ATTEMPTS,
-    ) -> None:
-        super().__init__(final.what)
-        self.final = final
-        self.wait = wait
-        self.backoff = backoff
-        self.attempts = attempts
-
-
-class MissingError(ContractError):
-    """The provider's own definite answer that what was asked for does not exist."""
-
-
-class TooLargeError(ContractError):
-    """The answer has more bytes or values than are read; fewer records may fit."""
 
 
 Judge = Callable[[Answer], None]
@@ -436,7 +407,7 @@ class Http:
     def _spent(self, state: tenacity.RetryCallState) -> bool:
         verdict = _verdict(state)
         return (
-            state.attempt_number >= verdict.attempts
+            state.attempt_number >= (verdict.attempts or ATTEMPTS)
             or verdict.wait > MAX_ASKED_WAIT
             or self._clock() + verdict.wait >= self._until
             or self.retries >= RETRIES + self.requests * RETRY_SHARE
@@ -457,7 +428,7 @@ class Http:
         if self._clock() + last.wait >= self._until:
             late = self._too_late()
             return UnavailableError(f"{late.what}; {final.what}", where=where, advice=late.advice)
-        if attempts < last.attempts:
+        if attempts < (last.attempts or ATTEMPTS):
             return UnavailableError(
                 f"{final.what}; {self.retries} of the {self.requests} requests of this run were"
                 " repeated ones, so it gives up",

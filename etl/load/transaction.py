@@ -20,7 +20,7 @@ from etl.errors import StoppedError
 from etl.load import lease as leases
 from etl.load import runs
 from etl.load.lease import Lease
-from etl.warehouse.connect import sqlstate
+from etl.warehouse.translate import sqlstate
 
 P = ParamSpec("P")
 T = TypeVar("T")

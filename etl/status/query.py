@@ -22,35 +22,18 @@ from sqlalchemy.exc import DBAPIError
 from etl import __version__
 from etl.config.redact import Redactor, harmless
 from etl.config.settings import Settings, redactor
-from etl.errors import CallflowError, ConfigError
+from etl.errors import CallflowError, ConfigError, QueryError
 from etl.load import lead, leftovers
 from etl.load.runs import Run, readable
 from etl.providers import PROVIDERS
 from etl.status import answer, health
 from etl.status.health import Overview
 from etl.warehouse import embedded, tables
-from etl.warehouse.connect import plain_errors, sqlstate
 from etl.warehouse.rights import DENIED, name_of
+from etl.warehouse.translate import sqlstate, translate_errors
 
 READABLE = (*(provider.name for provider in PROVIDERS), "callflow")
 """Schemas for analysts and BI tools; history is read through the views in them."""
-
-
-class QueryError(CallflowError):
-    """A query that the warehouse does not accept.
-
-    `details` are lines that go below the message: where in the query, and what the server adds.
-    """
-
-    kind = "query"
-    exit_code = 2
-
-    def __init__(self, what: str, *, advice: str = "", details: str = "") -> None:
-        super().__init__(what, where="sql", advice=advice)
-        self.details = details
-
-    def __str__(self) -> str:
-        return "\n".join(filter(None, (super().__str__(), self.details)))
 
 
 _LIMITS = """SELECT set_config(name, reset_val, true) FROM pg_settings
@@ -76,7 +59,7 @@ def ask(
     when it is not a valid query; `denied` is the advice where the role lacks a right.
     """
     statement = _encoded(query)
-    with plain_errors("sql"), engine.connect() as connection:
+    with translate_errors("sql"), engine.connect() as connection:
         connection.execute(text("SET TRANSACTION READ ONLY"))
         # Limits that the server has for this role are meant for what people ask.
         connection.exec_driver_sql(_LIMITS)
@@ -417,7 +400,7 @@ def recent(
         .lateral()
     )
     found: dict[tuple[str, str], list[Run]] = {pair: [] for pair in streams}
-    with plain_errors("status", redact), engine.begin() as connection:
+    with translate_errors("status", redact), engine.begin() as connection:
         connection.exec_driver_sql("SET LOCAL statement_timeout = '3s'")
         for row in connection.execute(select(latest).select_from(wanted.join(latest, true()))):
             run = Run(**{name: _utc(value) for name, value in row._mapping.items()})
@@ -433,7 +416,7 @@ def _utc(value: Any) -> Any:
 def status(engine: Engine, settings: Settings) -> Overview:
     """The state of every stream of the configuration, or that was ever synced; and who leads."""
     redact = redactor(settings)
-    with plain_errors("status", redact), engine.connect() as connection:
+    with translate_errors("status", redact), engine.connect() as connection:
         now, rows = recorded(connection, redact)
         held = scopes(connection)
         leader = lead.leader(connection)

@@ -32,7 +32,7 @@ from rich.table import Table
 from rich.text import Text
 
 from etl.config.redact import harmless
-from etl.errors import CallflowError, StoppedError
+from etl.errors import OutputError, StoppedError
 from etl.load.runs import Run
 from etl.status import answer
 from etl.status.health import StreamHealth
@@ -48,12 +48,6 @@ STATES = {
     "stale": "red",
     "not configured": "dim",
 }
-
-
-class OutputError(CallflowError):
-    """Where stdout leads nothing can be written."""
-
-    kind = "output"
 
 
 class Results(io.FileIO):

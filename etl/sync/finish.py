@@ -30,7 +30,7 @@ from etl.sync.job import Job
 from etl.sync.lease import require_lead
 from etl.sync.plan import Plan
 from etl.sync.proof import Scan
-from etl.warehouse.rights import plain_rights
+from etl.warehouse.rights import suggest_grants
 
 _LONG = timedelta(days=32).total_seconds()  # no limit of a provider is reset later
 
@@ -202,7 +202,7 @@ def translate_errors(job: Job) -> Iterator[None]:
     After a MemoryError, let go of what filled the memory. Raises CallflowError.
     """
     try:
-        with plain_rights(job.engine, job.name, job.redact):
+        with suggest_grants(job.engine, job.name, job.redact):
             yield
     except MemoryError as error:
         traceback.clear_frames(error.__traceback__)

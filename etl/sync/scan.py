@@ -8,9 +8,8 @@ from typing import Any
 from sqlalchemy import Connection
 
 from etl.config.redact import Redactor
-from etl.errors import ContractError, PageTokenError, ProviderError
+from etl.errors import ContractError, MissingError, PageTokenError, ProviderError
 from etl.extract.decode import Packed
-from etl.extract.http import MissingError
 from etl.extract.page import Ask, Page
 from etl.load import checkpoint, merge, rejects, stage
 from etl.load.checkpoint import Checkpoint

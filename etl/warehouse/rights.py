@@ -18,7 +18,7 @@ from etl.config.redact import Redactor
 from etl.errors import WarehouseError
 from etl.providers import SCHEMAS, TABLES
 from etl.warehouse import tables
-from etl.warehouse.connect import plain_errors, sqlstate
+from etl.warehouse.translate import sqlstate, translate_errors
 
 DENIED = "42501"
 
@@ -193,15 +193,15 @@ def advice(statements: Iterable[str]) -> str:
 
 
 @contextmanager
-def plain_rights(
+def suggest_grants(
     engine: Engine, where: str, redact: Redactor | None = None, *, migrating: bool = False
 ) -> Iterator[None]:
-    """Turn errors into plain ones, as `plain_errors`; a right that is missing is named, with SQL.
+    """Translate errors, as `translate_errors`; name a missing right with the SQL that gives it.
 
     Raises WarehouseError.
     """
     try:
-        with plain_errors(where, redact, engine):
+        with translate_errors(where, redact, engine):
             yield
     except WarehouseError as error:
         cause = error.__cause__
@@ -210,7 +210,7 @@ def plain_rights(
         statements: list[str] = []
         with (
             suppress(WarehouseError),  # what went wrong first says more
-            plain_errors(where),
+            translate_errors(where),
             engine.connect() as connection,
         ):
             role = connection.scalar(text("SELECT current_user"))

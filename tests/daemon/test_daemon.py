@@ -354,12 +354,13 @@ def test_a_bad_schedule_is_refused_with_what_is_wrong(
 
 
 @pytest.mark.fault(53)
-def test_a_schema_that_is_behind_is_refused_unless_it_may_migrate(
+def test_a_schema_from_before_the_first_release_is_refused(
     start: Start, sandbox: Sandbox, warehouse: str
 ) -> None:
     ask(warehouse, "UPDATE etl.alembic_version SET version_num = '0002' RETURNING 1")
     daemon = start(sandbox)
     assert daemon.ended() == 1
+    assert "before the first release" in daemon.output
     assert "callflow migrate" in daemon.output
 
 

@@ -3,7 +3,6 @@
 import os
 import re
 import secrets
-import shutil
 import subprocess
 import sys
 import threading
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from alembic import command
 from alembic.config import Config
@@ -21,10 +21,21 @@ from sqlalchemy import Connection, text
 from etl.errors import SchemaError, WarehouseError
 from etl.load import stage
 from etl.providers import SCHEMAS, TABLES
-from etl.warehouse import migrate, tables, views
+from etl.warehouse import migrate, rights, tables, views
 from etl.warehouse.connect import connect
-
-ROOT = Path(__file__).resolve().parents[1]
+from tests.postgres import dsn
+from tests.warehouse.later import (
+    HEAD,
+    ROOT,
+    STATE,
+    UPGRADE,
+    add_column,
+    add_migration,
+    failed,
+    later_version,
+    python,
+    said,
+)
 
 OURS = "n.nspname = ANY(:schemas)"
 
@@ -192,26 +203,6 @@ def test_downgrading_to_nothing_and_upgrading_again_gives_the_same(warehouse: st
     assert catalog(warehouse) == before
 
 
-def python(code: str, *arguments: str, root: Path = ROOT) -> subprocess.Popen[str]:
-    """A Python that finds the package of `root` first."""
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *arguments],
-        cwd=root,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def said(process: subprocess.Popen[str]) -> str:
-    out, error = process.communicate(timeout=60)
-    assert process.returncode == 0, error
-    return out.strip()
-
-
-UPGRADE = "import sys; from etl.warehouse import migrate; print(migrate.upgrade(sys.argv[1]))"
-
-
 def test_several_processes_at_once_on_an_empty_database(database: str) -> None:
     processes = [python(UPGRADE, database) for _ in range(2)]
     assert "empty" in {said(process) for process in processes}
@@ -235,46 +226,9 @@ def test_a_migration_that_fails_leaves_nothing_behind(database: str) -> None:
     assert state(database) == "head"
 
 
-NEXT = """
-import sqlalchemy as sa
-from alembic import op
-revision, down_revision, branch_labels, depends_on = "9999", "{head}", None, None
-def upgrade():
-    op.add_column("flows", sa.Column("later", sa.Text()), schema="zoom")
-    {more}
-def downgrade():
-    op.drop_column("flows", "later", schema="zoom")
-"""
-
-
 @pytest.fixture
 def later(tmp_path: Path) -> Path:
-    """The checkout of a later version of callflow, which has one migration more."""
-    shutil.copytree(ROOT / "etl", tmp_path / "etl", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(
-        ROOT / "migrations", tmp_path / "migrations", ignore=shutil.ignore_patterns("__pycache__")
-    )
-    module = tmp_path / "etl" / "warehouse" / "tables.py"
-    old = f'REVISION = "{tables.REVISION}"'
-    assert old in module.read_text(encoding="utf-8")
-    source = module.read_text(encoding="utf-8").replace(old, 'REVISION = "9999"')
-    for words in ("Bookkeeping", "Flows of Zoom", "Name of the flow"):
-        source = source.replace(words, f"100 % '{words}'")
-    module.write_text(source, encoding="utf-8")
-    return tmp_path
-
-
-def add_migration(later: Path, more: str = "pass") -> None:
-    path = later / "migrations" / "versions" / "9999_later.py"
-    path.write_text(NEXT.format(head=tables.REVISION, more=more), encoding="utf-8")
-
-
-STATE = (
-    "import sys; from etl.warehouse import migrate; from etl.warehouse.connect import connect\n"
-    "engine = connect(sys.argv[1])\n"
-    "with engine.begin() as connection: print(migrate.state(connection))\n"
-    "engine.dispose()"
-)
+    return later_version(tmp_path)
 
 
 @pytest.mark.fault(53)
@@ -303,10 +257,7 @@ def test_a_later_migration_that_fails_leaves_the_warehouse_as_it_was(
 ) -> None:
     add_migration(later, more='op.execute("SELECT 1/0")')
     before = catalog(warehouse)
-    process = python(UPGRADE, warehouse, root=later)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "division by zero" in error
+    assert "division by zero" in failed(python(UPGRADE, warehouse, root=later))
     assert catalog(warehouse) == before
     assert state(warehouse) == "head"
 
@@ -330,9 +281,153 @@ def test_a_table_that_nobody_described_would_be_found(warehouse: str) -> None:
     assert found == {("zoom.bare",), ("zoom.bare.number",)}
 
 
-def test_a_schema_that_is_behind_says_what_to_run() -> None:
-    """Only what every command may say: most have no --migrate."""
-    assert str(migrate.behind()).endswith("→ run `callflow migrate`")
+CONFIG = """
+[daemon]
+http = ""
+[sources.zoom_eu]
+provider = "zoom"
+account_id = "account"
+client_id = "client"
+client_secret = "never-sent"
+"""
+
+
+@pytest.mark.fault(53)
+def test_a_schema_that_is_behind_is_refused_with_what_to_run(
+    database: str, later: Path, tmp_path: Path
+) -> None:
+    """Only with what every command may say: most have no --migrate."""
+    migrate.upgrade(database)
+    add_migration(later)
+    config = tmp_path / "callflow.toml"
+    config.write_text(CONFIG)
+    config.chmod(0o600)
+    for word in ("sync", "daemon"):
+        done = subprocess.run(
+            [sys.executable, "-m", "etl", word, "-c", str(config)],
+            cwd=later,
+            env={**os.environ, "CALLFLOW_WAREHOUSE__URL": database},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 1, done
+        assert "the schema is behind this version of callflow" in done.stdout + done.stderr
+        assert "callflow migrate" in done.stdout + done.stderr
+    assert state(database) == "head"  # of this version: nothing was changed
+
+
+# -- warehouses of the versions before the first release -----------------------------------------
+
+
+def without_comments(found: dict[str, set[Any]]) -> dict[str, set[Any]]:
+    """A catalogue without what `views.describe` writes, which is not the migrations'."""
+    described = ("schemas", "relations", "columns")
+    return {
+        kind: {row[:-1] for row in rows} if kind in described else rows
+        for kind, rows in found.items()
+    }
+
+
+def of_three_migrations(url: str, role: str) -> None:
+    """Make the warehouse of revision_0003.sql: rows, history, what a user had built on them."""
+    statements = (Path(__file__).parent / "revision_0003.sql").read_text(encoding="utf-8")
+    with psycopg.connect(dsn(url), autocommit=True) as session:
+        session.execute(re.sub("analyst", role, statements).encode())
+
+
+@pytest.mark.every_postgres
+def test_one_migration_makes_what_three_made(database: str, role: str) -> None:
+    of_three_migrations(database, role)
+    with opened(database) as connection:
+        connection.execute(text("DROP VIEW callflow.my_view"))
+        connection.execute(text("DROP SCHEMA reports CASCADE"))
+    three = without_comments(catalog(database))
+    with opened(database) as connection:
+        for schema in SCHEMAS:
+            connection.execute(text(f"DROP SCHEMA {schema} CASCADE"))
+    migrate.upgrade(database)
+    one = without_comments(catalog(database))
+    for kind, made in three.items():
+        assert one[kind] == made, kind
+
+
+@pytest.mark.every_postgres
+def test_a_warehouse_of_three_migrations_goes_on_with_one(database: str, role: str) -> None:
+    of_three_migrations(database, role)
+    rows = {table: ask(database, f"SELECT t::text FROM {table} AS t") for table in COUNTS}
+    assert {table: len(found) for table, found in rows.items()} == COUNTS
+    before, built = catalog(database), objects(database, "relations", "definitions", "functions")
+    assert migrate.upgrade(database) == "head"
+    assert catalog(database) == before
+    with opened(database) as connection:
+        views.create(connection)
+        views.describe(connection)
+        assert rights.lost(connection) == []
+    with opened(database) as connection:
+        rights.rehearse(connection)
+        connection.rollback()
+    with opened(database) as connection:
+        command.check(alembic(connection))
+        connection.execute(text(f"SET LOCAL ROLE {role}"))
+        for readable in ("reports.kept", "reports.seen", "zoom.flows_history"):
+            assert connection.scalar(text(f"SELECT count(*) FROM {readable}")) == 4
+    assert objects(database, *built) == built
+    assert catalog(database)["views"] == before["views"]
+    for table, found in rows.items():
+        assert ask(database, f"SELECT t::text FROM {table} AS t") == found, table
+
+
+COUNTS = {
+    "zoom.flows": 2,
+    "zoom.flows_history": 4,
+    "zoom.flow_versions": 1,
+    "zoom.entry_points": 1,
+    "twilio.flex_flows": 1,
+    "twilio.channels": 1,
+    "twilio.channels_history": 2,
+    "alibaba.contact_flows": 1,
+    "alibaba.contact_flow_numbers": 1,
+    "alibaba.contact_flow_activities": 1,
+    "alibaba.contact_flow_transitions": 1,
+    "etl.runs": 1,
+    "etl.streams": 1,
+    "etl.absences": 1,
+    "etl.rejects": 1,
+    "etl.leases": 1,
+    "reports.seen": 4,
+    "reports.kept": 4,
+    "callflow.my_view": 1,
+}
+
+
+@pytest.mark.fault(53)
+@pytest.mark.parametrize("revision", migrate.UNRELEASED)
+def test_an_unreleased_schema_is_refused_and_its_data_can_be_moved_aside(
+    warehouse: str, revision: str
+) -> None:
+    with opened(warehouse) as connection:
+        connection.execute(text(FLOW))
+        connection.execute(text(f"UPDATE etl.alembic_version SET version_num = '{revision}'"))
+    before = catalog(warehouse)
+    with pytest.raises(SchemaError, match="before the first release") as caught:
+        migrate.upgrade(warehouse)
+    for words in ("no data was touched", "new, empty database", "callflow migrate", "full sync"):
+        assert words in caught.value.advice
+    assert catalog(warehouse) == before
+    assert state(warehouse) == "unreleased"
+    with opened(warehouse) as connection, pytest.raises(SchemaError, match="first release"):
+        migrate.to_head(connection)  # the alembic command goes the same way
+    assert catalog(warehouse) == before
+
+    renames = re.findall(r"ALTER SCHEMA \w+ RENAME TO \w+;", caught.value.advice)
+    with opened(warehouse) as connection:
+        for statement in renames:
+            connection.execute(text(statement))
+    assert migrate.upgrade(warehouse) == "empty"
+    assert state(warehouse) == "head"
+    assert ask(warehouse, "SELECT flow_id FROM old_zoom.flows_history") == {("f",)}
+    assert ask(warehouse, "SELECT flow_id FROM zoom.flows_history") == set()
 
 
 # -- what others have built on our views ---------------------------------------------------------
@@ -403,21 +498,8 @@ def at_revision(url: str, revision: str, role: str = "", theirs: str = "") -> No
                 connection.exec_driver_sql(statement)
 
 
-def objects(url: str) -> dict[str, set[Any]]:
-    return {kind: ask(url, query) for kind, query in OBJECTS.items()}
-
-
-def with_column(later: Path, name: str = "later") -> None:
-    """The later version has a column more in zoom.flows and its history, as tables.py says."""
-    module = later / "etl" / "warehouse" / "tables.py"
-    source = module.read_text(encoding="utf-8")
-    line = '    _field("last_modified_time", TIME, "When the flow was changed last."),\n'
-    assert line in source
-    source = source.replace(line, f'{line}    _field("{name}", TEXT, "New."),\n', 1)
-    module.write_text(source, encoding="utf-8")
-    add_migration(
-        later, more=f'op.add_column("zoom_flows", sa.Column("{name}", sa.Text()), schema="history")'
-    )
+def objects(url: str, *kinds: str) -> dict[str, set[Any]]:
+    return {kind: ask(url, OBJECTS[kind]) for kind in kinds or OBJECTS}
 
 
 COLUMNS = (
@@ -430,21 +512,19 @@ COLUMNS = (
 def test_what_others_built_on_our_views_survives_an_upgrade(
     database: str, later: Path, role: str
 ) -> None:
-    survives_an_upgrade(database, later, role, "0002")
+    survives_an_upgrade(database, later, role)
 
 
-@pytest.mark.parametrize("revision", ["0001", "0003"])
-def test_it_survives_from_every_version_on(
-    database: str, later: Path, role: str, revision: str
-) -> None:
-    survives_an_upgrade(database, later, role, revision)
+def test_it_survives_two_migrations_at_once(database: str, later: Path, role: str) -> None:
+    add_migration(later, revision="9998", column="between")
+    survives_an_upgrade(database, later, role)
 
 
-def survives_an_upgrade(database: str, later: Path, role: str, revision: str) -> None:
-    at_revision(database, revision, role, THEIRS)
+def survives_an_upgrade(database: str, later: Path, role: str) -> None:
+    at_revision(database, HEAD, role, THEIRS)
     before = objects(database)
     columns = {row[:2] for row in ask(database, COLUMNS)}
-    with_column(later)
+    add_column(later)
     assert said(python(UPGRADE, database, root=later)) == "behind"
     assert objects(database) == before
     found = ask(database, COLUMNS)
@@ -458,27 +538,30 @@ def survives_an_upgrade(database: str, later: Path, role: str, revision: str) ->
     }
 
 
-def test_the_alembic_command_keeps_it_too_and_has_no_offline_mode(database: str, role: str) -> None:
-    at_revision(database, "0002", role, THEIRS)
+def test_the_alembic_command_keeps_it_too_and_has_no_offline_mode(
+    database: str, later: Path, role: str
+) -> None:
+    at_revision(database, HEAD, role, THEIRS)
     before = objects(database)
+    add_column(later)
 
     def alembic_says(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "alembic", "upgrade", *arguments],
-            cwd=ROOT,
+            cwd=later,
             env={**os.environ, "CALLFLOW_WAREHOUSE__URL": database},
             capture_output=True,
             text=True,
             timeout=60,
         )
 
-    refused = alembic_says("0001:head", "--sql")
+    refused = alembic_says(f"{HEAD}:head", "--sql")
     assert refused.returncode != 0
     assert "there is no offline mode" in refused.stderr + refused.stdout
     assert "Traceback" not in refused.stderr
-    assert state(database) == "behind"
+    assert said(python(STATE, database, root=later)) == "behind"
     assert alembic_says("head").returncode == 0
-    assert state(database) == "head"
+    assert said(python(STATE, database, root=later)) == "head"
     assert objects(database) == before
 
 
@@ -525,7 +608,7 @@ def test_a_change_that_would_break_what_others_built_is_refused_and_names_it(
     database: str, later: Path, change: str
 ) -> None:
     more, theirs, names = CHANGES[change]
-    at_revision(database, "0003", theirs=f"CREATE SCHEMA reports;\n{theirs}")
+    at_revision(database, HEAD, theirs=f"CREATE SCHEMA reports;\n{theirs}")
     module = later / "etl" / "warehouse" / "tables.py"
     source = module.read_text(encoding="utf-8")
     without = re.sub(r'    _field\("channel_type", TEXT, "Deprecated by Zoom.*\n', "", source)
@@ -533,11 +616,8 @@ def test_a_change_that_would_break_what_others_built_is_refused_and_names_it(
     module.write_text(without, encoding="utf-8")
     add_migration(later, more=more)
     before = catalog(database)
-    process = python(UPGRADE, database, root=later)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == 1
+    last = failed(python(UPGRADE, database, root=later))
     owner = next(iter(ask(database, "SELECT current_user")))[0]
-    last = error.strip().splitlines()[-1]
     assert "something of yours depends on" in last and "SchemaError" in last
     for name in names:
         assert name in last
@@ -545,7 +625,7 @@ def test_a_change_that_would_break_what_others_built_is_refused_and_names_it(
     assert last.count("(owner ") <= len(names)
     assert "nothing was changed" in last
     assert catalog(database) == before
-    assert ask(database, "SELECT version_num FROM etl.alembic_version") == {("0003",)}
+    assert ask(database, "SELECT version_num FROM etl.alembic_version") == {(HEAD,)}
 
 
 def test_a_history_view_that_must_give_way_comes_back_with_its_rights(
@@ -557,7 +637,7 @@ def test_a_history_view_that_must_give_way_comes_back_with_its_rights(
         "ALTER VIEW zoom.flows_history SET (security_barrier = true);\n"
         "ALTER DEFAULT PRIVILEGES IN SCHEMA zoom GRANT SELECT, UPDATE ON TABLES TO {role};\n"
     )
-    at_revision(database, "0003", role, rights)
+    at_revision(database, HEAD, role, rights)
     had = (
         "SELECT relacl::text, reloptions::text, relowner, (SELECT array_agg(attacl::text)"
         " FROM pg_attribute WHERE attrelid = c.oid AND attacl IS NOT NULL)::text"
@@ -598,13 +678,14 @@ def test_a_history_view_that_must_give_way_comes_back_with_its_rights(
     ],
 )
 def test_what_has_taken_our_place_is_not_overwritten(
-    database: str, theirs: str, said_of_it: str
+    database: str, later: Path, theirs: str, said_of_it: str
 ) -> None:
-    at_revision(database, "0002", theirs=theirs)
+    at_revision(database, HEAD, theirs=theirs)
+    add_migration(later)
     before = catalog(database)
-    with pytest.raises(SchemaError, match="nothing was changed") as caught:
-        migrate.upgrade(database)
-    assert said_of_it in str(caught.value)
+    error = failed(python(UPGRADE, database, root=later))
+    assert error.startswith("etl.errors.SchemaError: ") and "nothing was changed" in error
+    assert said_of_it in error
     assert catalog(database) == before
 
 
@@ -612,17 +693,15 @@ WAITS = "SELECT pid FROM pg_locks WHERE NOT granted"
 
 
 def test_a_reader_in_a_transaction_is_waited_for_and_then_named(database: str, later: Path) -> None:
-    at_revision(database, "0003")
-    with_column(later)
+    at_revision(database, HEAD)
+    add_column(later)
     reader = connect(database)
     with reader.connect() as reading:
         reading.execute(text("SET application_name = 'a dashboard'"))
         reading.execute(text("SELECT * FROM zoom.flows_history")).all()
         pid = reading.scalar(text("SELECT pg_backend_pid()"))
         code = UPGRADE.replace("sys.argv[1])", "sys.argv[1], tries=2)")
-        process = python(code, database, root=later)
-        _, error = process.communicate(timeout=60)
-        last = error.strip().splitlines()[-1]
+        last = failed(python(code, database, root=later))
         assert "another session keeps a table or view locked" in last
         assert f"pid {pid}" in last and "a dashboard, idle in transaction" in last
         assert state(database) == "head"  # of this version: nothing was changed

