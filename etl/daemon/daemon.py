@@ -54,7 +54,7 @@ from etl.load.lease import Lease, process_name
 from etl.load.runs import Run
 from etl.status import query
 from etl.status.health import Overview, Role, StreamHealth, assess
-from etl.status.timetable import span
+from etl.status.words import span
 from etl.sync.job import Job
 from etl.sync.run import run_stream
 from etl.sync.selection import Unit, account, name_of, select
@@ -645,7 +645,7 @@ class Daemon:
         return query.recent(engine, streams, redact=self._redact)
 
     def _render(self) -> bytes:
-        return self._metrics.render(self._overview.told_at(self._wall()))
+        return self._metrics.render(self._overview.as_seen_at(self._wall()))
 
     def _note(self, about: str, text: str | None) -> None:
         """What a person should know of this daemon: on its page, and once in its log."""

@@ -36,7 +36,7 @@ from etl.errors import CallflowError, StoppedError
 from etl.load.runs import Run
 from etl.status import answer
 from etl.status.health import StreamHealth
-from etl.status.timetable import span
+from etl.status.words import span
 
 COLOURS = {"complete": "green", "incomplete": "yellow", "failed": "red", "busy": "yellow"}
 STATES = {
