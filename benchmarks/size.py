@@ -22,9 +22,10 @@ import psycopg
 from sqlalchemy import Table
 
 from etl import api
+from etl.config.redact import Redactor
 from etl.sandbox.data import Sizes
 from etl.sandbox.server import serve
-from etl.status import query
+from etl.status import queries
 from etl.warehouse import embedded, migrate, tables
 from etl.warehouse.connect import connect
 
@@ -130,7 +131,10 @@ def times(connection: psycopg.Connection[Any], url: str) -> None:
         told(words, lambda ask=ask: ask().fetchall())
     engine = connect(url)
     streams = [(f"source_{n}", "channels") for n in range(STREAMS)]
-    told(f"the last 30 runs of {STREAMS} streams", lambda: query.recent(engine, streams))
+    told(
+        f"the last 30 runs of {STREAMS} streams",
+        lambda: queries.recent(engine, streams, Redactor()),
+    )
     engine.dispose()
 
 

@@ -24,8 +24,8 @@ LEAVES = (
     "etl.warehouse.tables",
 )
 
-MAY_KNOW_SQL = ("etl.commands", "etl.daemon.daemon", "etl.load", "etl.status.answer",
-                "etl.status.query", "etl.sync", "etl.warehouse")  # fmt: skip
+MAY_KNOW_SQL = ("etl.commands", "etl.daemon.daemon", "etl.load", "etl.status.queries",
+                 "etl.sync", "etl.warehouse")  # fmt: skip
 
 SHAPES = {"Boolean", "Column", "DateTime", "Integer", "Table", "Text", "BigInteger", "MetaData",
           "ForeignKeyConstraint", "PrimaryKeyConstraint", "JSONB", "TypeEngine", "URL",

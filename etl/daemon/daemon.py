@@ -52,7 +52,7 @@ from etl.load import lead, runs
 from etl.load import lease as leases
 from etl.load.lease import Lease, process_name
 from etl.load.runs import Run
-from etl.status import query
+from etl.status import queries
 from etl.status.health import Overview, Role, StreamHealth, assess
 from etl.status.words import span
 from etl.sync.job import Job
@@ -321,12 +321,12 @@ class Daemon:
         with plain_errors("warehouse", self._redact), self._transaction() as connection:
             if self._seen is None or self._stale or self._seen.over(self._clock()):
                 self._stale = False
-                now, rows = query.recorded(connection, self._redact)
+                now, rows = queries.recorded(connection, self._redact)
                 told = {(row["source"], row["stream"]): row["told"] for row in rows}
                 for source, stream in [pair for pair, word in told.items() if word]:
                     if self._lease is not None and source not in self._settings.sources:
                         runs.note_told(connection, source, stream, None)
-                held = query.scopes(connection, () if self._seen is None else self._seen.held)
+                held = queries.scopes(connection, () if self._seen is None else self._seen.held)
                 self._seen = _Seen(now, self._clock(), rows, held, told)
             hung = self._hung(connection) if self._lease else []
         if self._trouble is not None:
@@ -642,7 +642,7 @@ class Daemon:
         engine = self._own
         if engine is None:
             raise WarehouseError("the warehouse was not reached yet")
-        return query.recent(engine, streams, redact=self._redact)
+        return queries.recent(engine, streams, self._redact)
 
     def _render(self) -> bytes:
         return self._metrics.render(self._overview.as_seen_at(self._wall()))

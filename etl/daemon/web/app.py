@@ -41,8 +41,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from etl.daemon.web.chart import changes, chart, seconds, took
 from etl.errors import CallflowError, WarehouseError
 from etl.load.runs import Run
+from etl.status.documents import as_json
 from etl.status.health import OLD, Leftover, Overview, StreamHealth
-from etl.status.show import as_json
 from etl.status.words import span
 
 Pairs = Sequence[tuple[str, str]]
