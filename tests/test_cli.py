@@ -769,7 +769,7 @@ def test_a_port_that_cannot_be_is_wrong_usage(cli: Cli, port: str) -> None:
 def test_the_help_tells_what_it_is_about(cli: Cli) -> None:
     assert "--ports ZOOM TWILIO ALIBABA " in cli("sandbox", "--help").stdout
     words = " ".join(cli("status", "--help").stdout.split())
-    assert "Exits 0 whatever state the streams are in. For monitoring take /readyz" in words
+    assert "Exits 0 whatever state the streams are in. For monitoring use --json or" in words
     assert "three times" in " ".join(cli("demo", "--help").stdout.split())
 
 

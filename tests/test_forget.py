@@ -96,7 +96,7 @@ def said(path: Path, warehouse: str) -> Iterator[Callable[[], str]]:
 def drop(path: Path, warehouse: str) -> Iterator[Callable[[str], forget.Left | None]]:
     """What `callflow forget NAME --yes` does."""
     engine = connect(warehouse)
-    yield lambda name: forget.forget(engine, configuration.load(path, {}), name, "test")
+    yield lambda name: forget.move_to_history(engine, configuration.load(path, {}), name, "test")
     engine.dispose()
 
 

@@ -41,6 +41,14 @@ def test_rows_that_do_not_fit_have_a_line_for_each_column() -> None:
     assert " ".join(shown(80, names)).split(", ") == names
 
 
+def test_a_table_as_wide_as_the_console_is_the_widest_there_is() -> None:
+    """Its frame counts as well: three characters for each column, and one."""
+    row = ["x" * 40, "y" * 33]
+    (line,) = [line for line in shown(80, ["a", "b"], row) if "x" in line]
+    assert line == f"  {row[0]}   {row[1]}"
+    assert shown(79, ["a", "b"], row)[1:] == [f"a  {row[0]}", f"b  {row[1]}"]
+
+
 def test_nothing_steers_the_terminal() -> None:
     evil = "a\x1b[31m\x07\x9b1m\u202eb\rc"
     for width in (80, 10):

@@ -34,7 +34,8 @@ def check(
     is still checked: raises nothing.
     """
     where = settings.path or "the environment"
-    yield Finding("config", True, f"{where}: {len(settings.sources)} sources")
+    count = len(settings.sources)
+    yield Finding("config", True, f"{where}: {count} source{'' if count == 1 else 's'}")
     for warning in settings.warnings:
         yield Finding("config", True, f"note: {warning}")
     yield from _guarded("warehouse", _warehouse(settings, env, redact), redact)
@@ -53,7 +54,8 @@ def _guarded(subject: str, findings: Iterator[Finding], redact: Redactor) -> Ite
         wrong = error
     except Exception as error:  # noqa: BLE001 - the next subject may be fine
         wrong = internal(error)
-    yield Finding(subject, False, redact.message(str(wrong).removeprefix(f"{subject}: ")))
+    text = str(wrong).removeprefix(f"{subject}: ").removeprefix(f"{subject}, ")
+    yield Finding(subject, False, redact.message(text))
 
 
 def _probe(name: str, unit: Unit, redact: Redactor) -> Iterator[Finding]:

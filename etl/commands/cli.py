@@ -1,6 +1,6 @@
 """The command line: what each command is given, and what it prints.
 
-`sql` and `grant` are commands for readers of the warehouse and have files of their own.
+`forget`, `sql` and `grant` are in files of their names.
 """
 
 import os
@@ -15,25 +15,25 @@ import typer
 from rich.markup import escape
 
 from etl import __version__
-from etl.commands import check, forget, lines, sql
+from etl.commands import check, lines
 from etl.commands.access import leader_on, warehouse
+from etl.commands.forget import forget
 from etl.commands.grant import grant
 from etl.commands.options import AsJson, ConfigPath, Names, Secrets, WithMigrate, load
-from etl.commands.output import OutputError, note, open_streams, stderr, stdout
+from etl.commands.output import OutputError, note, open_streams, print_lines, stderr, stdout
 from etl.commands.progress import run_jobs
 from etl.commands.signals import stopping
+from etl.commands.sql import WithQuery, sql
 from etl.config import load as config
 from etl.config.redact import Redactor, harmless
 from etl.config.settings import Settings, redactor
 from etl.errors import CallflowError, ConfigError, StoppedError, internal
-from etl.load import lead
-from etl.load.lease import is_dead, process_name
+from etl.load.lease import process_name
 from etl.status import documents, queries
 from etl.sync.job import Job
 from etl.sync.selection import exit_code, select
 from etl.warehouse import embedded, migrate
 from etl.warehouse.connect import database_url
-from etl.warehouse.rights import plain_rights
 
 app = typer.Typer(
     name="callflow",
@@ -59,11 +59,15 @@ def _version(
 
 @app.command("demo")
 def demo_command(
-    flows: Annotated[int, typer.Option(help="Flows per provider.", min=1, max=5000)] = 60,
-    channels: Annotated[int, typer.Option(help="Twilio channels.", min=0, max=1_000_000)] = 5000,
-    seed: Annotated[int, typer.Option(help="Seed of the invented data.")] = 1,
+    flows: Annotated[
+        int, typer.Option(metavar="N", help="Flows per provider.", min=1, max=5000)
+    ] = 60,
+    channels: Annotated[
+        int, typer.Option(metavar="N", help="Twilio channels.", min=0, max=1_000_000)
+    ] = 5000,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the invented data.")] = 1,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Where the embedded Postgres keeps its data.")
+        Path | None, typer.Option(metavar="DIR", help="Where the embedded Postgres keeps its data.")
     ] = None,
 ) -> None:
     """Show everything, without credentials and without a network.
@@ -87,7 +91,9 @@ def demo_command(
 
 @app.command()
 def init(
-    path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("callflow.toml"),
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")] = Path(
+        "callflow.toml"
+    ),
 ) -> None:
     """Write a commented callflow.toml to fill in. An existing file is left alone."""
     config.write_example(path)
@@ -110,7 +116,7 @@ def check_command(context: typer.Context, names: Names = None, path: ConfigPath 
     for finding in check.check(settings, select(settings, names or []), os.environ, redact):
         mark = "[green]ok  [/green]" if finding.good else "[red]FAIL[/red]"
         text = escape(harmless(finding.text))
-        stdout().print(f"{mark} {escape(finding.subject):<24} {text}")
+        print_lines(stdout(), f"{mark} {escape(finding.subject):<26} {text}", indent=5)
         good &= finding.good
     raise typer.Exit(0 if good else 1)
 
@@ -135,7 +141,9 @@ def sync(
     as_json: AsJson = False,
     path: ConfigPath = None,
 ) -> None:
-    """Bring the warehouse up to date now: one run of every stream, or of those named.
+    """Bring the warehouse up to date now.
+
+    Runs every stream once, or those that are named.
 
     Exits 0 if all are complete, 1 if one failed or is incomplete (the others are still synced), 75
     if another run was busy with one, 2 if the configuration is wrong.
@@ -162,13 +170,15 @@ def sync(
                 sys.stdout.write(documents.run_json(run) + "\n")
                 sys.stdout.flush()
             else:
-                stdout().print(lines.run_line(run))
+                print_lines(stdout(), lines.run_line(run))
     raise typer.Exit(exit_code(runs))
 
 
 @app.command()
 def status(context: typer.Context, as_json: AsJson = False, path: ConfigPath = None) -> None:
-    """Show every stream: its last success, watermark and rows, and what is wrong.
+    """Show the state of every stream, and what is wrong.
+
+    Prints the last success, the watermark and the number of rows, and what to do now.
 
     Exits 0 whatever state the streams are in. For monitoring use --json or the daemon's /readyz.
     """
@@ -179,7 +189,7 @@ def status(context: typer.Context, as_json: AsJson = False, path: ConfigPath = N
         if as_json:
             sys.stdout.write(documents.stream_json(stream) + "\n")
         else:
-            stdout().print(lines.stream_line(stream))
+            print_lines(stdout(), lines.stream_line(stream))
     sys.stdout.flush()  # if stdout is broken, fail here, before the notes on stderr
     leader = f"{overview.leader} leads" if overview.leader else "none leads"
     stderr().print(f"daemon: {escape(harmless(leader))}")
@@ -189,63 +199,7 @@ def status(context: typer.Context, as_json: AsJson = False, path: ConfigPath = N
         note(str(error))
 
 
-@app.command("forget")
-def forget_command(
-    context: typer.Context,
-    name: Annotated[
-        str, typer.Argument(metavar="SOURCE[/INSTANCE]", help="The source or instance to forget.")
-    ],
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Do not ask. Required without a terminal.")
-    ] = False,
-    path: ConfigPath = None,
-) -> None:
-    """Move the rows of a source, or of one instance, that is no longer configured to history.
-
-    Asks first. If the source is synced again later, that starts with a full load, and its history
-    shows the gap. etl.runs and etl.rejects keep their rows.
-
-    Exits 2 if the source is still configured, if nothing ever had that name, or without --yes if
-    there is no terminal to ask on; 75 while one of its streams is being synced.
-    """
-    settings, redact = load(context, path)
-    with warehouse(settings, redact) as engine, plain_rights(engine, "forget", redact):
-        with engine.connect() as connection:
-            left = forget.find(connection, settings, name)
-            leader = lead.leader(connection)
-        if left is not None and not yes:
-            confirm(left)
-        moved = left and forget.forget(engine, settings, name, process_name())
-    if moved is None:
-        stdout().print(f"Nothing is left of {escape(name)}: it was forgotten already.")
-        return
-    for table, count in moved.rows.items():
-        stdout().print(f"{table:<36} {count:>10,} row{'s' if count > 1 else ''} moved to history")
-    stdout().print(f"{escape(moved.name)} is forgotten.")
-    if leader is not None and not is_dead(leader):
-        note(
-            f"the daemon {leader} leads and will sync {moved.name} again, unless it has read the"
-            " new configuration → send it SIGHUP, or restart it"
-        )
-
-
-def confirm(left: forget.Left) -> None:
-    """Ask on the terminal whether to forget `left`. Raises ConfigError if there is no terminal."""
-    if not sys.stdin.isatty():
-        raise ConfigError(
-            "it asks first, and standard input is not a terminal",
-            where="forget",
-            advice=f"to move its rows to history, run: callflow forget {left.name} --yes",
-        )
-    messages = stderr()
-    messages.print(f"{escape(left.name)} is no longer configured. This would move to history:")
-    for table, count in left.rows.items():
-        messages.print(f"  {table:<36} {count:>10,} row{'s' if count > 1 else ''}")
-    if not left.rows:
-        messages.print("  no rows; only the bookkeeping for its next run would be removed")
-    if not typer.confirm("Forget it?", err=True):
-        messages.print("Nothing was changed.")
-        raise typer.Exit(1)
+app.command("forget")(forget)
 
 
 @app.command("daemon")
@@ -254,7 +208,7 @@ def daemon_command(
     with_migrate: WithMigrate = False,
     path: ConfigPath = None,
 ) -> None:
-    """Sync on the schedule of the configuration until SIGTERM or Ctrl-C.
+    """Sync on the configured schedule, until SIGTERM or Ctrl-C.
 
     Serves a status page, /readyz, /metrics and /api/status on daemon.http (127.0.0.1:8787). Several
     daemons can share a warehouse: one leads, and another takes over when it ends. SIGHUP makes it
@@ -313,13 +267,17 @@ def sandbox(
         tuple[int, int, int],
         typer.Option(metavar="ZOOM TWILIO ALIBABA", help="The ports, 0 to 65535; 0: any free one."),
     ] = (8801, 8802, 8803),
-    flows: Annotated[int, typer.Option(help="Flows per provider.", min=0, max=100_000)] = 60,
-    channels: Annotated[int, typer.Option(help="Twilio channels.", min=0, max=1_000_000)] = 5000,
-    seed: Annotated[int, typer.Option(help="Seed of the invented data.")] = 1,
+    flows: Annotated[
+        int, typer.Option(metavar="N", help="Flows per provider.", min=0, max=100_000)
+    ] = 60,
+    channels: Annotated[
+        int, typer.Option(metavar="N", help="Twilio channels.", min=0, max=1_000_000)
+    ] = 5000,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the invented data.")] = 1,
 ) -> None:
-    """Serve the three providers' APIs, emulated, on this machine, until Ctrl-C.
+    """Serve emulations of the three providers' APIs until Ctrl-C.
 
-    Prints a callflow.toml for them.
+    They listen on 127.0.0.1. Prints a callflow.toml for them.
     """
     for port in ports:
         if not 0 <= port <= 65535:
@@ -343,7 +301,7 @@ def sandbox(
         raise typer.Exit(stop.exit_code) from None
 
 
-app.command("sql", cls=sql.WithQuery)(sql.sql)
+app.command("sql", cls=WithQuery)(sql)
 app.command("grant")(grant)
 
 

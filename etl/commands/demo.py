@@ -15,6 +15,7 @@ from rich.markup import escape
 from sqlalchemy import Engine, text
 
 from etl.commands import lines, sql
+from etl.commands.output import print_lines
 from etl.commands.progress import run_jobs
 from etl.commands.questions import QUESTIONS
 from etl.commands.rows import print_table
@@ -123,9 +124,7 @@ def _sync_three_times(
     runs = _sync("First sync: everything is new.", screen, jobs)
     if not stopped.is_set():
         _change(sandbox)
-        title = (
-            "Someone renames a flow, deletes another, and switches a Flex Flow off. Second sync:"
-        )
+        title = "Someone renames a flow, deletes one, and switches a Flex Flow off. Second sync:"
         runs += _sync(title, screen, jobs)
     if not stopped.is_set():
         before = _wal(engine)
@@ -141,7 +140,7 @@ def _sync(title: str, screen: Screen, jobs: Sequence[Job]) -> list[Run]:
     screen.results.print(f"\n[bold]{title}[/bold]")
     runs = []
     for each in run_jobs(jobs, screen.messages):
-        screen.results.print("  " + lines.run_line(each))
+        print_lines(screen.results, "  " + lines.run_line(each))
         runs.append(each)
     return runs
 
@@ -173,7 +172,8 @@ def _print_how_to_connect(results: Console, server: embedded.Server) -> None:
             user {READER} (read-only), password: the last field of that file
 
 Postgres keeps running; `{program} stop` shuts it down, the data stays.
-Your own accounts: `{program} init`, fill in callflow.toml, then `check` and `sync`."""
+For your own accounts, run `{program} init`, fill in callflow.toml,
+then run `check` and `sync`."""
     )
 
 

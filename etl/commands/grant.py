@@ -18,10 +18,10 @@ from etl.warehouse.roles import ADMIN
 
 def grant(
     context: typer.Context,
-    role: Annotated[str, typer.Argument(help="An existing role of the warehouse.")],
+    role: Annotated[str, typer.Argument(metavar="ROLE", help="An existing role of the warehouse.")],
     path: ConfigPath = None,
 ) -> None:
-    """Give a Postgres role the read-only rights that analysts and BI tools need.
+    """Give a Postgres role the read-only rights that BI tools need.
 
     Prints the SQL that only an administrator can run. Exits 0 if the role can read everything, even
     if its time zone and time limit are left to an administrator; 1 if it cannot.

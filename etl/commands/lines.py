@@ -22,7 +22,11 @@ _STATE_COLOURS = {
 
 
 def run_line(run: Run) -> str:
-    """Return one line about a run, and a second one if something is wrong."""
+    """Return one line about a run, and a second one if something is wrong.
+
+    The counts add up to the records that were read, so the line does not repeat their number, and
+    most lines fit a terminal of 80 columns.
+    """
     seconds = (run.finished_at - run.started_at).total_seconds() if run.finished_at else 0.0
     counts = [
         f"{count:,} {word}"
@@ -41,10 +45,11 @@ def run_line(run: Run) -> str:
     colour = _RUN_COLOURS[run.status]
     nothing = "nothing there"
     if run.status != "complete":
-        nothing = "nothing written" if run.records else "nothing read"
+        nothing = f"{run.records:,} read, nothing written" if run.records else "nothing read"
+    requests = f"{run.requests} request{'' if run.requests == 1 else 's'}"
     line = (
-        f"{escape(name):<28} [{colour}]{run.status:<10}[/{colour}] {run.records:>8,} records  "
-        f"{', '.join(counts) or nothing}  ({run.requests} requests, {seconds:.1f} s)"
+        f"{escape(name):<26} [{colour}]{run.status:<10}[/{colour}] "
+        f"{', '.join(counts) or nothing} ({requests}, {seconds:.1f} s)"
     )
     return f"{line}\n    [{colour}]{escape(harmless(run.error))}[/{colour}]" if run.error else line
 
@@ -52,13 +57,17 @@ def run_line(run: Run) -> str:
 def stream_line(stream: StreamHealth) -> str:
     """Return one line about a stream, and one more for each thing to know or to do."""
     colour = _STATE_COLOURS["stale" if stream.stale else stream.state]
-    line = f"{stream.name:<28} [{colour}]{_state(stream):<10}[/{colour}]"
+    facts = []
     if stream.rows is not None:
-        line += f" {stream.rows:>10,} rows"
+        facts.append(f"{stream.rows:,} rows")
     if stream.age is not None:
-        line += f"  complete {span(stream.age, 2)} ago"
-    for label, time in (("watermark", stream.watermark), ("last full scan", stream.last_full_at)):
-        line += f"  {label} {_instant(time)}" if time else ""
+        facts.append(f"complete {span(stream.age, 2)} ago")
+    line = f"{stream.name:<26} [{colour}]{_state(stream)}[/{colour}]"
+    if facts:
+        line += " " * max(1, 11 - len(_state(stream))) + ", ".join(facts)
+    times = (("watermark", stream.watermark), ("last full scan", stream.last_full_at))
+    if known := ", ".join(f"{label} {_instant(time)}" for label, time in times if time):
+        line += f"\n    {known}"
     if stream.problem:
         advice = f" → {stream.advice}" if stream.advice else ""
         line += f"\n    [{colour}]{escape(harmless(stream.problem + advice))}[/{colour}]"

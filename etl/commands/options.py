@@ -23,7 +23,7 @@ ConfigPath = Annotated[
 Names = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[SOURCE[.STREAM]]…",
+        metavar="SOURCE[.STREAM]",
         help="Sources or streams. Default: all.",
         show_default=False,
     ),

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.text import Text
 
 from etl.config.redact import harmless
 from etl.errors import CallflowError
@@ -68,6 +69,22 @@ def stdout() -> Console:
 def stderr() -> Console:
     """Return the console for messages."""
     return Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+
+
+def print_lines(console: Console, markup: str, indent: int = 4) -> None:
+    """Print lines of rich's markup; on a terminal, break long ones between words and indent.
+
+    Not for what people copy into a shell, which line breaks would damage.
+    """
+    for line in markup.split("\n"):
+        text = Text.from_markup(line, emoji=False)
+        if not console.is_terminal or text.cell_len <= console.width:
+            console.print(text)
+            continue
+        first, *rest = text.wrap(console, max(console.width - indent, 20))
+        console.print(first)
+        for each in rest:
+            console.print(Text(" " * indent) + each)
 
 
 def note(text: str) -> None:

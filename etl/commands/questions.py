@@ -14,7 +14,7 @@ QUESTIONS: Mapping[str, str] = {
          ORDER BY 1 LIMIT 4)""",
     "Which published flows have edits that are not published yet?": """
         SELECT f.flow_name AS flow, max(v.flow_version) FILTER (WHERE v.flow_version_status =
-               'published') AS live_version, max(v.flow_version) AS newest_version,
+               'published') AS live, max(v.flow_version) AS newest,
                max(v.flow_version_last_modified_time) AS edited
         FROM zoom.flows f JOIN zoom.flow_versions v USING (source, flow_id)
         WHERE f.status = 'published' GROUP BY f.source, f.flow_id, f.flow_name
@@ -28,8 +28,9 @@ QUESTIONS: Mapping[str, str] = {
              ON f.source = c.source AND f.sid = c.flex_flow_sid
         GROUP BY 1, 2 ORDER BY channels DESC LIMIT 6""",
     "What was changed between the two syncs?": """
-        SELECT h.flow_name AS before, f.flow_name AS now, h.status AS status_before,
-               coalesce(f.status, '(deleted)') AS status_now, h.valid_to AS seen_at
+        SELECT h.flow_name AS before, coalesce(f.flow_name, '(deleted)') AS now,
+               h.status AS status_before,
+               to_char(h.valid_to, 'HH24:MI') AS seen
         FROM zoom.flows_history h LEFT JOIN zoom.flows f USING (source, flow_id)
         WHERE NOT h.is_current ORDER BY h.valid_to, before LIMIT 6""",
 }

@@ -28,7 +28,7 @@ def print_table(console: Console, rows: Iterator[Sequence[Any]], title: str = ""
     lines = [header, *body]
     widths = (max(max(map(cell_len, line[n].plain.split("\n"))) for line in lines)
               for n in range(len(header)))  # fmt: skip
-    if sum(width + 2 for width in widths) <= console.width:
+    if sum(width + 3 for width in widths) + 1 <= console.width:
         _print_grid(console, header, body, title)
     else:
         _print_records(console, header, body, title)

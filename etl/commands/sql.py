@@ -76,7 +76,7 @@ def sql(
     statement: Annotated[
         str | None,
         typer.Argument(
-            metavar="[QUERY]",
+            metavar="QUERY",
             help="A SELECT, or `-` to read it from standard input. Default: open psql.",
         ),
     ] = None,
@@ -84,7 +84,7 @@ def sql(
     as_json: AsJson = False,
     path: ConfigPath = None,
 ) -> None:
-    """Run a query on the warehouse, in a read-only transaction, and print its rows.
+    """Run a read-only query on the warehouse, or open psql.
 
     The query runs with the rights of the role in warehouse.read_url, or of callflow_reader on the
     embedded Postgres.

@@ -66,6 +66,7 @@ def grant(
     if known is None:
         raise ConfigError(
             f"there is no role {role!r} in the warehouse",
+            where="grant",
             advice="create it first, " + create(f"CREATE ROLE {name_of(role)} LOGIN PASSWORD '…'"),
         )
     name, has = name_of(role), [setting.lower() for setting in known.rolconfig or ()]
