@@ -10,10 +10,11 @@ from sqlalchemy.engine import make_url
 
 from etl.commands.check import check
 from etl.config.redact import Redactor
-from etl.config.settings import Settings, Warehouse, ZoomSource
+from etl.config.settings import Settings, Warehouse
 from etl.errors import CredentialsError
 from etl.load import runs
 from etl.load.runs import Outcome, Run
+from etl.providers.zoom import ZoomSource
 from etl.sync.selection import select
 from etl.warehouse.connect import connect
 from tests.postgres import dsn

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 from etl.config.redact import Redactor
 from etl.config.settings import Settings
 from etl.errors import CallflowError, SchemaError, WarehouseError, internal
+from etl.providers.declare import open_http, request
 from etl.status import queries
 from etl.sync.selection import Unit
 from etl.warehouse import embedded, migrate, rights
@@ -60,8 +61,8 @@ def _guarded(subject: str, findings: Iterator[Finding], redact: Redactor) -> Ite
 
 def _probe(name: str, unit: Unit, redact: Redactor) -> Iterator[Finding]:
     source, stream = unit
-    with stream.connect(source, stream.name, redact=redact) as http:
-        text = stream.probe(http, source)
+    with open_http(source, stream, redact=redact) as http:
+        text = stream.probe(http, request(source, stream))
     yield Finding(name, True, text)
 
 

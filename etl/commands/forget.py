@@ -18,19 +18,21 @@ from sqlalchemy import Connection, Engine
 from etl.commands.access import warehouse
 from etl.commands.options import ConfigPath, load
 from etl.commands.output import note, stderr, stdout
-from etl.config.settings import Settings, did_you_mean
+from etl.config.settings import Settings
+from etl.config.values import did_you_mean
 from etl.errors import ConfigError
 from etl.load import lead, leftovers, stage
 from etl.load import lease as leases
 from etl.load.lease import is_dead, process_name
-from etl.providers.catalog import CATALOG, Stream
-from etl.sync.selection import name_of_scope, scopes
+from etl.providers import PROVIDERS, named
+from etl.providers.declare import Stream, scopes
+from etl.sync.selection import name_of_scope
 from etl.warehouse.rights import plain_rights
 
 _SESSION = """SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '5s';
               SET LOCAL idle_in_transaction_session_timeout = '60s'"""
 
-STREAMS: tuple[Stream, ...] = tuple(stream for streams in CATALOG.values() for stream in streams)
+STREAMS: tuple[Stream, ...] = tuple(stream for each in PROVIDERS for stream in each.streams)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +195,7 @@ def move_to_history(engine: Engine, settings: Settings, name: str, holder: str) 
 def _configured(settings: Settings, source: str) -> set[str]:
     """Return the names of the streams of `source` that are configured."""
     configured = settings.sources.get(source)
-    return {each.name for each in CATALOG[configured.provider]} if configured else set()
+    return {each.name for each in named(configured.provider).streams} if configured else set()
 
 
 def _unconfigured(settings: Settings, source: str) -> list[Stream]:
@@ -208,7 +210,7 @@ def _with_scope(settings: Settings, source: str, scope: str) -> list[Stream]:
     for stream in STREAMS:
         if stream.scope is None:
             continue
-        theirs = configured and stream in CATALOG[configured.provider]
+        theirs = configured and stream in named(configured.provider).streams
         if configured and theirs and scope in (scopes(configured, stream) or ()):
             key = f"sources.{source}.{stream.scope}s"
             raise _configured_still(name_of_scope(source, scope), f"take it out of {key} first")
@@ -236,7 +238,7 @@ def _left(settings: Settings, known: set[str]) -> list[str]:
     """Return those of `known` that are not configured."""
     configured = set(settings.sources)
     for source in settings.sources.values():
-        for stream in CATALOG[source.provider]:
+        for stream in named(source.provider).streams:
             configured |= {
                 name_of_scope(source.name, each) for each in scopes(source, stream) or ()
             }

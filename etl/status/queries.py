@@ -13,7 +13,7 @@ from etl.config.redact import Redactor
 from etl.config.settings import Settings
 from etl.load import lead, leftovers
 from etl.load.runs import Run, readable
-from etl.providers.catalog import CATALOG
+from etl.providers import PROVIDERS
 from etl.status import health
 from etl.status.health import Overview
 from etl.warehouse import tables
@@ -51,8 +51,8 @@ def scopes(connection: Connection, otherwise: Scopes = ()) -> Scopes:
         connection.exec_driver_sql("SET LOCAL lock_timeout = '200ms'")
         return [
             (source, stream.name, scope)
-            for streams in CATALOG.values()
-            for stream in streams
+            for provider in PROVIDERS
+            for stream in provider.streams
             if stream.scope is not None
             for source, scope in leftovers.begins(connection, stream.tables[0], 2)
         ]

@@ -10,10 +10,11 @@ from sqlalchemy import Connection, func, select, text
 from sqlalchemy.exc import DBAPIError
 
 from etl.errors import ConfigError
+from etl.providers import PROVIDERS
 from etl.warehouse.connect import sqlstate
 from etl.warehouse.rights import DENIED, name_of
 
-READABLE = ("zoom", "twilio", "alibaba", "callflow")
+READABLE = (*(provider.name for provider in PROVIDERS), "callflow")
 """Schemas for analysts and BI tools; history is read through the views in them."""
 
 _GRANTS = 0x63616C6C666C6F77  # "callflow"
