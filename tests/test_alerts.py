@@ -37,7 +37,7 @@ GOOD = new_stream(age=5.0)
 THROTTLED = new_stream(
     state="throttled",
     problem="zoom_eu.flows, page 3: HTTP 429: daily limit; paused until 2026-11-21 00:00 UTC",
-    advice="nothing; it goes on by itself then",
+    advice="nothing; it continues automatically after that",
     retry_at=NOON,
 )
 INCOMPLETE = new_stream(
@@ -52,7 +52,7 @@ STALE = new_stream(
 )  # fmt: skip
 SILENT = new_stream(
     stale=True, problem="the last complete run is 2h 5m old, and 1h is allowed", age=7500.0,
-    stale_after=3600.0, advice="see whether a daemon runs and leads",
+    stale_after=3600.0, advice="check that a daemon runs and leads",
 )  # fmt: skip
 NEVER = new_stream(state="never run")
 LATE = new_stream(state="never run", stale=True, stale_after=3600.0)
@@ -158,13 +158,13 @@ def test_a_text_says_who_what_and_what_to_do() -> None:
     )  # fmt: skip
     assert text_of(THROTTLED) == (
         "zoom_eu.flows is throttled: page 3: HTTP 429: daily limit; paused until"
-        " 2026-11-21 00:00 UTC → nothing; it goes on by itself then"
+        " 2026-11-21 00:00 UTC → nothing; it continues automatically after that"
     )
     assert text_of(STALE) == (
         "zoom_eu.flows is stale (2h 5m old, 1h allowed): HTTP 401: no → check the credentials"
     )
     assert text_of(SILENT) == (
-        "zoom_eu.flows is stale (2h 5m old, 1h allowed) → see whether a daemon runs and leads"
+        "zoom_eu.flows is stale (2h 5m old, 1h allowed) → check that a daemon runs and leads"
     )
     assert text_of(LATE) == "zoom_eu.flows is stale (no complete run yet, 1h allowed)"
     assert text_of(GOOD, "failed") == "zoom_eu.flows is well again"

@@ -25,13 +25,13 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from etl.commands import lines, sql
 from etl.config.load import load as load_config
 from etl.load import lead
 from etl.load.runs import Run
 from etl.sandbox import data, zoom
 from etl.sandbox.server import Sandbox, serve
 from etl.sandbox.wire import Fault
-from etl.status import query, show
 from etl.warehouse.connect import connect
 from etl.warehouse.embedded import start as start_embedded
 from etl.warehouse.embedded import stop as stop_embedded
@@ -364,7 +364,7 @@ def test_a_query_may_begin_with_a_comment_and_come_from_a_pipe(cli: Cli, config:
 
 def test_columns_of_one_name_are_told_apart(cli: Cli) -> None:
     query = "SELECT 1 AS a, 2 AS a, 3 AS a_2"
-    note = "note: columns with the name of another are called a_3\n"
+    note = "note: columns whose name another one has are called a_3\n"
     done = cli("sql", "--json", query)
     assert (done.stdout, done.stderr) == ('{"a": 1, "a_3": 2, "a_2": 3}\n', note)
     done = cli("sql", "--csv", query)
@@ -609,7 +609,7 @@ def test_psql_s_command_line_has_no_secret() -> None:
         "postgresql://reader:p%40ss@/db?host=one:5432&host=two:5433&sslmode=verify-full"
         "&sslrootcert=%2Fetc%2Fca.pem&sslpassword=hidden&prepare_threshold=5"
     )
-    (_, _, conninfo), env = query.psql(engine, {"A": "B"})
+    (_, _, conninfo), env = sql.psql(engine, {"A": "B"})
     assert conninfo_to_dict(conninfo) == {
         "user": "reader",
         "dbname": "db",
@@ -704,7 +704,7 @@ def test_a_reader_that_goes_is_no_error(config: Path) -> None:
 # --- being stopped -------------------------------------------------------------------------------
 @pytest.mark.fault(60)
 @pytest.mark.parametrize(
-    "imported", ["structlog", "typer", "sqlalchemy", "etl.warehouse.tables", "etl.status.query"]
+    "imported", ["structlog", "typer", "sqlalchemy", "etl.warehouse.tables", "etl.status.queries"]
 )
 def test_ctrl_c_while_it_starts_ends_it_without_a_traceback(config: Path, imported: str) -> None:
     with subprocess.Popen(
@@ -763,7 +763,7 @@ def test_a_port_that_cannot_be_is_wrong_usage(cli: Cli, port: str) -> None:
 def test_the_help_tells_what_it_is_about(cli: Cli) -> None:
     assert "--ports ZOOM TWILIO ALIBABA " in cli("sandbox", "--help").stdout
     words = " ".join(cli("status", "--help").stdout.split())
-    assert "Exits 0 whatever state the streams are in. For monitoring take /readyz" in words
+    assert "Exits 0 whatever state the streams are in. For monitoring use --json or" in words
     assert "three times" in " ".join(cli("demo", "--help").stdout.split())
 
 
@@ -797,7 +797,7 @@ def test_only_a_complete_run_says_that_nothing_is_there(
     status: Any, records: int, word: str
 ) -> None:
     run = Run("id", "a", "flows", "full", datetime.now(UTC), status=status, records=records)
-    assert re.findall(r"nothing \w+", show.run_line(run)) == [word]
+    assert re.findall(r"nothing \w+", lines.run_line(run)) == [word]
 
 
 def test_stop_says_that_a_daemon_will_start_it_again(warm: Warm) -> None:

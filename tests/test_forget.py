@@ -13,14 +13,16 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from etl.commands import forget
+from etl.commands import forget, lines
 from etl.commands.check import check
 from etl.config import load as configuration
+from etl.config.redact import Redactor
+from etl.config.settings import redactor
 from etl.errors import BusyError, ConfigError, SchemaError
 from etl.load import lease as leases
 from etl.sandbox import data
 from etl.sandbox.server import Sandbox, serve
-from etl.status import health, query, show
+from etl.status import health, queries
 from etl.sync.job import Job
 from etl.sync.run import run_stream
 from etl.sync.selection import select
@@ -79,10 +81,12 @@ def said(path: Path, warehouse: str) -> Iterator[Callable[[], str]]:
 
     def run() -> str:
         settings = configuration.load(path, {})
-        streams = query.status(engine, settings).streams
-        lines = [show.stream_line(each) for each in streams]
-        lines += [f"{each.good} {each.subject}: {each.text}" for each in check(settings, [], {})]
-        return "\n".join(lines)
+        redact = redactor(settings)
+        streams = queries.status(engine, settings, redact).streams
+        shown = [lines.stream_line(each) for each in streams]
+        findings = check(settings, [], {}, redact)
+        shown += [f"{each.good} {each.subject}: {each.text}" for each in findings]
+        return "\n".join(shown)
 
     yield run
     engine.dispose()
@@ -92,7 +96,7 @@ def said(path: Path, warehouse: str) -> Iterator[Callable[[], str]]:
 def drop(path: Path, warehouse: str) -> Iterator[Callable[[str], forget.Left | None]]:
     """What `callflow forget NAME --yes` does."""
     engine = connect(warehouse)
-    yield lambda name: forget.forget(engine, configuration.load(path, {}), name, "test")
+    yield lambda name: forget.move_to_history(engine, configuration.load(path, {}), name, "test")
     engine.dispose()
 
 
@@ -285,9 +289,10 @@ def test_it_asks_on_a_terminal_and_nowhere_else(
     rows = count(warehouse, "zoom.flows")
     asks = cli("forget", "zoom_demo")
     assert asks.returncode == 2
-    assert "not a terminal → to move its rows to history, run: callflow forget zoom_demo --yes" in (
-        asks.stderr
-    )
+    assert (
+        "standard input is not a terminal → to move its rows to history, run: callflow forget"
+        " zoom_demo --yes"
+    ) in asks.stderr
     with terminal("n\n") as stdin:
         no = cli("forget", "zoom_demo", stdin=stdin)
     assert (no.returncode, count(warehouse, "zoom.flows")) == (1, rows)
@@ -307,7 +312,7 @@ def test_the_page_and_the_api_say_it(sync: Sync, path: Path, warehouse: str) -> 
     take_out(path, "zoom_demo")
     without(path, OTHER)
     engine = connect(warehouse)
-    view = query.status(engine, configuration.load(path, {}))
+    view = queries.status(engine, configuration.load(path, {}), Redactor())
     engine.dispose()
     names = ["alibaba_demo/" + OLD, "zoom_demo"]
     with running(view, now=lambda: view.at) as client:
@@ -330,9 +335,9 @@ def test_a_table_that_somebody_locks_keeps_nobody_waiting(
         release.start()
         connection.exec_driver_sql("SET LOCAL lock_timeout = '3s'")
         before = [("alibaba_demo", "contact_flows", OLD)]
-        assert query.scopes(connection, before) == before
+        assert queries.scopes(connection, before) == before
         assert connection.exec_driver_sql("SHOW lock_timeout").scalar() == "3s"
-        assert len(query.status(engine, configuration.load(path, {})).streams) == 4
+        assert len(queries.status(engine, configuration.load(path, {}), Redactor()).streams) == 4
         assert not holder.closed
         release.cancel()
     engine.dispose()

@@ -15,13 +15,14 @@ from psycopg import sql
 from sqlalchemy import PrimaryKeyConstraint, Table, UniqueConstraint
 
 from etl import api
+from etl.config.redact import Redactor
 from etl.load import runs
 from etl.load.runs import Run
 from etl.providers import SCHEMAS, TABLES
 from etl.sandbox import data
 from etl.sandbox.server import Sandbox, serve
-from etl.status import query
-from etl.warehouse import tables, views
+from etl.status import queries
+from etl.warehouse import grant, tables, views
 from etl.warehouse.connect import connect
 from tests.postgres import ask, dsn
 from tests.warehouse.later import HEAD, UPGRADE, add_migration, later_version, python, said
@@ -159,10 +160,10 @@ def test_pruning_leaves_what_the_page_and_the_status_need(warehouse: str) -> Non
     fill_runs(warehouse, "b", "young", 5, apart=100 * day, newest=now)
     streams = [("a", "busy"), ("a", "slow"), ("b", "busy"), ("b", "young")]
     engine = connect(warehouse)
-    before = query.recent(engine, streams)
+    before = queries.recent(engine, streams, Redactor())
     states = ask(warehouse, "SELECT * FROM etl.streams ORDER BY source, stream")
     run(warehouse, block("prune-runs"))
-    assert query.recent(engine, streams) == before
+    assert queries.recent(engine, streams, Redactor()) == before
     engine.dispose()
     assert ask(warehouse, "SELECT * FROM etl.streams ORDER BY source, stream") == states
     left = "SELECT source, stream, count(*) FROM etl.runs GROUP BY 1, 2 ORDER BY 1, 2"
@@ -204,7 +205,7 @@ def analyst(warehouse: str) -> Iterator[str]:
         try:
             engine = connect(warehouse)
             with engine.begin() as other:
-                query.grant(other, name)
+                grant.grant(other, name)
             engine.dispose()
             connection.execute(
                 sql.SQL(
@@ -353,7 +354,7 @@ def test_migrations_go_on_with_a_partitioned_history(
         text=True,
         check=True,
     )
-    assert done.stdout == "The schema was at head already.\n"
+    assert done.stdout == "The schema is already up to date.\n"
     before = described(partitioned)
     later = later_version(tmp_path / "later")
     add_migration(

@@ -12,7 +12,7 @@ from etl.config.redact import Redactor
 from etl.daemon.webhook import post_json
 from etl.extract.route import DIRECT, Route
 from etl.status.health import StreamHealth
-from etl.status.timetable import span
+from etl.status.words import span
 
 LINES = 20
 """Of one message; what is beyond is counted."""

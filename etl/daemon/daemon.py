@@ -32,7 +32,7 @@ from etl.daemon.watch import Watch
 from etl.errors import CallflowError, SchemaError, place
 from etl.load.lease import process_name
 from etl.status.health import Overview, Role
-from etl.status.timetable import span
+from etl.status.words import span
 
 BEAT = 1.0
 """Seconds between two beats, unless something happens earlier."""

@@ -8,17 +8,11 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from etl.daemon.dispatch import Running
-from etl.errors import CallflowError
+from etl.errors import HungError
 from etl.extract.http import ATTEMPTS, MAX_ASKED_WAIT
 from etl.load import lease as leases
-from etl.status.timetable import span
+from etl.status.words import span
 from etl.sync.selection import Unit, name_of
-
-
-class HungError(CallflowError):
-    """A run made no progress for too long."""
-
-    kind = "hung"
 
 
 def revoke_hung(

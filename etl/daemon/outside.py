@@ -160,7 +160,7 @@ class Page:
         self._served = None
 
     def _render(self) -> bytes:
-        return self._metrics.render(self.shown.told_at(self._wall()))
+        return self._metrics.render(self.shown.as_seen_at(self._wall()))
 
 
 class Alerting:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from etl.config.redact import Redactor
 from etl.load import runs
-from etl.status import query
+from etl.status import queries
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,8 @@ def read(
 
     The scopes are those of `previous` while another session locks one of their tables.
     """
-    now, rows = query.recorded(connection, redact)
-    held = query.scopes(connection, () if previous is None else previous.held)
+    now, rows = queries.recorded(connection, redact)
+    held = queries.scopes(connection, () if previous is None else previous.held)
     return Snapshot(now, clock, rows, held)
 
 

@@ -14,7 +14,7 @@ from etl.daemon.snapshot import Snapshot
 from etl.errors import CallflowError, WarehouseError
 from etl.load import lease as leases
 from etl.load.runs import Run
-from etl.status import query
+from etl.status import queries
 from etl.warehouse.translate import translate_errors
 
 T = TypeVar("T")
@@ -110,7 +110,7 @@ class Watch:
         engines = self.engines
         if engines is None:
             raise WarehouseError("the warehouse was not reached yet")
-        return query.recent(engines.own, streams, redact=redact)
+        return queries.recent(engines.own, streams, redact=redact)
 
     def close(self, *, running: bool) -> None:
         """Let go of the connections; those that a run may use stay open until it ends."""

@@ -91,7 +91,7 @@ def test_the_state_is_what_the_last_run_says(
     assert found.fresh
     if state == "throttled":
         assert found.problem == "z.flows: the API said no; paused until 2026-11-21 13:00 UTC"
-        assert found.advice == "nothing; it goes on by itself then"
+        assert found.advice == "nothing; it continues automatically after that"
     elif state != "good":
         assert (found.problem, found.advice) == ("z.flows: the API said no", "ask it nicely")
 
@@ -146,7 +146,7 @@ def test_a_stream_is_stale_when_it_is_older_than_is_allowed(
     assert found.state == "good"
     if stale:
         assert "the last complete run is " in (found.problem or "")
-        assert found.advice == "see whether a daemon runs and leads; `callflow sync` runs it now"
+        assert found.advice == "check that a daemon runs and leads; `callflow sync` runs it now"
 
 
 def test_a_stale_stream_that_fails_tells_why_it_fails() -> None:

@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from etl.config import load as config
 from etl.config.settings import Schedule
 from etl.errors import ConfigError
-from etl.status.timetable import after, due, gap, in_words, span
+from etl.status.timetable import after, due, gap
+from etl.status.words import in_words, span
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)

@@ -7,8 +7,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from etl.config.redact import Redactor
 from etl.sandbox.server import Sandbox
-from etl.status import query
+from etl.status import queries
 from etl.sync.proof import Scan, Scope
 from etl.sync.resume import scan_of, state_of
 from etl.warehouse.connect import connect
@@ -75,7 +76,7 @@ def test_times_that_nobody_can_read_have_the_list_read_whole(
         write(warehouse, f"UPDATE etl.streams SET {column} = %s", time)
         engine = connect(warehouse)
         with engine.connect() as connection:
-            query.recorded(connection)
+            queries.recorded(connection, Redactor())
         engine.dispose()
         sandbox.alibaba.flows[INSTANCE].update_silently("flow-0003", Name=f"at {time}")
         again = run(CONTACT_FLOWS)

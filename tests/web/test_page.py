@@ -150,7 +150,7 @@ STATES = {
     "failed": fleet.stream(state="failed"),
     "incomplete": fleet.stream(state="incomplete"),
     "throttled": fleet.stream(state="throttled", problem="daily limit; paused until 04:00 UTC",
-                              advice="nothing; it goes on by itself then"),
+                              advice="nothing; it continues automatically after that"),
     "not configured": fleet.stream(state="not configured", provider="", schedule="",
                                    stale_after=None, next_run_at=None),
 }  # fmt: skip

@@ -41,9 +41,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from etl.daemon.web.chart import changes, chart, seconds, took
 from etl.errors import CallflowError, WarehouseError
 from etl.load.runs import Run
+from etl.status.documents import as_json
 from etl.status.health import OLD, Leftover, Overview, StreamHealth
-from etl.status.show import as_json
-from etl.status.timetable import span
+from etl.status.words import span
 
 Pairs = Sequence[tuple[str, str]]
 Runs = Mapping[tuple[str, str], Sequence[Run]]
@@ -115,7 +115,7 @@ def app(
         return {}, f"the database did not answer within {patience:g} s"
 
     async def readyz(request: Request) -> Response:
-        shown = view().told_at(now())
+        shown = view().as_seen_at(now())
         reasons = shown.reasons
         lines = ["not ready" if reasons else "ready"]
         if token is None or _knows(request.headers, token):
@@ -127,7 +127,7 @@ def app(
         return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def api_status(request: Request) -> Response:
-        shown = view().told_at(now())
+        shown = view().as_seen_at(now())
         streams = matching(shown.streams, _query(request))
         runs, why = None, None
         if request.query_params.get("runs", "0") not in ("", "0"):
@@ -139,7 +139,7 @@ def app(
         return Response(_bytes(text), headers={"Content-Type": "application/json"})
 
     async def page(request: Request) -> Response:
-        shown = view().told_at(now())
+        shown = view().as_seen_at(now())
         plan = paged(shown, _query(request), request.query_params.get("page", ""))
         runs, why = await runs_of(plan.streams)
         moment = now()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from etl.load.runs import Run
-from etl.status.timetable import span
+from etl.status.words import span
 
 SLOTS = 30
 WIDTH, HEIGHT = 240, 54

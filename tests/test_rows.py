@@ -11,13 +11,13 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from etl.status import show
-from etl.status.answer import Json
+from etl.commands import rows as printed
+from etl.commands.values import Json
 
 
 def shown(width: int, *rows: Sequence[Any]) -> list[str]:
     console = Console(file=io.StringIO(), width=width, emoji=False)
-    show.table(console, iter(rows))
+    printed.print_table(console, iter(rows))
     assert isinstance(console.file, io.StringIO)
     return [line.rstrip() for line in console.file.getvalue().splitlines() if line.strip()]
 
@@ -39,6 +39,14 @@ def test_rows_that_do_not_fit_have_a_line_for_each_column() -> None:
     assert all(len(line) <= 80 for line in shown(80, names, ["x y" * 100, *"bcdefghij"]))
     assert shown(300, names, [*"ABCDEFGHIJ"])[0].split() == names
     assert " ".join(shown(80, names)).split(", ") == names
+
+
+def test_a_table_as_wide_as_the_console_is_the_widest_there_is() -> None:
+    """Its frame counts as well: three characters for each column, and one."""
+    row = ["x" * 40, "y" * 33]
+    (line,) = [line for line in shown(80, ["a", "b"], row) if "x" in line]
+    assert line == f"  {row[0]}   {row[1]}"
+    assert shown(79, ["a", "b"], row)[1:] == [f"a  {row[0]}", f"b  {row[1]}"]
 
 
 def test_nothing_steers_the_terminal() -> None:
@@ -80,16 +88,16 @@ EVIL: list[list[Any]] = [["na\x1bme", "b"], ["\x1b[31m\x9b1m\u202e\x7f\U000e0001
 
 
 def test_files_get_every_byte_and_a_terminal_nothing_that_steers_it(written: Any) -> None:
-    assert written(show.write_csv, EVIL) == f"na\x1bme,b\n{EVIL[1][0]},\n"
-    assert json.loads(written(show.write_json, EVIL)) == dict(zip(*EVIL, strict=True))
-    assert written(show.write_csv, EVIL, terminal=True) == "na␛me,b\n␛[31m�1m�␡�投,\n"
-    line = written(show.write_json, EVIL, terminal=True)
+    assert written(printed.write_csv, EVIL) == f"na\x1bme,b\n{EVIL[1][0]},\n"
+    assert json.loads(written(printed.write_json, EVIL)) == dict(zip(*EVIL, strict=True))
+    assert written(printed.write_csv, EVIL, terminal=True) == "na␛me,b\n␛[31m�1m�␡�投,\n"
+    line = written(printed.write_json, EVIL, terminal=True)
     assert line.removesuffix("\n").isprintable()
     assert json.loads(line) == dict(zip(*EVIL, strict=True))
 
 
 def test_null_is_not_an_empty_text(written: Any) -> None:
     rows = [["a", "b", "c"], [None, "", 'x"y'], ["\\.", "l1\nl2", " "]]
-    text = written(show.write_csv, rows)
+    text = written(printed.write_csv, rows)
     assert text == 'a,b,c\n,"","x""y"\n"\\.","l1\nl2", \n'
     assert list(csv.reader(io.StringIO(text)))[2] == rows[2]

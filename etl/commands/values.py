@@ -1,8 +1,8 @@
-"""What Postgres answers to a query, as values that lose nothing, and as text to keep.
+"""Values of Postgres in Python without loss, and as text that Postgres reads back unchanged.
 
-psycopg's own types cannot hold all that Postgres's can: `infinity` and years BC, 24:00, months of
-an interval, the digits of a number in a jsonb. So whatever a Python value holds exactly becomes
-one, and all else stays the text that the server sends, such as `1 mon 2 days` or `\\x00ff`.
+Python's types cannot hold everything that Postgres's types can: `infinity`, years BC, 24:00, the
+months of an interval, every digit of a number in a jsonb. A value becomes a Python value if that
+holds it exactly. Otherwise it stays the text that the server sends, such as `1 mon 2 days`.
 """
 
 import json
@@ -21,16 +21,17 @@ AS_TEXT = ("time", "timetz", "interval", "bytea", "uuid", "inet", "cidr", "recor
            "int8range", "numrange", "daterange", "tsrange", "tstzrange", "int4multirange",
            "int8multirange", "nummultirange", "datemultirange", "tsmultirange",
            "tstzmultirange")  # fmt: skip
+"""Types whose values always stay text."""
 
 
 class Json(str):
-    """A JSON document as the server sent it: reading it would round its numbers."""
+    """A JSON document as the server sent it: to parse it would round its numbers."""
 
     __slots__ = ()
 
 
 class _Text(Loader):
-    def load(self, data: Buffer) -> str:
+    def load(self, data: Buffer) -> Any:
         return bytes(data).decode()
 
 
@@ -39,45 +40,46 @@ class _Json(Loader):
         return Json(bytes(data).decode())
 
 
-class _Date(DateLoader):
+class _ExactOrText(Loader):
+    """Loads what `exact` can; the rest stays text: infinity, years BC, a year of five digits."""
+
+    exact: type[Loader]
+
+    def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
+        super().__init__(oid, context)
+        self._exact = self.exact(oid, context)
+
     def load(self, data: Buffer) -> Any:
         try:
-            return super().load(data)
-        except (DataError, ValueError, OverflowError):  # infinity, BC, a year of five digits
-            return bytes(data).decode()
-
-
-class _Timestamp(TimestampLoader):
-    def load(self, data: Buffer) -> Any:
-        try:
-            return super().load(data)
+            return self._exact.load(data)
         except (DataError, ValueError, OverflowError):
             return bytes(data).decode()
 
 
-class _Timestamptz(TimestamptzLoader):
-    def load(self, data: Buffer) -> Any:
-        try:
-            return super().load(data)
-        except (DataError, ValueError, OverflowError):
-            return bytes(data).decode()
+_LOADERS: dict[str, type[Loader]] = {
+    **dict.fromkeys(AS_TEXT, _Text),
+    **dict.fromkeys(("json", "jsonb"), _Json),
+    **{
+        name: type(f"_{exact.__name__}OrText", (_ExactOrText,), {"exact": exact})
+        for name, exact in (
+            ("date", DateLoader),
+            ("timestamp", TimestampLoader),
+            ("timestamptz", TimestamptzLoader),
+        )
+    },
+}
 
 
 def keep_everything(context: AdaptContext) -> None:
-    """Let what a cursor or connection reads lose nothing. The session's client_encoding is UTF8."""
+    """Make a cursor or connection read values without loss. Its client_encoding must be UTF8."""
     adapters = context.adapters
     assert isinstance(adapters, AdaptersMap)
-    for name in AS_TEXT:
-        adapters.register_loader(name, _Text)
-    for name in ("json", "jsonb"):
-        adapters.register_loader(name, _Json)
-    adapters.register_loader("date", _Date)
-    adapters.register_loader("timestamp", _Timestamp)
-    adapters.register_loader("timestamptz", _Timestamptz)
+    for name, loader in _LOADERS.items():
+        adapters.register_loader(name, loader)
 
 
-def told_apart(names: Iterable[str]) -> list[str]:
-    """`names` with those that came before made different: name, name_2; no other is `name_2`."""
+def make_unique(names: Iterable[str]) -> list[str]:
+    """Return `names` with repetitions numbered: name, name_2, …, skipping numbers already taken."""
     names = list(names)
     taken, last = set(names), dict.fromkeys(names, 1)
     seen, found = set[str](), []
@@ -93,13 +95,13 @@ def told_apart(names: Iterable[str]) -> list[str]:
 
 
 def as_json(value: Any) -> str:
-    """A value as JSON: numbers with all their digits, NaN and infinity as text, times as text."""
+    """Return a value as JSON: numbers with all digits, NaN and infinity as text, times as text."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, Json):
-        # A line break outside of a string is a blank; inside of one Postgres allows none.
+        # Postgres allows line breaks only between tokens, where a blank means the same.
         return value.replace("\r", " ").replace("\n", " ")
     if isinstance(value, list | tuple):
         return f"[{', '.join(as_json(each) for each in value)}]"
@@ -109,7 +111,7 @@ def as_json(value: Any) -> str:
 
 
 def as_text(value: Any) -> str:
-    """A value other than NULL as text, which Postgres reads back as the same value."""
+    """Return a value other than NULL as text that Postgres reads back as the same value."""
     if isinstance(value, bool | list | tuple):
         return as_json(value)
     if isinstance(value, Decimal):

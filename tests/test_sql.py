@@ -1,30 +1,24 @@
-"""What the daemon and its page ask the warehouse: where every stream stands, and its last runs."""
+"""Queries that people ask: what is allowed, what is read, and with whose rights."""
 
 import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Engine, event, make_url, text
+from sqlalchemy import Engine, event, make_url
 
-from etl.errors import QueryError, WarehouseError
-from etl.load import runs
-from etl.load.runs import Outcome, Run
-from etl.status import answer, query
-from etl.warehouse import migrate
+from etl.commands import sql, values
+from etl.config.redact import Redactor
+from etl.errors import QueryError
+from etl.warehouse import grant, migrate
 from etl.warehouse.connect import connect
 from tests.postgres import dsn
-
-NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
-MINUTE = timedelta(minutes=1)
 
 
 def prepare(raw: Any, _: Any) -> None:
@@ -44,106 +38,18 @@ def engine(warehouse: str) -> Iterator[Engine]:
         engine.dispose()
 
 
-def record(engine: Engine, name: str, number: int, status: str = "complete", **more: object) -> Run:
-    source, stream = name.split(".")
-    began = NOON + number * MINUTE
-    run = Run(f"{name}-{number}", source, stream, "full", began)
-    for key, value in {"status": status, **more}.items():
-        setattr(run, key, value)
-    with engine.begin() as connection:
-        runs.finish(connection, run, Outcome(7) if status == "complete" else None)
-    return run
-
-
-# --- recorded ------------------------------------------------------------------------------------
-def test_an_empty_warehouse_has_recorded_nothing(engine: Engine) -> None:
-    with engine.connect() as connection:
-        now, rows = query.recorded(connection)
-    assert rows == []
-    assert now.tzinfo is UTC
-    assert abs(now - datetime.now(UTC)) < MINUTE
-
-
-def test_what_is_recorded_comes_in_the_order_of_the_names(engine: Engine) -> None:
-    retry = NOON + timedelta(days=3)
-    for name in ("b.flows", "a.flows", "b.channels"):
-        record(engine, name, 1)
-    record(engine, "a.flows", 2, "failed", error_kind="unavailable", error="no", retry_at=retry)
-    with engine.connect() as connection:
-        now, rows = query.recorded(connection)
-    assert [(row["source"], row["stream"]) for row in rows] == [
-        ("a", "flows"), ("b", "channels"), ("b", "flows")
-    ]  # fmt: skip
-    first = rows[0]
-    assert (first["last_status"], first["error"], first["retry_at"]) == ("failed", "no", retry)
-    assert first["rows"] == 7
-    assert first["last_success_at"] < first["last_attempt_at"] <= now
-    assert first["told"] is None
-
-
-# --- recent --------------------------------------------------------------------------------------
-def test_the_last_runs_of_each_stream_come_newest_first(engine: Engine) -> None:
-    numbers = [3, 1, 4, 0, 2]
-    for number in numbers:
-        record(engine, "a.flows", number)
-        record(engine, "b.flows", 10 + number, "failed", error_kind="config", error="no")
-    record(engine, "c.flows", 1)
-    found = query.recent(engine, [("b", "flows"), ("a", "flows"), ("never", "ran")], limit=3)
-    assert {name: [run.run_id for run in each] for name, each in found.items()} == {
-        ("b", "flows"): ["b.flows-14", "b.flows-13", "b.flows-12"],
-        ("a", "flows"): ["a.flows-4", "a.flows-3", "a.flows-2"],
-        ("never", "ran"): [],
-    }
-
-
-def test_a_run_comes_back_as_it_was_recorded(engine: Engine) -> None:
-    run = record(
-        engine, "a.flows", 1, "failed", error_kind="unavailable", error="no → wait", requests=3,
-        retries=2, throttled_seconds=1.5, retry_at=NOON, watermark_before=NOON, reason="asked for",
-    )  # fmt: skip
-    ((found,),) = query.recent(engine, [("a", "flows")]).values()
-    assert found == run
-    for time in (found.started_at, found.finished_at, found.retry_at, found.watermark_before):
-        assert time is not None
-        assert time.tzinfo is UTC
-
-
-def test_nothing_is_asked_of_no_streams(engine: Engine) -> None:
-    record(engine, "a.flows", 1)
-    assert query.recent(engine, []) == {}
-
-
-def test_names_are_data(engine: Engine) -> None:
-    odd = ("a'; DROP TABLE etl.runs; --", '{"x"}')
-    assert query.recent(engine, [odd]) == {odd: []}
-
-
-def test_thirty_is_the_most_unless_another_number_is_given(engine: Engine) -> None:
-    for number in range(32):
-        record(engine, "a.flows", number)
-    ((found),) = query.recent(engine, [("a", "flows")]).values()
-    assert [run.run_id for run in found] == [f"a.flows-{n}" for n in range(31, 1, -1)]
-
-
-def test_a_page_does_not_wait_for_long(engine: Engine) -> None:
-    """Somebody holds the table; who looks at the page is told so within seconds."""
-    with engine.connect() as holder:
-        holder.execute(text("LOCK TABLE etl.runs IN ACCESS EXCLUSIVE MODE"))
-        began = monotonic()
-        with pytest.raises(WarehouseError, match="statement timeout"):
-            query.recent(engine, [("a", "flows")])
-        assert monotonic() - began < 20
-        holder.rollback()
-    assert query.recent(engine, [("a", "flows")]) == {("a", "flows"): []}
+def ask(engine: Engine, query: str, **options: str) -> Generator[Sequence[Any], None, None]:
+    return sql.ask(engine, query, Redactor(), **options)
 
 
 # --- ask -----------------------------------------------------------------------------------------
 LEAVE = """
 import sys
-from etl.status import query
+from etl.commands.sql import ask
+from etl.config.redact import Redactor
 from etl.warehouse.connect import connect
 engine = connect(sys.argv[1])
-rows = query.ask(engine, "SELECT generate_series(1, 10000000)")
+rows = ask(engine, "SELECT generate_series(1, 10000000)", Redactor())
 print([next(rows) for _ in range(int(sys.argv[2]))])
 rows.close()
 with engine.connect() as connection:
@@ -166,12 +72,12 @@ def test_who_leaves_before_the_last_row_does_not_wait_for_ever(warehouse: str, t
 @pytest.mark.parametrize("empty", ["", " \n", ";"])
 def test_an_empty_query_is_told(engine: Engine, empty: str) -> None:
     with pytest.raises(QueryError, match=r"^sql: the query is empty → give a SELECT$"):
-        next(query.ask(engine, empty))
+        next(ask(engine, empty))
 
 
 def test_several_statements_are_told(engine: Engine) -> None:
     with pytest.raises(QueryError, match=r"→ one statement only$"):
-        next(query.ask(engine, "SELECT 1; SELECT 2"))
+        next(ask(engine, "SELECT 1; SELECT 2"))
 
 
 @pytest.mark.parametrize("statement", ["-- nothing", "SET x.y = 1", "COPY zoom.flows TO STDOUT"])
@@ -179,9 +85,9 @@ def test_what_gives_no_rows_is_told(
     engine: Engine, statement: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(QueryError, match=r"^sql: it returns no rows → SELECT something$"):
-        next(query.ask(engine, statement))
+        next(ask(engine, statement))
     assert caplog.text == ""
-    assert list(query.ask(engine, "SELECT 1 AS one")) == [["one"], (1,)]
+    assert list(ask(engine, "SELECT 1 AS one")) == [["one"], (1,)]
 
 
 INTERVAL = "SELECT current_setting('client_connection_check_interval')"
@@ -190,7 +96,7 @@ INTERVAL = "SELECT current_setting('client_connection_check_interval')"
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere servers may refuse it")
 @pytest.mark.every_postgres
 def test_the_server_looks_whether_who_asks_is_there(engine: Engine) -> None:
-    assert list(query.ask(engine, INTERVAL))[1:] == [("5s",)]
+    assert list(ask(engine, INTERVAL))[1:] == [("5s",)]
     with engine.connect() as connection:
         assert connection.exec_driver_sql(INTERVAL).scalar() == "0"
 
@@ -201,7 +107,7 @@ def test_a_server_that_refuses_to_look_answers_all_the_same(engine: Engine) -> N
         return statement.replace("_interval = '5s'", "_interval = '-5s'"), values
 
     event.listen(engine, "before_cursor_execute", refused, retval=True)
-    assert list(query.ask(engine, INTERVAL))[1:] == [("0",)]
+    assert list(ask(engine, INTERVAL))[1:] == [("0",)]
 
 
 # --- what is read loses nothing ------------------------------------------------------------------
@@ -242,18 +148,18 @@ def test_every_value_is_read_as_it_is(warehouse: str, zone: str) -> None:
     with psycopg.connect(dsn(warehouse), autocommit=True) as other:
         other.execute(f"SET TIME ZONE '{zone}'".encode())
         with other.cursor() as cursor:
-            answer.keep_everything(cursor)
+            values.keep_everything(cursor)
             cursor.execute(f"SELECT {', '.join(literals)}".encode())
             ((*found,),) = cursor.fetchall()
         same = [
-            f"({_quote(answer.as_text(value))}::{kind})::text = ({literal})::text"
+            f"({_quote(values.as_text(value))}::{kind})::text = ({literal})::text"
             for (kind, _), literal, value in zip(pairs, literals, found, strict=True)
         ]
         rows = other.execute(f"SELECT {', '.join(same)}".encode()).fetchall()
         wrong = [pair for pair, good in zip(pairs, rows[0], strict=True) if not good]
         assert wrong == []
     for (kind, _), value in zip(pairs, found, strict=True):
-        read = json.loads(answer.as_json(value), parse_constant=pytest.fail)
+        read = json.loads(values.as_json(value), parse_constant=pytest.fail)
         number = kind in ("float8", "float4", "numeric", "int8") and "n" not in str(value).lower()
         if kind.startswith("json"):
             continue
@@ -267,18 +173,18 @@ def _quote(value: str) -> str:
 def test_lists_are_json(engine: Engine) -> None:
     asked = """SELECT ARRAY[1.10, 'NaN'], ARRAY['a,b', NULL, 'NULL', ''], '{{1,2},{3,4}}'::int[],
         ARRAY['infinity'::date, '2026-01-01'], ARRAY['{"k":  1.10}'::json], '{}'::bool[]"""
-    _, row = query.ask(engine, asked)
-    assert [answer.as_json(value) for value in row] == [
+    _, row = ask(engine, asked)
+    assert [values.as_json(value) for value in row] == [
         '[1.10, "NaN"]', '["a,b", null, "NULL", ""]', "[[1, 2], [3, 4]]",
         '["infinity", "2026-01-01"]', '[{"k":  1.10}]', "[]",
     ]  # fmt: skip
 
 
 def test_names_are_told_apart_from_all_others() -> None:
-    assert answer.told_apart(["a", "a", "b", "a_2", "a", "a_2"]) == [
+    assert values.make_unique(["a", "a", "b", "a_2", "a", "a_2"]) == [
         "a", "a_3", "b", "a_2", "a_4", "a_2_2"
     ]  # fmt: skip
-    many = answer.told_apart(["?column?"] * 1600)
+    many = values.make_unique(["?column?"] * 1600)
     assert len(set(many)) == 1600
 
 
@@ -294,7 +200,7 @@ def test_names_are_told_apart_from_all_others() -> None:
     ],
 )
 def test_whatever_gives_rows_may_be_asked(engine: Engine, asked: str, expected: Any) -> None:
-    assert list(query.ask(engine, asked)) == expected
+    assert list(ask(engine, asked)) == expected
 
 
 def test_what_gives_no_rows_is_not_run(engine: Engine, tmp_path: Path) -> None:
@@ -311,7 +217,7 @@ def test_what_gives_no_rows_is_not_run(engine: Engine, tmp_path: Path) -> None:
         "PREPARE TRANSACTION 'x'",
     ):
         with pytest.raises(QueryError, match="returns no rows"):
-            next(query.ask(engine, asked))
+            next(ask(engine, asked))
     assert not ran.exists()
 
 
@@ -335,7 +241,7 @@ def test_what_gives_no_rows_is_not_run(engine: Engine, tmp_path: Path) -> None:
 )
 def test_what_is_wrong_is_shown_as_psql_shows_it(engine: Engine, asked: str, told: str) -> None:
     with pytest.raises(QueryError) as caught:
-        list(query.ask(engine, asked))
+        list(ask(engine, asked))
     assert re.search(told, str(caught.value)), str(caught.value)
 
 
@@ -348,29 +254,29 @@ def test_a_role_that_only_reads_is_told_from_an_owner(warehouse: str, engine: En
     reads = connect(url)
     try:
         with engine.begin() as connection:
-            query.grant(connection, role)
+            grant.grant(connection, role)
             connection.exec_driver_sql("CREATE TABLE zoom.added ()")
         with engine.connect() as connection:
             assert "runs with the rights of callflow, a superuser" in str(
-                query.more_than_reads(connection)
+                grant.more_than_reads(connection)
             )
             assert not migrate.is_hidden(connection)
         with reads.connect() as connection:
-            assert query.more_than_reads(connection) is None
+            assert grant.more_than_reads(connection) is None
             assert migrate.is_hidden(connection)
             connection.exec_driver_sql("SELECT * FROM zoom.added")
-        assert list(query.ask(reads, "SELECT count(*) FROM zoom.flows"))[1:] == [(0,)]
+        assert list(ask(reads, "SELECT count(*) FROM zoom.flows"))[1:] == [(0,)]
         with pytest.raises(QueryError, match=r"\(42501\) → ask Ann\n"):
-            list(query.ask(reads, "TABLE etl.runs", denied="ask Ann"))
+            list(ask(reads, "TABLE etl.runs", denied="ask Ann"))
 
         with engine.begin() as connection:
-            query.let_read(connection, role)
+            grant.let_read(connection, role)
             before = connection.exec_driver_sql("SELECT pg_current_xact_id_if_assigned()").scalar()
         with engine.begin() as connection:
-            query.let_read(connection, role)  # nothing is missing: nothing is written
+            grant.let_read(connection, role)  # nothing is missing: nothing is written
             again = connection.exec_driver_sql("SELECT pg_current_xact_id_if_assigned()").scalar()
         assert (before is None, again) == (False, None)
-        assert list(query.ask(reads, "SELECT count(*) FROM etl.rejects"))[1:] == [(0,)]
+        assert list(ask(reads, "SELECT count(*) FROM etl.rejects"))[1:] == [(0,)]
     finally:
         reads.dispose()
         with psycopg.connect(dsn(warehouse), autocommit=True) as admin:
