@@ -14,8 +14,8 @@ from etl.sync.first_load import FAST, LONGEST
 from etl.sync.job import Job
 from etl.sync.run import run_stream
 from etl.sync.selection import select
+from tests.postgres import ask
 from tests.sync import truth
-from tests.sync.truth import ask
 
 Load = Callable[[dict[int, float]], Run]
 

@@ -207,7 +207,7 @@ def test_when_the_database_is_away_it_says_so_first() -> None:
         "The database cannot be used",
         "Postgres at db.internal:5432 refuses connections",
         "Do now see whether it runs; callflow keeps trying",
-        "as it was last known, 3m ago (2026-03-14 03:09 UTC): 2 of 5 streams need attention",
+        "as last known, 3m ago (2026-03-14 03:09 UTC): 2 of 5 streams need attention",
         "the changed callflow.toml was refused",
         "Do now run `callflow check`",
         "Needs attention",
@@ -217,15 +217,15 @@ def test_when_the_database_is_away_it_says_so_first() -> None:
     places = [shown.text.index(words) for words in order]
     assert places == sorted(places)
     never = page(replace(fleet.DOWN, seen_at=None))
-    assert "The database has not answered since this process began." in never.text
+    assert "The database has not answered since this process started." in never.text
 
 
 def test_when_the_daemon_hangs_it_says_so_first() -> None:
     with running(fleet.ALL_WELL, now=lambda: fleet.NOW + timedelta(minutes=5)) as client:
         shown = Page(client.get("/").text)
     assert shown.titles()[0] == "daemon hangs · callflow"
-    assert "The daemon hangs It looked at the streams 5m ago last" in shown.text
-    assert "as it was last known, 5m ago (2026-03-14 03:12 UTC)" in shown.text
+    assert "The daemon hangs It last looked at the streams 5m ago" in shown.text
+    assert "as last known, 5m ago (2026-03-14 03:12 UTC)" in shown.text
 
 
 def test_slow_runs_are_left_out() -> None:

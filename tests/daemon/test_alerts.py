@@ -201,12 +201,14 @@ def test_a_message_has_twenty_lines_at_most_and_counts_the_rest() -> None:
 
 # --- the webhook ---------------------------------------------------------------------------------
 class Hook(ThreadingHTTPServer):
-    """Answers every POST alike, and keeps what came."""
+    """Answers every POST alike, and keeps what came; clear `go` to keep the answers back."""
 
     def __init__(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
         super().__init__(("127.0.0.1", 0), HookRequest)
         self.status, self.body, self.headers = status, body, headers
         self.came: list[tuple[str, Mapping[str, str], bytes]] = []
+        self.go = threading.Event()
+        self.go.set()
 
     @property
     def origin(self) -> str:
@@ -222,6 +224,7 @@ class HookRequest(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         sent = self.rfile.read(int(self.headers["content-length"]))
         self.server.came.append((self.path, {k.lower(): v for k, v in self.headers.items()}, sent))
+        self.server.go.wait(60)
         self.send_response(self.server.status)
         for name, value in self.server.headers.items():
             self.send_header(name, value)
