@@ -13,11 +13,12 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from etl.errors import SchemaError
+from etl.providers import SCHEMAS
 from etl.warehouse import migrate, tables, views
 from etl.warehouse.connect import connect
 from etl.warehouse.translate import sqlstate
 
-OURS = set(tables.SCHEMAS)
+OURS = set(SCHEMAS)
 
 
 def ours(name: str | None, kind: str, parents: object) -> bool:

@@ -10,8 +10,9 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from etl.config.redact import Redactor
 from etl.errors import SchemaError, WarehouseError
+from etl.providers import SCHEMAS
 from etl.warehouse.session import MULE, not_unicode
-from etl.warehouse.tables import SCHEMAS, metadata
+from etl.warehouse.tables import metadata
 
 _RAISE = (
     "run again; nothing was lost. If the server's {0} ends it again: ALTER ROLE … SET {0} = 0, for"
