@@ -9,6 +9,7 @@ from etl.warehouse import tables
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAD = tables.REVISION
+TABLES, ZOOM = Path("etl/warehouse/tables.py"), Path("etl/providers/zoom.py")
 
 UPGRADE = "import sys; from etl.warehouse import migrate; print(migrate.upgrade(sys.argv[1]))"
 
@@ -40,14 +41,21 @@ def later_version(folder: Path) -> Path:
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     shutil.copy(ROOT / "alembic.ini", folder)
-    module = folder / "etl" / "warehouse" / "tables.py"
-    old = f'REVISION = "{HEAD}"'
-    assert old in module.read_text(encoding="utf-8")
-    source = module.read_text(encoding="utf-8").replace(old, 'REVISION = "9999"')
-    for words in ("Bookkeeping", "Flows of Zoom", "Name of the flow"):
-        source = source.replace(words, f"100 % '{words}'")
-    module.write_text(source, encoding="utf-8")
+    replace(folder / TABLES, f'REVISION = "{HEAD}"', 'REVISION = "9999"')
+    for module, words in (
+        (TABLES, "Bookkeeping"),
+        (ZOOM, "Flows of Zoom"),
+        (ZOOM, "Name of the flow"),
+    ):
+        replace(folder / module, words, f"100 % '{words}'")
     return folder
+
+
+def replace(module: Path, old: str, new: str) -> None:
+    """Replace `old` in a module, where it must stand."""
+    source = module.read_text(encoding="utf-8")
+    assert old in source
+    module.write_text(source.replace(old, new), encoding="utf-8")
 
 
 def add_migration(
@@ -61,13 +69,9 @@ def add_migration(
 
 
 def add_column(later: Path, name: str = "later") -> None:
-    """Add a column to zoom.flows and its history, in tables.py and by a migration."""
-    module = later / "etl" / "warehouse" / "tables.py"
-    source = module.read_text(encoding="utf-8")
-    line = '    _field("last_modified_time", TIME, "When the flow was changed last."),\n'
-    assert line in source
-    source = source.replace(line, f'{line}    _field("{name}", TEXT, "New."),\n', 1)
-    module.write_text(source, encoding="utf-8")
+    """Add a column to zoom.flows and its history, in its declaration and by a migration."""
+    line = '    field("last_modified_time", TIME, "When the flow was changed last."),\n'
+    replace(later / ZOOM, line, f'{line}    field("{name}", TEXT, "New."),\n')
     add_migration(
         later, more=f'op.add_column("zoom_flows", sa.Column("{name}", sa.Text()), schema="history")'
     )

@@ -29,11 +29,13 @@ from tests.warehouse.later import (
     ROOT,
     STATE,
     UPGRADE,
+    ZOOM,
     add_column,
     add_migration,
     failed,
     later_version,
     python,
+    replace,
     said,
 )
 
@@ -609,11 +611,9 @@ def test_a_change_that_would_break_what_others_built_is_refused_and_names_it(
 ) -> None:
     more, theirs, names = CHANGES[change]
     at_revision(database, HEAD, theirs=f"CREATE SCHEMA reports;\n{theirs}")
-    module = later / "etl" / "warehouse" / "tables.py"
-    source = module.read_text(encoding="utf-8")
-    without = re.sub(r'    _field\("channel_type", TEXT, "Deprecated by Zoom.*\n', "", source)
-    assert without != source
-    module.write_text(without, encoding="utf-8")
+    module = (later / ZOOM).read_text(encoding="utf-8")
+    (line,) = re.findall(r'    field\("channel_type", TEXT, "Deprecated by Zoom.*\n', module)
+    replace(later / ZOOM, line, "")
     add_migration(later, more=more)
     before = catalog(database)
     last = failed(python(UPGRADE, database, root=later))
