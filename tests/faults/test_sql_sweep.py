@@ -236,7 +236,7 @@ def test_whatever_fails_at_whatever_statement(
         assert struck.struck or struck.seen < failure.nth, failure
         outcomes.append(happened)
     world.restart(scene)
-    assert outcomes.count(False) > 3
+    assert outcomes.count(False) >= 2 * SAMPLE // 7
 
 
 @pytest.mark.fault(49, 50, 52)
