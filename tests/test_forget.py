@@ -136,7 +136,7 @@ def without(path: Path, instance: str) -> str:
     return text
 
 
-def test_a_source_that_was_taken_out_is_said_and_forgotten(
+def test_a_source_that_was_removed_is_reported_and_forgotten(
     sync: Sync, said: Said, drop: Drop, path: Path, warehouse: str
 ) -> None:
     sync("zoom_demo", "alibaba_demo")
@@ -180,7 +180,7 @@ def test_a_source_that_was_taken_out_is_said_and_forgotten(
     assert gaps == [(before["zoom.flows"], True)]
 
 
-def test_an_instance_that_was_taken_out_is_said_and_forgotten(
+def test_an_instance_that_was_removed_is_reported_and_forgotten(
     sync: Sync, said: Said, drop: Drop, path: Path, warehouse: str
 ) -> None:
     sync("alibaba_demo")
@@ -226,7 +226,7 @@ def test_an_instance_that_was_taken_out_is_said_and_forgotten(
     assert {table: count(warehouse, table, theirs) for table in CONTACT_FLOWS} == before
 
 
-def test_nothing_is_forgotten_while_a_run_is_under_way(
+def test_nothing_is_forgotten_while_a_stream_is_being_synced(
     sync: Sync, drop: Drop, path: Path, warehouse: str
 ) -> None:
     sync("zoom_demo")
@@ -307,7 +307,7 @@ def test_it_asks_on_a_terminal_and_nowhere_else(
     assert count(warehouse, "zoom.flows") == 0
 
 
-def test_the_page_and_the_api_say_it(sync: Sync, path: Path, warehouse: str) -> None:
+def test_the_page_and_the_api_report_it(sync: Sync, path: Path, warehouse: str) -> None:
     sync("zoom_demo", "alibaba_demo")
     take_out(path, "zoom_demo")
     without(path, OTHER)
@@ -324,9 +324,7 @@ def test_the_page_and_the_api_say_it(sync: Sync, path: Path, warehouse: str) -> 
         assert f"<code>callflow forget {name}</code>" in page
 
 
-def test_a_table_that_somebody_locks_keeps_nobody_waiting(
-    sync: Sync, path: Path, warehouse: str
-) -> None:
+def test_a_locked_table_makes_no_reader_wait(sync: Sync, path: Path, warehouse: str) -> None:
     sync("alibaba_demo")
     engine = connect(warehouse)
     with psycopg.connect(dsn(warehouse)) as holder, engine.connect() as connection:

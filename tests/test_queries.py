@@ -21,7 +21,7 @@ PLAIN = Redactor()
 
 
 def prepare(raw: Any, _: Any) -> None:
-    """What a session's own zone is must not matter; and a test that waits for itself fails."""
+    """Give sessions another time zone, which must not matter, and a limit that ends a deadlock."""
     raw.execute("SET TIME ZONE 'Asia/Tokyo'")
     raw.execute("SET statement_timeout = '25s'")
     raw.commit()
@@ -57,7 +57,7 @@ def test_an_empty_warehouse_has_recorded_nothing(engine: Engine) -> None:
     assert abs(now - datetime.now(UTC)) < MINUTE
 
 
-def test_what_is_recorded_comes_in_the_order_of_the_names(engine: Engine) -> None:
+def test_rows_come_in_the_order_of_the_names(engine: Engine) -> None:
     retry = NOON + timedelta(days=3)
     for name in ("b.flows", "a.flows", "b.channels"):
         record(engine, name, 1)
@@ -103,7 +103,7 @@ def test_a_run_comes_back_as_it_was_recorded(engine: Engine) -> None:
         assert time.tzinfo is UTC
 
 
-def test_nothing_is_asked_of_no_streams(engine: Engine) -> None:
+def test_no_streams_have_no_runs(engine: Engine) -> None:
     record(engine, "a.flows", 1)
     assert queries.recent(engine, [], PLAIN) == {}
 
@@ -113,15 +113,15 @@ def test_names_are_data(engine: Engine) -> None:
     assert queries.recent(engine, [odd], PLAIN) == {odd: []}
 
 
-def test_thirty_is_the_most_unless_another_number_is_given(engine: Engine) -> None:
+def test_thirty_runs_are_returned_unless_a_limit_is_given(engine: Engine) -> None:
     for number in range(32):
         record(engine, "a.flows", number)
     ((found),) = queries.recent(engine, [("a", "flows")], PLAIN).values()
     assert [run.run_id for run in found] == [f"a.flows-{n}" for n in range(31, 1, -1)]
 
 
-def test_a_page_does_not_wait_for_long(engine: Engine) -> None:
-    """Somebody holds the table; who looks at the page is told so within seconds."""
+def test_a_locked_table_does_not_block_the_page(engine: Engine) -> None:
+    """Another session holds the table; the page reports that within seconds."""
     with engine.connect() as holder:
         holder.execute(text("LOCK TABLE etl.runs IN ACCESS EXCLUSIVE MODE"))
         began = monotonic()

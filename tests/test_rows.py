@@ -49,7 +49,7 @@ def test_a_table_as_wide_as_the_console_is_the_widest_there_is() -> None:
     assert shown(79, ["a", "b"], row)[1:] == [f"a  {row[0]}", f"b  {row[1]}"]
 
 
-def test_nothing_steers_the_terminal() -> None:
+def test_nothing_controls_the_terminal() -> None:
     evil = "a\x1b[31m\x07\x9b1m\u202eb\rc"
     for width in (80, 10):
         text = "\n".join(shown(width, [evil], [evil], [["x", evil]], [Json(f'"{evil}"')]))
@@ -87,7 +87,7 @@ def written() -> Iterator[Any]:
 EVIL: list[list[Any]] = [["na\x1bme", "b"], ["\x1b[31m\x9b1m\u202e\x7f\U000e0001投", None]]
 
 
-def test_files_get_every_byte_and_a_terminal_nothing_that_steers_it(written: Any) -> None:
+def test_files_get_every_byte_and_a_terminal_nothing_that_controls_it(written: Any) -> None:
     assert written(printed.write_csv, EVIL) == f"na\x1bme,b\n{EVIL[1][0]},\n"
     assert json.loads(written(printed.write_json, EVIL)) == dict(zip(*EVIL, strict=True))
     assert written(printed.write_csv, EVIL, terminal=True) == "na␛me,b\n␛[31m�1m�␡�投,\n"

@@ -22,7 +22,7 @@ from tests.postgres import dsn
 
 
 def prepare(raw: Any, _: Any) -> None:
-    """What a session's own zone is must not matter; and a test that waits for itself fails."""
+    """Give sessions another time zone, which must not matter, and a limit that ends a deadlock."""
     raw.execute("SET TIME ZONE 'Asia/Tokyo'")
     raw.execute("SET statement_timeout = '25s'")
     raw.commit()
@@ -58,7 +58,7 @@ with engine.connect() as connection:
 
 
 @pytest.mark.parametrize("taken", [0, 1, 2, 3])
-def test_who_leaves_before_the_last_row_does_not_wait_for_ever(warehouse: str, taken: int) -> None:
+def test_closing_before_the_last_row_does_not_block(warehouse: str, taken: int) -> None:
     done = subprocess.run(
         [sys.executable, "-c", LEAVE, warehouse, str(taken)],
         capture_output=True,
@@ -70,18 +70,18 @@ def test_who_leaves_before_the_last_row_does_not_wait_for_ever(warehouse: str, t
 
 
 @pytest.mark.parametrize("empty", ["", " \n", ";"])
-def test_an_empty_query_is_told(engine: Engine, empty: str) -> None:
+def test_an_empty_query_is_refused(engine: Engine, empty: str) -> None:
     with pytest.raises(QueryError, match=r"^sql: the query is empty → give a SELECT$"):
         next(ask(engine, empty))
 
 
-def test_several_statements_are_told(engine: Engine) -> None:
+def test_several_statements_are_refused(engine: Engine) -> None:
     with pytest.raises(QueryError, match=r"→ one statement only$"):
         next(ask(engine, "SELECT 1; SELECT 2"))
 
 
 @pytest.mark.parametrize("statement", ["-- nothing", "SET x.y = 1", "COPY zoom.flows TO STDOUT"])
-def test_what_gives_no_rows_is_told(
+def test_a_statement_without_rows_is_refused(
     engine: Engine, statement: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(QueryError, match=r"^sql: it returns no rows → SELECT something$"):
@@ -95,22 +95,22 @@ INTERVAL = "SELECT current_setting('client_connection_check_interval')"
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere servers may refuse it")
 @pytest.mark.every_postgres
-def test_the_server_looks_whether_who_asks_is_there(engine: Engine) -> None:
+def test_the_server_checks_that_the_client_is_still_there(engine: Engine) -> None:
     assert list(ask(engine, INTERVAL))[1:] == [("5s",)]
     with engine.connect() as connection:
         assert connection.exec_driver_sql(INTERVAL).scalar() == "0"
 
 
-def test_a_server_that_refuses_to_look_answers_all_the_same(engine: Engine) -> None:
+def test_a_server_that_cannot_check_still_answers(engine: Engine) -> None:
     def refused(_1: Any, _2: Any, statement: str, values: Any, *_3: Any) -> tuple[str, Any]:
-        """What a server that cannot look says to any number, every one says to this."""
+        """Send a number that every server refuses, as one that cannot check refuses any."""
         return statement.replace("_interval = '5s'", "_interval = '-5s'"), values
 
     event.listen(engine, "before_cursor_execute", refused, retval=True)
     assert list(ask(engine, INTERVAL))[1:] == [("0",)]
 
 
-# --- what is read loses nothing ------------------------------------------------------------------
+# --- values are read without loss ----------------------------------------------------------------
 KEPT = {
     "float8": ["NaN", "Infinity", "-Infinity", "0.1", "1e300", "-0", "5e-324"],
     "float4": ["NaN", "-Infinity", "0.1", "16777216"],
@@ -141,8 +141,8 @@ KEPT = {
 
 @pytest.mark.every_postgres
 @pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Pacific/Kiritimati"])
-def test_every_value_is_read_as_it_is(warehouse: str, zone: str) -> None:
-    """Postgres itself says that the text which is kept means the same value."""
+def test_every_value_is_read_without_loss(warehouse: str, zone: str) -> None:
+    """Postgres itself confirms that the text we keep means the same value."""
     pairs = [(kind, value) for kind, values in KEPT.items() for value in values]
     literals = [f"{_quote(value)}::{kind}" for kind, value in pairs]
     with psycopg.connect(dsn(warehouse), autocommit=True) as other:
@@ -180,7 +180,7 @@ def test_lists_are_json(engine: Engine) -> None:
     ]  # fmt: skip
 
 
-def test_names_are_told_apart_from_all_others() -> None:
+def test_repeated_names_differ_from_all_others() -> None:
     assert values.make_unique(["a", "a", "b", "a_2", "a", "a_2"]) == [
         "a", "a_3", "b", "a_2", "a_4", "a_2_2"
     ]  # fmt: skip
@@ -188,7 +188,7 @@ def test_names_are_told_apart_from_all_others() -> None:
     assert len(set(many)) == 1600
 
 
-# --- what may be asked ---------------------------------------------------------------------------
+# --- which statements are run --------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("asked", "expected"),
     [
@@ -199,12 +199,12 @@ def test_names_are_told_apart_from_all_others() -> None:
         ("SELECT flow_id, 1 AS n FROM zoom.flows", [["flow_id", "n"]]),
     ],
 )
-def test_whatever_gives_rows_may_be_asked(engine: Engine, asked: str, expected: Any) -> None:
+def test_every_statement_that_gives_rows_is_run(engine: Engine, asked: str, expected: Any) -> None:
     assert list(ask(engine, asked)) == expected
 
 
-def test_what_gives_no_rows_is_not_run(engine: Engine, tmp_path: Path) -> None:
-    """This engine's role is a superuser, who may run programs."""
+def test_a_statement_without_rows_is_not_run(engine: Engine, tmp_path: Path) -> None:
+    """This engine's role is a superuser, so it could run programs."""
     tmp_path.chmod(0o777)
     ran = tmp_path / "ran"
     for asked in (
@@ -222,7 +222,7 @@ def test_what_gives_no_rows_is_not_run(engine: Engine, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("asked", "expected"),
     [
         ("SELECT $1::int", r"^sql: it has a parameter \(\$1\) → write the value in its place$"),
         ("SELECT '\0'", "has a NUL in it"),
@@ -239,14 +239,16 @@ def test_what_gives_no_rows_is_not_run(engine: Engine, tmp_path: Path) -> None:
         ("SELECT '投诉' :: int", r"\(22P02\) → fix the query\nLINE 1: "),
     ],
 )
-def test_what_is_wrong_is_shown_as_psql_shows_it(engine: Engine, asked: str, told: str) -> None:
+def test_errors_are_shown_as_psql_shows_them(engine: Engine, asked: str, expected: str) -> None:
     with pytest.raises(QueryError) as caught:
         list(ask(engine, asked))
-    assert re.search(told, str(caught.value)), str(caught.value)
+    assert re.search(expected, str(caught.value)), str(caught.value)
 
 
 @pytest.mark.every_postgres
-def test_a_role_that_only_reads_is_told_from_an_owner(warehouse: str, engine: Engine) -> None:
+def test_a_role_that_only_reads_is_distinguished_from_an_owner(
+    warehouse: str, engine: Engine
+) -> None:
     role = f"reader_{os.getpid()}"
     with psycopg.connect(dsn(warehouse), autocommit=True) as admin:
         admin.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'r'".encode())
