@@ -1,6 +1,6 @@
-# callflow without the embedded Postgres: give it CALLFLOW_WAREHOUSE__URL_FILE, see docker-compose.yml.
-# Python packages are pinned by hash. The base follows the security fixes of one Python and one Debian;
-# `docker buildx imagetools inspect python:3.13-slim-trixie` tells its digest, and this freezes it:
+# callflow without the embedded Postgres: set CALLFLOW_WAREHOUSE__URL_FILE, see docker-compose.yml.
+# Python packages are pinned by hash. The base image follows the security fixes of one Python and one
+# Debian; `docker buildx imagetools inspect python:3.13-slim-trixie` prints its digest. To freeze it:
 #   docker build --build-arg BASE=python:3.13-slim-trixie@sha256:… -t callflow .
 ARG BASE=python:3.13-slim-trixie
 
@@ -26,15 +26,17 @@ RUN useradd --uid 1000 --no-create-home --home-dir /tmp --shell /usr/sbin/nologi
 COPY --from=build /opt/callflow /opt/callflow
 ENV PATH=/opt/callflow/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 USER 1000:1000
-# A callflow.toml that is mounted here is found.
+# callflow finds a callflow.toml that is mounted here.
 WORKDIR /etc/callflow
 ENTRYPOINT ["callflow"]
 CMD ["daemon"]
-# The daemon ends within 25 s of it, [daemon] stop_deadline; Docker waits for 10: docker stop -t 30.
+# The daemon ends within 25 s of this signal ([daemon] stop_deadline), but Docker waits only 10 s: use
+# docker stop -t 30.
 STOPSIGNAL SIGTERM
-# Status page, health, metrics. It listens on loopback until [daemon] http and a token say otherwise.
+# Status page, health, metrics. The daemon listens on loopback unless [daemon] http and a token are set.
 EXPOSE 8787
-# Alive, not ready: some platforms restart what is unhealthy, and no restart makes data fresh.
-# For one run there is nobody to ask: docker run --no-healthcheck callflow sync
+# Checks that it is alive, not that it is ready: some platforms restart unhealthy containers, and a
+# restart does not make data fresh. A single run has no page:
+#   docker run --no-healthcheck callflow sync
 HEALTHCHECK --interval=30s --timeout=10s --start-period=1m --start-interval=2s \
     CMD ["python", "-c", "import http.client as h; c = h.HTTPConnection('127.0.0.1', 8787, timeout=5); c.request('GET', '/healthz'); raise SystemExit(c.getresponse().status != 200)"]

@@ -1,18 +1,18 @@
-"""How long do many sources take, on one thread, on eight, and on two Dask workers?
+"""Measure how long many sources take, on one thread, on eight, and on two Dask workers.
 
     pip install -e '.[dask,embedded]'
     python benchmarks/fanout.py [--sources 40 200] [--latency 0.15] [--flows 20]
 
-Each source is an Alibaba account of its own with one instance; the sandbox (another process,
-loopback) answers every request after `--latency` seconds. Measured is one run of each, from the
-first one's begin to the last one's end, by the daemon's own dispatcher, into an embedded Postgres
-with its ordinary settings: the first load into an empty database, and one more run when nothing
-has changed. All accounts are of one host, so `workers` of [daemon] is what bounds the runs at once:
-it is set to what the executor has threads. The Dask workers are two processes with `--threads`
-threads each, started and warm before.
+Each source is a separate Alibaba account with one instance; the sandbox (another process, on
+loopback) answers every request after `--latency` seconds. The benchmark runs each source once with
+the daemon's dispatcher, into an embedded Postgres with its ordinary settings, and measures from the
+start of the first run to the end of the last: for the first load into an empty database, and for
+one more run when nothing has changed. All accounts share one host, so `workers` of [daemon] limits
+the concurrent runs; it is set to the number of the executor's threads. The Dask workers are two
+processes with `--threads` threads each, started and warmed up beforehand.
 
-`waiting` is the least that is possible: the latency of all requests of a run without changes,
-divided by the runs at once. What is above it is work, of Python and Postgres, on the same cores.
+`waiting` is the least time possible: the latency of all requests of a run without changes, divided
+by the concurrent runs. Any time above it is work of Python and Postgres on the same cores.
 """
 
 import argparse
@@ -58,7 +58,7 @@ SPAWN = multiprocessing.get_context("spawn")
 
 
 def provider(line: Connection, sources: int, flows: int, latency: float) -> None:
-    """The sandbox; it tells its URL and ends when the other end is closed."""
+    """Serve the sandbox: send its URL over `line`, and end when the other end is closed."""
     with serve(data.EMPTY, keep_requests=10) as sandbox:
         for number in range(sources):
             sandbox.alibaba.keys[f"key-{number}"] = AccessKey("secret")
@@ -106,7 +106,7 @@ def new_database(server: embedded.Server, name: str) -> str:
 
 @contextmanager
 def leading(engine: Any) -> Iterator[Lease]:
-    """The lead, renewed as a daemon renews it."""
+    """Take the lead, and renew it as a daemon does."""
     with engine.begin() as connection:
         lease = lead.take(connection, process_name())
     assert lease is not None
@@ -129,7 +129,7 @@ def leading(engine: Any) -> Iterator[Lease]:
 def measure(
     settings: Settings, warehouse: str, at_once: int, dask: Dask | None
 ) -> tuple[float, float, int]:
-    """Seconds of the first run of every source, and of the next; requests of the next."""
+    """Return seconds of all first runs, seconds of all second runs, requests of the second runs."""
     runs: list[Run] = []
 
     def ended(unit: Unit, outcome: Run | BaseException) -> None:

@@ -1,11 +1,11 @@
-"""How fast is a load, how much does it write, how much memory does it take?
+"""Measure how fast a load is, how much it writes, and how much memory it takes.
 
     python benchmarks/load.py [--channels 200000] [--runs 3] [--url postgresql://…]
 
-Twilio channels are paged from the sandbox (pages of 1,000, another process, loopback) into Postgres
-(the embedded one with its ordinary settings, unless `--url` names a database to use). The yardstick
-is the least that any tool could do: fetch, decode, binary COPY into a table with the same key. Both
-run as whole processes, in turn; their ratio is what counts, seconds depend on the machine.
+The Twilio channels come from the sandbox (pages of 1,000, another process, on loopback) and go to
+Postgres (the embedded one with its ordinary settings, unless `--url` names a database). They are
+compared with the least that any tool could do: fetch, decode, binary COPY into a table with the
+same key. Both run in turn, as whole processes. Compare the ratios: seconds depend on the machine.
 """
 
 import argparse

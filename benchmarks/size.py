@@ -1,11 +1,11 @@
-"""What do rows cost on disk, and what do the usual questions cost with a million of them?
+"""Measure what rows cost on disk, and what the usual questions cost with a million of them.
 
     python benchmarks/size.py [--rows 1000000] [--flows 10000]
 
-The sandbox's data are synced into an embedded Postgres, so widths and children are the demo's:
-`--flows` flows of each provider, `--rows` Twilio channels. History gets one closed version of every
-row, etl.runs as many runs as there are channels, of 40 streams. Sizes are of heap, TOAST and
-indexes, and depend on the data only; the times depend on the machine and on what else it does.
+The sandbox's data is synced into an embedded Postgres, so widths and children are those of the
+demo: `--flows` flows of each provider, `--rows` Twilio channels. History gets one closed version of
+every row, etl.runs as many runs as there are channels, of 40 streams. Sizes are those of heap,
+TOAST and indexes, and depend on the data only; times depend on the machine and its other load.
 """
 
 import argparse
@@ -22,6 +22,7 @@ import psycopg
 from sqlalchemy import Table
 
 from etl import api
+from etl.providers import TABLES
 from etl.sandbox.data import Sizes
 from etl.sandbox.server import serve
 from etl.status import query
@@ -75,7 +76,7 @@ def measure(folder: Path, url: str, rows: int, flows: int) -> None:
     migrate.upgrade(url)
     load(folder, url, Sizes(flows, flows, rows, flows // 2))  # there are two Alibaba instances
     with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
-        # A first load of very many pages gives up its short way, whose rows leave holes behind.
+        # A first load of many pages gives up the direct way, whose rows leave free space behind.
         connection.execute("CREATE TEMP TABLE loaded AS SELECT * FROM twilio.channels")
         connection.execute("TRUNCATE twilio.channels")
         connection.execute("INSERT INTO twilio.channels SELECT * FROM loaded")
@@ -99,7 +100,7 @@ def load(folder: Path, url: str, data: Sizes) -> None:
 
 
 def close(connection: psycopg.Connection[Any], current: Table, history: Table) -> None:
-    """A former version of each row, begun in the last two years, that the present one followed."""
+    """Add a previous version of each row that started in the last two years."""
     columns = ", ".join(c.name for c in current.columns if c.name != "valid_from")
     connection.execute(
         f"INSERT INTO {history.fullname} ({columns}, valid_from, valid_to) SELECT {columns},"
@@ -109,7 +110,7 @@ def close(connection: psycopg.Connection[Any], current: Table, history: Table) -
 
 def sizes(connection: psycopg.Connection[Any]) -> None:
     print(f"{'table':46}{'rows':>10}{'B/row heap':>12}{'with indexes':>14}{'rows in 100 GB':>16}")
-    for table in (*tables.CURRENT, *tables.HISTORY.values(), tables.runs):
+    for table in (*TABLES.values(), *tables.HISTORY.values(), tables.runs):
         name = table.fullname
         (count,) = connection.execute(f"SELECT count(*) FROM {name}").fetchone()
         heap, whole = connection.execute(
@@ -127,14 +128,14 @@ def times(connection: psycopg.Connection[Any], url: str) -> None:
     (sid,) = connection.execute("SELECT sid FROM twilio.channels OFFSET 1000 LIMIT 1").fetchone()
     for words, statement in QUESTIONS.items():
         ask = partial(connection.execute, statement, {"at": at, "sid": sid})
-        told(words, lambda ask=ask: ask().fetchall())
+        report(words, lambda ask=ask: ask().fetchall())
     engine = connect(url)
     streams = [(f"source_{n}", "channels") for n in range(STREAMS)]
-    told(f"the last 30 runs of {STREAMS} streams", lambda: query.recent(engine, streams))
+    report(f"the last 30 runs of {STREAMS} streams", lambda: query.recent(engine, streams))
     engine.dispose()
 
 
-def told(words: str, ask: Callable[[], object]) -> None:
+def report(words: str, ask: Callable[[], object]) -> None:
     taken = []
     for _ in range(REPEATS):
         began = time.perf_counter()

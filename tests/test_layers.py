@@ -120,6 +120,16 @@ def test_load_knows_no_provider(module: str) -> None:
     assert not any(name.startswith(tuple(f"{word}_" for word in names)) for name in used)
 
 
+@pytest.mark.parametrize("module", ["etl.sync.plan", "etl.sync.proof"])
+def test_what_a_run_decides_follows_from_values_alone(module: str) -> None:
+    assert not any(of(name, *IMPURE, "sqlalchemy") for name in imports(module))
+
+
+def test_no_step_of_a_run_knows_the_spine() -> None:
+    for module in those("etl.sync", "etl.load"):
+        assert "etl.sync.run" not in ours(module), module
+
+
 def test_only_the_seam_to_the_network_sends_requests() -> None:
     """Others may name httpx's types, to authenticate and to read an answer."""
     shapes = {"httpx.Auth", "httpx.Request", "httpx.Response", "httpx.URL", "httpx.Headers",
@@ -140,7 +150,7 @@ def test_only_the_seam_to_the_network_sends_requests() -> None:
 
 
 def test_the_route_is_told_by_settings_and_sends_nothing_itself() -> None:
-    assert ours("etl.extract.route") == {"etl.errors", "etl.config.hosts", "etl.config.settings"}
+    assert ours("etl.extract.route") == {"etl.errors", "etl.config.hosts"}
     text = ast.parse(MODULES["etl.extract.route"].read_text(encoding="utf-8"))
     used = {ast.unparse(n) for n in ast.walk(text) if isinstance(n, ast.Attribute)}
     assert not used & {"httpx.Client", "httpx.get", "httpx.post", "httpx.request", "os.environ"}

@@ -168,7 +168,7 @@ def _remove(
             WHERE current.source = :source AND {condition}
             RETURNING {columns}
         ), kept AS (
-            INSERT INTO {_table(tables.HISTORY[current])} ({columns}, valid_to)
+            INSERT INTO {_table(tables.history(current))} ({columns}, valid_to)
             SELECT {columns}, CAST(:now AS timestamptz) FROM removed
             RETURNING {_names(keys)}
         )
@@ -272,7 +272,7 @@ def _upsert(
         text(f"""
         WITH differing AS MATERIALIZED ({differing}
         ), superseded AS (
-            INSERT INTO {_table(tables.HISTORY[pair.current])} ({_names(columns)}, valid_to)
+            INSERT INTO {_table(tables.history(pair.current))} ({_names(columns)}, valid_to)
             SELECT {_names(columns, "old_")}, CAST(:now AS timestamptz)
             FROM differing WHERE NOT is_new
         ), upserted AS (

@@ -3,14 +3,15 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Engine
 
 from etl.config.redact import Redactor
-from etl.extract.http import Http
+from etl.extract.http import Http, utc_now
 from etl.load.lease import Lease
-from etl.providers.catalog import Stream
+from etl.providers.declare import Stream, open_http
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class Job:
     `on_page`        called with the records read so far and the list's length, if the API counts.
     `stopped`        called twice a second, from another thread: should the run end?
     `clock`, `sleep` count seconds, as those of `time` do.
+    `now`            the time (UTC) that requests are signed with.
     `redact`         takes the secrets of the whole configuration out of quoted text; those of
                      `settings` are taken out in any case.
     """
@@ -41,6 +43,7 @@ class Job:
     stopped: Callable[[], bool] = lambda: False
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
+    now: Callable[[], datetime] = utc_now
     redact: Redactor = field(default_factory=Redactor)
 
     @property
@@ -56,6 +59,11 @@ class Job:
 
     def connect(self) -> Http:
         """Open the HTTP seam to the provider, with the source's authentication."""
-        return self.stream.connect(
-            self.settings, self.stream.name, clock=self.clock, sleep=self.sleep, redact=self.redact
+        return open_http(
+            self.settings,
+            self.stream,
+            clock=self.clock,
+            sleep=self.sleep,
+            now=self.now,
+            redact=self.redact,
         )

@@ -6,7 +6,7 @@ from typing import Literal
 
 from etl.extract.page import WHOLE, Ask
 from etl.load.runs import Progress
-from etl.providers.catalog import Stream
+from etl.providers.declare import Stream
 
 FULL_EVERY = timedelta(hours=24)
 """Longest time between two complete full scans, unless the settings say otherwise."""

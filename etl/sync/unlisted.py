@@ -14,6 +14,7 @@ from etl.errors import CallflowError, CredentialsError, IncompleteError, Provide
 from etl.extract.page import Lookup, Page
 from etl.load import merge, stage
 from etl.load.unlisted import unlisted_before
+from etl.providers.declare import on_absent, zone_of
 from etl.sync.context import RunContext
 from etl.sync.job import Job
 from etl.sync.plan import Plan
@@ -85,7 +86,7 @@ def judge_unlisted(context: RunContext, scan: Scan, before: Collection[Key]) -> 
     `before` are the keys of those that a previous full scan did not list either.
     """
     job, stream = context.job, context.job.stream
-    if (getattr(job.settings, stream.name).on_absent or stream.on_absent) == "keep":
+    if on_absent(job.settings, stream) == "keep":
         return Verdict()
     scopes = list(scan.scopes) if stream.scope else []
     missing = context.database.read(merge.unlisted, job.source, context.tables[0], scopes)
@@ -137,7 +138,8 @@ def stage_found(
 ) -> dict[str, int]:
     """Stage records that exist although they are not listed; return staged records per scope."""
     job = context.job
-    rows = job.stream.transform(job.settings)(Page(list(records), 1), ordinal)
+    page = Page(list(records), 1, zone=zone_of(job.settings))
+    rows = job.stream.transform(page, ordinal)
     for pair in context.tables:
         stage.copy(connection, pair.stage, rows.tables[pair.current.fullname])
     return stage.deduplicate(connection, context.tables, {}, job.stream.scope)
@@ -181,7 +183,7 @@ def _look_up(context: RunContext, keys: Sequence[Key]) -> Iterator[tuple[Key, Lo
     All of it may take as long as a scan.
     """
     job, refused = context.job, None
-    look_up = job.stream.lookup
+    look_up = job.stream.look_up
     context.http.allow(job.settings.scan_deadline.total_seconds())
     if look_up is None:
         refused = Lookup("unasked", reason="the API cannot be asked for one record")
@@ -190,7 +192,7 @@ def _look_up(context: RunContext, keys: Sequence[Key]) -> Iterator[tuple[Key, Lo
             yield key, refused or Lookup("unasked")
             continue
         try:
-            yield key, look_up(context.http, job.settings, key)
+            yield key, look_up(context.http, key)
         except CredentialsError as error:
             refused = Lookup("unasked", reason=str(error))
             yield key, refused

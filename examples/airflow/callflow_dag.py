@@ -1,7 +1,7 @@
 """An Airflow 3 DAG that keeps a callflow warehouse fresh: one mapped task per stream.
 
-Which streams there are is asked in callflow's configuration when the DAG runs. A task's argument is
-the stream's name, and nothing else: the secrets stay where callflow reads them. See README.md.
+When the DAG runs, it reads the streams from callflow's configuration. A task's only argument is the
+stream's name: the secrets stay where callflow reads them. See README.md.
 """
 
 from datetime import timedelta
@@ -11,16 +11,16 @@ from airflow.sdk import dag, task
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 POOL = "callflow"
-"""Its slots bound the streams at work at once. A provider's limits are per account: with one slot
-no two streams ever share an account's."""
+"""Its slots limit the streams that run at once. A provider's limits are per account: with one slot
+two streams never share an account's limit."""
 
 PERMANENT = {"config", "credentials", "database_schema"}
-"""Kinds of failure that a person has to mend: another attempt would meet the same."""
+"""Kinds of failure that a person has to fix: another attempt would fail in the same way."""
 
 
 @dag(
     schedule=timedelta(minutes=15),
-    catchup=False,  # a run brings all up to date, whatever was missed
+    catchup=False,  # one run brings everything up to date, whatever was missed
     max_active_runs=1,
     tags=["callflow"],
     doc_md=__doc__,
@@ -28,7 +28,7 @@ PERMANENT = {"config", "credentials", "database_schema"}
 def callflow() -> None:
     """Ask for the streams, then sync each."""
 
-    # callflow is imported inside of the tasks: Airflow reads this file again and again.
+    # callflow is imported inside the tasks, because Airflow reads this file again and again.
     @task
     def streams() -> list[str]:
         from etl import api
@@ -44,7 +44,7 @@ def callflow() -> None:
         execution_timeout=timedelta(hours=2),
     )
     def sync(name: str) -> list[dict[str, Any]]:
-        """The runs as JSON (XCom): mode, rows inserted, updated and deleted, watermark."""
+        """Sync a stream; return its runs for XCom: mode, rows changed, watermark."""
         from etl import api
 
         runs = api.sync(name)
@@ -52,10 +52,10 @@ def callflow() -> None:
         if not bad:
             return [api.summary(run) for run in runs]
         text = "; ".join(f"{run.status}: {run.error}" for run in bad)
-        # Where the provider asks for a long wait, the next run of the DAG comes early enough.
+        # If the provider asks for a long wait, the next run of the DAG is early enough.
         if any(run.error_kind in PERMANENT or run.retry_at for run in bad):
             raise AirflowFailException(text)
-        raise AirflowException(text)  # busy, unavailable, incomplete: tried again by and by
+        raise AirflowException(text)  # busy, unavailable, incomplete: Airflow tries again
 
     sync.expand(name=streams())
 

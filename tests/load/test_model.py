@@ -134,7 +134,7 @@ def stored(connection: Connection, table: Table, times: tuple[str, ...]) -> list
             tuple(row.get(name) for name in names),
             *(row[time] for time in times),
         )
-        for row in rows_of(connection, tables.HISTORY[table] if "valid_to" in times else table)
+        for row in rows_of(connection, tables.history(table) if "valid_to" in times else table)
     )
 
 

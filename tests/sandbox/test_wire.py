@@ -5,7 +5,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from random import Random
 
 import httpx
@@ -328,8 +328,9 @@ def test_stopping_waits_for_nobody() -> None:
             idle = clients.enter_context(socket.create_connection(("127.0.0.1", port)))
             idle.sendall(b"GET /v1/")
             start = time.monotonic()
-        assert time.monotonic() - start < 30  # the clients stay for ever
-        assert idle.recv(1) == b""
+        assert time.monotonic() - start < 30  # the clients stay forever
+        with suppress(ConnectionResetError):  # what it sent may not have been read
+            assert idle.recv(1) == b""
     assert [fault.fired for fault in twilio.faults] == [1, 1, 1]
 
 

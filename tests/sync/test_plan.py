@@ -11,7 +11,8 @@ from sqlalchemy import Engine
 from etl.config import load as config
 from etl.extract.page import WHOLE, Ask
 from etl.load.runs import Progress
-from etl.providers.catalog import CATALOG, Stream
+from etl.providers import STREAMS
+from etl.providers.declare import Stream
 from etl.sandbox.server import Sandbox
 from etl.sync.job import Job
 from etl.sync.plan import Plan, choose_plan
@@ -24,8 +25,9 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MARK = datetime(2026, 2, 28, tzinfo=UTC)
 READ = datetime(2026, 3, 1, 11, tzinfo=UTC)
 
-STREAMS = {stream.name: stream for streams in CATALOG.values() for stream in streams}
-SINCE, NEWEST_FIRST, WHOLE_ONLY = (STREAMS[name] for name in ("contact_flows", "channels", "flows"))
+SINCE, NEWEST_FIRST, WHOLE_ONLY = (
+    STREAMS[name] for name in ("alibaba.contact_flows", "twilio.channels", "zoom.flows")
+)
 
 SCANNED = Progress(
     NOW,
