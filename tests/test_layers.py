@@ -126,6 +126,16 @@ def test_load_knows_no_provider(module: str) -> None:
     assert not any(name.startswith(tuple(f"{word}_" for word in names)) for name in used)
 
 
+@pytest.mark.parametrize("module", ["etl.sync.plan", "etl.sync.proof"])
+def test_what_a_run_decides_follows_from_values_alone(module: str) -> None:
+    assert not any(of(name, *IMPURE, "sqlalchemy") for name in imports(module))
+
+
+def test_no_step_of_a_run_knows_the_spine() -> None:
+    for module in those("etl.sync", "etl.load"):
+        assert "etl.sync.run" not in ours(module), module
+
+
 def test_only_the_seams_to_the_network_send_requests() -> None:
     """Others may name httpx's types, to authenticate and to read an answer."""
     shapes = {"httpx.Auth", "httpx.Request", "httpx.Response", "httpx.URL", "httpx.Headers",

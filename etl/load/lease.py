@@ -18,7 +18,6 @@ from sqlalchemy import (
     Connection,
     and_,
     func,
-    literal,
     or_,
     select,
     text,
@@ -27,6 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.sql.dml import ReturningInsert
 
 from etl.errors import BusyError, LeaseLostError, StoppedError
 from etl.warehouse.tables import leases
@@ -97,21 +97,7 @@ def acquire(
     here = _row_of(source, stream)
     previous = connection.scalar(select(leases.c.holder).where(here))
     vanished = previous is not None and dead(previous)
-    statement = insert(leases).values(
-        source=source, stream=stream, holder=holder, epoch=1, until=func.clock_timestamp() + ttl
-    )
-    take = statement.on_conflict_do_update(
-        index_elements=["source", "stream"],
-        set_={
-            "holder": holder,
-            "epoch": leases.c.epoch + 1,
-            "until": statement.excluded.until,
-        },
-        where=or_(
-            leases.c.until < func.clock_timestamp(),
-            literal(vanished) & (leases.c.holder == previous),
-        ),
-    ).returning(leases.c.epoch)
+    take = _taking(source, stream, holder, ttl, previous if vanished else None)
     savepoint = connection.begin_nested()
     try:
         with savepoint:
@@ -129,6 +115,24 @@ def acquire(
             advice="let it finish, or try again later",
         )
     return Lease(source, stream, holder, epoch)
+
+
+def _taking(
+    source: str, stream: str, holder: str, ttl: timedelta, dead_holder: str | None
+) -> ReturningInsert[int]:
+    """Return the statement that takes the lease if it is free; it returns the epoch if so."""
+    statement = insert(leases).values(
+        source=source, stream=stream, holder=holder, epoch=1, until=func.clock_timestamp() + ttl
+    )
+    return statement.on_conflict_do_update(
+        index_elements=["source", "stream"],
+        set_={
+            "holder": holder,
+            "epoch": leases.c.epoch + 1,
+            "until": statement.excluded.until,
+        },
+        where=or_(leases.c.until < func.clock_timestamp(), leases.c.holder == dead_holder),
+    ).returning(leases.c.epoch)
 
 
 def renew(connection: Connection, lease: Lease, ttl: timedelta = TTL) -> None:

@@ -132,12 +132,12 @@ def transaction(
 
     Raises StoppedError when a statement was cancelled because the run should stop.
     """
-    begun = connection.begin()  # on another connection if the server ended this one
+    opened = connection.begin()  # on another connection if the server ended this one
     raw = connection.connection.driver_connection
     assert isinstance(raw, psycopg.Connection)
-    with watcher.watch(raw), begun:
+    with watcher.watch(raw), opened:
         connection.exec_driver_sql(_SESSION.format(patience=patience))
-        yield begun
+        yield opened
 
 
 @contextmanager
@@ -209,12 +209,12 @@ class LeasedConnection:
         for attempt in itertools.count(1):
             result: list[T] = []  # filled when only the COMMIT is left to do
             try:
-                with transaction(self.connection, self.watcher) as begun:
+                with transaction(self.connection, self.watcher) as opened:
                     if renew_first:
                         leases.renew(self.connection, self.lease)
                     returned = function()
                     if isinstance(returned, RollBack):
-                        begun.rollback()
+                        opened.rollback()
                     elif not renew_first:
                         leases.renew(self.connection, self.lease)
                     result.append(returned)

@@ -203,7 +203,7 @@ def _shortfall(scans: Sequence[Scope], name: str, known: Known, where: str) -> I
         if len(scans) > 1 and all(_alike(scope, each) for each in scans):
             what += f", the same ones in each of {len(scans)} scans"
             advice = "nothing is removed while the provider's count does not fit its list; the"
-            advice += " next run tries again, tell the provider if it stays"
+            advice += " next run tries again, report it to the provider if it stays"
     return IncompleteError(
         what,
         kind="incomplete_scan",

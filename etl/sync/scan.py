@@ -14,7 +14,7 @@ from etl.extract.page import Ask, Page
 from etl.load import checkpoint, merge, rejects, stage
 from etl.load.checkpoint import Checkpoint
 from etl.load.stage import TablePair
-from etl.providers.declare import request as complete
+from etl.providers.declare import request as requested
 from etl.sync.context import RunContext
 from etl.sync.plan import Plan
 from etl.sync.prefetch import prefetch
@@ -136,13 +136,12 @@ def batches(
     An error of the provider ends the scan and is kept in it: what came before is true.
     """
     job = context.job
-    transform = job.stream.transform
     batch: list[tuple[Page, Rows]] = []
     since, pages_before = job.clock(), scan.pages
     context.http.allow(job.settings.scan_deadline.total_seconds())
     try:
         pages = prefetch(
-            job.stream.pages(context.http, complete(job.settings, job.stream, request)),
+            job.stream.pages(context.http, requested(job.settings, job.stream, request)),
             depth=depth,
             tick=context.database.keep_lease,
             size=_packed_bytes,
@@ -154,7 +153,7 @@ def batches(
                     if part.part and batch:
                         yield batch
                         batch.clear()
-                    rows = transform(part, scan.end)
+                    rows = job.stream.transform(part, scan.end)
                     _count(context, request, scan, part, rows, more=number > 0)
                     batch.append((replace(part, records=[]), rows))
                     del rows
