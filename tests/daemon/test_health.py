@@ -117,7 +117,7 @@ def test_what_no_source_has_any_more_is_not_configured_and_never_stale() -> None
     assert Overview(NOW, "1", streams=found).ready
 
 
-def test_every_stream_of_every_source_is_told_in_the_order_of_the_names() -> None:
+def test_every_stream_of_every_source_is_listed_in_the_order_of_the_names() -> None:
     twilio = TwilioSource(name="a", account_sid="AC" + 32 * "0", auth_token=SecretStr("t"))
     running = {("a", "channels"): NOW - MINUTE}
     found = assess(configured(zoom(), twilio), [], NOW, running=running)
@@ -149,7 +149,7 @@ def test_a_stream_is_stale_when_it_is_older_than_is_allowed(
         assert found.advice == "see whether a daemon runs and leads; `callflow sync` runs it now"
 
 
-def test_a_stale_stream_that_fails_tells_why_it_fails() -> None:
+def test_a_stale_stream_that_fails_says_why_it_fails() -> None:
     found = only(row(DAY, "failed", error=ERROR))
     assert (found.stale, found.state) == (True, "failed")
     assert (found.problem, found.advice) == ("z.flows: the API said no", "ask it nicely")
@@ -173,13 +173,13 @@ def test_office_hours_make_nothing_stale_overnight(success: str, until: str) -> 
     ends = datetime.fromisoformat(until + "+00:00")
     assert began + stale_after(OFFICE, began) == ends
     settings = configured(zoom(cron=OFFICE.cron, timezone=OFFICE.timezone))
-    moment, told = began, []
+    moment, seen = began, []
     while moment < began + 4 * DAY:
         (found,) = assess(settings, [row(last_success_at=began)], moment)
-        told.append((moment, found.stale))
+        seen.append((moment, found.stale))
         moment += timedelta(minutes=7)
-    assert not any(stale for moment, stale in told if moment < ends)
-    assert all(stale for moment, stale in told if moment > ends + MINUTE)
+    assert not any(stale for moment, stale in seen if moment < ends)
+    assert all(stale for moment, stale in seen if moment > ends + MINUTE)
 
 
 def test_a_daily_line_may_miss_two_days() -> None:
@@ -204,8 +204,8 @@ def test_what_never_ran_is_stale_when_it_was_watched_for_long_enough(
 
 
 def test_a_row_without_a_run_is_one_that_never_ran() -> None:
-    """Somebody may have been told of it."""
-    assert only(row(None, None, told="stale")).state == "never run"
+    """Somebody may have been seen of it."""
+    assert only(row(None, None, seen="stale")).state == "never run"
 
 
 def test_a_stream_that_only_ever_failed_is_stale_some_day() -> None:

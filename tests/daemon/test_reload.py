@@ -4,8 +4,9 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from etl.config.settings import Daemon, Schedule, Settings, Warehouse, ZoomSource
+from etl.config.settings import Daemon, Schedule, Settings, Warehouse
 from etl.daemon.reload import merged, rescheduled
+from etl.providers.zoom import ZoomSource
 
 
 def settings(

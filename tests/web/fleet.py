@@ -128,8 +128,8 @@ DOWN = replace(
     database="Postgres at db.internal:5432 refuses connections → see whether it runs; callflow"
     " keeps trying and loses nothing",
     seen_at=ago(minutes=3, seconds=5),
-    notes=("the changed callflow.toml was refused, the former one is in use: sources.zoom_eu.every:"
-           " expected a number with a unit → run `callflow check`",),
+    notes=("the changed callflow.toml was refused, the previous one is in use:"
+           " sources.zoom_eu.every: expected a number with a unit → run `callflow check`",),
 )  # fmt: skip
 
 

@@ -175,7 +175,7 @@ def test_every_answer_carries_the_headers_that_protect_it() -> None:
         assert statuses == {200, 401, 404, 500, 503}
 
 
-def test_what_is_not_there_is_a_plain_line() -> None:
+def test_a_path_that_does_not_exist_is_one_plain_line() -> None:
     with running() as client:
         for path in ("/nowhere", "/healthz/", "/..%2f..%2fetc/passwd", "/status.html"):
             answer = client.get(path)
@@ -293,7 +293,7 @@ def test_the_status_says_why_there_are_no_runs() -> None:
     assert all(each["runs"] == [] for each in told["streams"])
 
 
-def test_the_status_tells_the_runs_of_only_so_many_streams() -> None:
+def test_the_status_has_the_runs_of_only_so_many_streams() -> None:
     asked: list[int] = []
 
     def recent(pairs: Sequence[tuple[str, str]]) -> fleet.Runs:

@@ -109,7 +109,7 @@ def test_it_says_first_how_things_stand() -> None:
     assert ("html", {"lang": "en"}) in shown.tags
 
 
-def test_a_stream_tells_its_state_freshness_rows_and_runs() -> None:
+def test_a_stream_shows_its_state_freshness_rows_and_runs() -> None:
     runs = {
         ("zoom_eu", "flows"): [
             fleet.run(inserted=3, updated=1, deleted=1, rejected=2, records=1234, requests=7),
