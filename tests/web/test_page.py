@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from etl.daemon.web.app import PAGE
+from etl.daemon.web.contents import PAGE
 from etl.errors import WarehouseError
 from etl.status.health import Overview
 from tests.web import fleet
