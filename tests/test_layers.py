@@ -17,6 +17,7 @@ LEAVES = (
     "etl.errors",
     "etl.config.hosts",
     "etl.config.redact",
+    "etl.daemon.signals",
     "etl.extract.decode",
     "etl.extract.page",
     "etl.sync.prefetch",
@@ -158,6 +159,14 @@ def test_only_these_know_sql() -> None:
         for name in imports(module):
             if of(name, "sqlalchemy"):
                 assert name.rpartition(".")[2] in SHAPES, f"{module} imports {name}"
+
+
+def test_one_optional_file_knows_dask_and_the_loop_chooses_it() -> None:
+    for module in MODULES:
+        if module != "etl.daemon.dask":
+            assert not any(of(name, "dask", "distributed") for name in imports(module)), module
+        if module != "etl.daemon.daemon":
+            assert "etl.daemon.dask" not in ours(module), module
 
 
 def test_nobody_imports_main_and_only_main_imports_the_commands() -> None:

@@ -438,7 +438,7 @@ def test_a_daemon_waits_for_its_cluster_and_goes_on_when_it_is_back(
         until(lambda: any(address in note for note in notes()), "it says so", daemon)
         until(
             lambda: not any(each["running_since"] for each in daemon.status()["streams"]),
-            "it does not wait for runs that nobody makes", daemon,
+            "it does not wait for runs that no worker makes", daemon,
         )  # fmt: skip
         assert ask(warehouse, "SELECT FROM etl.runs") == []
         assert ask(warehouse, "SELECT FROM alibaba.contact_flows") == []

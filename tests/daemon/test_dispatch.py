@@ -297,7 +297,7 @@ def test_a_run_that_is_given_up_frees_its_slot_and_is_reported_once(hand: ByHand
     assert not hand.stops["x.flows"].is_set()
     assert hand.launched[2:] == ["a.channels"]  # the round goes on
     hand.dispatch.give_up(hung, TimeoutError("again"))
-    hand.end("a.flex_flows")  # it ends after all, and nobody minds
+    hand.end("a.flex_flows")  # it ends after all, which changes nothing
     assert [(name, str(outcome)) for name, outcome in hand.ended] == [
         ("a.flex_flows", "no progress")
     ]

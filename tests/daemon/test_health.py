@@ -230,7 +230,7 @@ def test_times_are_utc() -> None:
 
 
 def test_crontab_lines_of_many_sources_are_not_reckoned_one_by_one() -> None:
-    """All is assessed anew every second, and a line takes 0.1 ms to reckon."""
+    """All streams are assessed every second, and a cron line takes 0.1 ms to compute."""
 
     def cost(**schedule: Any) -> float:
         settings = configured(*(zoom(f"z{n}", **schedule) for n in range(1000)))

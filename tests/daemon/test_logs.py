@@ -94,7 +94,9 @@ def test_json_is_one_object_a_line() -> None:
 
 def test_libraries_take_the_same_way_and_the_talkative_ones_are_quiet() -> None:
     log = Log()
-    logging.getLogger("apscheduler.scheduler").warning("chat")  # of what the daemon tells itself
+    logging.getLogger("apscheduler.scheduler").warning(
+        "chat"
+    )  # the daemon logs it in its own words
     for name in ("apscheduler.executors", "uvicorn", "httpx", "httpcore.connection"):
         logging.getLogger(name).info("chat")
         logging.getLogger(name).warning("matter")

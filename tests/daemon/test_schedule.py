@@ -30,7 +30,7 @@ def every(interval: timedelta, share: float = 0.0) -> Schedule:
 
 
 class Rounds:
-    """Where a scheduler submits to, and what it tells."""
+    """Where a scheduler submits to, and what it reports."""
 
     def __init__(self) -> None:
         self.submitted: SimpleQueue[tuple[str, float, Future[None]]] = SimpleQueue()
@@ -139,7 +139,7 @@ def test_what_was_missed_is_made_up_for_by_one_round_however_late(
 
 
 def test_a_round_that_ends_before_it_started_leaves_no_trace() -> None:
-    """As where nothing is begun any more: the next one comes all the same."""
+    """As when nothing is started any more: the next round comes anyway."""
     count: SimpleQueue[str] = SimpleQueue()
 
     def submit(source: str, late: float) -> "Future[None]":

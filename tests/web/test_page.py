@@ -362,9 +362,9 @@ def test_the_filter(query: str, found: list[str]) -> None:
 
     with running(fleet.SOME_BAD, recent) as client:
         shown = Page(client.get("/", params={"q": query}).text)
-        told = client.get("/api/status", params={"q": query}).json()
+        status = client.get("/api/status", params={"q": query}).json()
     assert sorted(".".join(pair) for pair in asked) == found
-    assert sorted(each["name"] for each in told["streams"]) == found
+    assert sorted(each["name"] for each in status["streams"]) == found
     assert f"{len(found)} of 5 streams match “{query}”" in shown.text.replace("twilio chan", query)
     assert ("No stream matches." in shown.text) is (not found)
     assert "2 of 5 streams need attention" in shown.text

@@ -308,9 +308,9 @@ def test_an_invalid_request_is_no_line_in_the_log(caplog: pytest.LogCaptureFixtu
             assert client.recv(12) == b"HTTP/1.1 405"  # before the body has come
             client.sendall(b"no chunk\r\n")
             said(client)
-    told = [each for each in caplog.records if each.levelno > logging.INFO]
-    assert [each.getMessage() for each in told if each.name.startswith("uvicorn")] == []
-    assert [each.getMessage() for each in told if each.name == "asyncio"] == []
+    logged = [each for each in caplog.records if each.levelno > logging.INFO]
+    assert [each.getMessage() for each in logged if each.name.startswith("uvicorn")] == []
+    assert [each.getMessage() for each in logged if each.name == "asyncio"] == []
 
 
 # --- too many of them -----------------------------------------------------------------------------
