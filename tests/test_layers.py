@@ -18,6 +18,7 @@ LEAVES = (
     "etl.errors",
     "etl.config.hosts",
     "etl.config.redact",
+    "etl.daemon.signals",
     "etl.extract.decode",
     "etl.extract.page",
     "etl.sync.prefetch",
@@ -172,6 +173,14 @@ def test_only_these_know_sql() -> None:
                 assert name.rpartition(".")[2] in SHAPES, f"{module} imports {name}"
 
 
+def test_one_optional_file_knows_dask_and_the_loop_chooses_it() -> None:
+    for module in MODULES:
+        if module != "etl.daemon.dask":
+            assert not any(of(name, "dask", "distributed") for name in imports(module)), module
+        if module != "etl.daemon.daemon":
+            assert "etl.daemon.dask" not in ours(module), module
+
+
 def test_no_module_imports_main_and_only_main_imports_the_commands() -> None:
     for module in MODULES:
         assert "etl.__main__" not in ours(module)
@@ -188,8 +197,8 @@ def test_status_knows_no_terminal_and_no_daemon(module: str) -> None:
 
 @pytest.mark.parametrize("module", those("etl.commands", "etl.status"))
 def test_no_error_of_postgres_is_reported_without_a_redactor(module: str) -> None:
-    """`plain_errors` makes an empty one where none is given, which hides no secret."""
-    needs = {"plain_errors": 2, "plain_rights": 3}
+    """`translate_errors` makes an empty one where none is given, which hides no secret."""
+    needs = {"translate_errors": 2, "suggest_grants": 3}
     for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and (name := ast.unparse(node.func)) in needs:
             named = {keyword.arg for keyword in node.keywords}
@@ -240,7 +249,6 @@ def test_every_exception_stands_on_the_tree_of_errors() -> None:
             if bases & known or any(base.endswith(("Error", "Exception")) for base in bases):
                 known.add(name)
                 found.setdefault(name, module)
-    found.pop("_UnfitError", None)  # steers the first load
     assert set(found.values()) == {"etl.errors"}, found
     assert set(found) == set(classes("etl.errors"))
     drawn = (ast.get_docstring(ast.parse(MODULES["etl.errors"].read_text("utf-8"))) or "").split()

@@ -82,14 +82,13 @@ class Daemon:
         self._alerting = Alerting(self._metrics, self._notes)
         self._page = Page(
             self._view("starting"), lambda names: self._watch.recent(names, self._context.redact),
-            self._metrics, self._notes, given.wall,
+            self._metrics, self._notes, given,
         )  # fmt: skip
         given.log.info(
             "started", version=__version__, sources=len(settings.sources),
             executor=settings.daemon.executor, process=self._context.process,
         )  # fmt: skip
 
-    # --- a beat ----------------------------------------------------------------------------------
     def beat(self) -> None:
         """Do what is due, then sleep. A bug is noted, and the next beat goes on.
 
@@ -115,9 +114,8 @@ class Daemon:
             self._signals.reload = False
             self._configure()
         self._compare_clocks()
-        context, now = self._context, self._given.clock()
-        if url := self._page.serve(context.settings.daemon, now, context.redact):
-            self._given.log.info("the status page is up", url=url)
+        context = self._context
+        self._page.serve(context.settings.daemon, self._given.clock(), context.redact)
         if self._given.clock() >= self._watch.standing.ask_at:
             try:
                 self._look()
@@ -128,8 +126,7 @@ class Daemon:
                 self._watch.lost(error, context, running=bool(self._rounds.running()))
                 self._change(engines=self._watch.engines)
         self._page.shown = shown = self._view()
-        snapshot, now = self._watch.snapshot, self._given.clock()
-        self._alerting.beat(self._context, shown, snapshot, now)
+        self._alerting.beat(self._context, shown, self._watch.snapshot, self._given.clock())
 
     def _look(self) -> None:
         """Ask the warehouse which daemon leads and what state the streams are in; act on it."""
@@ -140,13 +137,11 @@ class Daemon:
         self._change(engines=engines, lease=watch.standing.lease)
         if led and self._context.lease is None:
             self._rounds.step_down()
-            self._given.log.warning(
-                "another daemon leads now; this one stopped its runs, and they write nothing"
-            )
+            text = "another daemon leads now; this one stopped its runs, and they write nothing"
+            self._given.log.warning(text)
         changed, self._changed = self._changed, False
-        snapshot, hung = watch.read(
-            engines, self._context, changed=changed, also=self._rounds.revoke_hung
-        )
+        revoke = self._rounds.revoke_hung
+        snapshot, hung = watch.read(engines, self._context, changed=changed, also=revoke)
         self._go_on(snapshot, lapsed)
         for each in hung:
             self._rounds.give_up(each)
@@ -209,26 +204,27 @@ class Daemon:
     def end(self) -> None:
         """Finish what can be finished within the deadline; roll the rest back."""
         deadline = self._context.settings.daemon.stop_deadline.total_seconds()
-        last = threading.Timer(deadline, self._abandon)
+        last = threading.Timer(deadline, _abandon, (self._given.log,))
         last.daemon = True
         last.start()
         until = self._given.clock() + deadline
-        running = len(self._rounds.running())
-        self._given.log.info("stopping", running=running, deadline=span(deadline))
+        running, log = len(self._rounds.running()), self._given.log
+        log.info("stopping", running=running, deadline=span(deadline))
         self._page.shown = self._view("stopping")
         self._rounds.close()
         self._watch.release(self._context.redact)
         self._change(lease=None)
         rolled_back = self._rounds.finish(until)
         last.cancel()
-        self._given.log.info("stopped", rolled_back=rolled_back)
-
-    def _abandon(self) -> None:
-        self._given.log.warning("the deadline is over; Postgres rolls back what is still running")
-        os._exit(0)
+        log.info("stopped", rolled_back=rolled_back)
 
     def close(self) -> None:
         """Let go of the timer, the port and the connections."""
         self._rounds.shutdown()
         self._page.close()
         self._watch.close(running=bool(self._rounds.running()))
+
+
+def _abandon(log: Any) -> None:
+    log.warning("the deadline is over; Postgres rolls back what is still running")
+    os._exit(0)

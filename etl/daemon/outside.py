@@ -1,6 +1,6 @@
 """What the outside sees of the daemon: its overview, its page, its metrics, its alerts."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from datetime import datetime, timedelta
@@ -13,7 +13,7 @@ from etl.config.redact import Redactor
 from etl.config.settings import Daemon as DaemonSettings
 from etl.daemon import alerts, connections
 from etl.daemon.alerts import Alert
-from etl.daemon.context import Context, Moment
+from etl.daemon.context import Context, Moment, Surroundings
 from etl.daemon.executors import Threads
 from etl.daemon.leading import Standing
 from etl.daemon.metrics import Metrics
@@ -112,19 +112,19 @@ class Page:
         recent: Recent,
         metrics: Metrics,
         notes: Notes,
-        wall: Callable[[], datetime],
+        given: Surroundings,
     ) -> None:
         self.shown = shown
         self._recent = recent
         self._metrics = metrics
         self._notes = notes
-        self._wall = wall
+        self._given = given
         self._server = ExitStack()
         self._served: tuple[str, str | None] | None = None
         self._try_at = float("-inf")
 
-    def serve(self, settings: DaemonSettings, now: float, redact: Redactor) -> str | None:
-        """Serve as the settings say; return the URL if a server was started.
+    def serve(self, settings: DaemonSettings, now: float, redact: Redactor) -> None:
+        """Serve as the settings say.
 
         When it cannot listen there it says so in a note, goes on where it listened before, and
         tries again after TRY_AGAIN seconds. `now` is by the steady clock.
@@ -132,7 +132,7 @@ class Page:
         token = settings.http_token.get_secret_value() if settings.http_token else None
         wanted = (settings.http, token)
         if wanted == self._served or now < self._try_at:
-            return None
+            return
         if self._served is not None and self._served[0] == settings.http:  # only a new token
             self.close()
         try:
@@ -140,15 +140,15 @@ class Page:
         except CallflowError as error:
             self._try_at = now + TRY_AGAIN
             self._notes.set("http", f"{error}; trying again", redact)
-            return None
+            return
         self.close()
         self._served = wanted
         self._notes.set("http", None, redact)
         if sock is None:
-            return None
+            return
         page = app(lambda: self.shown, self._recent, self._render, token=token)
         self._server.enter_context(serving(page, sock))
-        return f"http://{settings.http}/"
+        self._given.log.info("the status page is up", url=f"http://{settings.http}/")
 
     def try_now(self) -> None:
         """Do not wait before the next attempt to listen."""
@@ -160,7 +160,7 @@ class Page:
         self._served = None
 
     def _render(self) -> bytes:
-        return self._metrics.render(self.shown.as_seen_at(self._wall()))
+        return self._metrics.render(self.shown.as_seen_at(self._given.wall()))
 
 
 class Alerting:

@@ -55,7 +55,7 @@ class Rounds:
         self._runner = runner
         self._given = given
         self._metrics = metrics
-        self._tell_ended = ended
+        self._on_ended = ended
         self._dispatch = Dispatch(
             self._start,
             workers=context.settings.daemon.workers,
@@ -158,7 +158,7 @@ class Rounds:
         run = outcome if isinstance(outcome, Run) else self._record_death(unit, outcome)
         self._metrics.run(run)
         logs.run_ended(self._given.log, run)
-        self._tell_ended()
+        self._on_ended()
         self._plan_after(unit, run)
 
     def _record_death(self, unit: Unit, error: BaseException) -> Run:

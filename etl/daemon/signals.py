@@ -13,7 +13,7 @@ class Signals:
     """What was asked of this process by signals. Used by the main thread, except for `wake`.
 
     SIGTERM and SIGINT set `stopping`, and a second one ends the process at once. SIGHUP sets
-    `reload`, which whoever heeds it resets.
+    `reload`, which the loop resets.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -1,4 +1,4 @@
-"""Alerts: who is told what and when, and the webhook against real servers on loopback."""
+"""Alerts: which are sent when, and the webhook against real servers on loopback."""
 
 import json
 import os
@@ -61,7 +61,7 @@ GONE = new_stream(state="not configured")
 
 # --- when ----------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    ("former", "stream", "word"),
+    ("previous", "stream", "word"),
     [
         (None, THROTTLED, "throttled"),
         (None, INCOMPLETE, "incomplete"),
@@ -78,14 +78,14 @@ GONE = new_stream(state="not configured")
         ("stale", GOOD, None),
     ],
 )
-def test_a_person_is_told(former: str | None, stream: StreamHealth, word: str | None) -> None:
-    (alert,) = alerts([stream], {NAME: former})
+def test_an_alert_is_sent(previous: str | None, stream: StreamHealth, word: str | None) -> None:
+    (alert,) = alerts([stream], {NAME: previous})
     assert (alert.source, alert.stream, alert.told) == (*NAME, word)
     assert alert.text.startswith("zoom_eu.flows ")
 
 
 @pytest.mark.parametrize(
-    ("former", "stream"),
+    ("previous", "stream"),
     [
         (None, GOOD),
         (None, NEVER),
@@ -96,21 +96,21 @@ def test_a_person_is_told(former: str | None, stream: StreamHealth, word: str | 
         ("stale", STALE),
         ("incomplete", FAILED),
         ("failed", INCOMPLETE),
-        ("failed", STALE),  # whoever was told that it fails need not hear what follows from it
+        ("failed", STALE),  # that it is stale follows from the first alert
         ("incomplete", STALE),
         ("failed", THROTTLED),
         ("stale", FAILED),
         ("stale", THROTTLED),
-        ("stale", NEVER),  # a daemon that has just begun to watch: nothing is well yet
+        ("stale", NEVER),  # a daemon that has just started to watch: nothing is well yet
         ("failed", GONE),
         (None, new_stream(state="not configured", stale=True)),
     ],
 )
-def test_nobody_is_bothered(former: str | None, stream: StreamHealth) -> None:
-    assert alerts([stream], {NAME: former}) == []
+def test_no_alert_is_sent(previous: str | None, stream: StreamHealth) -> None:
+    assert alerts([stream], {NAME: previous}) == []
 
 
-def test_of_any_history_each_badness_is_told_once_and_its_end_once(seed: int) -> None:
+def test_in_any_history_each_problem_is_alerted_once_and_its_end_once(seed: int) -> None:
     chance = random.Random(seed)
     rank = {"throttled": 1, "incomplete": 2, "failed": 2, "stale": 2}
     for _ in range(300):
@@ -123,11 +123,11 @@ def test_of_any_history_each_badness_is_told_once_and_its_end_once(seed: int) ->
                     said.append(alert.told)
                     told[NAME] = alert.told
             assert (told.get(NAME) is None) == (stream is GOOD)
-        for former, word in zip([None, *said], said, strict=False):
-            assert rank.get(word or "", 0) > rank.get(former or "", 0) or (former and not word)
+        for previous, word in zip([None, *said], said, strict=False):
+            assert rank.get(word or "", 0) > rank.get(previous or "", 0) or (previous and not word)
 
 
-def test_what_could_not_be_sent_is_told_again() -> None:
+def test_an_alert_that_could_not_be_sent_is_sent_again() -> None:
     assert alerts([FAILED], {}) == alerts([FAILED], {}) != []
 
 
@@ -144,8 +144,8 @@ def test_the_worst_come_first_and_the_well_last() -> None:
 
 
 # --- what ----------------------------------------------------------------------------------------
-def text_of(stream: StreamHealth, former: str | None = None) -> str:
-    (alert,) = alerts([stream], {NAME: former})
+def text_of(stream: StreamHealth, previous: str | None = None) -> str:
+    (alert,) = alerts([stream], {NAME: previous})
     return alert.text
 
 
@@ -306,7 +306,7 @@ def test_any_other_answer_is_an_error_that_names_the_host_only(
     assert len(server.came) == 1
 
 
-def test_one_word_of_the_answer_is_told_unless_it_is_of_the_url() -> None:
+def test_one_word_of_the_answer_is_quoted_unless_the_url_has_it() -> None:
     with hook(404, b"no_service\n") as server:
         assert str(refused(server.origin + SECRET_PATH)).startswith(
             "the webhook at 127.0.0.1 answered HTTP 404: no_service → check"
@@ -332,7 +332,7 @@ def test_a_large_answer_is_not_read(status: int) -> None:
         assert time.monotonic() - began < 5 * slowness()
 
 
-def test_nobody_there() -> None:
+def test_a_webhook_that_does_not_listen() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     error = refused(f"http://127.0.0.1:{port}{SECRET_PATH}")
@@ -393,7 +393,7 @@ def test_a_message_that_was_taken_is_not_sent_again_because_the_answer_has_no_en
         assert time.monotonic() - began < 60
 
 
-def test_time_is_told_by_the_given_clock() -> None:
+def test_time_is_measured_by_the_given_clock() -> None:
     times = iter([0.0, *[99.0] * 50])
     with hook() as server, pytest.raises(UnavailableError, match="within 10 s"):
         post_json(server.origin, {}, clock=lambda: next(times))
@@ -403,7 +403,7 @@ def test_time_is_told_by_the_given_clock() -> None:
 @pytest.mark.parametrize(
     "url", ["http://[h/sesame", "http://a b/sesame", "nothing", "ftp://h/sesame"]
 )
-def test_what_is_no_url_is_an_error_too(url: str) -> None:
+def test_a_text_that_is_no_url_is_an_error_too(url: str) -> None:
     refused(url)
 
 

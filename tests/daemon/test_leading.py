@@ -41,7 +41,7 @@ def test_the_first_one_leads_and_renews_only_when_it_is_due(engine: Engine) -> N
     assert (later.lease, later.renewed) == (first.lease, 101.1 + RENEW_EVERY)
 
 
-def test_another_one_knows_who_leads(engine: Engine) -> None:
+def test_another_daemon_knows_which_one_leads(engine: Engine) -> None:
     leading.take_or_renew(leading.starting(0.0), engine, HERE, 0.0)
     other = leading.take_or_renew(leading.starting(50.0), engine, THERE, 50.0)
     assert (other.lease, other.leader, other.leads(50.0)) == (None, HERE, False)

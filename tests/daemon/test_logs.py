@@ -94,7 +94,9 @@ def test_json_is_one_object_a_line() -> None:
 
 def test_libraries_take_the_same_way_and_the_talkative_ones_are_quiet() -> None:
     log = Log()
-    logging.getLogger("apscheduler.scheduler").warning("chat")  # of what the daemon tells itself
+    logging.getLogger("apscheduler.scheduler").warning(
+        "chat"
+    )  # the daemon logs it in its own words
     for name in ("apscheduler.executors", "uvicorn", "httpx", "httpcore.connection"):
         logging.getLogger(name).info("chat")
         logging.getLogger(name).warning("matter")
@@ -207,7 +209,7 @@ def test_a_traceback_is_kept_at_debug_as_clean_as_the_rest() -> None:
     assert "Traceback" not in human.text
 
 
-def test_the_error_of_a_line_and_its_exception_are_both_told() -> None:
+def test_the_error_of_a_line_and_its_exception_are_both_logged() -> None:
     log = Log()
     log.log.error("stopped", error="for a reason", exc_info=ValueError("x"))
     (line,) = log.lines
@@ -384,13 +386,13 @@ def test_of_a_secret_url_its_password_and_its_path_are_secret_too() -> None:
 
 def test_configured_again_other_secrets_hold_and_nothing_is_said_twice() -> None:
     log = Log("first-secret")
-    former = log.log
+    previous = log.log
     configure(log.stream, as_json=True, redact=Redactor(["second-secret"]))
-    former.info("first-secret second-secret")
+    previous.info("first-secret second-secret")
     assert [line["event"] for line in log.lines] == ["first-secret …"]
     other = io.StringIO()
     configure(other, as_json=False)
-    former.info("moved")
+    previous.info("moved")
     assert len(log.lines) == 1
     assert other.getvalue().endswith("info    moved\n")
 
@@ -415,7 +417,7 @@ def test_while_it_is_configured_no_line_is_lost() -> None:
 # --- streams that end ----------------------------------------------------------------------------
 @pytest.mark.fault(63)
 @pytest.mark.parametrize("as_json", [True, False])
-def test_a_pipe_that_nobody_reads_ends_nothing(
+def test_a_pipe_without_a_reader_ends_nothing(
     as_json: bool, capfd: pytest.CaptureFixture[str]
 ) -> None:
     reader, writer = os.pipe()

@@ -122,7 +122,7 @@ def test_each_agreed_name_has_its_type_labels_and_words_and_there_is_no_other() 
     assert found == NAMES
 
 
-def test_the_process_is_told_on_a_registry_of_its_own() -> None:
+def test_the_process_is_measured_on_a_registry_of_its_own() -> None:
     metrics, seen = busy_daemon()
     found = families(metrics, seen)
     assert found["process_resident_memory_bytes"].samples[0].value > 1e6
@@ -203,7 +203,7 @@ def test_a_run_that_ends_before_it_began_took_no_time_and_one_that_did_not_end_h
     assert number(metrics, "callflow_run_duration_seconds_count") == 1
 
 
-def test_what_the_daemon_tells_of_itself() -> None:
+def test_the_daemon_counts_its_own_events() -> None:
     metrics = new_metrics('1.2"3')
     for _ in range(2):
         metrics.skipped("a")
@@ -253,7 +253,7 @@ def test_a_stream_is_in_one_state(state: State) -> None:
     }
 
 
-def test_what_is_not_known_is_absent() -> None:
+def test_numbers_that_are_not_known_are_left_out() -> None:
     metrics = new_metrics()
     never = overview(new_stream(state="never run", retry_at=NOON))
     for name in (
@@ -276,7 +276,7 @@ def test_a_stream_that_left_the_overview_has_no_gauges() -> None:
     assert b'source="b"' not in metrics.render(overview(new_stream(source="a")))
 
 
-def test_what_is_not_configured_any_more_is_forgotten() -> None:
+def test_streams_that_are_no_longer_configured_are_forgotten() -> None:
     metrics = new_metrics()
     for source in ("a", "b"):
         for stream in ("x", "y"):
@@ -351,7 +351,7 @@ def test_all_threads_are_counted_while_others_read_and_forget(seed: int) -> None
     assert number(metrics, "callflow_clock_jumps_total") == 1200
 
 
-def test_four_times_the_streams_are_told_in_four_times_the_time() -> None:
+def test_four_times_the_streams_are_rendered_in_four_times_the_time() -> None:
     def cost(count: int) -> float:
         metrics = new_metrics()
         streams = []

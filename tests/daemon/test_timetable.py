@@ -266,7 +266,7 @@ EVERY = Schedule(every=timedelta(minutes=10))
         (timedelta.min, NOON + 10 * MINUTE),
     ],
 )
-def test_what_is_due_by_its_age(age: timedelta | None, expected: datetime) -> None:
+def test_an_interval_is_due_by_its_age(age: timedelta | None, expected: datetime) -> None:
     assert due(EVERY, age, NOON) == expected
 
 
@@ -283,7 +283,7 @@ def test_what_is_due_by_its_age(age: timedelta | None, expected: datetime) -> No
         (timedelta.min, NOON + 5 * MINUTE),
     ],
 )
-def test_what_is_due_by_a_line(age: timedelta | None, expected: datetime) -> None:
+def test_a_cron_line_is_due_by_its_times(age: timedelta | None, expected: datetime) -> None:
     assert due(cron("5 * * * *"), age, NOON) == expected
 
 

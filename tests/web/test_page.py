@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from etl.daemon.web.app import PAGE
+from etl.daemon.web.contents import PAGE
 from etl.errors import WarehouseError
 from etl.status.health import Overview
 from tests.web import fleet
@@ -109,7 +109,7 @@ def test_it_says_first_how_things_stand() -> None:
     assert ("html", {"lang": "en"}) in shown.tags
 
 
-def test_a_stream_tells_its_state_freshness_rows_and_runs() -> None:
+def test_a_stream_shows_its_state_freshness_rows_and_runs() -> None:
     runs = {
         ("zoom_eu", "flows"): [
             fleet.run(inserted=3, updated=1, deleted=1, rejected=2, records=1234, requests=7),
@@ -362,9 +362,9 @@ def test_the_filter(query: str, found: list[str]) -> None:
 
     with running(fleet.SOME_BAD, recent) as client:
         shown = Page(client.get("/", params={"q": query}).text)
-        told = client.get("/api/status", params={"q": query}).json()
+        status = client.get("/api/status", params={"q": query}).json()
     assert sorted(".".join(pair) for pair in asked) == found
-    assert sorted(each["name"] for each in told["streams"]) == found
+    assert sorted(each["name"] for each in status["streams"]) == found
     assert f"{len(found)} of 5 streams match “{query}”" in shown.text.replace("twilio chan", query)
     assert ("No stream matches." in shown.text) is (not found)
     assert "2 of 5 streams need attention" in shown.text

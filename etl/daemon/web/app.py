@@ -15,7 +15,6 @@ import base64
 import binascii
 import hmac
 import ipaddress
-import itertools
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -39,18 +38,16 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from etl.daemon.web.chart import changes, chart, seconds, took
+from etl.daemon.web.contents import Plan, between, headline, matching, paged, word
 from etl.errors import CallflowError, WarehouseError
 from etl.load.runs import Run
 from etl.status.documents import as_json
-from etl.status.health import OLD, Leftover, Overview, StreamHealth
+from etl.status.health import Overview, StreamHealth
 from etl.status.words import span
 
 Pairs = Sequence[tuple[str, str]]
 Runs = Mapping[tuple[str, str], Sequence[Run]]
 Recent = Callable[[Pairs], Runs]
-
-PAGE = 60
-"""How many streams one page shows in full."""
 
 API_RUNS = 200
 """For how many streams at most one answer of /api/status has the last runs."""
@@ -179,7 +176,7 @@ async def _page(request: Request) -> Response:
 
 
 def _rendered(
-    state: _State, shown: Overview, plan: "Plan", runs: Runs, why: str | None, still: bool
+    state: _State, shown: Overview, plan: Plan, runs: Runs, why: str | None, still: bool
 ) -> str:
     moment = state.now()
     head = headline(shown, moment)
@@ -192,9 +189,9 @@ def _rendered(
         runs=runs,
         why=why,
         still=still,
-        ago=lambda time: f"{_between(time, moment)} ago",
-        since=lambda time: _between(time, moment),
-        until=lambda time: "due" if time <= moment else f"in {_between(moment, time)}",
+        ago=lambda time: f"{between(time, moment)} ago",
+        since=lambda time: between(time, moment),
+        until=lambda time: "due" if time <= moment else f"in {between(moment, time)}",
     )
 
 
@@ -310,133 +307,6 @@ def _query(request: Request) -> str:
 def _bytes(text: str) -> bytes:
     # Half a surrogate pair in a provider's message must not make the page fail.
     return text.encode("utf-8", "replace")
-
-
-# --- what is shown --------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
-class Headline:
-    """How things stand: `tone` is "well", "bad" or "down", `title` a few words.
-
-    `streams` is how the streams stand, if the sentence is about something more urgent.
-    """
-
-    tone: str
-    title: str
-    sentence: str
-    detail: str = ""
-    advice: str = ""
-    streams: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What one page shows: its streams by source, those that need attention, and its number.
-
-    `found` is how many streams match `query`; `more_bad` how many bad ones are on later pages.
-    """
-
-    query: str
-    number: int
-    pages: int
-    found: int
-    streams: tuple[StreamHealth, ...]
-    sources: tuple[tuple[str, tuple[StreamHealth, ...]], ...]
-    bad: tuple[StreamHealth, ...]
-    more_bad: int
-    left: tuple[Leftover, ...]
-
-    def link(self, number: int = 1, still: bool = False) -> str:
-        """Return the address of another page of the same streams."""
-        given = {"q": self.query, "page": "" if number == 1 else str(number)}
-        given["still"] = "1" if still else ""
-        query = urlencode({name: value for name, value in given.items() if value})
-        return f"/?{query}" if query else "/"
-
-
-def headline(view: Overview, now: datetime) -> Headline:
-    """Return how things stand, in one sentence."""
-    bad = sum(not stream.good for stream in view.streams)
-    total = len(view.streams)
-    streams = f"{total:,} stream{'s' * (total != 1)}"
-    trouble = f"{bad:,} of {streams} need{'s' * (bad == 1)} attention" if bad else ""
-    if now - view.at > OLD:
-        return Headline(
-            "down",
-            "daemon hangs",
-            "The daemon hangs",
-            f"It last looked at the streams {span((now - view.at).total_seconds(), 2)} ago, and"
-            " should do so every 2s.",
-            "restart it; what it had not committed is done again",
-            trouble,
-        )
-    if view.database is not None:
-        problem, _, advice = view.database.partition(" → ")
-        sentence = "The database cannot be used"
-        return Headline("down", "database trouble", sentence, problem, advice, trouble)
-    if bad:
-        return Headline("bad", f"{bad:,} bad", trouble)
-    if not total:
-        return Headline("well", "no streams", "There are no streams yet")
-    waiting = sum(stream.state == "never run" for stream in view.streams)
-    detail = f"{waiting:,} had no run yet." if waiting else ""
-    every = f"All {streams} are well" if total > 1 else "The one stream is well"
-    return Headline("well", "all well", every, detail)
-
-
-def _between(earlier: datetime, later: datetime) -> str:
-    """Return a length of time in its largest unit, from an hour on in two: "40s", "3m", "1h 5m"."""
-    length = max(0.0, (later - earlier).total_seconds())
-    return span(length, 1 if length < 3600 else 2)
-
-
-def word(stream: StreamHealth) -> str:
-    """Return the state of `stream` in a word or two; "stale" replaces "good"."""
-    if not stream.stale:
-        return stream.state
-    return "stale" if stream.state == "good" else f"{stream.state}, stale"
-
-
-def matching(streams: Sequence[StreamHealth], query: str) -> list[StreamHealth]:
-    """Return the streams with every word of `query` in name, provider or state, in any case."""
-    words = query.lower().split()
-    if not words:
-        return list(streams)
-    return [
-        stream
-        for stream in streams
-        if all(each in f"{stream.name} {stream.provider} {word(stream)}".lower() for each in words)
-    ]
-
-
-def paged(view: Overview, query: str, number: str) -> Plan:
-    """Return page `number` of the streams that match `query`; sources in trouble come first."""
-    found = matching(view.streams, query)
-    troubled = {stream.source for stream in found if not stream.good}
-    found.sort(key=lambda stream: (stream.source not in troubled, stream.source, stream.stream))
-    pages = max(1, -(-len(found) // PAGE))
-    wanted = int(number) if number.isdecimal() and len(number) < 7 else 1
-    here = min(max(1, wanted), pages)
-    shown = tuple(found[(here - 1) * PAGE : here * PAGE])
-    sources = tuple(
-        (source, tuple(streams))
-        for source, streams in itertools.groupby(shown, key=lambda stream: stream.source)
-    )
-    return Plan(
-        query=query,
-        number=here,
-        pages=pages,
-        found=len(found),
-        streams=shown,
-        sources=sources,
-        bad=tuple(sorted((stream for stream in shown if not stream.good), key=_weight)),
-        more_bad=sum(not stream.good for stream in found[here * PAGE :]),
-        left=tuple({left.name: left for each in found for left in each.leftovers}.values()),
-    )
-
-
-def _weight(stream: StreamHealth) -> int:
-    """Return a key that sorts the worst first: stale, failed, incomplete, throttled."""
-    return -2 * stream.stale - (stream.state == "failed") + (stream.state == "throttled")
 
 
 def _status(
