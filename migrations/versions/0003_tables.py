@@ -45,7 +45,9 @@ def upgrade() -> None:
     create_zoom()
     create_twilio()
     create_alibaba()
+    create_alibaba_definitions()
     create_runs()
+    create_streams()
     create_scans()
     create_rejects_and_leases()
 
@@ -165,6 +167,9 @@ def create_alibaba() -> None:
         columns=[],
         parent=("alibaba.contact_flows", 2),
     )
+
+
+def create_alibaba_definitions() -> None:
     create_versioned(
         "alibaba.contact_flow_activities",
         keys=[("instance_id", KEY), ("contact_flow_id", KEY), ("activity_id", KEY)],
@@ -227,7 +232,7 @@ def create_runs() -> None:
     )
 
 
-def create_scans() -> None:
+def create_streams() -> None:
     op.create_table(
         "streams",
         key("source"),
@@ -249,6 +254,9 @@ def create_scans() -> None:
         sa.PrimaryKeyConstraint("source", "stream", name="streams_pkey"),
         schema="etl",
     )
+
+
+def create_scans() -> None:
     op.create_table(
         "absences",
         key("source"),
