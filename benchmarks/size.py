@@ -22,6 +22,7 @@ import psycopg
 from sqlalchemy import Table
 
 from etl import api
+from etl.providers import TABLES
 from etl.sandbox.data import Sizes
 from etl.sandbox.server import serve
 from etl.status import query
@@ -109,7 +110,7 @@ def close(connection: psycopg.Connection[Any], current: Table, history: Table) -
 
 def sizes(connection: psycopg.Connection[Any]) -> None:
     print(f"{'table':46}{'rows':>10}{'B/row heap':>12}{'with indexes':>14}{'rows in 100 GB':>16}")
-    for table in (*tables.CURRENT, *tables.HISTORY.values(), tables.runs):
+    for table in (*TABLES.values(), *tables.HISTORY.values(), tables.runs):
         name = table.fullname
         (count,) = connection.execute(f"SELECT count(*) FROM {name}").fetchone()
         heap, whole = connection.execute(

@@ -13,10 +13,11 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from etl.errors import SchemaError
+from etl.providers import SCHEMAS
 from etl.warehouse import migrate, tables, views
 from etl.warehouse.connect import connect, sqlstate
 
-OURS = set(tables.SCHEMAS)
+OURS = set(SCHEMAS)
 
 
 def ours(name: str | None, kind: str, parents: object) -> bool:

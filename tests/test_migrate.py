@@ -20,6 +20,7 @@ from sqlalchemy import Connection, text
 
 from etl.errors import SchemaError, WarehouseError
 from etl.load import stage
+from etl.providers import SCHEMAS, TABLES
 from etl.warehouse import migrate, tables, views
 from etl.warehouse.connect import connect
 
@@ -82,7 +83,7 @@ def opened(url: str) -> Iterator[Connection]:
 
 def ask(url: str, query: str) -> set[Any]:
     with opened(url) as connection:
-        found = connection.execute(text(query), {"schemas": list(tables.SCHEMAS)})
+        found = connection.execute(text(query), {"schemas": list(SCHEMAS)})
         return {tuple(tuple(c) if isinstance(c, list) else c for c in row) for row in found}
 
 
@@ -106,7 +107,7 @@ def alembic(connection: Connection) -> Config:
 
 def from_metadata(connection: Connection) -> None:
     """The warehouse without any migration: from tables.py and the views."""
-    for schema in tables.SCHEMAS:
+    for schema in SCHEMAS:
         connection.execute(text(f"CREATE SCHEMA {schema}"))
     tables.metadata.create_all(connection)
     connection.execute(
@@ -124,14 +125,14 @@ def test_the_migrations_make_what_the_metadata_says(database: str) -> None:
     migrate.upgrade(database)
     migrated = catalog(database)
     with opened(database) as connection:
-        for schema in tables.SCHEMAS:
+        for schema in SCHEMAS:
             connection.execute(text(f"DROP SCHEMA {schema} CASCADE"))
     assert not any(catalog(database).values())
     with opened(database) as connection:
         from_metadata(connection)
     for kind, made in catalog(database).items():
         assert migrated[kind] == made, kind
-    assert len(migrated["views"]) >= len(tables.CURRENT)
+    assert len(migrated["views"]) >= len(TABLES.values())
     assert len(migrated["constraints"]) >= len(tables.metadata.sorted_tables)
 
 
@@ -180,7 +181,7 @@ def test_data_survives_a_second_upgrade(warehouse: str) -> None:
 def test_downgrading_to_nothing_and_upgrading_again_gives_the_same(warehouse: str) -> None:
     before = catalog(warehouse)
     with opened(warehouse) as connection:
-        stage.prepare(connection, [stage.staged("s", tables.zoom_flows)])
+        stage.prepare(connection, [stage.staged("s", TABLES["zoom.flows"])])
     with opened(warehouse) as connection:
         command.downgrade(alembic(connection), "base")
     left = {row[:2] for row in catalog(warehouse)["relations"]}
@@ -216,7 +217,7 @@ def test_several_processes_at_once_on_an_empty_database(database: str) -> None:
     assert "empty" in {said(process) for process in processes}
     assert state(database) == "head"
     assert ask(database, "SELECT version_num FROM etl.alembic_version") == {(tables.REVISION,)}
-    assert len(catalog(database)["views"]) >= len(tables.CURRENT)
+    assert len(catalog(database)["views"]) >= len(TABLES.values())
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(database: str) -> None:
@@ -313,12 +314,12 @@ def test_a_later_migration_that_fails_leaves_the_warehouse_as_it_was(
 @pytest.mark.every_postgres
 def test_everything_in_our_schemas_is_described(warehouse: str) -> None:
     with opened(warehouse) as connection:
-        for table in tables.CURRENT:
+        for table in TABLES.values():
             stage.prepare(connection, [stage.staged("s", table)])
     assert [row for query in UNDESCRIBED for row in ask(warehouse, query)] == []
-    assert len(ask(warehouse, CATALOG["schemas"])) == len(tables.SCHEMAS)
+    assert len(ask(warehouse, CATALOG["schemas"])) == len(SCHEMAS)
     staged = "SELECT tablename FROM pg_tables WHERE schemaname = 'staging'"
-    assert len(ask(warehouse, staged)) == len(tables.CURRENT)
+    assert len(ask(warehouse, staged)) == len(TABLES.values())
 
 
 def test_a_table_that_nobody_described_would_be_found(warehouse: str) -> None:

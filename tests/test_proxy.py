@@ -14,7 +14,6 @@ from pydantic import SecretStr
 
 from etl import api
 from etl.config.hosts import address, is_exempt, is_loopback, is_private
-from etl.config.settings import ZoomSource
 from etl.daemon.alerts import send
 from etl.errors import (
     CallflowError,
@@ -26,6 +25,9 @@ from etl.errors import (
 from etl.extract import zoom
 from etl.extract.http import Http, judge_status
 from etl.extract.route import Route
+from etl.providers import STREAMS
+from etl.providers.declare import open_http
+from etl.providers.zoom import ZoomSource
 from etl.sandbox import data
 from etl.sandbox.server import Sandbox, serve
 from etl.sandbox.wire import serving
@@ -68,13 +70,13 @@ def source(authority: Authority | None, proxy: str, **changes: Any) -> ZoomSourc
 @contextmanager
 def connected(settings: ZoomSource) -> Iterator[Http]:
     time = Time()
-    with zoom.connect(settings, "flows", clock=time, sleep=time.sleep) as http:
+    with open_http(settings, STREAMS["zoom.flows"], clock=time, sleep=time.sleep) as http:
         yield http
 
 
 def fails(settings: ZoomSource, kind: type[CallflowError]) -> CallflowError:
     with connected(settings) as http, pytest.raises(CallflowError) as caught:
-        zoom.probe_flows(http, settings)
+        zoom.probe_flows(http)
     assert type(caught.value) is kind, caught.value
     return caught.value
 
@@ -106,10 +108,10 @@ def working(tls_zoom: tuple[Zoom, int], **how: Any) -> Iterator[Proxy]:
 def test_requests_go_through_the_tunnel_and_the_proxy_sees_no_credentials(
     authority: Authority, tls_zoom: tuple[Zoom, int]
 ) -> None:
-    with working(tls_zoom) as proxy, connected(settings := source(authority, proxy.url)) as http:
+    with working(tls_zoom) as proxy, connected(source(authority, proxy.url)) as http:
         before = len(tls_zoom[0].requests)
         for _ in range(3):
-            zoom.probe_flows(http, settings)
+            zoom.probe_flows(http)
     assert proxy.asked == [f"CONNECT {host}:443 HTTP/1.1" for host in (TOKENS, API)]
     for head in proxy.heads:
         lines = {line.partition(b":")[0].lower() for line in head.split(b"\r\n")[1:] if line}
@@ -128,7 +130,7 @@ def test_a_proxy_gets_its_own_user_and_password(
         login = "me:p%40ss%3Aw%2F%C3%B6@"
         settings = source(authority, f"{proxy.url.partition('//')[0]}//{login}{place}")
         with connected(settings) as http:
-            zoom.probe_flows(http, settings)
+            zoom.probe_flows(http)
         for url in (proxy.url, proxy.url.replace("//", "//me:wr0ng@")):
             error = fails(source(authority, url), CredentialsError)
             assert f"the proxy {place} answered HTTP 407: it wants a user" in error.what

@@ -3,6 +3,7 @@
 import pytest
 from sqlalchemy import MetaData, Table, make_url
 
+from etl.providers import SCHEMAS, TABLES
 from etl.warehouse import tables
 
 KEYS_AND_COLUMNS: dict[str, tuple[str, str]] = {
@@ -72,10 +73,10 @@ def types_of(table: Table) -> dict[str, str]:
 
 
 def test_these_are_the_current_tables() -> None:
-    assert [table.fullname for table in tables.CURRENT] == list(KEYS_AND_COLUMNS)
+    assert [table.fullname for table in TABLES.values()] == list(KEYS_AND_COLUMNS)
 
 
-@pytest.mark.parametrize("table", tables.CURRENT, ids=lambda table: table.fullname)
+@pytest.mark.parametrize("table", TABLES.values(), ids=lambda table: table.fullname)
 def test_a_current_table_has_exactly_these_columns(table: Table) -> None:
     keys, columns = (words.split() for words in KEYS_AND_COLUMNS[table.fullname])
     expected = {}
@@ -88,9 +89,9 @@ def test_a_current_table_has_exactly_these_columns(table: Table) -> None:
     assert required == {c.name for c in table.primary_key} | {"valid_from"}
 
 
-@pytest.mark.parametrize("table", tables.CURRENT, ids=lambda table: table.fullname)
+@pytest.mark.parametrize("table", TABLES.values(), ids=lambda table: table.fullname)
 def test_a_history_table_mirrors_its_current_one(table: Table) -> None:
-    history = tables.HISTORY[table]
+    history = tables.history(table)
     assert history.fullname == f"history.{table.schema}_{table.name}"
     assert types_of(history) == {**types_of(table), "valid_to": TYPES["timestamptz"]}
     assert list(types_of(history))[-1] == "valid_to"
@@ -106,12 +107,12 @@ def test_a_history_table_mirrors_its_current_one(table: Table) -> None:
 
 @every_table
 def test_every_table_and_column_is_described(table: Table) -> None:
-    assert table.schema in tables.SCHEMAS
+    assert table.schema in SCHEMAS
     assert table.comment
     assert [column.name for column in table.columns if not column.comment] == []
 
 
-@pytest.mark.parametrize("table", tables.CURRENT, ids=lambda table: table.fullname)
+@pytest.mark.parametrize("table", TABLES.values(), ids=lambda table: table.fullname)
 def test_the_description_says_where_in_the_provider_s_json_a_value_is(table: Table) -> None:
     for column in table.columns:
         if path := column.info.get("json"):
@@ -120,9 +121,9 @@ def test_the_description_says_where_in_the_provider_s_json_a_value_is(table: Tab
 
 
 def test_every_schema_is_described_and_each_is_used() -> None:
-    assert all(tables.SCHEMAS.values())
+    assert all(SCHEMAS.values())
     used = {table.schema for table in tables.metadata.sorted_tables}
-    assert used | {"callflow", "staging"} == set(tables.SCHEMAS)
+    assert used | {"callflow", "staging"} == set(SCHEMAS)
 
 
 @every_table
@@ -153,18 +154,22 @@ def test_no_column_is_an_array_or_an_enum(table: Table) -> None:
 
 
 def test_children_follow_their_parents() -> None:
-    assert [t.name for t in tables.children(tables.alibaba_contact_flows)] == [
+    assert [t.name for t in tables.children(TABLES["alibaba.contact_flows"])] == [
         "contact_flow_numbers",
         "contact_flow_activities",
         "contact_flow_transitions",
     ]
-    assert [t.name for t in tables.children(tables.zoom_flows)] == ["flow_versions", "entry_points"]
-    assert list(tables.children(tables.twilio_channels)) == []
-    for table in tables.CURRENT:
+    assert [t.name for t in tables.children(TABLES["zoom.flows"])] == [
+        "flow_versions",
+        "entry_points",
+    ]
+    assert list(tables.children(TABLES["twilio.channels"])) == []
+    for table in TABLES.values():
         parent = table.info["parent"]
         assert (parent is None) == (not table.foreign_key_constraints)
         if parent is not None:
-            assert tables.CURRENT.index(parent) < tables.CURRENT.index(table)
+            names = list(TABLES)
+            assert names.index(parent.fullname) < names.index(table.fullname)
             assert [c.name for c in parent.primary_key] == [
                 c.name for c in list(table.primary_key)[: len(parent.primary_key)]
             ]
@@ -172,7 +177,7 @@ def test_children_follow_their_parents() -> None:
 
 def test_a_second_provider_of_the_same_name_cannot_slip_in() -> None:
     assert isinstance(tables.metadata, MetaData)
-    names = [table.name for table in tables.CURRENT]
+    names = [table.name for table in TABLES.values()]
     assert len(set(names)) == len(names)  # the staging tables of all share one schema
 
 

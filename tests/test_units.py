@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from etl.config.settings import AlibabaSource, Settings, Source, TwilioSource, ZoomSource
+from etl.config.settings import Settings, Source
 from etl.errors import ConfigError
 from etl.load.runs import Run
-from etl.providers.catalog import CATALOG
+from etl.providers import named
+from etl.providers.alibaba import AlibabaSource
+from etl.providers.twilio import TwilioSource
+from etl.providers.zoom import ZoomSource
 from etl.sync.selection import Unit, account, exit_code, host, run_all, select
 
 SECRET = SecretStr("CANARY")
@@ -36,7 +39,7 @@ def alibaba(name: str = "a", **given: Any) -> AlibabaSource:
 
 
 def of(*sources: Source) -> list[Unit]:
-    return [(source, stream) for source in sources for stream in CATALOG[source.provider]]
+    return [(source, stream) for source in sources for stream in named(source.provider).streams]
 
 
 def run_of(unit: Unit, status: Any = "complete") -> Run:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from etl.config.redact import Redactor
 from etl.config.settings import Settings, redactor
 from etl.errors import CallflowError, SchemaError, WarehouseError, internal
+from etl.providers.declare import open_http, request
 from etl.status import query
 from etl.sync.selection import Unit
 from etl.warehouse import embedded, migrate, rights
@@ -47,8 +48,8 @@ def check(settings: Settings, units: Sequence[Unit], env: Mapping[str, str]) -> 
 
 def _probe(unit: Unit, redact: Redactor) -> str:
     source, stream = unit
-    with stream.connect(source, stream.name, redact=redact) as http:
-        return stream.probe(http, source)
+    with open_http(source, stream, redact=redact) as http:
+        return stream.probe(http, request(source, stream))
 
 
 def _finding(subject: str, look: Callable[[], str], redact: Redactor) -> Finding:

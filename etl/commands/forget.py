@@ -11,17 +11,19 @@ from datetime import timedelta
 
 from sqlalchemy import Connection, Engine
 
-from etl.config.settings import Settings, did_you_mean
+from etl.config.settings import Settings
+from etl.config.values import did_you_mean
 from etl.errors import ConfigError
 from etl.load import lease as leases
 from etl.load import leftovers, stage
-from etl.providers.catalog import CATALOG, Stream
-from etl.sync.selection import name_of_scope, scopes
+from etl.providers import PROVIDERS, named
+from etl.providers.declare import Stream, scopes
+from etl.sync.selection import name_of_scope
 
 _SESSION = """SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '5s';
               SET LOCAL idle_in_transaction_session_timeout = '60s'"""
 
-STREAMS: tuple[Stream, ...] = tuple(stream for streams in CATALOG.values() for stream in streams)
+STREAMS: tuple[Stream, ...] = tuple(stream for each in PROVIDERS for stream in each.streams)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,7 @@ def forget(engine: Engine, settings: Settings, name: str, holder: str) -> Left |
 def _configured(settings: Settings, source: str) -> set[str]:
     """The names of the streams that the configuration has of `source`."""
     configured = settings.sources.get(source)
-    return {each.name for each in CATALOG[configured.provider]} if configured else set()
+    return {each.name for each in named(configured.provider).streams} if configured else set()
 
 
 def _unconfigured(settings: Settings, source: str) -> list[Stream]:
@@ -138,7 +140,7 @@ def _with_scope(settings: Settings, source: str, scope: str) -> list[Stream]:
     for stream in STREAMS:
         if stream.scope is None:
             continue
-        theirs = configured and stream in CATALOG[configured.provider]
+        theirs = configured and stream in named(configured.provider).streams
         if configured and theirs and scope in (scopes(configured, stream) or ()):
             key = f"sources.{source}.{stream.scope}s"
             raise _configured_still(name_of_scope(source, scope), f"take it out of {key} first")
@@ -166,7 +168,7 @@ def _left(settings: Settings, known: set[str]) -> list[str]:
     """Those of `known` that are not configured."""
     configured = set(settings.sources)
     for source in settings.sources.values():
-        for stream in CATALOG[source.provider]:
+        for stream in named(source.provider).streams:
             configured |= {
                 name_of_scope(source.name, each) for each in scopes(source, stream) or ()
             }

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from pydantic import (
-    BaseModel,
     SecretStr,
     ValidationError,
 )
@@ -31,40 +30,27 @@ from pydantic_core import ErrorDetails
 
 from etl.config.hosts import is_loopback, is_private
 from etl.config.settings import (
-    AlibabaSource,
     Daemon,
     Network,
     Schedule,
     Security,
     Settings,
     Source,
-    TwilioSource,
+    Table,
     Warehouse,
-    ZoomSource,
-    conflicts,
-    did_you_mean,
 )
+from etl.config.values import did_you_mean
 from etl.errors import ConfigError
+from etl.providers import PROVIDERS
+from etl.providers.declare import Provider
 
-_SINGLE: Mapping[str, type[BaseModel]] = {
+_SINGLE: Mapping[str, type[Table]] = {
     "warehouse": Warehouse,
     "schedule": Schedule,
     "daemon": Daemon,
     "network": Network,
     "security": Security,
 }
-_PROVIDERS: Mapping[str, type[BaseModel]] = {
-    "zoom": ZoomSource,
-    "twilio": TwilioSource,
-    "alibaba": AlibabaSource,
-}
-_PARTS: Mapping[str, type[BaseModel]] = {
-    name: info.annotation
-    for model in _PROVIDERS.values()
-    for name, info in model.model_fields.items()
-    if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)
-}
-"""Tables inside of a source's table: its schedule, and the options of its streams."""
 _NOT_SETTINGS = re.compile("CALLFLOW_(CONFIG|PG_BIN|PG_USER|TRACEBACK|TEST_.*)")
 # Kubernetes sets these in every pod of a namespace that has a service named callflow or callflow-x.
 _KUBERNETES = re.compile(
@@ -74,6 +60,7 @@ _MOUNTED = (Path("/run/secrets"), Path("/var/run/secrets"), Path("/run/credentia
 _PLACEHOLDER = re.compile(r".*….*|[A-Z]{0,2}\.\.\.", re.DOTALL)
 _JSON_TYPES = {str: "text", bool: "true or false", int: "a number", float: "a number"}
 _JSON_TYPES |= {list: "a list", dict: "a table"}
+_NO_TABLE = "expected a table, such as [sources.zoom_eu] or [warehouse]"
 Key = tuple[str, ...]
 
 
@@ -82,6 +69,7 @@ class _Draft:
     """The merged tables before validation: where each value is from, and what is wrong so far."""
 
     file: Path | None
+    providers: Mapping[str, Provider]
     tree: dict[str, Any] = field(default_factory=dict)
     lines: dict[Key, int] = field(default_factory=dict)
     variables: dict[Key, str] = field(default_factory=dict)
@@ -93,7 +81,7 @@ class _Draft:
         """Keep the first problem of a key; what follows from it would only be noise."""
         self.problems.setdefault(key, message)
 
-    def tables(self) -> Iterator[tuple[Key, dict[str, Any], type[BaseModel]]]:
+    def tables(self) -> Iterator[tuple[Key, dict[str, Any], type[Table]]]:
         """Every table that is one, with its path and the model that knows its keys."""
         for name, model in _SINGLE.items():
             if isinstance(table := self.tree.get(name), dict):
@@ -101,12 +89,20 @@ class _Draft:
         sources = self.tree.get("sources")
         for name, table in sources.items() if isinstance(sources, dict) else ():
             provider = table.get("provider") if isinstance(table, dict) else None
-            if isinstance(provider, str) and provider in _PROVIDERS:
-                yield ("sources", name), table, _PROVIDERS[provider]
-                for part, inner in _PARTS.items():
-                    own = part in _PROVIDERS[provider].model_fields
-                    if own and isinstance(given := table.get(part), dict):
+            if isinstance(provider, str) and provider in self.providers:
+                yield ("sources", name), table, self.providers[provider].settings
+                for part, inner in self.providers[provider].parts.items():
+                    if isinstance(given := table.get(part), dict):
                         yield ("sources", name, part), given, inner
+
+    def parts(self) -> set[str]:
+        """The names of tables inside a source's table, of all providers."""
+        return {part for provider in self.providers.values() for part in provider.parts}
+
+    def streams(self, source: Key) -> set[str]:
+        """The names of the streams of the source at `source`, whose provider is known."""
+        provider = self.tree["sources"][source[1]]["provider"]
+        return {each.name for each in self.providers[provider].streams}
 
     def place(self, key: Key) -> str:
         """Where a person finds the key: the variable, the line, or the line of its table."""
@@ -136,7 +132,9 @@ def find(path: Path | None, env: Mapping[str, str]) -> Path | None:
         return default
 
 
-def load(path: Path | None, env: Mapping[str, str]) -> Settings:
+def load(
+    path: Path | None, env: Mapping[str, str], providers: tuple[Provider, ...] = PROVIDERS
+) -> Settings:
     """Read the file that `find` names, the secret files and the CALLFLOW_ variables of `env`.
 
     A variable wins over the file. Without a file the variables and the defaults count; no source
@@ -145,7 +143,7 @@ def load(path: Path | None, env: Mapping[str, str]) -> Settings:
 
     Raises ConfigError with one line per problem, all of them; it holds no value of any setting.
     """
-    draft = _Draft(find(path, env))
+    draft = _Draft(find(path, env), {provider.name: provider for provider in providers})
     exposed = draft.file is not None and _read_toml(draft.file, draft)
     _overlay(env, draft)
     inline = _read_secrets(draft)
@@ -262,7 +260,7 @@ def _read_toml(file: Path, draft: _Draft) -> bool:
     try:
         draft.tree = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        slip = _syntax_error(str(error), text, file)
+        slip = _syntax_error(str(error), text, file, draft)
     if (
         slip
     ):  # raised out here: newer Pythons' TOML error holds the text, as context it would travel
@@ -277,12 +275,13 @@ def _read_toml(file: Path, draft: _Draft) -> bool:
     return exposed
 
 
-def _syntax_error(message: str, text: str, file: Path) -> ConfigError:
+def _syntax_error(message: str, text: str, file: Path, draft: _Draft) -> ConfigError:
     lines = text.split("\n")
     at = re.search(r" \(at line (\d+), column (\d+)\)$", message)
     number, column = (int(at[1]), int(at[2])) if at else (len(lines), len(lines[-1]) + 1)
-    words = {"sources", *_SINGLE, *_PROVIDERS}
-    words.update(key for model in (*_SINGLE.values(), *_PROVIDERS.values()) for key in _keys(model))
+    words = {"sources", *_SINGLE, *draft.providers, *draft.parts()}
+    models = [*_SINGLE.values(), *(each.settings for each in draft.providers.values())]
+    words.update(key for model in models for key in _keys(model))
     # What is not a word of ours may be a secret: the shape of the line is enough to see the slip.
     shape = re.sub(
         r"[^\s\[\]{}\"'=,#.]+",
@@ -308,7 +307,7 @@ def _overlay(env: Mapping[str, str], draft: _Draft) -> None:
             or _KUBERNETES.fullmatch(variable)
         ):
             continue
-        key = _variable_key(name.lower())
+        key = _variable_key(name.lower(), draft.parts())
         if key is None or not variable.isascii():
             known = ["CALLFLOW_CONFIG", "CALLFLOW_PG_BIN"]
             known += [f"CALLFLOW_{t}__{k}".upper() for t, m in _SINGLE.items() for k in _keys(m)]
@@ -333,15 +332,15 @@ def _overlay(env: Mapping[str, str], draft: _Draft) -> None:
             draft.variables[key] = variable
 
 
-def _variable_key(name: str) -> Key | None:
+def _variable_key(name: str, parts: Collection[str]) -> Key | None:
     table, _, rest = name.partition("__")
     if table != "sources":
         return (table, rest) if table in _SINGLE and rest else None
     source, _, setting = rest.rpartition("__")
-    if not source or not setting or setting in _PARTS:
+    if not source or not setting or setting in parts:
         return None
     name, _, part = source.rpartition("__")
-    if name and part in _PARTS:
+    if name and part in parts:
         return ("sources", name, part, setting)
     return ("sources", source, setting)
 
@@ -423,7 +422,7 @@ def _path(given: str, key: Key, draft: _Draft) -> Path:
         raise ConfigError("expected a path that exists") from None
 
 
-def _prepare(path: Key, table: dict[str, Any], model: type[BaseModel], draft: _Draft) -> None:
+def _prepare(path: Key, table: dict[str, Any], model: type[Table], draft: _Draft) -> None:
     """Give the table's values the types that pydantic checks, and look at them together."""
     for name, info in model.model_fields.items():
         key, value = (*path, name), table.get(name)
@@ -439,7 +438,7 @@ def _prepare(path: Key, table: dict[str, Any], model: type[BaseModel], draft: _D
             draft.problem(key, f"is still the placeholder; expected {info.description}")
         elif name == "ca_file" and isinstance(value, str) and value:
             _look_at_certificates(Path(table[name]), key, draft)
-    for name, message in conflicts(model, table).items():
+    for name, message in model.conflicts(table).items():
         draft.problem((*path, name), message)
 
 
@@ -474,8 +473,8 @@ def _refuse_private_hosts(draft: _Draft) -> None:
         own = table.get("allow_private_hosts")
         if (allowed if own is None else own) is True:
             continue
-        for name in ("base_url", "token_url", "alert_webhook"):
-            url = table.get(name) if name in model.model_fields else None
+        for name in model.model_fields:
+            url = table.get(name) if name.endswith("_url") or name == "alert_webhook" else None
             with contextlib.suppress(ValueError):
                 parts = urllib.parse.urlsplit(url if isinstance(url, str) else "")
                 host = parts.hostname or ""
@@ -507,25 +506,51 @@ def _validate(draft: _Draft) -> Settings | None:
                 )
             table["name"] = name
     models = {path: model for path, _, model in draft.tables()}
-    extra = {"path": draft.file, "warnings": tuple(draft.warnings)}
+    tree = {**draft.tree, "path": draft.file, "warnings": tuple(draft.warnings)}
+    if isinstance(sources, dict):
+        tree["sources"] = _sources(sources, models, draft)
     try:
-        return Settings.model_validate({**draft.tree, **extra})
+        return Settings.model_validate(tree)
     except ValidationError as error:
         for found in error.errors(include_input=False, include_url=False):
-            _explain(found, models, draft)
+            _explain(found, (), models, draft)
         return None
 
 
-def _explain(error: ErrorDetails, models: Mapping[Key, type[BaseModel]], draft: _Draft) -> None:
-    """Turn one of pydantic's errors into a line of ours."""
-    kind, key = error["type"], tuple(str(part) for part in error["loc"])
-    if key[0] == "sources" and len(key) > 2:
-        key = key[:2] + key[3:]  # pydantic puts the provider there
+def _sources(
+    sources: Mapping[str, Any], models: Mapping[Key, type[Table]], draft: _Draft
+) -> dict[str, Source]:
+    """Validate each source by its provider's model; leave out those with a problem."""
+    read: dict[str, Source] = {}
+    for name, table in sources.items():
+        key = ("sources", name)
+        if not isinstance(table, dict):
+            draft.problem(key, _NO_TABLE)
+        elif key not in models:
+            draft.problem((*key, "provider"), _provider_problem(key, draft))
+        else:
+            streams = draft.streams(key)
+            given = {each: value for each, value in table.items() if each not in streams}
+            if "options" in given:
+                draft.problem((*key, "options"), _unknown("options", _keys(models[key], streams)))
+            given["options"] = {each: table[each] for each in streams if each in table}
+            try:
+                read[name] = draft.providers[table["provider"]].settings.model_validate(given)
+            except ValidationError as error:
+                for found in error.errors(include_input=False, include_url=False):
+                    _explain(found, key, models, draft)
+    return read
+
+
+def _explain(
+    error: ErrorDetails, at: Key, models: Mapping[Key, type[Table]], draft: _Draft
+) -> None:
+    """Turn one of pydantic's errors about the table `at` into a line of ours."""
+    kind, inside = error["type"], tuple(str(part) for part in error["loc"])
+    key = (*at, *(inside[1:] if inside[:1] == ("options",) else inside))
     if kind == "extra_forbidden":
-        draft.problem(key, _unknown(key[-1], _keys(models[key[:-1]])))
-        return
-    if kind.startswith("union_tag"):
-        draft.problem((*key, "provider"), _provider_problem(key, draft))
+        streams = draft.streams(at) if len(key) == 3 else ()
+        draft.problem(key, _unknown(key[-1], _keys(models[key[:-1]], streams)))
         return
     if key[:-1] not in models and key[:-2] in models:
         kind, key = "item", key[:-1]
@@ -533,9 +558,9 @@ def _explain(error: ErrorDetails, models: Mapping[Key, type[BaseModel]], draft: 
         return  # has its line already
     info = models[key[:-1]].model_fields.get(key[-1]) if key[:-1] in models else None
     if info is None:
-        draft.problem(key, "expected a table, such as [sources.zoom_eu] or [warehouse]")
+        draft.problem(key, _NO_TABLE)
         return
-    message = error["msg"] if kind == "told" else f"expected {info.description}"
+    message = error["msg"] if kind == "problem" else f"expected {info.description}"
     if kind == "missing":
         message = f"missing; {message}"
     elif kind.endswith("_type"):
@@ -548,10 +573,11 @@ def _explain(error: ErrorDetails, models: Mapping[Key, type[BaseModel]], draft: 
 
 def _provider_problem(key: Key, draft: _Draft) -> str:
     sources = draft.tree["sources"]
-    given, wanted = sources[key[1]].get("provider"), '"zoom", "twilio" or "alibaba"'
+    given, names = sources[key[1]].get("provider"), [f'"{name}"' for name in draft.providers]
+    wanted = " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
     if given is not None:
-        return f"expected {wanted}{did_you_mean(given, _PROVIDERS)}"
-    message = f'missing; expected {wanted}; for example provider = "zoom"'
+        return f"expected {wanted}{did_you_mean(given, draft.providers)}"
+    message = f"missing; expected {wanted}; for example provider = {names[0]}"
     if all((*key, name) in draft.variables for name in sources[key[1]].keys() - {"name"}):
         others = sources.keys() - {key[1]}
         message += f"; this source is in the environment only{did_you_mean(key[1], others)}"
@@ -562,9 +588,13 @@ def _unknown(word: str, known: Collection[str]) -> str:
     return "unknown key" + (did_you_mean(word, known) or f"; known here: {', '.join(known)}")
 
 
-def _keys(model: type[BaseModel]) -> list[str]:
-    fields = {name: info for name, info in model.model_fields.items() if name != "name"}
-    return [*fields, *(f"{name}_file" for name, info in fields.items() if _is_secret(info))]
+def _keys(model: type[Table], streams: Collection[str] = ()) -> list[str]:
+    """The keys of a table, the model's own ones before those that all sources have."""
+    names = dict.fromkeys([*model.__annotations__, *model.model_fields])
+    shown = [name for name in names if name in model.model_fields.keys() - {"name", "options"}]
+    fields = {name: model.model_fields[name] for name in shown}
+    files = [f"{name}_file" for name, info in fields.items() if _is_secret(info)]
+    return [*fields, *sorted(streams), *files]
 
 
 def _is_secret(info: FieldInfo) -> bool:

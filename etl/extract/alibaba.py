@@ -17,17 +17,12 @@ have (Alibaba Cloud's docs, "GetContactFlow").
 
 import itertools
 import re
-import time
 from collections.abc import Callable, Generator, Iterator, Set
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Literal
-from zoneinfo import ZoneInfo
 
-from etl.config.redact import Redactor
-from etl.config.settings import AlibabaSource, redactor
 from etl.errors import ContractError, CredentialsError, UnreachableRowsError
-from etl.extract.alibaba_auth import AlibabaSigner
 from etl.extract.decode import Packed, moment, unpack
 from etl.extract.http import (
     Answer,
@@ -38,13 +33,12 @@ from etl.extract.http import (
     busy,
     instant,
     judge_status,
-    utc_now,
 )
 from etl.extract.page import WHOLE, Ask, Page
 from etl.extract.paging import MAX_EMPTY_PAGES, count
-from etl.extract.route import route_of
 
-_ACTION = "ListContactFlows"
+CONTACT_FLOWS = "ListContactFlows"
+"""The action that lists them, as the signature names it."""
 _TYPES = ("MAIN_FLOW", "SUB_FLOW", "SURVEY_FLOW")
 _LARGEST = 100  # PageNumber and PageSize are 1 to 100 (Alibaba Cloud's docs, "ListContactFlows")
 _SMALLEST = 2  # of one row no window could show again what the one before it showed
@@ -66,47 +60,8 @@ _Version = tuple[str, datetime]
 """A flow's id and when it was updated."""
 
 
-def connect(
-    settings: AlibabaSource,
-    stream: str,
-    *,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-    now: Callable[[], datetime] = utc_now,
-    redact: Redactor | None = None,
-) -> Http:
-    """A connection to CCC for one run of `stream`; the caller closes it. Sends nothing yet.
-
-    `now` is the clock that the signature's date comes from; it must be right to 15 minutes.
-    `redact` is for what is quoted; None: it knows the secrets of `settings`.
-    """
-    token = settings.security_token
-    sign = AlibabaSigner(
-        settings.access_key_id,
-        settings.access_key_secret.get_secret_value(),
-        token.get_secret_value() if token else None,
-        _ACTION,
-        now=now,
-    )
-    return Http(
-        settings.base_url,
-        sign=sign,
-        judge=_judge(now),
-        where=f"{settings.name}.{stream}",
-        timeout=settings.timeout,
-        requests_per_second=settings.requests_per_second,
-        route=route_of(settings),
-        clock=clock,
-        sleep=sleep,
-        now=now,
-        redact=redact or redactor(settings),
-    )
-
-
-def contact_flows(
-    http: Http, settings: AlibabaSource, ask: Ask = WHOLE, *, page_size: int = _LARGEST
-) -> Iterator[Page]:
-    """The contact flows of every instance; `Page.scope` is the instance id.
+def contact_flows(http: Http, ask: Ask = WHOLE) -> Iterator[Page]:
+    """Yield the contact flows of every instance: `ask.scopes` and `Page.scope` are instance ids.
 
     An instance in `ask.since` is read newest first, down to the first row older than its watermark
     (less an overlap), the others whole. Pages overlap: the same flow may come several times, its
@@ -122,19 +77,26 @@ def contact_flows(
       page, so the newest time that was returned is a sound next watermark. A scope whose proof
       fails ends there, with a page that is not anchored: it has to be read whole.
 
-    `page_size` is the rows of a full page, 2 to 100, fewer where so many do not fit into an answer;
+    `ask.size` is the rows of a full page, 2 to 100, fewer where so many do not fit into an answer;
     the API reaches 100 pages far. Raises, after all that can be read of every instance,
     UnreachableRowsError when flows of one are out of reach, MissingError when one does not exist.
     """
     errors: list[MissingError | UnreachableRowsError] = []
-    zone = ZoneInfo(settings.timezone)
-    for instance in settings.instance_ids:
+    zone = ask.zone or UTC
+    for instance in ask.scopes:
         since = ask.since.get(instance)
         floor = None if since is None else _floor(since, ask.read_at, zone)
         numbers = itertools.count(1)
         try:
-            for window in _small_enough(_List(http, instance, zone, page_size), floor):
-                yield Page(window.rows, next(numbers), instance, window.told, window.anchored)
+            for window in _small_enough(_List(http, instance, zone, ask.size or _LARGEST), floor):
+                yield Page(
+                    window.rows,
+                    next(numbers),
+                    instance,
+                    window.told,
+                    window.anchored,
+                    zone=zone,
+                )
                 window.rows = []  # they may be large, and the next ones are on their way
         except (MissingError, UnreachableRowsError) as error:  # the others can still be read
             errors.append(error)
@@ -143,11 +105,11 @@ def contact_flows(
         raise errors[0]
 
 
-def probe_contact_flows(http: Http, settings: AlibabaSource) -> str:
+def probe_contact_flows(http: Http, ask: Ask) -> str:
     """Ask each instance for one flow: a line with the counts. Raises what a scan would raise."""
     counts = []
-    for instance in settings.instance_ids:
-        window = _read(_List(http, instance, ZoneInfo(settings.timezone), 1), "ASC", 1, 1)
+    for instance in ask.scopes:
+        window = _read(_List(http, instance, ask.zone or UTC, 1), "ASC", 1, 1)
         total = "an unknown number of" if window.total is None else window.total
         counts.append(f"{instance}: {total} contact flows")
     return "; ".join(counts)
@@ -603,8 +565,10 @@ def _time(text: Any, zone: tzinfo) -> datetime | None:
 
 
 # --- errors --------------------------------------------------------------------------------------
-def _judge(now: Callable[[], datetime]) -> Judge:
-    def judge(answer: Answer) -> None:
+def judge(now: Callable[[], datetime]) -> Judge:
+    """Return what tells CCC's good answers from its errors; `now` is this machine's clock."""
+
+    def verdict(answer: Answer) -> None:
         """Success is HTTP 2xx and `Code` "OK"; everything else goes by the start of `Code`.
 
         Codes come with changing statuses: throttling is HTTP 400 or 429, a failed call may be 200.
@@ -625,7 +589,7 @@ def _judge(now: Callable[[], datetime]) -> Judge:
             raise ContractError(f"{code}: {answer.said}", advice="check the source's settings")
         judge_status(answer)
 
-    return judge
+    return verdict
 
 
 def _refuse(answer: Answer, code: str, now: Callable[[], datetime]) -> None:

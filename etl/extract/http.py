@@ -133,8 +133,26 @@ Sign = Callable[[str, str, bytes], Mapping[str, str]]
 
 
 def utc_now() -> datetime:
-    """The wall clock, as an aware time in UTC."""
+    """Return the wall clock's time, aware, in UTC."""
     return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Seam:
+    """What every connection of one run is made with.
+
+    `where`   names the run in messages: "source.stream".
+    `timeout` seconds for one request, at most.
+    `redact`  makes what is quoted fit for a message; it learns the tokens that a provider gives.
+    """
+
+    where: str
+    timeout: float
+    redact: Redactor
+    route: Route = DIRECT
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    now: Callable[[], datetime] = utc_now
 
 
 class Http:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, tzinfo
 from typing import Any, Literal
 
 Params = Mapping[str, str]
@@ -11,19 +11,25 @@ Params = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """How much of a list a scan shall read: sync → extract. The default is: all of it.
+    """What a scan reads of a list: sync → extract. The default is all of a list that is one whole.
 
     `since`   scope → watermark (UTC, inclusive): of that scope only what was modified from then on
               is wanted; a scope that is not in it is read whole.
     `read_at` when the scan began that those watermarks come from (UTC, this machine's clock).
     `resume`  `Page.following` of the last page of a scan that was cut off, whose rest is wanted.
     `pages`   how many pages that scan had read.
+    `scopes`  the parts that are asked for one by one, such as Alibaba's instance ids.
+    `zone`    the time zone of times that the provider sends without one.
+    `size`    records of a full page; None: as many as the provider allows.
     """
 
     since: Mapping[str, datetime] = field(default_factory=dict)
     read_at: datetime | None = None
     resume: str | None = None
     pages: int = 0
+    scopes: tuple[str, ...] = ("",)
+    zone: tzinfo | None = None
+    size: int | None = None
 
 
 WHOLE = Ask()
@@ -37,6 +43,7 @@ class Page:
                 a `decode.Packed` for one that is to be decoded when its turn comes.
     `number`    1, 2, 3 … within the scan of one scope.
     `scope`     the part of the list that was asked for: Alibaba's instance id; "" elsewhere.
+    `zone`      the time zone of times in it that come without one; None: all come with one.
     `total`     rows in the whole list by this response's own count; None where it gave none.
     `anchored`  it is shown that no row slipped between this page and the one before it.
     `following` the pointer with which the scan can be resumed after this page; None: it cannot.
@@ -50,6 +57,7 @@ class Page:
     anchored: bool = False
     following: str | None = None
     part: bool = False
+    zone: tzinfo | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,14 @@ import ssl
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import certifi
 import httpcore
 import httpx
+from pydantic import SecretStr
 
 from etl.config.hosts import is_exempt, is_loopback, is_private
-from etl.config.settings import Network, Source
 from etl.errors import ConfigError, ContractError, CredentialsError, ProviderError, UnavailableError
 
 
@@ -41,8 +41,24 @@ class Route:
 DIRECT = Route()
 
 
-def route_of(settings: Network | Source) -> Route:
-    """The route that a source's settings, or those of all, describe."""
+class Reach(Protocol):
+    """What the settings of a source, or those of all sources, say about the network."""
+
+    @property
+    def proxy(self) -> SecretStr | None: ...  # noqa: D102
+
+    @property
+    def no_proxy(self) -> tuple[str, ...] | None: ...  # noqa: D102
+
+    @property
+    def ca_file(self) -> Path | None: ...  # noqa: D102
+
+    @property
+    def allow_private_hosts(self) -> bool | None: ...  # noqa: D102
+
+
+def route_of(settings: Reach) -> Route:
+    """Return the route that a source's settings, or those of all, describe."""
     return Route(
         proxy=settings.proxy.get_secret_value() if settings.proxy else "",
         no_proxy=settings.no_proxy or (),

@@ -1,14 +1,10 @@
 """Twilio Flex: the lists of flex flows and of chat channels."""
 
 import re
-import time
 import urllib.parse
-from collections.abc import Callable, Iterator
-from datetime import datetime
+from collections.abc import Iterator
 from typing import Any
 
-from etl.config.redact import Redactor
-from etl.config.settings import TwilioSource, redactor
 from etl.errors import (
     ContractError,
     CredentialsError,
@@ -18,15 +14,12 @@ from etl.extract.http import (
     Answer,
     Http,
     MissingError,
-    basic,
     busy,
     judge_status,
     same_origin,
-    utc_now,
 )
 from etl.extract.page import WHOLE, Ask, Lookup, Page
 from etl.extract.paging import Guard, count, error_code, look_up
-from etl.extract.route import route_of
 
 _FLEX_FLOWS = "/v1/FlexFlows"
 _CHANNELS = "/v1/Channels"
@@ -34,66 +27,32 @@ _BUSY = (20429, 45010, 45719, 45780)  # Twilio's error dictionary: too many, or 
 _PAGE_SIZE = "1000"  # the maximum (Twilio's API reference, "PageSize")
 
 
-def connect(
-    settings: TwilioSource,
-    stream: str,
-    *,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-    now: Callable[[], datetime] = utc_now,
-    redact: Redactor | None = None,
-) -> Http:
-    """A connection to Twilio for one run of `stream`; the caller closes it. Sends nothing yet.
-
-    Signs with the API key where there is one, else with the account's auth token. `redact` is for
-    what is quoted; None: it knows the secrets of `settings`.
-    """
-    if settings.api_key_sid and settings.api_key_secret:
-        authorization = basic(settings.api_key_sid, settings.api_key_secret.get_secret_value())
-    else:
-        password = settings.auth_token.get_secret_value() if settings.auth_token else ""
-        authorization = basic(settings.account_sid, password)
-    return Http(
-        settings.base_url,
-        sign=lambda method, url, body: {"authorization": authorization},
-        judge=_judge,
-        where=f"{settings.name}.{stream}",
-        timeout=settings.timeout,
-        requests_per_second=settings.requests_per_second,
-        route=route_of(settings),
-        clock=clock,
-        sleep=sleep,
-        now=now,
-        redact=redact or redactor(settings),
-    )
-
-
-def flex_flows(http: Http, settings: TwilioSource, ask: Ask = WHOLE) -> Iterator[Page]:
+def flex_flows(http: Http, ask: Ask = WHOLE) -> Iterator[Page]:
     """Every page of the account's flex flows; see `_pages` for what it raises."""
     return _pages(http, _FLEX_FLOWS, "flex_flows", ask)
 
 
-def channels(http: Http, settings: TwilioSource, ask: Ask = WHOLE) -> Iterator[Page]:
+def channels(http: Http, ask: Ask = WHOLE) -> Iterator[Page]:
     """Every page of the account's chat channels; see `_pages` for what it raises."""
     return _pages(http, _CHANNELS, "flex_chat_channels", ask)
 
 
-def lookup_flex_flow(http: Http, settings: TwilioSource, key: tuple[str, ...]) -> Lookup:
+def look_up_flex_flow(http: Http, key: tuple[str, ...]) -> Lookup:
     """Whether the flex flow with the sid `key[0]` exists; see `_lookup`."""
     return _lookup(http, _FLEX_FLOWS, key)
 
 
-def lookup_channel(http: Http, settings: TwilioSource, key: tuple[str, ...]) -> Lookup:
+def look_up_channel(http: Http, key: tuple[str, ...]) -> Lookup:
     """Whether the channel with the sid `key[0]` exists; see `_lookup`."""
     return _lookup(http, _CHANNELS, key)
 
 
-def probe_flex_flows(http: Http, settings: TwilioSource) -> str:
+def probe_flex_flows(http: Http, ask: Ask = WHOLE) -> str:
     """Ask for one flex flow: a line about what there is. Raises what `flex_flows` would raise."""
     return _probe(http, _FLEX_FLOWS, "flex_flows", "flex flows")
 
 
-def probe_channels(http: Http, settings: TwilioSource) -> str:
+def probe_channels(http: Http, ask: Ask = WHOLE) -> str:
     """Ask for one channel: a line about what there is. Raises what `channels` would raise."""
     return _probe(http, _CHANNELS, "flex_chat_channels", "channels")
 
@@ -176,8 +135,8 @@ def _probe(http: Http, path: str, key: str, noun: str) -> str:
     return f"readable, there are {noun}" if rows else f"readable, there are no {noun}"
 
 
-def _judge(answer: Answer) -> None:
-    """Twilio's error envelope is `{"code", "message", "more_info", "status"}`."""
+def judge(answer: Answer) -> None:
+    """Tell good answers from errors: `{"code", "message", "more_info", "status"}`."""
     code = error_code(answer.body)
     if answer.status < 300 and (code is None or "meta" in answer.body or "sid" in answer.body):
         return

@@ -1,12 +1,8 @@
 """Zoom Contact Center: the list of flows, with their versions and entry points."""
 
 import re
-import time
-from collections.abc import Callable, Iterator
-from datetime import datetime
+from collections.abc import Iterator
 
-from etl.config.redact import Redactor
-from etl.config.settings import ZoomSource, redactor
 from etl.errors import (
     ContractError,
     CredentialsError,
@@ -21,13 +17,11 @@ from etl.extract.http import (
     busy,
     instant,
     judge_status,
-    utc_now,
     words,
 )
+from etl.extract.oauth import AccessToken
 from etl.extract.page import WHOLE, Ask, Lookup, Page
 from etl.extract.paging import Guard, count, error_code, look_up
-from etl.extract.route import route_of
-from etl.extract.zoom_auth import ZoomToken
 
 _FLOWS = "/contact_center/flows"
 _HOUR = 3600.0
@@ -41,38 +35,7 @@ _MANY = 20
 _GET_SCOPES = frozenset({"contact_center:read:flow:admin", "contact_center_flow:read:admin"})
 
 
-def connect(
-    settings: ZoomSource,
-    stream: str,
-    *,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-    now: Callable[[], datetime] = utc_now,
-    redact: Redactor | None = None,
-) -> Http:
-    """A connection to Zoom for one run of `stream`; the caller closes it. Sends nothing yet.
-
-    `redact` is for what is quoted; it learns the access tokens. None: it knows those of `settings`.
-    """
-    where = f"{settings.name}.{stream}"
-    redact = redact or redactor(settings)
-    token = ZoomToken(settings, where, clock=clock, sleep=sleep, now=now, redact=redact)
-    return Http(
-        settings.base_url,
-        sign=token,
-        judge=_judge(token),
-        where=where,
-        timeout=settings.timeout,
-        requests_per_second=settings.requests_per_second,
-        route=route_of(settings),
-        clock=clock,
-        sleep=sleep,
-        now=now,
-        redact=redact,
-    )
-
-
-def flows(http: Http, settings: ZoomSource, ask: Ask = WHOLE) -> Iterator[Page]:
+def flows(http: Http, ask: Ask = WHOLE) -> Iterator[Page]:
     """Every page of the account's flows, in the order in which Zoom gives them (not documented).
 
     The end is an empty, null or missing `next_page_token` (Zoom's docs, "Pagination"). Each page's
@@ -109,7 +72,7 @@ def flows(http: Http, settings: ZoomSource, ask: Ask = WHOLE) -> Iterator[Page]:
         number += 1
 
 
-def lookup_flow(http: Http, settings: ZoomSource, key: tuple[str, ...]) -> Lookup:
+def look_up_flow(http: Http, key: tuple[str, ...]) -> Lookup:
     """Whether the flow with the id `key[0]` exists (Zoom's API reference, "Get a flow").
 
     "gone" only for HTTP 404 with Zoom's code 3201, "Flow does not exist". Raises what
@@ -118,14 +81,14 @@ def lookup_flow(http: Http, settings: ZoomSource, key: tuple[str, ...]) -> Looku
     return look_up(http, _FLOWS, key, member="flow_id", provider="Zoom", noun="flow")
 
 
-def probe_flows(http: Http, settings: ZoomSource) -> str:
+def probe_flows(http: Http, ask: Ask = WHOLE) -> str:
     """Ask for one flow: a line about what there is. Raises what `flows` would raise."""
     body = http.call("GET", _FLOWS, {"page_size": "1"}, at="a first look")
     if not isinstance(body.get("flows"), list):
         raise ContractError("the answer holds no list `flows`", where=http.where)
     total = count(body.get("total_records"))
     line = f"{'an unknown number of' if total is None else total} flows"
-    told = http.sign.scopes if isinstance(http.sign, ZoomToken) else frozenset()
+    told = http.sign.scopes if isinstance(http.sign, AccessToken) else frozenset()
     scopes = {scope for scope in told if _SCOPE.fullmatch(scope)}
     if not scopes:
         return f"{line}; scopes: not told"
@@ -137,8 +100,10 @@ def probe_flows(http: Http, settings: ZoomSource) -> str:
     return line
 
 
-def _judge(token: ZoomToken) -> Judge:
-    def judge(answer: Answer) -> None:
+def judge(token: AccessToken) -> Judge:
+    """Return what tells Zoom's good answers from its errors; it renews a token that is refused."""
+
+    def verdict(answer: Answer) -> None:
         code = error_code(answer.body)
         good = code is None or "flows" in answer.body or "flow_id" in answer.body
         if answer.status < 300 and good:
@@ -152,7 +117,7 @@ def _judge(token: ZoomToken) -> Judge:
         judge_status(answer)
         raise ContractError(f"HTTP {answer.status} with the error {code}: {answer.said}")
 
-    return judge
+    return verdict
 
 
 def _refuse_scope(answer: Answer, code: int | None) -> None:

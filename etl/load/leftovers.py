@@ -51,7 +51,7 @@ def begins(connection: Connection, table: Table, columns: int) -> list[tuple[str
 
 def history(table: Table) -> Table:
     """The table of the closed versions of `table`'s rows."""
-    return tables.HISTORY[table]
+    return tables.history(table)
 
 
 def held(connection: Connection, table: Table, source: str, scope: str | None) -> int:
@@ -105,7 +105,7 @@ def move(
 
     Tables of children come before their parents'.
     """
-    history = tables.HISTORY[table]
+    history = tables.history(table)
     gone = delete(table).where(*_theirs(table, source, scope)).returning(*table.columns).cte("gone")
     names = [column.name for column in table.columns]
     moved = insert(history).from_select([*names, "valid_to"], select(gone, literal(now)))

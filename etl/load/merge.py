@@ -173,7 +173,7 @@ def _remove(
 
     Returns how many, and the keys of `of` in them.
     """
-    history = tables.HISTORY[current]
+    history = tables.history(current)
     removed = (
         delete(current)
         .where(current.c.source == source, condition)
@@ -270,7 +270,7 @@ def _upsert(
 
     Returns how many of each, and the keys of `of` in them.
     """
-    current, history = pair.current, tables.HISTORY[pair.current]
+    current, history = pair.current, tables.history(pair.current)
     keys = tables.key_columns(current)
     names = tables.data_columns(current)
     fields = [name for name in names if name not in keys]

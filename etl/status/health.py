@@ -11,9 +11,10 @@ from functools import cache
 from typing import Any, Literal, Self
 
 from etl.config.settings import Schedule, Settings
-from etl.providers.catalog import CATALOG
+from etl.providers import named
+from etl.providers.declare import scopes
 from etl.status.timetable import after, in_words, span
-from etl.sync.selection import name_of_scope, scopes
+from etl.sync.selection import name_of_scope
 
 State = Literal["good", "never run", "failed", "incomplete", "throttled", "not configured"]
 Role = Literal["leader", "standby", "starting", "stopping", "none"]
@@ -157,7 +158,7 @@ def assess(
     wanted = {
         (source.name, stream.name): source.provider
         for source in settings.sources.values()
-        for stream in CATALOG[source.provider]
+        for stream in named(source.provider).streams
     }
     left = _leftovers(settings, rows, wanted, held)
     # Of a thousand sources most share a schedule, and a crontab line takes a while to reckon.
@@ -254,7 +255,7 @@ def _leftovers(
     configured = {
         (source.name, stream.name): scopes(source, stream)
         for source in settings.sources.values()
-        for stream in CATALOG[source.provider]
+        for stream in named(source.provider).streams
     }
     for source, stream, scope in held:
         if scope not in (configured.get((source, stream)) or (scope,)):

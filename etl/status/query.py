@@ -25,14 +25,14 @@ from etl.config.settings import Settings, redactor
 from etl.errors import CallflowError, ConfigError
 from etl.load import lead, leftovers
 from etl.load.runs import Run, readable
-from etl.providers.catalog import CATALOG
+from etl.providers import PROVIDERS
 from etl.status import answer, health
 from etl.status.health import Overview
 from etl.warehouse import embedded, tables
 from etl.warehouse.connect import plain_errors, sqlstate
 from etl.warehouse.rights import DENIED, name_of
 
-READABLE = ("zoom", "twilio", "alibaba", "callflow")
+READABLE = (*(provider.name for provider in PROVIDERS), "callflow")
 """Schemas for analysts and BI tools; history is read through the views in them."""
 
 
@@ -379,8 +379,8 @@ def scopes(connection: Connection, otherwise: Scopes = ()) -> Scopes:
         connection.exec_driver_sql("SET LOCAL lock_timeout = '200ms'")
         return [
             (source, stream.name, scope)
-            for streams in CATALOG.values()
-            for stream in streams
+            for provider in PROVIDERS
+            for stream in provider.streams
             if stream.scope is not None
             for source, scope in leftovers.begins(connection, stream.tables[0], 2)
         ]

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, TypeVar
 
 import psycopg
@@ -13,14 +14,14 @@ from sqlalchemy.exc import DBAPIError
 
 from etl.config.redact import Redactor
 from etl.errors import StoppedError
-from etl.extract.http import Http
+from etl.extract.http import Http, utc_now
 from etl.extract.page import Page
 from etl.load import lease as leases
 from etl.load import runs
 from etl.load.lease import Lease
 from etl.load.runs import Progress, Run
 from etl.load.stage import Staged
-from etl.providers.catalog import Stream
+from etl.providers.declare import Stream
 from etl.sync.proof import Scan
 from etl.transform.rows import Rows
 from etl.warehouse.connect import sqlstate
@@ -66,6 +67,7 @@ class Job:
     stopped: Callable[[], bool] = lambda: False
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
+    now: Callable[[], datetime] = utc_now
     redact: Redactor = field(default_factory=Redactor)
 
     @property

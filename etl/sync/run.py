@@ -45,6 +45,7 @@ from etl.load import lease as leases
 from etl.load.lease import Lease
 from etl.load.merge import Written
 from etl.load.runs import Marks, Outcome, Progress, Run
+from etl.providers.declare import open_http
 from etl.sync import scan
 from etl.sync import unlisted as gone
 from etl.sync.job import Job, Work, another_transaction, transaction
@@ -91,8 +92,13 @@ def run_stream(job: Job) -> Run:
                     wait=_BRIEF if job.leader else leases.WAIT,
                 )
             lease = taken  # only now is it committed
-            with stream.connect(
-                job.settings, stream.name, clock=job.clock, sleep=job.sleep, redact=job.redact
+            with open_http(
+                job.settings,
+                stream,
+                clock=job.clock,
+                sleep=job.sleep,
+                now=job.now,
+                redact=job.redact,
             ) as http:
                 try:
                     _sync(_begun(job, run, lease, connection, http))
@@ -335,7 +341,9 @@ def _marks(work: Work, connection: Connection, seen: Any) -> Marks:
     it had: what changed while it was read may have been missed, and be older than its newest row.
     """
     stream, former = work.job.stream, work.former.watermarks
-    newest = runs.watermarks(connection, seen, work.run.source, stream.modified, stream.scope)
+    newest: dict[str, datetime] = {}
+    if stream.modified:
+        newest = runs.watermarks(connection, seen, work.run.source, stream.modified, stream.scope)
     marks: dict[str, datetime | None] = {}
     for name, scope in work.scans[-1].scopes.items():
         times = [newest.get(name)]

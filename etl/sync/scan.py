@@ -22,6 +22,7 @@ from etl.extract.page import WHOLE, Ask, Page
 from etl.load import checkpoint, merge, runs, stage
 from etl.load.checkpoint import Checkpoint
 from etl.load.stage import Staged
+from etl.providers.declare import request
 from etl.sync.job import Work
 from etl.sync.prefetch import ahead
 from etl.sync.proof import Known, Proof, Scan, Scope, prove
@@ -115,15 +116,16 @@ def batches(work: Work, ask: Ask, *, size: int, depth: int = 3) -> Iterator[Batc
     if ask.resume is None:
         work.scans.append(Scan(begin=work.ordinal))
     scan, before = work.scans[-1], work.run.pages
-    transform, records = stream.transform(job.settings), stream.tables[0]
+    transform, records = stream.transform, stream.tables[0]
     width = len(tables.key_columns(records))
-    modified = 2 + tables.data_columns(records).index(stream.modified)
+    columns = tables.data_columns(records)
+    modified = 2 + columns.index(stream.modified) if stream.modified else 0
     batch: list[tuple[Page, Rows]] = []
     since = job.clock()
     work.http.allow(job.settings.scan_deadline.total_seconds())
     try:
         pages = ahead(
-            stream.extract(work.http, job.settings, ask),
+            stream.pages(work.http, request(job.settings, stream, ask)),
             depth=depth,
             tick=work.tick,
             size=_packed,
@@ -148,7 +150,7 @@ def batches(work: Work, ask: Ask, *, size: int, depth: int = 3) -> Iterator[Batc
                     )
                     if rows.rejects and not scan.reject:
                         scan.reject = job.redact(rows.rejects[0].reason)
-                    if stream.changes == "newest first":
+                    if stream.changes == "newest first" and modified:
                         scan.order([row[modified] for row in found])
                     work.ordinal += len(part.records)
                     work.run.pages += not number

@@ -5,15 +5,18 @@ import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
 
-from etl.config.settings import AlibabaSource, Settings, Source
+from etl.config.settings import Settings, Source
 from etl.errors import ConfigError
 from etl.load.runs import Run
-from etl.providers.catalog import CATALOG, Stream
+from etl.providers import PROVIDERS, named
+from etl.providers.declare import Provider, Stream
 
 Unit = tuple[Source, Stream]
 
 
-def select(settings: Settings, names: Sequence[str]) -> list[Unit]:
+def select(
+    settings: Settings, names: Sequence[str], providers: tuple[Provider, ...] = PROVIDERS
+) -> list[Unit]:
     """The streams named by `names` ("source" or "source.stream"; none: all), in the config's order.
 
     Raises ConfigError that lists every name that is not one, with what was perhaps meant.
@@ -21,7 +24,7 @@ def select(settings: Settings, names: Sequence[str]) -> list[Unit]:
     units = [
         (source, stream)
         for source in settings.sources.values()
-        for stream in CATALOG[source.provider]
+        for stream in named(source.provider, providers).streams
     ]
     every = {name_of(unit): unit for unit in units}
     wanted = {name for name in every if not names or {name, name.split(".")[0]} & set(names)}
@@ -53,20 +56,9 @@ def name_of_scope(source: str, scope: str) -> str:
     return f"{source}/{scope}"
 
 
-def scopes(source: Source, stream: Stream) -> tuple[str, ...] | None:
-    """The scopes of the stream that `source` configures (Alibaba: its instance ids).
-
-    None: the stream has none, it is one list.
-    """
-    if stream.scope is None or not isinstance(source, AlibabaSource):
-        return None
-    return source.instance_ids
-
-
 def account(source: Source) -> str:
     """What the provider's limits are counted by: its API and the account, or what stands for it."""
-    owner = {"zoom": "account_id", "twilio": "account_sid", "alibaba": "access_key_id"}
-    return f"{host(source)} {getattr(source, owner[source.provider])}"
+    return f"{host(source)} {getattr(source, source.account)}"
 
 
 def host(source: Source) -> str:

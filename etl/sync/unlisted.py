@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from etl.errors import CallflowError, CredentialsError, IncompleteError, ProviderError
 from etl.extract.page import Lookup, Page
 from etl.load import merge, stage
+from etl.providers.declare import on_absent, zone_of
 from etl.sync.job import Work
 from etl.sync.prefetch import ahead
 from etl.sync.proof import brake
@@ -39,7 +40,7 @@ def decide(work: Work, missed: Collection[Key]) -> Fate:
     count and not only on the list's end: then two runs can do without the provider's word.
     """
     job, stream, scan = work.job, work.job.stream, work.scans[-1]
-    if (getattr(job.settings, stream.name).on_absent or stream.on_absent) == "keep":
+    if on_absent(job.settings, stream) == "keep":
         return Fate()
     missing = _absent(work)
     if not missing:
@@ -90,7 +91,7 @@ def _look_up(work: Work, keys: Sequence[Key]) -> Iterator[tuple[Key, Lookup]]:
 
     All of it may take as long as a scan.
     """
-    look_up, refused = work.job.stream.lookup, None
+    look_up, refused = work.job.stream.look_up, None
     work.http.allow(work.job.settings.scan_deadline.total_seconds())
     if look_up is None:
         refused = Lookup("unasked", reason="the API cannot be asked for one record")
@@ -99,7 +100,7 @@ def _look_up(work: Work, keys: Sequence[Key]) -> Iterator[tuple[Key, Lookup]]:
             yield key, refused or Lookup("unasked")
             continue
         try:
-            yield key, look_up(work.http, work.job.settings, key)
+            yield key, look_up(work.http, key)
         except CredentialsError as error:
             refused = Lookup("unasked", reason=str(error))
             yield key, refused
@@ -108,7 +109,9 @@ def _look_up(work: Work, keys: Sequence[Key]) -> Iterator[tuple[Key, Lookup]]:
 
 
 def _stage(work: Work, records: list[object]) -> None:
-    rows = work.job.stream.transform(work.job.settings)(Page(records, 1), work.ordinal)
+    rows = work.job.stream.transform(
+        Page(records, 1, zone=zone_of(work.job.settings)), work.ordinal
+    )
     work.ordinal += len(records)
 
     def do(connection: Connection) -> None:

@@ -15,8 +15,9 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from etl.config.redact import Redactor
 from etl.config.settings import Settings
 from etl.errors import SchemaError, WarehouseError
+from etl.providers import SCHEMAS
 from etl.warehouse import embedded
-from etl.warehouse.tables import SCHEMAS, metadata
+from etl.warehouse.tables import metadata
 
 _RAISE = (
     "run again; nothing was lost. When the server's {} ends it again: ALTER ROLE … SET {0} = 0, for"

@@ -15,9 +15,10 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
 from etl.errors import SchemaError
+from etl.providers import SCHEMAS
 from etl.warehouse.connect import connect, sqlstate
 from etl.warehouse.rights import name_of, plain_rights
-from etl.warehouse.tables import REVISION, SCHEMAS
+from etl.warehouse.tables import REVISION
 
 if TYPE_CHECKING:
     from alembic.config import Config

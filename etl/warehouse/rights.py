@@ -16,6 +16,7 @@ from sqlalchemy.schema import CreateColumn, CreateTable
 
 from etl.config.redact import Redactor
 from etl.errors import WarehouseError
+from etl.providers import SCHEMAS, TABLES
 from etl.warehouse import tables
 from etl.warehouse.connect import plain_errors, sqlstate
 
@@ -26,14 +27,14 @@ _KEPT = (*_APPENDED, "UPDATE")
 _CHANGED = (*_KEPT, "DELETE")
 _RIGHTS: dict[str, Sequence[str]] = {
     **{table.fullname: _CHANGED for table in tables.metadata.sorted_tables},
-    **{table.fullname: _APPENDED for table in tables.HISTORY.values()},
+    **{table.fullname: _APPENDED for table in map(tables.history, TABLES.values())},
     tables.runs.fullname: _APPENDED,
     **{each.fullname: _KEPT for each in (tables.streams, tables.leases, tables.rejects)},
     "etl.alembic_version": ("SELECT",),
 }
 """What a run does with each table."""
 
-_USED = tuple(schema for schema in tables.SCHEMAS if schema != "callflow")
+_USED = tuple(schema for schema in SCHEMAS if schema != "callflow")
 """Schemas that a run touches; the views of `callflow` are for readers."""
 
 
@@ -90,7 +91,7 @@ def missing(connection: Connection, *, migrating: bool) -> list[str]:
             FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
             WHERE relkind IN ('r', 'p', 'v') AND nspname = ANY(:schemas) ORDER BY 1, 2
         """),
-        {"schemas": list(tables.SCHEMAS)},
+        {"schemas": list(SCHEMAS)},
     )
     for row in relations:
         full = name_of(row.schema, row.name)
@@ -112,7 +113,7 @@ def _schemas(connection: Connection, role: str) -> Iterator[str]:
             FROM unnest(CAST(:schemas AS text[])) AS schema
             LEFT JOIN pg_namespace ON nspname = schema
         """),
-        {"schemas": list(tables.SCHEMAS)},
+        {"schemas": list(SCHEMAS)},
     )
     for schema, ours, may_create in found:
         if ours is None and not may_create:
@@ -146,7 +147,7 @@ def lost(connection: Connection) -> list[str]:
             JOIN pg_attribute ON attrelid = pg_class.oid AND attnum > 0 AND NOT attisdropped
             WHERE relkind IN ('r', 'p') AND nspname = ANY(:schemas)
         """),
-        {"schemas": list(tables.SCHEMAS)},
+        {"schemas": list(SCHEMAS)},
     )
     there: dict[str, set[str]] = {}
     for name, column in rows:

@@ -1,11 +1,14 @@
-"""Every table of the warehouse, once.
+"""How a table is declared, and callflow's own tables.
 
-Migrations, COPY order, merge keys, readers of provider records, COMMENT ON and the data dictionary
-all come from here. Shape of a current table: `source`, its key, its fields, `extra`, `valid_from`.
+A provider's tables are in its declaration, `etl/providers/NAME.py`. COPY order, merge keys, readers
+of provider records, COMMENT ON and the data dictionary all come from these definitions. Shape of a
+current table: `source`, its key, its fields, `extra`, `valid_from`.
 
-`Column.info["json"]` is the path of the column's value in the provider's record; a column without
-one is given by the transformer (a parent's key, a position). `Table.info["parent"]` is the table
-that a child row belongs to: the children of a record are replaced as a set, with their parent.
+`Column.info["json"]` is the path of the column's value in the provider's record, "" being the
+record itself; a column without one is given by the transformer (a parent's key, a position).
+`Column.info["scope"]` is the record's member that repeats the part of the list which was asked for.
+`Table.info` holds the `record` path, the `parent` table that a child row belongs to (the children
+of a record are replaced as a set, with their parent), the `children`, and the `history` table.
 """
 
 from collections.abc import Iterator
@@ -32,9 +35,6 @@ Key = tuple[Any, ...]
 """The key of a record without its source, in the order of its table's key columns."""
 
 SCHEMAS = {
-    "zoom": "Zoom Contact Center as it is now, in Zoom's own field names.",
-    "twilio": "Twilio Flex as it is now, in Twilio's own field names.",
-    "alibaba": "Alibaba Cloud CCC as it is now, in Alibaba's own field names (snake_case).",
     "callflow": "Views across all providers.",
     "history": "Closed versions of every row. Read them through the views <table>_history.",
     "etl": "Bookkeeping: runs, streams with their watermarks, rejected records, leases.",
@@ -60,33 +60,50 @@ def _source() -> Column[str]:
     return Column("source", KEY, comment="Name of the source in callflow.toml.", nullable=False)
 
 
-def _given(name: str, kind: TypeEngine[Any], comment: str) -> Column[Any]:
+def given(name: str, kind: TypeEngine[Any], comment: str) -> Column[Any]:
+    """Declare a column that the transformer fills: a parent's key, or a position in a list."""
     return Column(name, kind, comment=comment)
 
 
-def _field(
+def scope(name: str, member: str, comment: str) -> Column[Any]:
+    """Declare the key column of the list's part that was asked for (Alibaba: an instance).
+
+    A record's `member` that only repeats it is not kept.
+    """
+    return Column(name, KEY, comment=f"{member}: {comment}", info={"scope": member})
+
+
+def item(name: str, comment: str) -> Column[Any]:
+    """Declare the key column of a list whose items are texts, not objects."""
+    return Column(name, KEY, comment=comment, info={"json": ()})
+
+
+def field(
     name: str, kind: TypeEngine[Any], comment: str, *, json: str | None = None
 ) -> Column[Any]:
-    """A column filled from the record's member `json` (default: the same name; dots go inside)."""
+    """Declare a column that holds the record's member `json` (default: `name`; dots go inside)."""
     return Column(name, kind, comment=comment, info={"json": tuple((json or name).split("."))})
 
 
-def _current(
+def current(
     name: str,
     comment: str,
     *columns: Column[Any],
     keys: int,
     record: str,
     parent: Table | None = None,
+    metadata: MetaData = metadata,
 ) -> Table:
-    """A table of current rows; the first `keys` of `columns` are its key after `source`.
+    """Declare a table of current rows and its history; `keys` columns are its key after `source`.
 
-    `record` says where its records are in the provider's JSON; it begins every column comment.
+    `record` says where its records are in the provider's JSON, such as "flows[].entry_points[]"; it
+    starts every column comment, and the transformer finds the records of a child table by it.
     """
     schema, table_name = name.split(".")
     for column in columns:
-        if path := column.info.get("json"):
-            column.comment = f"{record}.{'.'.join(path)}: {column.comment}"
+        path = column.info.get("json")
+        if path is not None:
+            column.comment = f"{'.'.join([record, *path])}: {column.comment}"
     key_names = ["source", *(column.name for column in columns[:keys])]
     constraints: list[PrimaryKeyConstraint | ForeignKeyConstraint] = [
         PrimaryKeyConstraint(*key_names)
@@ -96,7 +113,7 @@ def _current(
         constraints.append(
             ForeignKeyConstraint(shared, [f"{parent.fullname}.{column}" for column in shared])
         )
-    return Table(
+    table = Table(
         table_name,
         metadata,
         _source(),
@@ -116,196 +133,18 @@ def _current(
         *constraints,
         schema=schema,
         comment=f"{comment} One row per item of {record}.",
-        info={"parent": parent},
+        info={"record": record, "parent": parent, "children": []},
         # A tenth of each page stays free, so that updates stay on their page (HOT).
         postgresql_with={"fillfactor": 90},
     )
+    table.info["history"] = _history(table, metadata)
+    if parent is not None:
+        parent.info["children"].append(table)
+    return table
 
 
-zoom_flows = _current(
-    "zoom.flows",
-    "Flows of Zoom Contact Center.",
-    _field("flow_id", KEY, "Id of the flow."),
-    _field("flow_name", TEXT, "Name of the flow."),
-    _field("flow_description", TEXT, "Description of the flow."),
-    _field("channel_type", TEXT, "Deprecated by Zoom: voice, chat, sms, video, in_app_chat."),
-    _field("channel", TEXT, "Channel: voice, video, messaging, email, …"),
-    _field("channel_source", TEXT, "Source within the channel: web_chat, sms, whatsapp, …"),
-    _field("status", TEXT, "draft, published, archived, debugging, …"),
-    _field("modified_by", TEXT, "Id of the user who changed the flow last."),
-    _field("last_modified_time", TIME, "When the flow was changed last."),
-    keys=1,
-    record="flows[]",
-)
-
-zoom_flow_versions = _current(
-    "zoom.flow_versions",
-    "Versions of the flows of Zoom Contact Center.",
-    _given("flow_id", KEY, "flows[].flow_id: the flow that the version belongs to."),
-    _field("flow_version_id", KEY, "Id of the version."),
-    _field("flow_version", INT, "Number of the version."),
-    _field("flow_version_description", TEXT, "Description of the version."),
-    _field("flow_version_status", TEXT, "draft, published, archived, debugging, …"),
-    _field("flow_version_modified_by", TEXT, "Id of the user who changed the version last."),
-    _field("flow_version_last_modified_time", TIME, "When the version was changed last."),
-    keys=2,
-    record="flows[].flow_versions[]",
-    parent=zoom_flows,
-)
-
-zoom_entry_points = _current(
-    "zoom.entry_points",
-    "Entry points (numbers, addresses, web chats) that reach a flow of Zoom Contact Center.",
-    _given("flow_id", KEY, "flows[].flow_id: the flow that the entry point reaches."),
-    _field("entry_id", KEY, "Id of the entry point."),
-    _field("entry_name", TEXT, "Name (video, web chat, in-app chat)."),
-    _field("entry_number", TEXT, "Phone number, E.164 (voice, sms). Personal data."),
-    _field("entry_language", TEXT, "Language tag, such as en-US."),
-    _field("email_address", TEXT, "E-mail address (email). Personal data."),
-    keys=2,
-    record="flows[].entry_points[]",
-    parent=zoom_flows,
-)
-
-twilio_flex_flows = _current(
-    "twilio.flex_flows",
-    "Flex Flows of Twilio Flex: what happens with a new contact of a messaging channel.",
-    _field("sid", KEY, "Id of the Flex Flow (FO…)."),
-    _field("account_sid", TEXT, "Account that owns it (AC…)."),
-    _field("friendly_name", TEXT, "Name."),
-    _field("channel_type", TEXT, "web, sms, facebook, whatsapp, line, custom, …"),
-    _field("chat_service_sid", TEXT, "Chat service (IS…)."),
-    _field("contact_identity", TEXT, "Identity of the channel's contact. May be personal data."),
-    _field("enabled", BOOL, "Whether the Flex Flow is enabled."),
-    _field("integration_type", TEXT, "What handles inbound messages: studio, external, task, …"),
-    _field("integration_flow_sid", TEXT, "Studio flow (FW…); studio.", json="integration.flow_sid"),
-    _field("integration_url", TEXT, "Webhook; external.", json="integration.url"),
-    _field(
-        "integration_workspace_sid",
-        TEXT,
-        "Workspace (WS…); task.",
-        json="integration.workspace_sid",
-    ),
-    _field(
-        "integration_workflow_sid", TEXT, "Workflow (WW…); task.", json="integration.workflow_sid"
-    ),
-    _field("integration_channel", TEXT, "Task channel; task.", json="integration.channel"),
-    _field("integration_timeout", INT, "Task timeout in seconds.", json="integration.timeout"),
-    _field("integration_priority", INT, "Task priority; task.", json="integration.priority"),
-    _field(
-        "integration_creation_on_message",
-        BOOL,
-        "Whether the task waits for the first message; task.",
-        json="integration.creation_on_message",
-    ),
-    _field(
-        "integration_retry_count",
-        INT,
-        "Retries of the Studio or webhook call (0 to 3).",
-        json="integration.retry_count",
-    ),
-    _field("janitor_enabled", BOOL, "Whether Proxy sessions end with their task."),
-    _field("long_lived", BOOL, "Whether the chat channel is used again for the same contact."),
-    _field("date_created", TIME, "When it was created."),
-    _field("date_updated", TIME, "When it was changed last."),
-    _field("url", TEXT, "Absolute URL of the resource."),
-    keys=1,
-    record="flex_flows[]",
-)
-
-twilio_channels = _current(
-    "twilio.channels",
-    "Flex chat channels: run-time objects, one per contact, made by a Flex Flow.",
-    _field("sid", KEY, "Id of the channel (CH…)."),
-    _field("account_sid", TEXT, "Account that owns it (AC…)."),
-    _field("flex_flow_sid", TEXT, "Flex Flow that made it (FO…); may be deleted since."),
-    _field("user_sid", TEXT, "Chat user (US…)."),
-    _field("task_sid", TEXT, "TaskRouter task (WT…); integration type task only."),
-    _field("date_created", TIME, "When it was created."),
-    _field("date_updated", TIME, "When it was changed last."),
-    _field("url", TEXT, "Absolute URL of the resource."),
-    keys=1,
-    record="flex_chat_channels[]",
-)
-
-_ZONE = "Alibaba sends it without a zone; read in the source's `timezone` (Asia/Shanghai)."
-
-alibaba_contact_flows = _current(
-    "alibaba.contact_flows",
-    "IVR contact flows of Alibaba Cloud CCC.",
-    _given("instance_id", KEY, "InstanceId: the contact centre instance that was listed."),
-    _field("contact_flow_id", KEY, "Id of the contact flow.", json="ContactFlowId"),
-    _field("name", TEXT, "Name.", json="Name"),
-    _field("type", TEXT, "MAIN_FLOW, SUB_FLOW, SURVEY_FLOW, …", json="Type"),
-    _field("description", TEXT, "Description of the version.", json="Description"),
-    _field("definition", TEXT, "JSON text of the flow's content, as sent.", json="Definition"),
-    _field("draft_id", TEXT, "Id of the draft, while one is unpublished.", json="DraftId"),
-    _field("published", BOOL, "Whether it was ever published.", json="Published"),
-    _field("editor", TEXT, "Login name of the agent who edits the draft.", json="Editor"),
-    _field("created_time", TIME, f"When it was created. {_ZONE}", json="CreatedTime"),
-    _field("updated_time", TIME, f"When it was changed last. {_ZONE}", json="UpdatedTime"),
-    keys=2,
-    record="Data.List[]",
-)
-
-_FLOW_KEY = (
-    ("instance_id", "InstanceId: the contact centre instance that was listed."),
-    ("contact_flow_id", "Data.List[].ContactFlowId: the contact flow that the row belongs to."),
-)
-
-alibaba_contact_flow_numbers = _current(
-    "alibaba.contact_flow_numbers",
-    "Phone numbers bound to a contact flow, as sent (Alibaba may mask them).",
-    *(_given(name, KEY, comment) for name, comment in _FLOW_KEY),
-    _given("number", KEY, "Data.List[].NumberList[]: the number. Personal data; not a join key."),
-    keys=3,
-    record="Data.List[].NumberList[]",
-    parent=alibaba_contact_flows,
-)
-
-alibaba_contact_flow_activities = _current(
-    "alibaba.contact_flow_activities",
-    "Activities (nodes) of a contact flow, read from its Definition.",
-    *(_given(name, KEY, comment) for name, comment in _FLOW_KEY),
-    _field("activity_id", KEY, "Id of the activity within the flow.", json="id"),
-    _field("type", TEXT, "INCOMING_CALL, PLAY_SAY, HANGUP, …", json="type"),
-    _field("name", TEXT, "Name.", json="name"),
-    _field("node_index", INT, "Index of the node (999: the end).", json="nodeIndex"),
-    _field("properties", JSON, "Settings of the activity, as sent.", json="properties"),
-    keys=3,
-    record="Data.List[].Definition.activities[]",
-    parent=alibaba_contact_flows,
-)
-
-alibaba_contact_flow_transitions = _current(
-    "alibaba.contact_flow_transitions",
-    "Transitions (edges) between the activities of a contact flow, read from its Definition.",
-    *(_given(name, KEY, comment) for name, comment in _FLOW_KEY),
-    _given("activity_id", KEY, "Data.List[].Definition.activities[].id: where it starts."),
-    _given("position", INT, "Index in the activity's `events`, from 0."),
-    _field("event", TEXT, "Event that takes this way: complete, …", json="event"),
-    _field("edge_id", TEXT, "Id of the edge.", json="edgeId"),
-    _field("next_activity_id", TEXT, "Activity that follows; NULL at the end.", json="next"),
-    keys=4,
-    record="Data.List[].Definition.activities[].events[]",
-    parent=alibaba_contact_flow_activities,
-)
-
-CURRENT: tuple[Table, ...] = (
-    zoom_flows,
-    zoom_flow_versions,
-    zoom_entry_points,
-    twilio_flex_flows,
-    twilio_channels,
-    alibaba_contact_flows,
-    alibaba_contact_flow_numbers,
-    alibaba_contact_flow_activities,
-    alibaba_contact_flow_transitions,
-)
-
-
-def _history(current: Table) -> Table:
-    """The table of `current`'s closed versions: the same columns, and `valid_to`."""
+def _history(current: Table, metadata: MetaData) -> Table:
+    """Declare the table of `current`'s closed versions: the same columns, and `valid_to`."""
     columns = [
         Column(column.name, column.type, comment=column.comment, nullable=column.nullable)
         for column in current.columns
@@ -324,9 +163,6 @@ def _history(current: Table) -> Table:
         schema="history",
         comment=f"Closed versions of {current.fullname}. {current.comment}",
     )
-
-
-HISTORY: dict[Table, Table] = {current: _history(current) for current in CURRENT}
 
 
 def _etl(
@@ -472,21 +308,28 @@ leases = _etl(
 
 
 def children(parent: Table) -> Iterator[Table]:
-    """The tables whose rows belong to `parent`'s, nearest first, grandchildren after."""
-    for table in CURRENT:
-        above = table.info["parent"]
-        while above is not None:
-            if above is parent:
-                yield table
-                break
-            above = above.info["parent"]
+    """Yield the tables whose rows belong to `parent`'s, each followed by its own children."""
+    for table in parent.info["children"]:
+        yield table
+        yield from children(table)
+
+
+def family(table: Table) -> tuple[Table, ...]:
+    """Return the table and those of its rows' children, parents first."""
+    return table, *children(table)
+
+
+def history(current: Table) -> Table:
+    """Return the table that holds the closed versions of `current`'s rows."""
+    found: Table = current.info["history"]
+    return found
 
 
 def key_columns(table: Table) -> list[str]:
-    """Names of the key's columns without `source`."""
+    """Return the names of the key's columns without `source`."""
     return [column.name for column in table.primary_key if column.name != "source"]
 
 
 def data_columns(table: Table) -> list[str]:
-    """Names of the columns that the provider fills, in COPY order: key, fields, extra."""
+    """Return the names of the columns that a record fills, in COPY order: key, fields, extra."""
     return [column.name for column in table.columns if column.name not in ("source", "valid_from")]

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Table, text
 from sqlalchemy.schema import SetColumnComment, SetTableComment
 
 from etl.errors import SchemaError
+from etl.providers import SCHEMAS, TABLES
 from etl.warehouse import tables
 
 IN_THE_WAY = ("2BP01", "0A000")
@@ -84,7 +85,7 @@ def create(connection: Connection) -> None:
 
     Raises SchemaError when one of their names is taken by something that is not ours.
     """
-    for current in tables.CURRENT:
+    for current in TABLES.values():
         name = history(current)
         there = _columns(connection, current)
         query = _query(current, there)
@@ -99,7 +100,7 @@ def withdraw(connection: Connection) -> list[str]:
     Returns the statements that give them back their owners, options and rights once they are there
     again. Raises SchemaError, and drops none, when anything that is not ours depends on them.
     """
-    names = [name for name in map(history, tables.CURRENT) if _exists(connection, name)]
+    names = [name for name in map(history, TABLES.values()) if _exists(connection, name)]
     if found := dependents(connection, names, names, whole=True):
         raise blocked_by(found)
     again = [statement for name in names for statement in _given(connection, name)]
@@ -114,7 +115,7 @@ def blocked(connection: Connection, detail: str) -> SchemaError:
     Of all that depends on our tables it names what that mentions.
     """
     ours = [table.fullname for table in tables.metadata.sorted_tables]
-    ours += map(history, tables.CURRENT)
+    ours += map(history, TABLES.values())
     found = dependents(connection, ours, ours, whole=False)
     named = [row for row in found if _mentions(detail, row[1])]
     return blocked_by(named or found)
@@ -136,13 +137,13 @@ def dependents(
 
 def describe(connection: Connection) -> None:
     """COMMENT ON every schema, table, view and column, from their definitions."""
-    for schema, comment in tables.SCHEMAS.items():
+    for schema, comment in SCHEMAS.items():
         connection.exec_driver_sql(f"COMMENT ON SCHEMA {schema} IS {_quoted(comment)}")
     for table in tables.metadata.sorted_tables:
         connection.execute(SetTableComment(table))
         for column in table.columns:
             connection.execute(SetColumnComment(column))
-    for current in tables.CURRENT:
+    for current in TABLES.values():
         for statement in _comments(current):
             connection.exec_driver_sql(statement)
     version = "etl.alembic_version"
@@ -192,7 +193,7 @@ def _query(current: Table, there: Sequence[str]) -> str:
     order = [*there, *(name for name in members if name not in there)]
     now = ", ".join(f"{members[name][0]} AS {name}" for name in order)
     once = ", ".join(f"{members[name][1]} AS {name}" for name in order)
-    former = tables.HISTORY[current].fullname
+    former = tables.history(current).fullname
     return f"SELECT {now} FROM {current.fullname} UNION ALL SELECT {once} FROM {former}"
 
 

@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from etl.config.settings import TwilioSource, ZoomSource
 from etl.daemon.dispatch import SILENT, SPARE, Dispatch, Running
 from etl.daemon.executors import Threads
 from etl.errors import StoppedError
 from etl.load.runs import Run
-from etl.providers.catalog import CATALOG
+from etl.providers import named
+from etl.providers.twilio import TwilioSource
+from etl.providers.zoom import ZoomSource
 from etl.sync.selection import Unit, account, host, name_of
 
 PATIENCE = 30.0
@@ -36,13 +37,13 @@ def zoom(name: str, owner: str = "", at: str = "zoom.example") -> list[Unit]:
         client_secret=SecretStr("s"),
         base_url=f"https://{at}",
     )
-    return [(source, stream) for stream in CATALOG["zoom"]]
+    return [(source, stream) for stream in named("zoom").streams]
 
 
 def twilio(name: str, number: int = 0) -> list[Unit]:
     """A source with two streams."""
     source = TwilioSource(name=name, account_sid=f"AC{number:032x}", auth_token=SecretStr("t"))
-    return [(source, stream) for stream in CATALOG["twilio"]]
+    return [(source, stream) for stream in named("twilio").streams]
 
 
 def run_of(unit: Unit) -> Run:

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from etl.config.settings import Schedule, Settings, TwilioSource, ZoomSource
+from etl.config.settings import Schedule, Settings
+from etl.providers.twilio import TwilioSource
+from etl.providers.zoom import ZoomSource
 from etl.status.health import Overview, StreamHealth, assess, stale_after
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)

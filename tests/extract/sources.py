@@ -6,9 +6,13 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from etl.config.settings import AlibabaSource, TwilioSource, ZoomSource
-from etl.extract import alibaba, twilio, zoom
 from etl.extract.http import Http
+from etl.extract.page import Ask
+from etl.providers import STREAMS
+from etl.providers.alibaba import AlibabaSource
+from etl.providers.declare import open_http, request
+from etl.providers.twilio import TwilioSource
+from etl.providers.zoom import ZoomSource
 from etl.sandbox.alibaba import Alibaba
 from etl.sandbox.twilio import Twilio
 from etl.sandbox.wire import serving
@@ -53,33 +57,32 @@ def alibaba_source(emulator: Any, **changes: Any) -> AlibabaSource:
 
 
 @contextmanager
-def zoom_flows(
-    emulator: Any = None, time: Time | None = None, **changes: Any
-) -> Iterator[tuple[Http, ZoomSource]]:
+def zoom_flows(emulator: Any = None, time: Time | None = None, **changes: Any) -> Iterator[Http]:
     emulator, time = emulator or Zoom(), time or Time()
     with serving(emulator):
-        settings = zoom_source(emulator, **changes)
-        with zoom.connect(settings, "flows", clock=time, sleep=time.sleep) as http:
-            yield http, settings
+        source = zoom_source(emulator, **changes)
+        with open_http(source, STREAMS["zoom.flows"], clock=time, sleep=time.sleep) as http:
+            yield http
 
 
 @contextmanager
 def twilio_lists(
-    emulator: Any = None, time: Time | None = None, stream: str = "channels", **changes: Any
-) -> Iterator[tuple[Http, TwilioSource]]:
+    emulator: Any = None, time: Time | None = None, of: str = "channels", **changes: Any
+) -> Iterator[Http]:
     emulator, time = emulator or Twilio(), time or Time()
     with serving(emulator):
-        settings = twilio_source(emulator, **changes)
-        with twilio.connect(settings, stream, clock=time, sleep=time.sleep) as http:
-            yield http, settings
+        source = twilio_source(emulator, **changes)
+        with open_http(source, STREAMS[f"twilio.{of}"], clock=time, sleep=time.sleep) as http:
+            yield http
 
 
 @contextmanager
 def alibaba_flows(
     emulator: Any = None, time: Time | None = None, **changes: Any
-) -> Iterator[tuple[Http, AlibabaSource]]:
+) -> Iterator[tuple[Http, Ask]]:
+    """A connection, and what is asked for the whole list."""
     emulator, time = emulator or Alibaba(("ccc-sandbox",)), time or Time()
     with serving(emulator):
-        settings = alibaba_source(emulator, **changes)
-        with alibaba.connect(settings, "contact_flows", clock=time, sleep=time.sleep) as http:
-            yield http, settings
+        source, flows = alibaba_source(emulator, **changes), STREAMS["alibaba.contact_flows"]
+        with open_http(source, flows, clock=time, sleep=time.sleep) as http:
+            yield http, request(source, flows)

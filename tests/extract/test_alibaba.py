@@ -3,7 +3,7 @@
 import json
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -11,7 +11,6 @@ from zoneinfo import ZoneInfo
 import pytest
 from pydantic import SecretStr
 
-from etl.config.settings import AlibabaSource
 from etl.errors import (
     ContractError,
     CredentialsError,
@@ -19,11 +18,12 @@ from etl.errors import (
     UnavailableError,
     UnreachableRowsError,
 )
-from etl.extract import alibaba
 from etl.extract.alibaba import contact_flows, probe_contact_flows
 from etl.extract.decode import Packed, unpack
 from etl.extract.http import Http, MissingError, TooLargeError
 from etl.extract.page import WHOLE, Ask, Page
+from etl.providers import STREAMS
+from etl.providers.declare import open_http, request
 from etl.sandbox import alibaba as emulated
 from etl.sandbox.alibaba import AccessKey, Alibaba
 from etl.sandbox.wire import (
@@ -40,6 +40,7 @@ from etl.sandbox.wire import (
 from tests.extract.scripted import Script, Time
 from tests.extract.sources import alibaba_flows, alibaba_source
 
+CONTACT_FLOWS = STREAMS["alibaba.contact_flows"]
 START = datetime(2021, 3, 8, 15, 34, 49)  # noqa: DTZ001 - Alibaba's times bear no zone
 
 
@@ -62,19 +63,24 @@ def ids(pages: list[Page]) -> list[str]:
     return [row["ContactFlowId"] for row in read]
 
 
+def asked(whole: Ask, ask: Ask, size: int) -> Ask:
+    """`ask` of the list that `whole` names, in pages of `size` rows."""
+    return replace(ask, scopes=whole.scopes, zone=whole.zone, size=size)
+
+
 def scanned(fake: Any, ask: Ask = WHOLE, *, page_size: int = 100, **changes: Any) -> list[Page]:
-    with alibaba_flows(fake, **changes) as (http, settings):
-        return list(contact_flows(http, settings, ask, page_size=page_size))
+    with alibaba_flows(fake, **changes) as (http, whole):
+        return list(contact_flows(http, asked(whole, ask, page_size)))
 
 
 def refused(
     fake: Any, kind: type[ProviderError], page_size: int = 100, **changes: Any
 ) -> ProviderError:
     with (
-        alibaba_flows(fake, **changes) as (http, settings),
+        alibaba_flows(fake, **changes) as (http, whole),
         pytest.raises(ProviderError) as caught,
     ):
-        list(contact_flows(http, settings, page_size=page_size))
+        list(contact_flows(http, replace(whole, size=page_size)))
     assert type(caught.value) is kind, caught.value
     assert caught.value.where.startswith("alibaba_sh.contact_flows")
     assert "sandbox-alibaba" not in str(caught.value)
@@ -162,8 +168,8 @@ def test_each_instance_is_a_scope_of_its_own() -> None:
 
 
 def test_the_scan_may_be_left_early() -> None:
-    with alibaba_flows(fake := filled(500)) as (http, settings):
-        scan = contact_flows(http, settings)
+    with alibaba_flows(fake := filled(500)) as (http, whole):
+        scan = contact_flows(http, whole)
         next(scan)
         scan.close()  # type: ignore[attr-defined]
         assert len(fake.requests) == 1
@@ -350,10 +356,10 @@ def collected(
     """A whole scan's pages, and what UnreachableRowsError said after them."""
     pages: list[Page] = []
     with (
-        alibaba_flows(fake, instance_ids=instance_ids) as (http, settings),
+        alibaba_flows(fake, instance_ids=instance_ids) as (http, whole),
         pytest.raises(UnreachableRowsError) as caught,
     ):
-        for page in contact_flows(http, settings, page_size=page_size):
+        for page in contact_flows(http, replace(whole, size=page_size)):
             pages.append(page)  # noqa: PERF402 - what came before the error must be kept
     return pages, str(caught.value)
 
@@ -519,9 +525,9 @@ def test_no_lie_is_followed_for_ever(lie: str, since: datetime | None) -> None:
     fake = lying(lie)
     pages: list[Page] = []
     ask = WHOLE if since is None else after(since)
-    with alibaba_flows(fake) as (http, settings):
+    with alibaba_flows(fake) as (http, whole):
         try:
-            for page in contact_flows(http, settings, ask, page_size=10):
+            for page in contact_flows(http, asked(whole, ask, 10)):
                 pages.append(page)  # noqa: PERF402 - what came before the error counts
         except (ContractError, UnreachableRowsError):
             assert since is None
@@ -821,11 +827,11 @@ class World:
             self.newest_first = self.newest_first or self.alive
 
     def scan(
-        self, http: Http, settings: AlibabaSource, ask: Ask, page_size: int
+        self, http: Http, whole: Ask, ask: Ask, page_size: int
     ) -> tuple[list[Page], dict[str, str]]:
         """The pages of a scan, and what it returned (id → time)."""
         self.first, self.newest_first = {}, {}
-        pages = list(contact_flows(http, settings, ask, page_size=page_size))
+        pages = list(contact_flows(http, asked(whole, ask, page_size)))
         return pages, {r["ContactFlowId"]: r["UpdatedTime"] for p in pages for r in p.records}
 
     def now(self) -> datetime:
@@ -836,16 +842,16 @@ class World:
         return dict(then.items() & self.alive.items())
 
 
-def scans_of(world: World, scans: int = 4) -> Iterator[tuple[Http, AlibabaSource]]:
+def scans_of(world: World, scans: int = 4) -> Iterator[tuple[Http, Ask]]:
     """So many times a connection, with some time between."""
     time = Time()
     with serving(world.fake):
         settings = alibaba_source(world.fake)
-        with alibaba.connect(
-            settings, "contact_flows", clock=time, sleep=time.sleep, now=world.now
+        with open_http(
+            settings, CONTACT_FLOWS, clock=time, sleep=time.sleep, now=world.now
         ) as http:
             for _ in range(scans):
-                yield http, settings
+                yield http, request(settings, CONTACT_FLOWS)
                 world.fake.clock.advance(world.rng.choice([60, 3600, 200_000]))
 
 
@@ -856,8 +862,8 @@ def whole_scans(rng: random.Random) -> Iterator[bool]:
     in its version of then (but for silent changes, which move nothing).
     """
     world = World(rng, rng.randint(101, 420))
-    for http, settings in scans_of(world):
-        pages, seen = world.scan(http, settings, WHOLE, 100)
+    for http, whole in scans_of(world):
+        pages, seen = world.scan(http, whole, WHOLE, 100)
         anchored = all(page.anchored for page in pages)
         if anchored:
             assert world.alive.items() <= seen.items()
@@ -875,11 +881,11 @@ def test_an_anchored_scan_by_type_misses_nothing(seed: int) -> None:
     world = World(random.Random(seed), 2100, kinds, (20, 99, 999))
     world.rate = 0.2
     proven = False
-    for http, settings in scans_of(world, 3):
+    for http, whole in scans_of(world, 3):
         if proven:
             continue
         world.fake.clock.advance(200_000)
-        pages, seen = world.scan(http, settings, WHOLE, 20)
+        pages, seen = world.scan(http, whole, WHOLE, 20)
         proven = all(page.anchored for page in pages)
         if proven:
             assert pages[-1].total == len(world.alive)
@@ -914,14 +920,14 @@ def changes_only(rng: random.Random) -> Iterator[tuple[int, bool]]:
     world, mirror = World(rng, rng.randint(60, 250)), Mirror()
     size = rng.choice([10, 20, 20, 100])
     for _ in range(2):
-        for http, settings in scans_of(world):
+        for http, whole in scans_of(world):
             if world.rate == 0.0:
                 world.fake.clock.advance(200_000)
                 world.fake.ties = None
             began = world.now()
             counted = False
             if mirror.mark is not None:
-                pages, seen = world.scan(http, settings, mirror.ask(), size)
+                pages, seen = world.scan(http, whole, mirror.ask(), size)
                 anchored = all(page.anchored for page in pages)
                 mirror.known.update(seen)
                 if anchored:
@@ -935,7 +941,7 @@ def changes_only(rng: random.Random) -> Iterator[tuple[int, bool]]:
                     mirror.move(seen, began)
                 yield len(pages), anchored
             if not counted:
-                pages, seen = world.scan(http, settings, WHOLE, size)
+                pages, seen = world.scan(http, whole, WHOLE, size)
                 mirror.known.update(seen)
                 if all(page.anchored for page in pages) and len(seen) >= (pages[-1].total or 0):
                     assert world.alive.items() <= seen.items()
@@ -980,8 +986,8 @@ def test_throttling_and_failures_pass_and_each_attempt_is_signed_anew(
     fake, time = filled(250), Time()
     requests = iter((True, True, False, True))
     fake.faults.append(Fault(times=3, when=lambda _: next(requests, False), response=answer))
-    with alibaba_flows(fake, time) as (http, settings):
-        assert len(set(ids(list(contact_flows(http, settings))))) == 250
+    with alibaba_flows(fake, time) as (http, whole):
+        assert len(set(ids(list(contact_flows(http, whole))))) == 250
     assert http.retries == 3
     assert min(time.slept) >= least
     nonces = [r.headers["x-acs-signature-nonce"] for r in fake.requests]
@@ -1072,23 +1078,23 @@ def test_the_probe_counts_each_instance() -> None:
     fake = filled(150)
     fake.add_instance("ccc-other")
     names = ("ccc-sandbox", "ccc-other")
-    with alibaba_flows(fake, instance_ids=names) as (http, settings):
-        assert probe_contact_flows(http, settings) == (
+    with alibaba_flows(fake, instance_ids=names) as (http, whole):
+        assert probe_contact_flows(http, whole) == (
             "ccc-sandbox: 150 contact flows; ccc-other: 0 contact flows"
         )
         assert len(fake.requests) == 2
     with (
-        alibaba_flows(fake, instance_ids=("ccc-nowhere",)) as (http, settings),
+        alibaba_flows(fake, instance_ids=("ccc-nowhere",)) as (http, whole),
         pytest.raises(MissingError),
     ):
-        probe_contact_flows(http, settings)
+        probe_contact_flows(http, whole)
 
 
 def test_an_instance_that_does_not_exist_does_not_hide_the_others() -> None:
     seen: list[Page] = []
     names = ("nowhere", "ccc-sandbox")
-    with alibaba_flows(filled(3), instance_ids=names) as (http, settings):
-        pages = contact_flows(http, settings)
+    with alibaba_flows(filled(3), instance_ids=names) as (http, whole):
+        pages = contact_flows(http, whole)
         seen.append(next(pages))
         with pytest.raises(MissingError) as caught:
             next(pages)

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etl.extract.alibaba_auth import AlibabaSigner, canonical_query, signature
+from etl.extract.acs3 import Signer, canonical_query, signature
 from etl.extract.http import Http, judge_status
 from etl.sandbox.signature import v3_signature, v3_string_to_sign
 from etl.sandbox.wire import serving
@@ -79,7 +79,7 @@ def test_the_canonical_query() -> None:
 def test_what_arrives_is_what_was_signed(queries: list[dict[str, str]]) -> None:
     """As the server sees it: raw target and headers, its own body hash, its own signature."""
     script = Script({})
-    signer = AlibabaSigner("key", "secret", "sts", "ListContactFlows")
+    signer = Signer("key", "secret", "sts", "ListContactFlows")
     with (
         serving(script) as url,
         Http(url, sign=signer, judge=judge_status, where="demo") as http,
@@ -99,7 +99,7 @@ def test_what_arrives_is_what_was_signed(queries: list[dict[str, str]]) -> None:
 
 def test_each_request_has_its_own_nonce_and_the_time_of_now() -> None:
     times = iter([datetime(2026, 11, 20, 12, 0, second, 999, tzinfo=UTC) for second in range(2)])
-    signer = AlibabaSigner("key", "secret", None, "ListContactFlows", now=lambda: next(times))
+    signer = Signer("key", "secret", None, "ListContactFlows", now=lambda: next(times))
     sent: list[Any] = [signer("POST", "https://ccc.example/?A=1", b"") for _ in range(2)]
     assert [headers["x-acs-date"] for headers in sent] == [
         "2026-11-20T12:00:00Z",

@@ -113,9 +113,9 @@ def test_zooms_page_token_that_is_ignored_is_noticed_on_the_third_page() -> None
 
     script = Script({"access_token": "t", "expires_in": 3600})
     script.faults.append(Fault(path="*/flows", times=None, response=first))
-    with zoom_flows(script) as (http, settings):
+    with zoom_flows(script) as http:
         with pytest.raises(ContractError, match="so the page token is ignored"):
-            list(flows(http, settings))
+            list(flows(http))
         assert http.requests == 3
 
 
@@ -123,19 +123,19 @@ def test_zooms_page_token_that_is_ignored_is_noticed_on_the_third_page() -> None
 @pytest.mark.parametrize("more", [True, False], ids=["endless", "the last page"])
 def test_twilios_page_that_is_ignored_is_noticed_by_its_echo(more: bool) -> None:
     script = Script()
-    with twilio_lists(script) as (http, settings):
+    with twilio_lists(script) as http:
         url = f"{script.url}/v1/Channels?Page=1&PageToken="
         first = page(f"{url}1", [{"sid": "a"}])
         script.answers = [first, page(f"{url}2" if more else None, [{"sid": "a"}], page=0)]
         with pytest.raises(ContractError, match="page 1 was asked for, page 0 was answered"):
-            list(channels(http, settings))
+            list(channels(http))
         assert len(script.requests) == 2
 
 
 @pytest.mark.parametrize("told", [0, "0", None, "x", 1, 2.0, True])
 def test_an_echo_that_differs_harms_nothing_while_new_rows_come(told: Any) -> None:
     script = Script()
-    with twilio_lists(script) as (http, settings):
+    with twilio_lists(script) as http:
         url = f"{script.url}/v1/Channels?Page=1"
         script.answers = [page(url, [{"sid": "a"}]), page(None, [{"sid": "b"}], page=told)]
-        assert sids(list(channels(http, settings))) == ["a", "b"]
+        assert sids(list(channels(http))) == ["a", "b"]

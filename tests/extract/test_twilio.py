@@ -18,8 +18,8 @@ from etl.extract.page import Page
 from etl.extract.twilio import (
     channels,
     flex_flows,
-    lookup_channel,
-    lookup_flex_flow,
+    look_up_channel,
+    look_up_flex_flow,
     probe_channels,
     probe_flex_flows,
 )
@@ -57,10 +57,10 @@ def page(next_page_url: Any = None, rows: Any = (), **meta: Any) -> dict[str, An
 
 def refused(twilio: Any, kind: type[ProviderError], **changes: Any) -> ProviderError:
     with (
-        twilio_lists(twilio, **changes) as (http, settings),
+        twilio_lists(twilio, **changes) as http,
         pytest.raises(ProviderError) as caught,
     ):
-        list(channels(http, settings))
+        list(channels(http))
     assert type(caught.value) is kind, caught.value
     assert caught.value.where.startswith("twilio_main.channels")
     assert "sandbox-twilio" not in str(caught.value)
@@ -71,13 +71,13 @@ def refused(twilio: Any, kind: type[ProviderError], **changes: Any) -> ProviderE
 @pytest.mark.parametrize("rows", [0, 1, 1000, 1001, 2500])
 def test_all_pages_are_read_to_the_end(rows: int) -> None:
     twilio = filled(channels=rows, flex_flows=rows)
-    with twilio_lists(twilio) as (http, settings):
+    with twilio_lists(twilio) as http:
         for scan, truth in (
             (channels, twilio.channels.records()),
             (flex_flows, twilio.flex_flows.records()),
         ):
             twilio.requests.clear()
-            pages = list(scan(http, settings))
+            pages = list(scan(http))
             assert sorted(sids(pages)) == sorted(row["sid"] for row in truth)
             assert [p.number for p in pages] == list(range(1, max(1, -(-rows // 1000)) + 1))
             assert all((p.total, p.scope, p.anchored) == (None, "", False) for p in pages)
@@ -87,16 +87,16 @@ def test_all_pages_are_read_to_the_end(rows: int) -> None:
 
 def test_the_next_page_url_is_followed_as_it_is() -> None:
     script = Script()
-    with twilio_lists(script) as (http, settings):
+    with twilio_lists(script) as http:
         url = f"{script.url}/v1/Channels?Page=1&PageToken=a%2fB+c%20~*&x"
         script.answers = [page(url, [{"sid": "a"}]), page(None, [{"sid": "b"}])]
-        assert sids(list(channels(http, settings))) == ["a", "b"]
+        assert sids(list(channels(http))) == ["a", "b"]
     assert script.requests[1].target == url.removeprefix(script.url)
 
 
 def test_the_scan_may_be_left_early() -> None:
-    with twilio_lists(twilio := filled(channels=1500)) as (http, settings):
-        scan = channels(http, settings)
+    with twilio_lists(twilio := filled(channels=1500)) as http:
+        scan = channels(http)
         next(scan)
         scan.close()  # type: ignore[attr-defined]
         assert len(twilio.requests) == 1
@@ -104,11 +104,11 @@ def test_the_scan_may_be_left_early() -> None:
 
 def test_a_server_with_smaller_pages_is_followed() -> None:
     script = Script()
-    with twilio_lists(script) as (http, settings):
+    with twilio_lists(script) as http:
         url = f"{script.url}/v1/Channels?PageSize=50&Page="
         script.answers = [page(f"{url}{n}", [{"sid": str(n)}], page_size=50) for n in range(30)]
         script.answers.append(page(None, page_size=50))
-        assert len(sids(list(channels(http, settings)))) == 30
+        assert len(sids(list(channels(http)))) == 30
 
 
 @pytest.mark.parametrize(
@@ -137,25 +137,25 @@ def test_a_doubtful_end_is_no_end(body: Any) -> None:
 
 @pytest.mark.parametrize("key", [None, "", 5, "flex_chat_channels"])
 def test_the_documented_name_of_the_rows_holds_when_meta_has_none(key: Any) -> None:
-    with twilio_lists(Script(page(None, [{"sid": "a"}], key=key))) as (http, settings):
-        assert sids(list(channels(http, settings))) == ["a"]
+    with twilio_lists(Script(page(None, [{"sid": "a"}], key=key))) as http:
+        assert sids(list(channels(http))) == ["a"]
 
 
 def test_rows_under_another_name_are_found_when_meta_says_so() -> None:
     body = {"meta": {**META, "key": "chats"}, "chats": [{"sid": "a"}]}
-    with twilio_lists(Script(body)) as (http, settings):
-        assert sids(list(channels(http, settings))) == ["a"]
+    with twilio_lists(Script(body)) as http:
+        assert sids(list(channels(http))) == ["a"]
 
 
 @pytest.mark.fault(11)
 def test_a_next_page_that_repeats_stops_the_scan() -> None:
     script = Script()
     with (
-        twilio_lists(script) as (http, settings),
+        twilio_lists(script) as http,
         pytest.raises(ContractError, match="paging loops") as caught,
     ):
         script.answers = [page(f"{script.url}/v1/Channels?Page=1", [{"sid": "a"}])]
-        list(channels(http, settings))
+        list(channels(http))
     assert "page 2" in caught.value.where
     assert len(script.requests) == 2
 
@@ -164,14 +164,14 @@ def test_a_next_page_that_repeats_stops_the_scan() -> None:
 def test_twenty_empty_pages_are_borne_and_no_more() -> None:
     for empties, rows in ((20, 1), (21, 0)):
         script = Script()
-        with twilio_lists(script) as (http, settings):
+        with twilio_lists(script) as http:
             urls = [f"{script.url}/v1/Channels?Page={number}" for number in range(empties)]
             script.answers = [page(url) for url in urls] + [page(None, [{"sid": "a"}])]
             if rows:
-                assert sids(list(channels(http, settings))) == ["a"]
+                assert sids(list(channels(http))) == ["a"]
             else:
                 with pytest.raises(ContractError, match="21 empty pages"):
-                    list(channels(http, settings))
+                    list(channels(http))
 
 
 @pytest.mark.fault(30)
@@ -196,10 +196,10 @@ def test_credentials_never_follow_a_next_page_elsewhere() -> None:
 )
 def test_a_next_page_off_the_list_is_not_followed(suffix: str) -> None:
     script = Script()
-    with twilio_lists(script) as (http, settings):
+    with twilio_lists(script) as http:
         script.answers = [page(script.url + suffix)]
         with pytest.raises(ContractError, match="the next page is"):
-            list(channels(http, settings))
+            list(channels(http))
     assert len(script.requests) == 1
 
 
@@ -217,8 +217,8 @@ def test_the_auth_token_and_the_api_key_sign() -> None:
         (API_KEY, b"SK" + b"7" * 32 + b":sandbox-twilio-key-secret"),
     ):
         twilio = filled(channels=1)
-        with twilio_lists(twilio, **changes) as (http, settings):
-            assert len(sids(list(channels(http, settings)))) == 1
+        with twilio_lists(twilio, **changes) as http:
+            assert len(sids(list(channels(http)))) == 1
         sent = twilio.requests[0].headers["authorization"]
         assert sent == f"Basic {base64.b64encode(user).decode()}"
 
@@ -252,8 +252,8 @@ def test_wrong_credentials_and_missing_permission() -> None:
 def test_a_limit_or_a_failure_passes(answer: Response, least: float) -> None:
     twilio, time = filled(channels=1500), Time()
     twilio.faults.append(Fault(nth=2, response=answer))
-    with twilio_lists(twilio, time) as (http, settings):
-        assert len(set(sids(list(channels(http, settings))))) == 1500
+    with twilio_lists(twilio, time) as http:
+        assert len(set(sids(list(channels(http))))) == 1500
     assert http.retries == 1
     assert time.slept[0] >= least
 
@@ -265,25 +265,25 @@ def test_lasting_failures() -> None:
     refused(Script(redirect("/v1/Channels")), ContractError)
     refused(Script(emulated.error(400, 20001, "Invalid PageSize")), ContractError)
     with (
-        twilio_lists(Script(emulated.not_found("/v1/Channels"))) as (http, settings),
+        twilio_lists(Script(emulated.not_found("/v1/Channels"))) as http,
         pytest.raises(ContractError, match="2026-06-01"),
     ):
-        list(channels(http, settings))
+        list(channels(http))
 
 
 # --- one record ----------------------------------------------------------------------------------
 def test_a_record_is_found_or_gone() -> None:
     twilio = filled(channels=1, flex_flows=1)
-    with twilio_lists(twilio) as (http, settings):
+    with twilio_lists(twilio) as http:
         for lookup, store in (
-            (lookup_channel, twilio.channels),
-            (lookup_flex_flow, twilio.flex_flows),
+            (look_up_channel, twilio.channels),
+            (look_up_flex_flow, twilio.flex_flows),
         ):
             (sid,) = store.keys()
-            found = lookup(http, settings, (sid,))
+            found = lookup(http, (sid,))
             assert (found.state, found.record) == ("found", {"sid": sid})
             store.delete(sid)
-            assert lookup(http, settings, (sid,)).state == "gone"
+            assert lookup(http, (sid,)).state == "gone"
 
 
 @pytest.mark.parametrize(
@@ -310,26 +310,26 @@ def test_a_refusal_is_told_from_an_odd_answer(answer: Response) -> None:
 
 
 def assert_state(state: str, answer: Response) -> None:
-    with twilio_lists(Script(answer)) as (http, settings):
-        for lookup in (lookup_channel, lookup_flex_flow):
-            result = lookup(http, settings, ("CH1",))
+    with twilio_lists(Script(answer)) as http:
+        for lookup in (look_up_channel, look_up_flex_flow):
+            result = lookup(http, ("CH1",))
             assert (result.state, result.record) == (state, None)
             assert result.reason
 
 
 @pytest.mark.parametrize("sid", ["", ".", "..", "\ud800"])
 def test_a_sid_that_no_url_can_hold_is_not_asked_for(sid: str) -> None:
-    with twilio_lists(twilio := Twilio()) as (http, settings):
-        assert lookup_channel(http, settings, (sid,)).state == "unasked"
+    with twilio_lists(twilio := Twilio()) as http:
+        assert look_up_channel(http, (sid,)).state == "unasked"
     assert not twilio.requests
 
 
 def test_the_probes() -> None:
     twilio = filled(channels=3)
-    with twilio_lists(twilio) as (http, settings):
-        assert probe_channels(http, settings) == "readable, there are channels"
-        assert probe_flex_flows(http, settings) == "readable, there are no flex flows"
+    with twilio_lists(twilio) as http:
+        assert probe_channels(http) == "readable, there are channels"
+        assert probe_flex_flows(http) == "readable, there are no flex flows"
         assert [r.params for r in twilio.requests] == [{"PageSize": "1"}] * 2
         twilio.suspended = True
         with pytest.raises(CredentialsError):
-            probe_channels(http, settings)
+            probe_channels(http)

@@ -15,7 +15,7 @@ from etl.errors import (
     UnavailableError,
 )
 from etl.extract.page import Page
-from etl.extract.zoom import flows, lookup_flow, probe_flows
+from etl.extract.zoom import flows, look_up_flow, probe_flows
 from etl.sandbox import zoom as emulated
 from etl.sandbox.wire import Fault, Response, empty, html, json_response
 from etl.sandbox.zoom import Zoom
@@ -42,8 +42,8 @@ def to_list(zoom: Any) -> list[Any]:
 
 
 def refused(zoom: Any, kind: type[ProviderError], **changes: Any) -> ProviderError:
-    with zoom_flows(zoom, **changes) as (http, settings), pytest.raises(ProviderError) as caught:
-        list(flows(http, settings))
+    with zoom_flows(zoom, **changes) as http, pytest.raises(ProviderError) as caught:
+        list(flows(http))
     assert type(caught.value) is kind, caught.value
     assert caught.value.where.startswith("zoom_eu.flows")
     assert "sandbox-zoom" not in str(caught.value)
@@ -60,8 +60,8 @@ def after_token(*answers: Any) -> Script:
 def test_all_pages_are_read_to_the_end(rows: int, end: Any) -> None:
     zoom = filled(rows)
     zoom.last_page_token = end
-    with zoom_flows(zoom) as (http, settings):
-        pages = list(flows(http, settings))
+    with zoom_flows(zoom) as http:
+        pages = list(flows(http))
     assert sorted(ids(pages)) == sorted(r["flow_id"] for r in zoom.records())
     assert [page.number for page in pages] == list(range(1, max(1, -(-rows // 100)) + 1))
     assert all((p.total, p.scope, p.anchored) == (rows, "", False) for p in pages)
@@ -71,30 +71,30 @@ def test_all_pages_are_read_to_the_end(rows: int, end: Any) -> None:
 
 def test_the_scan_may_be_left_early() -> None:
     zoom = filled(250)
-    with zoom_flows(zoom) as (http, settings):
-        scan = flows(http, settings)
+    with zoom_flows(zoom) as http:
+        scan = flows(http)
         assert next(scan).number == 1
         scan.close()  # type: ignore[attr-defined]
         assert len(to_list(zoom)) == 1
 
 
 def test_nothing_is_sent_before_the_first_page_is_wanted() -> None:
-    with zoom_flows(zoom := filled(1)) as (http, settings):
-        flows(http, settings)
+    with zoom_flows(zoom := filled(1)) as http:
+        flows(http)
         assert not zoom.requests
 
 
 @pytest.mark.fault(19)
 @pytest.mark.parametrize("total", [None, -1, "03", " 3", "+3", "3.0", "3e0", "٣", "", 1.5, True])
 def test_a_count_that_is_none_is_not_passed_on(total: Any) -> None:
-    with zoom_flows(after_token({"flows": [], "total_records": total})) as (http, settings):
-        assert [page.total for page in flows(http, settings)] == [None]
+    with zoom_flows(after_token({"flows": [], "total_records": total})) as http:
+        assert [page.total for page in flows(http)] == [None]
 
 
 @pytest.mark.parametrize("rows", [[None, 1, "x", [], {}], [{"flow_id": None}]])
 def test_records_are_passed_on_as_they_are(rows: list[Any]) -> None:
-    with zoom_flows(after_token({"flows": rows})) as (http, settings):
-        assert [page.records for page in flows(http, settings)] == [rows]
+    with zoom_flows(after_token({"flows": rows})) as http:
+        assert [page.records for page in flows(http)] == [rows]
 
 
 @pytest.mark.parametrize(
@@ -131,8 +131,8 @@ def test_twenty_empty_pages_are_borne_and_no_more() -> None:
         return [{"flows": [], "next_page_token": f"t{number}"} for number in range(count)]
 
     end = {"flows": [{"flow_id": "a"}], "next_page_token": ""}
-    with zoom_flows(after_token(*empties(20), end)) as (http, settings):
-        assert ids(list(flows(http, settings))) == ["a"]
+    with zoom_flows(after_token(*empties(20), end)) as http:
+        assert ids(list(flows(http))) == ["a"]
     assert "21 empty pages" in refused(after_token(*empties(21), end), ContractError).what
 
 
@@ -166,8 +166,8 @@ def test_code_300_is_about_a_page_token_only_when_one_was_sent(message: str, nth
 # --- access --------------------------------------------------------------------------------------
 def test_the_token_is_asked_for_in_the_body_with_basic_auth() -> None:
     zoom = filled(250)
-    with zoom_flows(zoom) as (http, settings):
-        list(flows(http, settings))
+    with zoom_flows(zoom) as http:
+        list(flows(http))
     token = zoom.requests[0]
     assert (token.method, token.target) == ("POST", "/oauth/token")
     assert token.body == b"grant_type=account_credentials&account_id=sandbox-zoom-account"
@@ -179,8 +179,8 @@ def test_the_token_is_asked_for_in_the_body_with_basic_auth() -> None:
 @pytest.mark.parametrize(("passed", "tokens"), [(3539, 1), (3541, 2)])
 def test_the_token_is_renewed_when_a_minute_remains(passed: int, tokens: int) -> None:
     zoom, time = filled(150), Time()
-    with zoom_flows(zoom, time) as (http, settings):
-        scan = flows(http, settings)
+    with zoom_flows(zoom, time) as http:
+        scan = flows(http)
         next(scan)
         time.now += passed
         list(scan)
@@ -195,8 +195,8 @@ def test_a_token_that_dies_on_the_way_is_renewed_and_the_page_asked_again(status
     zoom.expired_status = status
     for nth in (2, 4):  # the fourth request is the third page
         zoom.faults.append(Fault(path=LIST, nth=nth, before_request=lambda z, _: z.revoke_tokens()))
-    with zoom_flows(zoom) as (http, settings):
-        pages = list(flows(http, settings))
+    with zoom_flows(zoom) as http:
+        pages = list(flows(http))
     assert len(ids(pages)) == len(set(ids(pages))) == 250
     assert (http.requests, http.retries, http.throttled_seconds) == (5, 2, 0.0)
 
@@ -244,8 +244,8 @@ def test_odd_answers_of_the_token_endpoint(answer: Any, kind: type[ProviderError
 
 def test_a_token_without_a_life_lasts_an_hour() -> None:
     script, time = Script({"access_token": "t"}, {"flows": [], "next_page_token": "a"}), Time()
-    with zoom_flows(script, time) as (http, settings):
-        scan = flows(http, settings)
+    with zoom_flows(script, time) as http:
+        scan = flows(http)
         next(scan)
         time.now += 3000
         next(scan)
@@ -287,8 +287,8 @@ def test_no_permission(answer: Response) -> None:
 def test_a_limit_or_a_failure_passes(answer: Response) -> None:
     zoom, time = filled(250), Time()
     zoom.faults.append(Fault(path=LIST, nth=2, response=answer))
-    with zoom_flows(zoom, time) as (http, settings):
-        assert len(ids(list(flows(http, settings)))) == 250
+    with zoom_flows(zoom, time) as http:
+        assert len(ids(list(flows(http)))) == 250
     assert http.retries == 1
     if answer.status != 502:
         assert time.slept[0] >= 1
@@ -308,8 +308,8 @@ def test_a_limit_or_a_failure_passes(answer: Response) -> None:
 def test_the_daily_limit_means_not_today(answer: Response) -> None:
     zoom, time = filled(1), Time()
     zoom.faults.append(Fault(path=LIST, times=None, response=answer))
-    with zoom_flows(zoom, time) as (http, settings), pytest.raises(UnavailableError) as caught:
-        list(flows(http, settings))
+    with zoom_flows(zoom, time) as http, pytest.raises(UnavailableError) as caught:
+        list(flows(http))
     assert "daily limit of requests is used up, again " in caught.value.what
     assert len(to_list(zoom)) == 1
     assert not time.slept
@@ -341,11 +341,11 @@ def test_an_error_envelope_in_a_200_counts_like_an_error(
 def test_a_flow_is_found_or_gone(flow_id: str) -> None:
     zoom = Zoom()
     zoom.flows.add({"flow_id": flow_id, "flow_name": "One"})
-    with zoom_flows(zoom) as (http, settings):
-        found = lookup_flow(http, settings, (flow_id,))
+    with zoom_flows(zoom) as http:
+        found = look_up_flow(http, (flow_id,))
         assert (found.state, found.record) == ("found", zoom.flows.get(flow_id))
         zoom.flows.delete(flow_id)
-        assert lookup_flow(http, settings, (flow_id,)).state == "gone"
+        assert look_up_flow(http, (flow_id,)).state == "gone"
 
 
 @pytest.mark.parametrize(
@@ -378,8 +378,8 @@ def test_a_refusal_is_told_from_an_odd_answer(answer: Response) -> None:
 def assert_state(state: str, answer: Response) -> None:
     zoom = filled(0)
     zoom.faults.append(Fault(path=f"{LIST}/*", times=None, response=answer))
-    with zoom_flows(zoom) as (http, settings):
-        lookup = lookup_flow(http, settings, ("x",))
+    with zoom_flows(zoom) as http:
+        lookup = look_up_flow(http, ("x",))
     assert lookup.state == state
     assert lookup.reason
     assert lookup.record is None
@@ -387,15 +387,15 @@ def assert_state(state: str, answer: Response) -> None:
 
 @pytest.mark.parametrize("flow_id", ["", ".", "..", "\ud800"])
 def test_an_id_that_no_url_can_hold_is_not_asked_for(flow_id: str) -> None:
-    with zoom_flows(zoom := Zoom()) as (http, settings):
-        assert lookup_flow(http, settings, (flow_id,)).state == "unasked"
+    with zoom_flows(zoom := Zoom()) as http:
+        assert look_up_flow(http, (flow_id,)).state == "unasked"
     assert not zoom.requests
 
 
 # --- check ---------------------------------------------------------------------------------------
 def test_the_probe_counts_and_names_the_scopes() -> None:
-    with zoom_flows(zoom := filled(47)) as (http, settings):
-        assert probe_flows(http, settings) == (
+    with zoom_flows(zoom := filled(47)) as http:
+        assert probe_flows(http) == (
             "47 flows; scopes: contact_center:read:flow:admin, contact_center:read:list_flows:admin"
         )
         assert len(to_list(zoom)) == 1
@@ -404,19 +404,19 @@ def test_the_probe_counts_and_names_the_scopes() -> None:
 def test_the_probe_tells_when_deleted_flows_cannot_be_confirmed() -> None:
     zoom = filled(1)
     zoom.scopes = {"contact_center:read:list_flows:admin"}
-    with zoom_flows(zoom) as (http, settings):
-        assert "; add contact_center:read:flow:admin so that" in probe_flows(http, settings)
+    with zoom_flows(zoom) as http:
+        assert "; add contact_center:read:flow:admin so that" in probe_flows(http)
     zoom.scopes = {"contact_center_flow:read:admin"}
-    with zoom_flows(zoom) as (http, settings):
-        assert "; add" not in probe_flows(http, settings)
+    with zoom_flows(zoom) as http:
+        assert "; add" not in probe_flows(http)
 
 
 def test_the_probe_raises_what_a_scan_would() -> None:
     zoom = filled(1)
     zoom.scopes = {"user:read:admin"}
-    with zoom_flows(zoom) as (http, settings), pytest.raises(CredentialsError, match="scope"):
-        probe_flows(http, settings)
-    with zoom_flows(after_token({"x": 1})) as (http, settings), pytest.raises(ContractError):
-        probe_flows(http, settings)
-    with zoom_flows(Script({"access_token": "t"}, {"flows": []})) as (http, settings):
-        assert probe_flows(http, settings) == "an unknown number of flows; scopes: not told"
+    with zoom_flows(zoom) as http, pytest.raises(CredentialsError, match="scope"):
+        probe_flows(http)
+    with zoom_flows(after_token({"x": 1})) as http, pytest.raises(ContractError):
+        probe_flows(http)
+    with zoom_flows(Script({"access_token": "t"}, {"flows": []})) as http:
+        assert probe_flows(http) == "an unknown number of flows; scopes: not told"

@@ -11,8 +11,8 @@ import pytest
 from psycopg import sql
 from sqlalchemy import make_url
 
+from etl.providers import SCHEMAS
 from etl.sandbox.server import Sandbox
-from etl.warehouse import tables
 from etl.warehouse.connect import connect
 from etl.warehouse.embedded import find_binaries
 from tests.daemon.processes import Process, free_port
@@ -111,7 +111,7 @@ def test_everything_runs_with_the_rights_of_the_document(
                 connection.execute(forbidden.encode())
     with psycopg.connect(dsn(admin)) as connection:
         owners = "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = ANY(%s)"
-        assert connection.execute(owners, [list(tables.SCHEMAS)]).fetchall() == [("loader",)]
+        assert connection.execute(owners, [list(SCHEMAS)]).fetchall() == [("loader",)]
 
 
 # -- what is missing is told as SQL, which helps --------------------------------------------------
@@ -142,7 +142,7 @@ def test_without_schemas_and_create_the_sql_that_is_printed_is_enough(
     assert statements == advised(done.stderr)
     assert statements[0] == f'ALTER SCHEMA zoom OWNER TO "{role}";'
     assert statements[1] == f'CREATE SCHEMA twilio AUTHORIZATION "{role}";'
-    assert len(statements) == len(tables.SCHEMAS)
+    assert len(statements) == len(SCHEMAS)
     assert role in done.stdout
     run_as(admin, *statements)
     done = commands(path, ["check"], ["migrate"], ["check"], ["sync"])
@@ -214,7 +214,7 @@ def test_check_writes_nothing(warehouse: str, providers: Sandbox, tmp_path: Path
 
     def state() -> object:
         with psycopg.connect(dsn(warehouse)) as connection:
-            return connection.execute(query, [list(tables.SCHEMAS)]).fetchall()
+            return connection.execute(query, [list(SCHEMAS)]).fetchall()
 
     before = state()
     done = commands(write_config(tmp_path / "callflow.toml", warehouse, providers), ["check"])

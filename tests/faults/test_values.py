@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,14 @@ import pytest
 from etl.extract.decode import MAX_RECORDS, moment, page, unpack
 from etl.extract.page import Page
 from etl.load.runs import Run
+from etl.providers import STREAMS, TABLES
 from etl.sandbox.wire import Response
-from etl.transform import alibaba, zoom
 from etl.transform.values import as_json, parse_time, reader
-from etl.warehouse import tables
 from etl.warehouse.embedded import find_binaries
 from tests.fuzz.campaign import Campaign, campaign
 from tests.fuzz.raw import LISTS, Raw, packed
 from tests.postgres import Cluster, ask
+from tests.transform.named import transformed
 
 ZOOM, CHANNELS, ALIBABA = "zoom_raw.flows", "twilio_raw.channels", "alibaba_raw.contact_flows"
 
@@ -311,15 +312,15 @@ def read_page(body: bytes) -> None:
 
 
 def read_flows(of: Page) -> None:
-    zoom.flows(of, 0)
+    STREAMS["zoom.flows"].transform(of, 0)
 
 
 def read_contact_flows(of: Page) -> None:
-    alibaba.contact_flows(of, 0, zone=UTC)
+    STREAMS["alibaba.contact_flows"].transform(replace(of, zone=UTC), 0)
 
 
 def read_properties(names: Any) -> None:
-    reader(tables.alibaba_contact_flow_activities)({"id": "a", "properties": names}, ("i", "f"))
+    reader(TABLES["alibaba.contact_flow_activities"])({"id": "a", "properties": names}, ("i", "f"))
 
 
 def colliding(count: int) -> Any:
@@ -486,7 +487,7 @@ def test_children_as_json_text_are_read_and_others_keep_what_was_there(
 )  # fmt: skip
 def test_what_is_no_time_does_not_fit_and_stays_as_sent(sent: Any) -> None:
     assert parse_time(sent, None) is parse_time(sent, UTC) is None
-    rows = zoom.flows(Page([{"flow_id": "a", "last_modified_time": sent}], 1), 0)
+    rows = transformed("zoom.flows", [{"flow_id": "a", "last_modified_time": sent}])
     row = rows.tables["zoom.flows"][0]
     assert row[-2] is None
     assert rows.warnings == 1

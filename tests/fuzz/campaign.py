@@ -22,6 +22,7 @@ from sqlalchemy import DateTime, Table, text
 
 from etl.config import load as config
 from etl.load.runs import Run
+from etl.providers import TABLES
 from etl.sync.job import Job
 from etl.sync.run import run_stream
 from etl.sync.selection import select
@@ -39,10 +40,10 @@ SIZES = {
     "alibaba_raw.contact_flows": 100,
 }
 OF = {
-    "zoom_raw.flows": tables.zoom_flows,
-    "twilio_raw.flex_flows": tables.twilio_flex_flows,
-    "twilio_raw.channels": tables.twilio_channels,
-    "alibaba_raw.contact_flows": tables.alibaba_contact_flows,
+    "zoom_raw.flows": TABLES["zoom.flows"],
+    "twilio_raw.flex_flows": TABLES["twilio.flex_flows"],
+    "twilio_raw.channels": TABLES["twilio.channels"],
+    "alibaba_raw.contact_flows": TABLES["alibaba.contact_flows"],
 }
 ZONE = ZoneInfo("Asia/Shanghai")
 _LONE = re.compile("[\0\ud800-\udfff]")
@@ -92,8 +93,8 @@ class Campaign:
 
     def empty(self) -> None:
         """Leave no rows of former rounds."""
-        names = [*(table.fullname for table in tables.CURRENT), "etl.rejects", "etl.streams"]
-        names += [f"history.{t.fullname.replace('.', '_')}" for t in tables.CURRENT]
+        names = [*(table.fullname for table in TABLES.values()), "etl.rejects", "etl.streams"]
+        names += [f"history.{t.fullname.replace('.', '_')}" for t in TABLES.values()]
         with self.engine.begin() as connection:
             have = [n for n in names if connection.scalar(text(f"SELECT to_regclass('{n}')"))]
             connection.execute(text(f"TRUNCATE {', '.join(have)}, etl.absences"))

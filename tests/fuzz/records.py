@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from sqlalchemy import Boolean, DateTime, Integer, Table
 
-from etl.warehouse import tables
+from etl.providers import TABLES
 
 ODD_TEXTS = [
     "", " ", "\0", "\ud800", "a\0\udfff", "\\u0000", "true", "false", "True", "TRUE", "yes", "1",
@@ -106,7 +106,7 @@ class Maker:
             home.append((path[-1], self._cell(path[-1], column.type, number)))
         members += [(name, _object(fields)) for name, fields in inner.items()]
         members += [(name, self._children(name, child)) for name, child in _CHILDREN.get(table, [])]
-        if table is tables.alibaba_contact_flows:
+        if table is TABLES["alibaba.contact_flows"]:
             members.append(("NumberList", self._numbers()))
         if rng.random() < self.wild:
             members += [(self.name(), self.value()) for _ in range(rng.randrange(4))]
@@ -147,7 +147,7 @@ class Maker:
         return _json(text) if self.rng.random() < 0.1 else text.encode()
 
     def _definition(self) -> str:
-        activities = self._children("activities", tables.alibaba_contact_flow_activities)
+        activities = self._children("activities", TABLES["alibaba.contact_flow_activities"])
         return f'{{"activities": {activities.decode(errors="replace")}}}'
 
 
@@ -183,17 +183,17 @@ def damaged(rng: random.Random, text: bytes) -> bytes:
 
 
 _RECORDS = {
-    "zoom_raw.flows": tables.zoom_flows,
-    "twilio_raw.flex_flows": tables.twilio_flex_flows,
-    "twilio_raw.channels": tables.twilio_channels,
-    "alibaba_raw.contact_flows": tables.alibaba_contact_flows,
+    "zoom_raw.flows": TABLES["zoom.flows"],
+    "twilio_raw.flex_flows": TABLES["twilio.flex_flows"],
+    "twilio_raw.channels": TABLES["twilio.channels"],
+    "alibaba_raw.contact_flows": TABLES["alibaba.contact_flows"],
 }
 _CHILDREN = {
-    tables.zoom_flows: [
-        ("flow_versions", tables.zoom_flow_versions),
-        ("entry_points", tables.zoom_entry_points),
+    TABLES["zoom.flows"]: [
+        ("flow_versions", TABLES["zoom.flow_versions"]),
+        ("entry_points", TABLES["zoom.entry_points"]),
     ],
-    tables.alibaba_contact_flow_activities: [
-        ("events", tables.alibaba_contact_flow_transitions)
+    TABLES["alibaba.contact_flow_activities"]: [
+        ("events", TABLES["alibaba.contact_flow_transitions"])
     ],
 }  # fmt: skip

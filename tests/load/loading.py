@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -13,11 +12,12 @@ from etl.extract.page import Page
 from etl.load import merge, stage
 from etl.load.merge import Written
 from etl.load.stage import Staged
-from etl.transform import alibaba, twilio, zoom
+from etl.providers import STREAMS
 from etl.transform.rows import Rows
 from etl.warehouse import tables
 from etl.warehouse.tables import Key
 
+SHANGHAI = ZoneInfo("Asia/Shanghai")
 Rowset = list[dict[str, Any]]
 
 
@@ -30,14 +30,13 @@ class Kind:
     scope: str | None = None
 
 
-FLOWS = Kind((tables.zoom_flows, tables.zoom_flow_versions, tables.zoom_entry_points), zoom.flows)
-CHANNELS = Kind((tables.twilio_channels,), twilio.channels)
-FLEX_FLOWS = Kind((tables.twilio_flex_flows,), twilio.flex_flows)
-CONTACT_FLOWS = Kind(
-    (tables.alibaba_contact_flows, *tables.children(tables.alibaba_contact_flows)),
-    partial(alibaba.contact_flows, zone=ZoneInfo("Asia/Shanghai")),
-    scope="instance_id",
-)
+def kind_of(name: str) -> Kind:
+    stream = STREAMS[name]
+    return Kind(stream.tables, stream.transform, stream.scope)
+
+
+FLOWS, CHANNELS = kind_of("zoom.flows"), kind_of("twilio.channels")
+FLEX_FLOWS, CONTACT_FLOWS = kind_of("twilio.flex_flows"), kind_of("alibaba.contact_flows")
 KINDS = (FLOWS, CHANNELS, FLEX_FLOWS, CONTACT_FLOWS)
 
 
@@ -59,7 +58,7 @@ def scan(
         stage.prepare(connection, pairs)
     start = 0
     for number, records in enumerate(pages, 1):
-        rows = kind.transform(Page(list(records), number, scope=scope), start)
+        rows = kind.transform(Page(list(records), number, scope=scope, zone=SHANGHAI), start)
         with connection.begin():
             for pair in pairs:
                 stage.copy(connection, pair.stage, rows.tables[pair.current.fullname])
@@ -95,4 +94,4 @@ def rows_of(connection: Connection, table: Table, source: str | None = None) -> 
 
 def versions_of(connection: Connection, table: Table) -> Rowset:
     """The rows of `table`'s history, oldest first."""
-    return sorted(rows_of(connection, tables.HISTORY[table]), key=lambda row: row["valid_to"])
+    return sorted(rows_of(connection, tables.history(table)), key=lambda row: row["valid_to"])

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, event, text
 from etl.extract.page import Page
 from etl.load import checkpoint, merge, runs, stage
 from etl.warehouse import tables
-from tests.load.loading import CONTACT_FLOWS, FLEX_FLOWS, FLOWS, Kind, at, pairs_of
+from tests.load.loading import CONTACT_FLOWS, FLEX_FLOWS, FLOWS, SHANGHAI, Kind, at, pairs_of
 from tests.load.test_merge import flow
 
 pytestmark = pytest.mark.slow
@@ -119,7 +119,7 @@ def staged(connection: Connection, kind: Kind, *scans: Sequence[Any], source: st
         stage.prepare(connection, pairs)
         for records in scans:
             begin = start
-            rows = kind.transform(Page(list(records), 1, scope="ccc"), start)
+            rows = kind.transform(Page(list(records), 1, scope="ccc", zone=SHANGHAI), start)
             start += len(records)
             for pair in pairs:
                 stage.copy(connection, pair.stage, rows.tables[pair.current.fullname])
@@ -305,7 +305,7 @@ def test_twice_the_rows_are_twice_the_work(unanalyzed: Connection, engine: Engin
             with connection.begin():
                 for table in reversed(kind.tables):
                     connection.execute(text(f"DELETE FROM {table.fullname} WHERE source = 's'"))
-                    connection.execute(text(f"DELETE FROM {tables.HISTORY[table].fullname}"))
+                    connection.execute(text(f"DELETE FROM {tables.history(table).fullname}"))
         once, twice = done
         assert set(once) <= set(twice), name  # the second time a staging table is emptied first
         assert len(once) >= 3, name

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Table, text
 
 from etl.load import merge
 from etl.load.merge import Written
+from etl.providers import TABLES
 from etl.transform.values import MAX_KEY_BYTES
 from etl.warehouse import tables
 from tests.load.loading import (
@@ -48,12 +49,12 @@ def same_but_valid_from(row: dict[str, Any]) -> dict[str, Any]:
 def test_new_records_are_inserted_with_all_their_children(connection: Connection) -> None:
     written = load(connection, "s", FLOWS, [flow("a", "A", "xy", "1"), flow("b")], now=at(0))
     assert written == Written(inserted=2, updated=0, deleted=0, rows=5)
-    assert rows_of(connection, tables.zoom_flows) == [
+    assert rows_of(connection, TABLES["zoom.flows"]) == [
         {"source": "s", "flow_id": "a", "flow_name": "A", "valid_from": at(0)},
         {"source": "s", "flow_id": "b", "flow_name": "n", "valid_from": at(0)},
     ]
-    assert ids(connection, tables.zoom_entry_points) == [("a", "x"), ("a", "y")]
-    assert ids(connection, tables.zoom_flow_versions) == [("a", "1")]
+    assert ids(connection, TABLES["zoom.entry_points"]) == [("a", "x"), ("a", "y")]
+    assert ids(connection, TABLES["zoom.flow_versions"]) == [("a", "1")]
     for table in FLOWS.tables:
         assert versions_of(connection, table) == []
 
@@ -64,11 +65,13 @@ def test_a_changed_record_is_updated_and_its_former_version_goes_to_history(
     load(connection, "s", FLOWS, [flow("a", "old"), flow("b")], now=at(0))
     written = load(connection, "s", FLOWS, [flow("a", "new"), flow("b")], now=at(1))
     assert written == Written(updated=1, rows=1)
-    assert [(r["flow_name"], r["valid_from"]) for r in rows_of(connection, tables.zoom_flows)] == [
+    assert [
+        (r["flow_name"], r["valid_from"]) for r in rows_of(connection, TABLES["zoom.flows"])
+    ] == [
         ("new", at(1)),
         ("n", at(0)),
     ]
-    assert versions_of(connection, tables.zoom_flows) == [
+    assert versions_of(connection, TABLES["zoom.flows"]) == [
         {
             "source": "s",
             "flow_id": "a",
@@ -127,12 +130,12 @@ def test_children_are_replaced_as_a_set(connection: Connection) -> None:
     assert written == Written(updated=1, rows=4)  # x and z removed, y changed, w new
     found = {
         (row["flow_id"], row["entry_id"]): row["valid_from"]
-        for row in rows_of(connection, tables.zoom_entry_points)
+        for row in rows_of(connection, TABLES["zoom.entry_points"])
     }
     assert found == {("a", "y"): at(1), ("a", "w"): at(1), ("b", "x"): at(0)}
     closed = [(r["entry_id"], r["valid_to"]) for r in versions_of(connection, FLOWS.tables[2])]
     assert sorted(closed) == [("x", at(1)), ("y", at(1)), ("z", at(1))]
-    (record, _) = rows_of(connection, tables.zoom_flows)
+    (record, _) = rows_of(connection, TABLES["zoom.flows"])
     assert record["valid_from"] == at(0)  # its own row is as it was
 
 
@@ -166,15 +169,15 @@ def test_an_unreadable_child_keeps_the_children_that_were_there(connection: Conn
     partial["entry_points"].append({"entry_name": "no id"})
     written = load(connection, "s", FLOWS, [partial], now=at(1))
     assert written == Written(updated=1, rows=2)
-    assert ids(connection, tables.zoom_entry_points) == [("a", "w"), ("a", "x"), ("a", "y")]
-    assert ids(connection, tables.zoom_flow_versions) == [("a", "1")]
+    assert ids(connection, TABLES["zoom.entry_points"]) == [("a", "w"), ("a", "x"), ("a", "y")]
+    assert ids(connection, TABLES["zoom.flow_versions"]) == [("a", "1")]
 
 
 def test_a_record_that_was_not_staged_is_left_alone(connection: Connection) -> None:
     load(connection, "s", FLOWS, [flow("a", "n", "x"), flow("b", "n", "x")], now=at(0))
     assert load(connection, "s", FLOWS, [flow("a", "n", "x")], now=at(1)) == Written()
-    assert ids(connection, tables.zoom_flows) == [("a",), ("b",)]
-    assert ids(connection, tables.zoom_entry_points) == [("a", "x"), ("b", "x")]
+    assert ids(connection, TABLES["zoom.flows"]) == [("a",), ("b",)]
+    assert ids(connection, TABLES["zoom.entry_points"]) == [("a", "x"), ("b", "x")]
 
 
 @pytest.mark.every_postgres
@@ -183,13 +186,13 @@ def test_what_is_gone_leaves_with_its_children_and_is_in_history(connection: Con
     load(connection, "s", FLOWS, records, now=at(0))
     written = load(connection, "s", FLOWS, [records[1]], gone=[("a",)], now=at(1))
     assert written == Written(deleted=1, rows=4)
-    assert ids(connection, tables.zoom_flows) == [("b",)]
-    assert ids(connection, tables.zoom_entry_points) == [("b", "x")]
-    assert ids(connection, tables.zoom_flow_versions) == []
-    (closed,) = versions_of(connection, tables.zoom_flows)
+    assert ids(connection, TABLES["zoom.flows"]) == [("b",)]
+    assert ids(connection, TABLES["zoom.entry_points"]) == [("b", "x")]
+    assert ids(connection, TABLES["zoom.flow_versions"]) == []
+    (closed,) = versions_of(connection, TABLES["zoom.flows"])
     assert (closed["flow_name"], closed["valid_from"], closed["valid_to"]) == ("A", at(0), at(1))
-    assert len(versions_of(connection, tables.zoom_entry_points)) == 2
-    assert len(versions_of(connection, tables.zoom_flow_versions)) == 1
+    assert len(versions_of(connection, TABLES["zoom.entry_points"])) == 2
+    assert len(versions_of(connection, TABLES["zoom.flow_versions"])) == 1
 
 
 def test_a_row_can_go_and_come_back(connection: Connection) -> None:
@@ -198,7 +201,7 @@ def test_a_row_can_go_and_come_back(connection: Connection) -> None:
     load(connection, "s", FLOWS, gone=[("a",)], now=at(1))
     assert load(connection, "s", FLOWS, [record], now=at(2)) == Written(inserted=1, rows=2)
     load(connection, "s", FLOWS, gone=[("a",)], now=at(3))
-    for table in (tables.zoom_flows, tables.zoom_entry_points):
+    for table in (TABLES["zoom.flows"], TABLES["zoom.entry_points"]):
         assert rows_of(connection, table) == []
         spans = [(row["valid_from"], row["valid_to"]) for row in versions_of(connection, table)]
         assert spans == [(at(0), at(1)), (at(2), at(3))]
@@ -244,11 +247,11 @@ def test_grandchildren_come_and_go_in_the_order_of_their_keys(connection: Connec
     # the record, one number, two activities, of a one transition, of b one changed, of c one
     assert written == Written(updated=1, rows=7)
     key = ("ccc", "f")
-    assert ids(connection, tables.alibaba_contact_flow_transitions) == [
+    assert ids(connection, TABLES["alibaba.contact_flow_transitions"]) == [
         (*key, "a", 0),
         (*key, "b", 0),
     ]
-    assert ids(connection, tables.alibaba_contact_flow_activities) == [
+    assert ids(connection, TABLES["alibaba.contact_flow_activities"]) == [
         (*key, "a"),
         (*key, "b"),
         (*key, "d"),
@@ -282,7 +285,7 @@ def test_keys_and_values_with_odd_characters(connection: Connection) -> None:
         assert merge.absent(connection, "s", pairs[0], []) == [("b",)]
     written = load(connection, "s", FLOWS, gone=[(ODD,), ("b",)], now=at(2))
     assert written == Written(deleted=2, rows=3)
-    closed = [row["flow_name"] for row in versions_of(connection, tables.zoom_flows)]
+    closed = [row["flow_name"] for row in versions_of(connection, TABLES["zoom.flows"])]
     assert sorted(closed) == sorted([ODD, ODD + "!", "n"])
 
 
@@ -297,7 +300,7 @@ def test_keys_of_the_greatest_length_fit_every_index(connection: Connection, see
     assert load(
         connection, source, CONTACT_FLOWS, gone=[(longest, longest)], now=at(1), scope=longest
     ) == Written(deleted=1, rows=4)
-    (closed,) = versions_of(connection, tables.alibaba_contact_flow_transitions)
+    (closed,) = versions_of(connection, TABLES["alibaba.contact_flow_transitions"])
     assert closed["activity_id"] == longest
 
 
@@ -348,7 +351,7 @@ def test_nothing_changed_writes_no_row_and_hardly_any_wal(connection: Connection
         load(connection, "s", kind, records, now=at(0))
         load(connection, "s", kind, [*records[:-1], {**records[-1], "x": 1}], now=at(1))
         written = [*records[:-1], {**records[-1], "x": 1}]
-        watched = [*kind.tables, *(tables.HISTORY[table] for table in kind.tables)]
+        watched = [*kind.tables, *(tables.history(table) for table in kind.tables)]
 
         def physical(watched: Any = watched) -> list[Any]:
             return [
@@ -400,7 +403,7 @@ def test_more_rows_than_a_statement_takes_parameters_can_go_at_once(
         assert len(gone) == count - 1
         written = merge.merge(connection, "s", pairs, gone, at(1))
     assert written == Written(deleted=count - 1, rows=count - 1)
-    assert ids(connection, tables.twilio_channels) == [("CH1",)]
+    assert ids(connection, TABLES["twilio.channels"]) == [("CH1",)]
 
 
 @pytest.mark.fault(57)

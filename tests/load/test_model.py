@@ -134,7 +134,7 @@ def stored(connection: Connection, table: Table, times: tuple[str, ...]) -> list
             tuple(row.get(name) for name in names),
             *(row[time] for time in times),
         )
-        for row in rows_of(connection, tables.HISTORY[table] if "valid_to" in times else table)
+        for row in rows_of(connection, tables.history(table) if "valid_to" in times else table)
     )
 
 
@@ -149,6 +149,7 @@ def told(cells: Cells) -> Cells:
     return (*others, json.loads(extra) if extra else None)
 
 
+@pytest.mark.slow
 @pytest.mark.every_postgres
 @pytest.mark.parametrize("kind", [FLOWS, CONTACT_FLOWS], ids=["zoom", "alibaba"])
 def test_random_histories_equal_the_model(connection: Connection, kind: Kind, seed: int) -> None:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, select, text
 
 from etl.load import runs
 from etl.load.runs import Outcome, Progress, Run
+from etl.providers import TABLES
 from etl.transform.rows import Reject
 from etl.warehouse import tables
 from tests.load.loading import CHANNELS, CONTACT_FLOWS, FLOWS, at, load, pairs_of, rows_of, scan
@@ -193,7 +194,7 @@ def test_the_watermark_of_a_current_table_is_of_the_source_s_own_rows(
         page = [{"sid": "CH1", "date_updated": f"2022-02-0{day}T00:00:00Z"}]
         load(connection, source, CHANNELS, page, now=at(0))
     with connection.begin():
-        found = runs.watermarks(connection, tables.twilio_channels, "s", "date_updated", None)
+        found = runs.watermarks(connection, TABLES["twilio.channels"], "s", "date_updated", None)
     assert found == {"": datetime(2022, 2, 1, tzinfo=UTC)}
 
 
@@ -235,8 +236,8 @@ def test_the_rows_of_the_stream_s_own_table_are_counted_per_source(connection: C
         ]
         load(connection, source, FLOWS, page, now=at(0))
     with connection.begin():
-        assert runs.count(connection, "s", tables.zoom_entry_points) == 6
-        assert runs.count(connection, "t", tables.zoom_flows) == 2
+        assert runs.count(connection, "s", TABLES["zoom.entry_points"]) == 6
+        assert runs.count(connection, "t", TABLES["zoom.flows"]) == 2
 
 
 def reject(connection: Connection, run: Run, *found: Reject) -> None:

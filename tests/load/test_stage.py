@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from etl.extract.page import Page
 from etl.load import stage
+from etl.providers import TABLES
 from etl.warehouse import tables
 from tests.load.loading import (
     CHANNELS,
@@ -50,7 +51,7 @@ CELLS: dict[type, list[Any]] = {
 def test_copy_keeps_every_value_of_every_type(connection: Connection) -> None:
     with connection.begin():
         connection.execute(text("SET TIME ZONE 'UTC'"))
-    for table in tables.CURRENT:
+    for table in TABLES.values():
         pair = stage.staged("s", table)
         columns = list(pair.stage.columns)
         rows = [
@@ -79,10 +80,10 @@ def test_rows_can_be_copied_straight_into_the_current_tables(connection: Connect
     with connection.begin():
         for pair in pairs_of("s", FLOWS):
             stage.copy_current(connection, pair, "s", rows.tables[pair.current.fullname], at(1))
-    assert rows_of(connection, tables.zoom_flows) == [
+    assert rows_of(connection, TABLES["zoom.flows"]) == [
         {"source": "s", "flow_id": n, "flow_name": ODD, "valid_from": at(1)} for n in "ab"
     ]
-    assert rows_of(connection, tables.zoom_entry_points) == [
+    assert rows_of(connection, TABLES["zoom.entry_points"]) == [
         {"source": "s", "flow_id": n, "entry_id": "e", "valid_from": at(1)} for n in "ab"
     ]
 
@@ -96,11 +97,11 @@ def test_copying_straight_refuses_a_key_that_is_there_or_comes_twice(
     rows = CHANNELS.transform(Page([{"sid": sid} for sid in records], 1), 0)
     with pytest.raises(UniqueViolation), connection.begin():
         stage.copy_current(connection, pair, "s", rows.tables["twilio.channels"], at(1))
-    assert [row["sid"] for row in rows_of(connection, tables.twilio_channels)] == ["old"]
+    assert [row["sid"] for row in rows_of(connection, TABLES["twilio.channels"])] == ["old"]
 
 
 def test_sql_null_and_json_null_are_two_things(connection: Connection) -> None:
-    pair = stage.staged("s", tables.alibaba_contact_flow_numbers)
+    pair = stage.staged("s", TABLES["alibaba.contact_flow_numbers"])
     with connection.begin():
         stage.prepare(connection, [pair])
         stage.copy(connection, pair.stage, [(0, "i", "f", "1", None), (0, "i", "f", "2", "null")])
@@ -109,7 +110,7 @@ def test_sql_null_and_json_null_are_two_things(connection: Connection) -> None:
 
 
 def test_copying_nothing_is_nothing(connection: Connection) -> None:
-    pair = stage.staged("s", tables.twilio_channels)
+    pair = stage.staged("s", TABLES["twilio.channels"])
     with connection.begin():
         stage.prepare(connection, [pair])
         stage.copy(connection, pair.stage, [])
@@ -264,7 +265,7 @@ def test_clearing_leaves_nothing_and_does_nothing_to_empty_tables(connection: Co
         stage.clear(connection, pairs)
         assert file() == emptied != before
     assert rows_of_stage(connection, pairs[0]) == []
-    assert rows_of(connection, tables.twilio_channels) == []
+    assert rows_of(connection, TABLES["twilio.channels"]) == []
 
 
 def rows_of_stage(connection: Connection, pair: stage.Staged) -> list[Any]:

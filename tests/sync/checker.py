@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 
 from etl.config import load as config
 from etl.load.runs import Run
-from etl.providers.catalog import Stream
+from etl.providers.declare import Stream
 from etl.sandbox.data import EMPTY
 from etl.sandbox.server import Sandbox, serve
 from etl.warehouse import tables

@@ -127,6 +127,7 @@ class Driver:
             on_page=on_page,
             clock=lambda: FAST,
             sleep=lambda seconds: world.clock.advance(1),  # as long as they wait is up to chance
+            now=world.now,
         )
         run: Run | None = None
         try:

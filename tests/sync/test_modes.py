@@ -338,7 +338,7 @@ def test_what_becomes_of_absent_channels_can_be_chosen(
         sandbox.twilio.channels.delete(f"CH{number:032}")
     kept = run(CHANNELS, full=True)
     assert (kept.status, kept.deleted, kept.absent) == ("complete", 0, 2)
-    confirming = sync(sandbox, channels={"on_absent": "confirm"})
+    confirming = sync(sandbox, options={"channels": {"on_absent": "confirm"}})
     gone = confirming(CHANNELS, full=True)
     assert (gone.status, gone.deleted, gone.absent) == ("complete", 2, 0)
 

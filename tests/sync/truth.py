@@ -6,8 +6,8 @@ from typing import Any
 
 import psycopg
 
+from etl.providers import TABLES
 from etl.sandbox.server import Sandbox
-from etl.warehouse import tables
 from tests.postgres import dsn
 
 Rows = dict[str, set[tuple[Any, ...]]]
@@ -109,7 +109,7 @@ COLUMNS = {
     table.fullname: [
         column.name for column in table.columns if column.name not in ("extra", "valid_from")
     ]
-    for table in tables.CURRENT
+    for table in TABLES.values()
 }
 
 

@@ -23,7 +23,7 @@ from etl.config import load as config
 from etl.config.settings import Settings
 from etl.load import stage
 from etl.load.runs import Run
-from etl.providers.catalog import Stream
+from etl.providers.declare import Stream
 from etl.sandbox import data
 from etl.sandbox.server import Sandbox
 from etl.sandbox.store import Store
@@ -73,7 +73,7 @@ RUN_COLUMNS = (
 def _tables_of(stream: Stream) -> Iterator[Table]:
     for table in stream.tables:
         yield table
-        yield tables.HISTORY[table]
+        yield tables.history(table)
 
 
 def state_of(connection: psycopg.Connection[Any], source: str, stream: Stream) -> State:
@@ -146,9 +146,9 @@ def flaws(connection: psycopg.Connection[Any], source: str, stream: Stream) -> l
             query = _COVERED.format(
                 keys=above,
                 current=table.fullname,
-                history=tables.HISTORY[table].fullname,
+                history=tables.history(table).fullname,
                 above=parent.fullname,
-                above_history=tables.HISTORY[parent].fullname,
+                above_history=tables.history(parent).fullname,
             )
             ((orphans,),) = ask(connection, query, *[source] * 4)
             found += [f"{table.fullname}: {orphans} versions without a parent"] * bool(orphans)
@@ -159,7 +159,7 @@ def flaws(connection: psycopg.Connection[Any], source: str, stream: Stream) -> l
               SELECT max(newest) FROM (
                 SELECT max({stream.modified}) newest FROM {records.fullname} WHERE source = %s
                 UNION ALL SELECT max({stream.modified})
-                FROM {tables.HISTORY[records].fullname} WHERE source = %s) both_tables)""",
+                FROM {tables.history(records).fullname} WHERE source = %s) both_tables)""",
         source,
         stream.name,
         source,
@@ -173,7 +173,7 @@ def _parts(table: Table) -> dict[str, str]:
     return {
         "body": f"ROW({', '.join(cells)})::text",
         "current": table.fullname,
-        "history": tables.HISTORY[table].fullname,
+        "history": tables.history(table).fullname,
     }
 
 

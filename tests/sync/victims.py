@@ -22,7 +22,8 @@ from sqlalchemy import Engine, event
 from etl.config.settings import Source
 from etl.load.lease import process_name
 from etl.load.runs import Run
-from etl.providers.catalog import CATALOG, Stream
+from etl.providers import STREAMS
+from etl.providers.declare import Stream
 from etl.sync.job import Job
 from etl.sync.run import run_stream
 from etl.warehouse.connect import connect
@@ -354,4 +355,4 @@ def _shorten(engine: Engine, lock_timeout: str) -> None:
 
 def stream_of(source: Source, name: str) -> Stream:
     """A source's stream by its name."""
-    return next(stream for stream in CATALOG[source.provider] if stream.name == name)
+    return STREAMS[f"{source.provider}.{name}"]

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
-from functools import partial
 from random import Random
 from typing import Any
 
 from sqlalchemy import Table
 
-from etl.providers.catalog import CATALOG, Stream
+from etl.providers import STREAMS, TABLES
+from etl.providers.declare import Stream
 from etl.sandbox import twilio, zoom
 from etl.sandbox.server import Sandbox
 from etl.sandbox.store import Paging, Store
@@ -157,13 +157,13 @@ def zoom_rows(key: Key, record: Record) -> Rendering:
     (flow_id,) = key
     time = moment(record["last_modified_time"])
     return (
-        frozenset([row(tables.zoom_flows, **{**record, "last_modified_time": time})]),
+        frozenset([row(TABLES["zoom.flows"], **{**record, "last_modified_time": time})]),
         frozenset(
-            row(tables.zoom_flow_versions, flow_id=flow_id, **each)
+            row(TABLES["zoom.flow_versions"], flow_id=flow_id, **each)
             for each in record["flow_versions"]
         ),
         frozenset(
-            row(tables.zoom_entry_points, flow_id=flow_id, **each)
+            row(TABLES["zoom.entry_points"], flow_id=flow_id, **each)
             for each in record["entry_points"]
         ),
     )
@@ -244,7 +244,7 @@ def contact_rows(key: Key, record: Record) -> Rendering:
     above = dict(zip(("instance_id", "contact_flow_id"), key, strict=True))
     activities = json.loads(record["Definition"])["activities"]
     main = row(
-        tables.alibaba_contact_flows,
+        TABLES["alibaba.contact_flows"],
         **above,
         name=record["Name"],
         type=record["Type"],
@@ -256,12 +256,12 @@ def contact_rows(key: Key, record: Record) -> Rendering:
     return (
         frozenset([main]),
         frozenset(
-            row(tables.alibaba_contact_flow_numbers, **above, number=number)
+            row(TABLES["alibaba.contact_flow_numbers"], **above, number=number)
             for number in record["NumberList"]
         ),
         frozenset(
             row(
-                tables.alibaba_contact_flow_activities,
+                TABLES["alibaba.contact_flow_activities"],
                 **above,
                 activity_id=each["id"],
                 type=each["type"],
@@ -273,7 +273,7 @@ def contact_rows(key: Key, record: Record) -> Rendering:
         ),
         frozenset(
             row(
-                tables.alibaba_contact_flow_transitions,
+                TABLES["alibaba.contact_flow_transitions"],
                 **above,
                 activity_id=each["id"],
                 position=position,
@@ -294,10 +294,10 @@ def canonical(value: Any) -> Any:
 KINDS: Mapping[str, Kind] = {
     "flows": Kind("flow_id", "last_modified_time", iso, zoom_flow, zoom_change, zoom_rows),
     "flex_flows": Kind(
-        "sid", "date_updated", iso, flex_flow, flex_change, twilio_rows(tables.twilio_flex_flows)
+        "sid", "date_updated", iso, flex_flow, flex_change, twilio_rows(TABLES["twilio.flex_flows"])
     ),
     "channels": Kind(
-        "sid", "date_updated", iso, channel, channel_change, twilio_rows(tables.twilio_channels)
+        "sid", "date_updated", iso, channel, channel_change, twilio_rows(TABLES["twilio.channels"])
     ),
     "contact_flows": Kind(
         "ContactFlowId", "UpdatedTime", shanghai, contact_flow, contact_change, contact_rows
@@ -399,28 +399,25 @@ class World:
     def stream(self) -> Stream:
         """The stream with the pages and the clock of this world, whose process may die."""
         provider = self.mode.source.partition("_")[0]
-        (real,) = (each for each in CATALOG[provider] if each.name == self.mode.stream)
-        extract: Callable[..., Iterator[Any]] = real.extract
-        if provider == "alibaba":
-            extract = partial(extract, page_size=self._page)
+        real = STREAMS[f"{provider}.{self.mode.stream}"]
 
         def pages(*given: Any) -> Iterator[Any]:
-            with closing(extract(*given)) as every:  # type: ignore[type-var]
+            with closing(real.pages(*given)) as every:  # type: ignore[type-var]
                 for page in every:
                     self._die_if_crashed()
                     yield page
 
         def look_up(*given: Any) -> Any:
-            assert real.lookup is not None
-            found = real.lookup(*given)
+            assert real.look_up is not None
+            found = real.look_up(*given)
             self._die_if_crashed()
             return found
 
         return dataclasses.replace(
             real,
-            connect=partial(real.connect, now=self.now),
-            extract=pages,
-            lookup=look_up if real.lookup else None,
+            pages=pages,
+            look_up=look_up if real.look_up else None,
+            page_size=self._page if provider == "alibaba" else None,
         )
 
     def settings(self, settings: Any) -> Any:

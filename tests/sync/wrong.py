@@ -20,10 +20,11 @@ from sqlalchemy.dialects.postgresql import insert
 
 from etl.errors import ProviderError
 from etl.extract.http import Http
-from etl.extract.page import WHOLE, Page
+from etl.extract.page import Page
 from etl.load import merge, runs, stage
 from etl.load.runs import Outcome, Run
 from etl.load.stage import Staged
+from etl.providers.declare import open_http, request
 from etl.sync.job import Job
 from etl.transform.rows import Rows
 from etl.warehouse import tables
@@ -49,19 +50,21 @@ class Desk:
 
     def pages(self) -> Iterator[tuple[Page, Rows]]:
         """The whole list, as the product's extractor reads it."""
-        with closing(self.job.stream.extract(self.http, self.job.settings, WHOLE)) as pages:  # type: ignore[type-var]
+        with closing(
+            self.job.stream.pages(self.http, request(self.job.settings, self.job.stream))
+        ) as pages:  # type: ignore[type-var]
             for page in pages:
                 yield page, self.rows(page)
 
     def rows(self, page: Page) -> Rows:
-        rows = self.job.stream.transform(self.job.settings)(page, self.ordinal)
+        rows = self.job.stream.transform(page, self.ordinal)
         self.ordinal += len(page.records)
         return rows
 
     def times(self, rows: Rows) -> list[datetime]:
         """The records' times of modification."""
         records = self.job.stream.tables[0]
-        place = 2 + tables.data_columns(records).index(self.job.stream.modified)
+        place = 2 + tables.data_columns(records).index(self.job.stream.modified or "")
         return [row[place] for row in rows.tables[records.fullname]]
 
     def put(self, batch: Iterable[Rows], choose: Callable[[list[Key]], list[Key]]) -> list[Key]:
@@ -98,10 +101,10 @@ class Desk:
 
     def confirmed(self, absent: list[Key]) -> list[Key]:
         """Those of which the provider says that they are gone."""
-        look_up = self.job.stream.lookup
+        look_up = self.job.stream.look_up
         assert look_up is not None
         try:
-            answers = [(key, look_up(self.http, self.job.settings, key)) for key in absent]
+            answers = [(key, look_up(self.http, key)) for key in absent]
         except ProviderError:  # no right to ask
             return []
         return [key for key, answer in answers if answer.state == "gone"]
@@ -112,7 +115,7 @@ def at_work(job: Job) -> Iterator[Desk]:
     """Connections, and a run that is recorded: complete, or failed where the provider did."""
     source, stream = job.settings.name, job.stream
     run = Run(uuid.uuid4().hex, source, stream.name, "full", datetime.now(UTC))
-    http = stream.connect(job.settings, stream.name, clock=job.clock, sleep=job.sleep)
+    http = open_http(job.settings, stream, clock=job.clock, sleep=job.sleep, now=job.now)
     with http, job.engine.connect() as connection:
         with connection.begin():
             former = runs.progress(connection, source, stream.name)
@@ -173,7 +176,8 @@ def no_anchors() -> RunStream:
 def _by_offset(desk: Desk, instance: str) -> Iterator[Page]:
     """The oldest change first, pages as long as the first one of the product's extractor."""
     settings = desk.job.settings.model_copy(update={"instance_ids": (instance,)})
-    with closing(desk.job.stream.extract(desk.http, settings, WHOLE)) as pages:  # type: ignore[type-var]
+    ask = request(settings, desk.job.stream)
+    with closing(desk.job.stream.pages(desk.http, ask)) as pages:  # type: ignore[type-var]
         first = next(iter(pages))
     yield first
     size, number = len(first.records), 1

@@ -6,6 +6,8 @@ from typing import Any
 
 from sqlalchemy.dialects.postgresql import JSONB
 
+from etl.extract.page import Page
+from etl.providers import STREAMS
 from etl.transform.rows import Rows
 from etl.warehouse import tables
 
@@ -16,6 +18,11 @@ def example(name: str) -> Any:
     """An answer that the provider's own document shows, as it stands there."""
     path = Path(__file__).parent / "data" / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def transformed(stream: str, records: list[Any], start: int = 0, **page: Any) -> Rows:
+    """What a stream ("zoom.flows") makes of a page of records; `page` says more of the page."""
+    return STREAMS[stream].transform(Page(records, 1, **page), start)
 
 
 def named(rows: Rows, table_name: str) -> list[Named]:

@@ -2,6 +2,7 @@
 
 import json
 from copy import deepcopy
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -9,9 +10,9 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from etl.extract.page import Page
-from etl.transform import alibaba
+from etl.providers import STREAMS
 from etl.transform.rows import Reject, Rows
-from tests.transform.named import Named, example, named
+from tests.transform.named import Named, example, named, transformed
 
 SHANGHAI = ZoneInfo("Asia/Shanghai")
 FLOW = {"instance_id": "ccc-test", "contact_flow_id": "f"}
@@ -19,7 +20,7 @@ FLOW = {"instance_id": "ccc-test", "contact_flow_id": "f"}
 
 def contact_flows(*records: Any, zone: str = "Asia/Shanghai") -> Rows:
     page = Page(list(records), 1, scope="ccc-test")
-    return alibaba.contact_flows(page, 0, zone=ZoneInfo(zone))
+    return STREAMS["alibaba.contact_flows"].transform(replace(page, zone=ZoneInfo(zone)), 0)
 
 
 def contact_flow(**members: Any) -> tuple[Named, Rows]:
@@ -34,7 +35,7 @@ def defined(content: Any) -> Rows:
 
 def test_the_documented_contact_flow_becomes_exactly_these_rows() -> None:
     records = example("alibaba_list_contact_flows")["Data"]["List"]
-    rows = alibaba.contact_flows(Page(records, 1, scope="ccc-test"), 0, zone=SHANGHAI)
+    rows = transformed("alibaba.contact_flows", records, scope="ccc-test", zone=SHANGHAI)
     flow = {
         "ord": 0,
         "instance_id": "ccc-test",
@@ -109,7 +110,7 @@ def test_the_documented_contact_flow_becomes_exactly_these_rows() -> None:
 
 def test_a_field_added_later_is_kept() -> None:
     records = example("alibaba_response_ok")["Data"]["List"]
-    rows = alibaba.contact_flows(Page(records, 1, scope="ccc-test"), 0, zone=SHANGHAI)
+    rows = transformed("alibaba.contact_flows", records, scope="ccc-test", zone=SHANGHAI)
     assert named(rows, "alibaba.contact_flows")[0]["extra"] == {"FieldAddedLater": {"x": 1}}
     assert rows.tables["alibaba.contact_flow_activities"] == []
     assert rows.warnings == 0

@@ -1,7 +1,7 @@
 """Whatever JSON a provider sends: no exception, and every member can be found again."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from copy import deepcopy
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 from sqlalchemy import DateTime, Table
 
 from etl.extract.decode import decode
-from etl.extract.page import Page
-from etl.transform import alibaba, twilio, zoom
+from etl.providers import TABLES
 from etl.transform.rows import Reject, Rows
 from etl.transform.values import MAX_KEY_BYTES, exact_reader, reader
 from etl.warehouse import tables
-from tests.transform.named import Named, example, named
+from tests.transform.named import Named, example, named, transformed
 
 ZONE = ZoneInfo("Asia/Shanghai")
 
@@ -67,25 +66,27 @@ def children(table: Table, of_id: str, **special: st.SearchStrategy[Any]) -> Any
 
 
 flows = objects(
-    members(tables.zoom_flows),
+    members(TABLES["zoom.flows"]),
     "flow_id",
-    entry_points=children(tables.zoom_entry_points, "entry_id"),
-    flow_versions=children(tables.zoom_flow_versions, "flow_version_id"),
+    entry_points=children(TABLES["zoom.entry_points"], "entry_id"),
+    flow_versions=children(TABLES["zoom.flow_versions"], "flow_version_id"),
 )
-_top = [c.info["json"][0] for c in tables.twilio_flex_flows.columns if "json" in c.info]
+_top = [c.info["json"][0] for c in TABLES["twilio.flex_flows"].columns if "json" in c.info]
 _inner = [
-    c.info["json"][1] for c in tables.twilio_flex_flows.columns if len(c.info.get("json", ())) == 2
+    c.info["json"][1]
+    for c in TABLES["twilio.flex_flows"].columns
+    if len(c.info.get("json", ())) == 2
 ]
 flex_flows = objects(
     [name for name in _top if name != "integration"],
     "sid",
     integration=objects(_inner, "new") | values,
 )
-channels = objects(members(tables.twilio_channels), "sid")
+channels = objects(members(TABLES["twilio.channels"]), "sid")
 activities = children(
-    tables.alibaba_contact_flow_activities,
+    TABLES["alibaba.contact_flow_activities"],
     "id",
-    events=st.lists(objects(members(tables.alibaba_contact_flow_transitions), "x") | values,
+    events=st.lists(objects(members(TABLES["alibaba.contact_flow_transitions"]), "x") | values,
                     max_size=2) | values,
 )  # fmt: skip
 definitions = (
@@ -95,7 +96,7 @@ definitions = (
     | values
 )
 contact_flows = objects(
-    members(tables.alibaba_contact_flows),
+    members(TABLES["alibaba.contact_flows"]),
     "ContactFlowId",
     Definition=definitions,
     NumberList=st.lists(st.sampled_from(["1", "2"]) | values, max_size=3) | values,
@@ -176,7 +177,7 @@ def found(rejects: list[Reject], payload: Any) -> bool:
 
 
 def check(
-    transform: Callable[[Page], Rows],
+    stream: str,
     table: Table,
     records: list[Any],
     zone: ZoneInfo | None = None,
@@ -185,7 +186,7 @@ def check(
 ) -> Rows:
     """Transform one page and look for every member; `of`: list, its items' key, their table."""
     before = deepcopy(records)
-    rows = transform(Page(records, 1, scope="i"))
+    rows = transformed(stream, records, scope="i", zone=zone)
     assert records == before
     by_ord = {row["ord"]: row for row in named(rows, table.fullname)}
     for index, record in enumerate(records):
@@ -217,12 +218,12 @@ some = settings(max_examples=60, deadline=None)
 @given(st.lists(flows | values, max_size=3))
 def test_nothing_of_a_zoom_flow_is_lost(records: list[Any]) -> None:
     check(
-        lambda page: zoom.flows(page, 0),
-        tables.zoom_flows,
+        "zoom.flows",
+        TABLES["zoom.flows"],
         records,
         of=(
-            ("entry_points", "entry_id", tables.zoom_entry_points),
-            ("flow_versions", "flow_version_id", tables.zoom_flow_versions),
+            ("entry_points", "entry_id", TABLES["zoom.entry_points"]),
+            ("flow_versions", "flow_version_id", TABLES["zoom.flow_versions"]),
         ),
     )
 
@@ -231,14 +232,22 @@ def test_nothing_of_a_zoom_flow_is_lost(records: list[Any]) -> None:
 @some
 @given(st.lists(flex_flows | values, max_size=3))
 def test_nothing_of_a_flex_flow_is_lost(records: list[Any]) -> None:
-    check(lambda page: twilio.flex_flows(page, 0), tables.twilio_flex_flows, records)
+    check(
+        "twilio.flex_flows",
+        TABLES["twilio.flex_flows"],
+        records,
+    )
 
 
 @pytest.mark.fault(16)
 @some
 @given(st.lists(channels | values, max_size=3))
 def test_nothing_of_a_channel_is_lost(records: list[Any]) -> None:
-    check(lambda page: twilio.channels(page, 0), tables.twilio_channels, records)
+    check(
+        "twilio.channels",
+        TABLES["twilio.channels"],
+        records,
+    )
 
 
 @pytest.mark.fault(16)
@@ -246,8 +255,8 @@ def test_nothing_of_a_channel_is_lost(records: list[Any]) -> None:
 @given(st.lists(contact_flows | values, max_size=3))
 def test_nothing_of_a_contact_flow_is_lost(records: list[Any]) -> None:
     rows = check(
-        lambda page: alibaba.contact_flows(page, 0, zone=ZONE),
-        tables.alibaba_contact_flows,
+        "alibaba.contact_flows",
+        TABLES["alibaba.contact_flows"],
         [
             {name: value for name, value in record.items() if name != "InstanceId"}
             if isinstance(record, dict) and record.get("InstanceId") in ("i", None)
@@ -282,7 +291,7 @@ def assert_activities_kept(rows: Rows, ordinal: int, definition: str) -> None:
     for row in named(rows, "alibaba.contact_flow_activities"):
         if row["ord"] == ordinal:
             activity = by_id[row["activity_id"]]
-            table = tables.alibaba_contact_flow_activities
+            table = TABLES["alibaba.contact_flow_activities"]
             assert_kept(table, activity, row, None, {"events"})
 
 
@@ -300,8 +309,8 @@ near_valid = st.builds(
 )
 
 
-exact = exact_reader(tables.twilio_channels)
-general = reader(tables.twilio_channels)
+exact = exact_reader(TABLES["twilio.channels"])
+general = reader(TABLES["twilio.channels"])
 
 
 @settings(max_examples=250, deadline=None)

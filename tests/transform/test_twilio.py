@@ -7,20 +7,20 @@ from typing import Any
 import pytest
 
 from etl.extract.page import Page
-from etl.transform import twilio
+from etl.providers import STREAMS
 from etl.transform.rows import Rows
-from tests.transform.named import Named, example, named
+from tests.transform.named import Named, example, named, transformed
 
 
 def flex_flow(**members: Any) -> tuple[Named, Rows]:
-    rows = twilio.flex_flows(Page([{"sid": "FO1", **members}], 1), 0)
+    rows = transformed("twilio.flex_flows", [{"sid": "FO1", **members}])
     (row,) = named(rows, "twilio.flex_flows")
     assert (row.pop("ord"), row.pop("partial"), row.pop("sid")) == (0, False, "FO1")
     return row, rows
 
 
 def test_the_first_document_s_flex_flow_becomes_exactly_this_row() -> None:
-    rows = twilio.flex_flows(Page(example("twilio_flex_flows")["flex_flows"], 1), 0)
+    rows = transformed("twilio.flex_flows", example("twilio_flex_flows")["flex_flows"])
     texts = ("account_sid", "chat_service_sid", "contact_identity", "friendly_name", "sid")
     assert named(rows, "twilio.flex_flows") == [
         {
@@ -41,7 +41,7 @@ def test_the_first_document_s_flex_flow_becomes_exactly_this_row() -> None:
 
 
 def test_the_openapi_document_s_flex_flow_becomes_exactly_this_row() -> None:
-    rows = twilio.flex_flows(Page(example("twilio_flex_flows_openapi")["flex_flows"], 1), 7)
+    rows = transformed("twilio.flex_flows", example("twilio_flex_flows_openapi")["flex_flows"], 7)
     assert named(rows, "twilio.flex_flows") == [
         {
             "ord": 7,
@@ -68,7 +68,7 @@ def test_the_openapi_document_s_flex_flow_becomes_exactly_this_row() -> None:
 
 def test_each_type_of_integration_fills_its_own_columns() -> None:
     page = Page(example("twilio_flex_flows_integrations")["flex_flows"], 1)
-    rows = twilio.flex_flows(page, 0)
+    rows = STREAMS["twilio.flex_flows"].transform(page, 0)
     found = [
         {name: cell for name, cell in row.items() if name.startswith("integration")}
         for row in named(rows, "twilio.flex_flows")
@@ -158,7 +158,7 @@ def test_a_value_that_does_not_fit_is_null_kept_and_counted(member: str, sent: A
 
 
 def test_the_documented_channel_becomes_exactly_this_row() -> None:
-    rows = twilio.channels(Page(example("twilio_channels")["flex_chat_channels"], 1), 3)
+    rows = transformed("twilio.channels", example("twilio_channels")["flex_chat_channels"], 3)
     assert named(rows, "twilio.channels") == [
         {
             "ord": 3,
@@ -179,7 +179,7 @@ def test_the_documented_channel_becomes_exactly_this_row() -> None:
 @pytest.mark.parametrize("stream", ["flex_flows", "channels"])
 def test_records_without_a_sid_are_rejected(stream: str) -> None:
     bad: list[Any] = [{"sid": None, "url": "u"}, {"url": "u"}, {"sid": ["x"]}, 1, {"sid": "\ud800"}]
-    rows = getattr(twilio, stream)(Page([{"sid": "a"}, *bad, {"sid": "b"}], 1), 10)
+    rows = transformed(f"twilio.{stream}", [{"sid": "a"}, *bad, {"sid": "b"}], 10)
     assert [row[0] for row in rows.tables[f"twilio.{stream}"]] == [10, 16]
     assert [reject.payload for reject in rows.rejects] == bad
     what = {"flex_flows": "flex flow", "channels": "channel"}[stream]
@@ -194,7 +194,7 @@ def test_records_without_a_sid_are_rejected(stream: str) -> None:
 
 def test_the_same_sid_twice_stays_twice_with_rising_ordinals() -> None:
     """Which one wins is decided over all pages, when they are staged."""
-    rows = twilio.channels(Page([{"sid": "a", "url": "1"}, {"sid": "a", "url": "2"}], 1), 0)
+    rows = transformed("twilio.channels", [{"sid": "a", "url": "1"}, {"sid": "a", "url": "2"}])
     found = [(row["ord"], row["url"]) for row in named(rows, "twilio.channels")]
     assert found == [(0, "1"), (1, "2")]
 
@@ -202,7 +202,7 @@ def test_the_same_sid_twice_stays_twice_with_rising_ordinals() -> None:
 def test_a_channel_with_odd_members_keeps_them() -> None:
     record = {"sid": "CH1", "\ud800": 1, "date_created": "\ud800", "user_sid": "a\0", "task_sid": 1}
     before = deepcopy(record)
-    rows = twilio.channels(Page([record], 1), 0)
+    rows = transformed("twilio.channels", [record])
     (row,) = named(rows, "twilio.channels")
     assert row["user_sid"] == "a�"
     assert row["extra"] == {

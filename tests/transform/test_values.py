@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from etl.providers import TABLES
 from etl.transform.values import (
     MAX_DEPTH,
     UnkeyedError,
@@ -18,9 +19,8 @@ from etl.transform.values import (
     replaced,
     storable,
 )
-from etl.warehouse import tables
 
-version = reader(tables.zoom_flow_versions)
+version = reader(TABLES["zoom.flow_versions"])
 
 
 def read_version(**members: Any) -> tuple[Any, Any, int]:
@@ -117,7 +117,7 @@ def test_unstorable_text_in_unknown_members_is_escaped_names_included() -> None:
 def test_names_that_become_the_same_by_escaping_both_stay() -> None:
     sent = {"x\0": 1, "x\\u0000": 2, "x\\u0000_": 3}
     assert json.loads(as_json(sent)) == {"x\\u0000": 2, "x\\u0000_": 3, "x\\u0000__": 1}
-    activity = reader(tables.alibaba_contact_flow_activities)
+    activity = reader(TABLES["alibaba.contact_flow_activities"])
     row, _ = activity({"id": "a", "properties": {"\0": 1, chr(0xDC00): 2, "�": 3}}, ("i", "f"))
     assert json.loads(row[-2]) == {"�_": 1, "�__": 2, "�": 3}
     assert json.loads(row[-1]) == {"properties": {"\\u0000": 1, "\\udc00": 2, "�": 3}}
@@ -157,7 +157,7 @@ def test_deep_properties_are_kept_too() -> None:
     deep: Any = "core"
     for _ in range(900):
         deep = [deep]
-    activity = reader(tables.alibaba_contact_flow_activities)
+    activity = reader(TABLES["alibaba.contact_flow_activities"])
     row, warnings = activity({"id": "a", "properties": deep}, ("i", "f"))
     assert "core" in row[-2]
     assert "core" in row[-1]

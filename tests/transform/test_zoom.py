@@ -6,18 +6,16 @@ from typing import Any
 
 import pytest
 
-from etl.extract.page import Page
-from etl.transform import zoom
 from etl.transform.rows import Reject, Rows
-from tests.transform.named import example, named
+from tests.transform.named import example, named, transformed
 
 
 def flows(*records: Any, start: int = 0) -> Rows:
-    return zoom.flows(Page(list(records), 1), start)
+    return transformed("zoom.flows", list(records), start)
 
 
 def test_the_documented_values_become_exactly_these_rows() -> None:
-    rows = zoom.flows(Page(example("zoom_list_flows_2025")["flows"], 1), 0)
+    rows = transformed("zoom.flows", example("zoom_list_flows_2025")["flows"])
     assert named(rows, "zoom.flows") == [
         {
             "ord": 0,
@@ -61,7 +59,7 @@ def test_the_documented_values_become_exactly_these_rows() -> None:
 
 def test_the_first_document_s_placeholders_load_as_they_stand() -> None:
     """Every value is "<string>", also ids (so children repeat), times and integers."""
-    rows = zoom.flows(Page(example("zoom_list_flows")["flows"], 1), 40)
+    rows = transformed("zoom.flows", example("zoom_list_flows")["flows"], 40)
     texts = dict.fromkeys(("flow_id", "flow_name", "flow_description", "modified_by"), "<string>")
     flow = {
         "partial": False,

@@ -50,7 +50,7 @@ def signature(
     return names, hmac.new(secret.encode(), to_sign.encode(), hashlib.sha256).hexdigest()
 
 
-class AlibabaSigner:
+class Signer:
     """Makes the headers of one request: each call has a new nonce and the time of now (UTC).
 
     `action` is the API's name for what is asked. `security_token` belongs to temporary (STS) keys.

@@ -1,0 +1,161 @@
+"""How a provider is declared: its settings, its streams, and how they are asked for.
+
+A declaration is one file, `etl/providers/NAME.py`, and one entry of `PROVIDERS`. Everything that
+names or lists providers reads that tuple.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Literal
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Table
+
+from etl.config.redact import Redactor
+from etl.config.settings import Schedule, Source, StreamOptions, redactor
+from etl.config.settings import Table as SettingsTable
+from etl.extract.http import Http, Judge, Seam, Sign, utc_now
+from etl.extract.page import WHOLE, Ask, Lookup, Page
+from etl.extract.route import route_of
+from etl.transform.tree import Transform
+
+Auth = Callable[[Any, Seam], tuple[Sign, Judge]]
+"""(a source's settings, the seam) → what signs each request, what tells good answers from errors"""
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One list of a provider, from its API to its tables.
+
+    `tables`     the records' own table, then their children's, parents first.
+    `auth`       authenticates the requests.
+    `pages`      pages through the list, or as much of it as is asked for.
+    `transform`  makes rows of a page.
+    `look_up`    asks for one record by its key without source; None: the API cannot be asked.
+    `probe`      one cheap request that shows whether credentials and rights suffice.
+    `modified`   the column of the provider's modification time: the watermark; None: it has none.
+    `scope`      the key column that splits the list (Alibaba: its instances).
+    `counted`    whether the API says how many rows the list has.
+    `changes`    how a run can read less than the whole list: "since" a watermark; from the newest
+                 on, where the list is "newest first"; None: it cannot.
+    `on_absent`  what becomes of a record that is no longer listed, unless the settings say
+                 otherwise: "confirm" that it went, or "keep" run-time objects, which may leave the
+                 list while they still exist.
+    `resumable`  whether a scan can go on from a page's pointer later.
+    `batch`      pages per COPY.
+    `page_size`  records of a full page; None: as many as the provider allows.
+    `origin`     the key of the source's settings that holds the API's address.
+    """
+
+    name: str
+    tables: tuple[Table, ...]
+    auth: Auth
+    pages: Callable[[Http, Ask], Iterator[Page]]
+    transform: Transform
+    look_up: Callable[[Http, tuple[Any, ...]], Lookup] | None
+    probe: Callable[[Http, Ask], str]
+    modified: str | None = None
+    scope: str | None = None
+    counted: bool = True
+    changes: Literal["since", "newest first"] | None = None
+    on_absent: Literal["confirm", "keep"] = "confirm"
+    resumable: bool = False
+    batch: int = 10
+    page_size: int | None = None
+    origin: str = "base_url"
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """What callflow knows of one provider.
+
+    `name`     the word in callflow.toml, and the schema of its tables.
+    `title`    its name for people.
+    `comment`  the COMMENT of the schema.
+    `settings` the model of a source.
+    `setup`    where an administrator finds the credentials.
+    """
+
+    name: str
+    title: str
+    comment: str
+    settings: type[Source]
+    setup: str
+    streams: tuple[Stream, ...]
+
+    @property
+    def parts(self) -> Mapping[str, type[SettingsTable]]:
+        """The tables inside a source's table: its schedule, and the options of its streams."""
+        return {"schedule": Schedule, **{each.name: StreamOptions for each in self.streams}}
+
+
+def open_http(
+    source: Source,
+    stream: Stream,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+    now: Callable[[], datetime] = utc_now,
+    redact: Redactor | None = None,
+) -> Http:
+    """Return a connection for one run of `stream`; the caller closes it. Sends nothing yet.
+
+    `redact` is for what is quoted; it learns access tokens. None: it knows the source's secrets.
+    """
+    seam = Seam(
+        where=f"{source.name}.{stream.name}",
+        timeout=source.timeout,
+        redact=redact or redactor(source),
+        route=route_of(source),
+        clock=clock,
+        sleep=sleep,
+        now=now,
+    )
+    sign, judge = stream.auth(source, seam)
+    return Http(
+        getattr(source, stream.origin),
+        sign=sign,
+        judge=judge,
+        where=seam.where,
+        timeout=seam.timeout,
+        requests_per_second=source.requests_per_second,
+        route=seam.route,
+        clock=clock,
+        sleep=sleep,
+        now=now,
+        redact=seam.redact,
+    )
+
+
+def request(source: Source, stream: Stream, ask: Ask = WHOLE) -> Ask:
+    """Complete what is asked of a list with what the source's settings and the stream say."""
+    return replace(
+        ask,
+        scopes=scopes(source, stream) or ("",),
+        zone=zone_of(source),
+        size=stream.page_size,
+    )
+
+
+def zone_of(source: Source) -> ZoneInfo | None:
+    """Return the time zone of times that come without one; None: all come with one."""
+    return ZoneInfo(getattr(source, source.zone)) if source.zone else None
+
+
+def scopes(source: Source, stream: Stream) -> tuple[str, ...] | None:
+    """Return the scopes of the stream that `source` configures (Alibaba: its instance ids).
+
+    None: the stream has none, it is one list.
+    """
+    if stream.scope is None or source.scopes is None:
+        return None
+    found: tuple[str, ...] = getattr(source, source.scopes)
+    return found
+
+
+def on_absent(source: Source, stream: Stream) -> Literal["confirm", "keep"]:
+    """Return what becomes of a record that is no longer listed: the source's choice, or ours."""
+    chosen = source.options.get(stream.name)
+    return (chosen.on_absent if chosen else None) or stream.on_absent

@@ -1,0 +1,158 @@
+"""Twilio Flex, legacy messaging: Flex Flows and the chat channels that they make."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from etl.config.settings import Source
+from etl.config.values import Rate, Secret, WebUrl
+from etl.extract import twilio
+from etl.extract.http import Judge, Seam, Sign, basic
+from etl.providers.declare import Provider, Stream
+from etl.transform.tree import tree
+from etl.warehouse.tables import BOOL, INT, KEY, TEXT, TIME, current, family, field
+
+
+class TwilioSource(Source):
+    """A Twilio account, reached with its auth token, or with an API key and its secret.
+
+    Default pace: 5 requests per second, the lower one of the two lists' limits (Twilio's docs,
+    "Flex limits", legacy messaging).
+    """
+
+    account: ClassVar[str] = "account_sid"
+    logins: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("account_sid", "auth_token"),
+        ("api_key_sid", "api_key_secret"),
+    )
+
+    provider: Literal["twilio"] = "twilio"
+    account_sid: Annotated[str, Field(pattern="^AC[0-9a-fA-F]{32}$")] = Field(
+        description="AC and 32 hexadecimal digits", examples=["AC" + 32 * "0"]
+    )
+    auth_token: Secret | None = Field(default=None, description="the account's auth token")
+    api_key_sid: Annotated[str, Field(pattern="^SK[0-9a-fA-F]{32}$")] | None = Field(
+        default=None, description="SK and 32 hexadecimal digits", examples=["SK" + 32 * "0"]
+    )
+    api_key_secret: Secret | None = Field(default=None, description="the secret of the API key")
+    base_url: WebUrl = "https://flex-api.twilio.com"
+    requests_per_second: Rate = 5.0
+
+    @classmethod
+    def conflicts(cls, given: Mapping[str, Any]) -> dict[str, str]:
+        """Ask for one way to log in, whole."""
+        half = {"api_key_sid", "api_key_secret"} - given.keys()
+        if "auth_token" in given:
+            both = "given together with api_key_sid or api_key_secret; expected one way to log in"
+            return {"auth_token": both} if len(half) < 2 else {}
+        if len(half) == 2:
+            return {"auth_token": "missing; expected auth_token, or api_key_sid and api_key_secret"}
+        return dict.fromkeys(half, "missing; an API key has api_key_sid and api_key_secret")
+
+
+def _auth(source: TwilioSource, seam: Seam) -> tuple[Sign, Judge]:
+    """Sign with the API key where there is one, else with the account's auth token."""
+    user, secret = source.account_sid, source.auth_token
+    if source.api_key_sid and source.api_key_secret:
+        user, secret = source.api_key_sid, source.api_key_secret
+    headers = {"authorization": basic(user, secret.get_secret_value() if secret else "")}
+    return lambda method, url, body: headers, twilio.judge
+
+
+flex_flows = current(
+    "twilio.flex_flows",
+    "Flex Flows of Twilio Flex: what happens with a new contact of a messaging channel.",
+    field("sid", KEY, "Id of the Flex Flow (FO…)."),
+    field("account_sid", TEXT, "Account that owns it (AC…)."),
+    field("friendly_name", TEXT, "Name."),
+    field("channel_type", TEXT, "web, sms, facebook, whatsapp, line, custom, …"),
+    field("chat_service_sid", TEXT, "Chat service (IS…)."),
+    field("contact_identity", TEXT, "Identity of the channel's contact. May be personal data."),
+    field("enabled", BOOL, "Whether the Flex Flow is enabled."),
+    field("integration_type", TEXT, "What handles inbound messages: studio, external, task, …"),
+    field("integration_flow_sid", TEXT, "Studio flow (FW…); studio.", json="integration.flow_sid"),
+    field("integration_url", TEXT, "Webhook; external.", json="integration.url"),
+    field(
+        "integration_workspace_sid",
+        TEXT,
+        "Workspace (WS…); task.",
+        json="integration.workspace_sid",
+    ),
+    field(
+        "integration_workflow_sid", TEXT, "Workflow (WW…); task.", json="integration.workflow_sid"
+    ),
+    field("integration_channel", TEXT, "Task channel; task.", json="integration.channel"),
+    field("integration_timeout", INT, "Task timeout in seconds.", json="integration.timeout"),
+    field("integration_priority", INT, "Task priority; task.", json="integration.priority"),
+    field(
+        "integration_creation_on_message",
+        BOOL,
+        "Whether the task waits for the first message; task.",
+        json="integration.creation_on_message",
+    ),
+    field(
+        "integration_retry_count",
+        INT,
+        "Retries of the Studio or webhook call (0 to 3).",
+        json="integration.retry_count",
+    ),
+    field("janitor_enabled", BOOL, "Whether Proxy sessions end with their task."),
+    field("long_lived", BOOL, "Whether the chat channel is used again for the same contact."),
+    field("date_created", TIME, "When it was created."),
+    field("date_updated", TIME, "When it was changed last."),
+    field("url", TEXT, "Absolute URL of the resource."),
+    keys=1,
+    record="flex_flows[]",
+)
+
+channels = current(
+    "twilio.channels",
+    "Flex chat channels: run-time objects, one per contact, made by a Flex Flow.",
+    field("sid", KEY, "Id of the channel (CH…)."),
+    field("account_sid", TEXT, "Account that owns it (AC…)."),
+    field("flex_flow_sid", TEXT, "Flex Flow that made it (FO…); may be deleted since."),
+    field("user_sid", TEXT, "Chat user (US…)."),
+    field("task_sid", TEXT, "TaskRouter task (WT…); integration type task only."),
+    field("date_created", TIME, "When it was created."),
+    field("date_updated", TIME, "When it was changed last."),
+    field("url", TEXT, "Absolute URL of the resource."),
+    keys=1,
+    record="flex_chat_channels[]",
+)
+
+PROVIDER = Provider(
+    name="twilio",
+    title="Twilio Flex",
+    comment="Twilio Flex as it is now, in Twilio's own field names.",
+    settings=TwilioSource,
+    setup="",
+    streams=(
+        Stream(
+            name="flex_flows",
+            tables=family(flex_flows),
+            auth=_auth,
+            pages=twilio.flex_flows,
+            transform=tree(flex_flows, noun="flex flow"),
+            look_up=twilio.look_up_flex_flow,
+            probe=twilio.probe_flex_flows,
+            modified="date_updated",
+            counted=False,
+            resumable=True,
+        ),
+        Stream(
+            name="channels",
+            tables=family(channels),
+            auth=_auth,
+            pages=twilio.channels,
+            transform=tree(channels, noun="channel"),
+            look_up=twilio.look_up_channel,
+            probe=twilio.probe_channels,
+            modified="date_updated",
+            counted=False,
+            changes="newest first",
+            on_absent="keep",
+            resumable=True,
+        ),
+    ),
+)

@@ -1,0 +1,114 @@
+"""Zoom Contact Center: flows, their versions and their entry points."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from etl.config.settings import Source
+from etl.config.values import Rate, Secret, WebUrl, Word
+from etl.extract import zoom
+from etl.extract.http import Judge, Seam, Sign
+from etl.extract.oauth import AccessToken, Client
+from etl.providers.declare import Provider, Stream
+from etl.transform.tree import tree
+from etl.warehouse.tables import INT, KEY, TEXT, TIME, current, family, field, given
+
+
+class ZoomSource(Source):
+    """A Zoom account, reached with a server-to-server OAuth app.
+
+    Default pace: 10 requests per second, the lowest Medium limit of Contact Center (Zoom's docs,
+    "Rate limits").
+    """
+
+    account: ClassVar[str] = "account_id"
+    logins: ClassVar[tuple[tuple[str, str], ...]] = (("client_id", "client_secret"),)
+
+    provider: Literal["zoom"] = "zoom"
+    account_id: Word = Field(description="the account ID of the server-to-server OAuth app")
+    client_id: Word = Field(description="the client ID of the server-to-server OAuth app")
+    client_secret: Secret = Field(description="the client secret of that app")
+    base_url: WebUrl = "https://api.zoom.us/v2"
+    token_url: WebUrl = "https://zoom.us/oauth/token"  # noqa: S105
+    requests_per_second: Rate = 10.0
+
+
+def _auth(source: ZoomSource, seam: Seam) -> tuple[Sign, Judge]:
+    client = Client(
+        source.token_url,
+        source.client_id,
+        source.client_secret.get_secret_value(),
+        {"grant_type": "account_credentials", "account_id": source.account_id},
+        provider="Zoom",
+        app="the server-to-server OAuth app",
+        settings="account_id, client_id and client_secret",
+        active="the server-to-server OAuth app is activated in the Zoom marketplace",
+    )
+    token = AccessToken(client, seam)
+    return token, zoom.judge(token)
+
+
+flows = current(
+    "zoom.flows",
+    "Flows of Zoom Contact Center.",
+    field("flow_id", KEY, "Id of the flow."),
+    field("flow_name", TEXT, "Name of the flow."),
+    field("flow_description", TEXT, "Description of the flow."),
+    field("channel_type", TEXT, "Deprecated by Zoom: voice, chat, sms, video, in_app_chat."),
+    field("channel", TEXT, "Channel: voice, video, messaging, email, …"),
+    field("channel_source", TEXT, "Source within the channel: web_chat, sms, whatsapp, …"),
+    field("status", TEXT, "draft, published, archived, debugging, …"),
+    field("modified_by", TEXT, "Id of the user who changed the flow last."),
+    field("last_modified_time", TIME, "When the flow was changed last."),
+    keys=1,
+    record="flows[]",
+)
+
+versions = current(
+    "zoom.flow_versions",
+    "Versions of the flows of Zoom Contact Center.",
+    given("flow_id", KEY, "flows[].flow_id: the flow that the version belongs to."),
+    field("flow_version_id", KEY, "Id of the version."),
+    field("flow_version", INT, "Number of the version."),
+    field("flow_version_description", TEXT, "Description of the version."),
+    field("flow_version_status", TEXT, "draft, published, archived, debugging, …"),
+    field("flow_version_modified_by", TEXT, "Id of the user who changed the version last."),
+    field("flow_version_last_modified_time", TIME, "When the version was changed last."),
+    keys=2,
+    record="flows[].flow_versions[]",
+    parent=flows,
+)
+
+entry_points = current(
+    "zoom.entry_points",
+    "Entry points (numbers, addresses, web chats) that reach a flow of Zoom Contact Center.",
+    given("flow_id", KEY, "flows[].flow_id: the flow that the entry point reaches."),
+    field("entry_id", KEY, "Id of the entry point."),
+    field("entry_name", TEXT, "Name (video, web chat, in-app chat)."),
+    field("entry_number", TEXT, "Phone number, E.164 (voice, sms). Personal data."),
+    field("entry_language", TEXT, "Language tag, such as en-US."),
+    field("email_address", TEXT, "E-mail address (email). Personal data."),
+    keys=2,
+    record="flows[].entry_points[]",
+    parent=flows,
+)
+
+PROVIDER = Provider(
+    name="zoom",
+    title="Zoom Contact Center",
+    comment="Zoom Contact Center as it is now, in Zoom's own field names.",
+    settings=ZoomSource,
+    setup="",
+    streams=(
+        Stream(
+            name="flows",
+            tables=family(flows),
+            auth=_auth,
+            pages=zoom.flows,
+            transform=tree(flows, noun="flow"),
+            look_up=zoom.look_up_flow,
+            probe=zoom.probe_flows,
+            modified="last_modified_time",
+        ),
+    ),
+)

@@ -1,0 +1,70 @@
+"""What the Definition of an Alibaba contact flow says: its activities and their transitions.
+
+Alibaba's document of ListContactFlows calls the Definition "parsed by the backend, customers need
+not care": it may be anything, and its text is kept in any case. So what is odd in it is counted as
+a warning, never a reject. One that is too large to be read is: callflow's limit must not look like
+a flow without activities.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import Table
+
+from etl.extract.decode import TooMuchError, bounded
+from etl.transform.rows import Reject, Rows
+from etl.transform.tree import Inside
+from etl.transform.values import Reader, Row, items, readable, reader
+
+
+def definition(activities: Table, transitions: Table) -> Inside:
+    """Return what reads a flow's Definition into rows of these two tables."""
+    activity, transition = reader(activities, apart=("events",)), reader(transitions)
+
+    def inside(record: dict[str, Any], ordinal: int, flow_key: Row, what: str, rows: Rows) -> bool:
+        try:
+            content = _content(record.get("Definition"))
+        except TooMuchError as error:
+            rows.rejects.append(Reject(f"Definition of {what}: {error}", flow_key[-1]))
+            return False
+        for row, leaving in _activities(content, flow_key, activity, transition, rows):
+            rows.tables[activities.fullname].append((ordinal, *row))
+            rows.tables[transitions.fullname] += [(ordinal, *each) for each in leaving]
+        return True
+
+    return inside
+
+
+def _content(definition: Any) -> Any:
+    """Decode a Definition; None: it is not JSON, {}: there is none. Raises TooMuchError."""
+    if not definition:
+        return {}
+    try:
+        return bounded(definition) if isinstance(definition, str) else None
+    except TooMuchError:
+        raise
+    except ValueError:
+        return None
+
+
+def _activities(
+    content: Any, flow_key: Row, activity: Reader, transition: Reader, rows: Rows
+) -> Iterator[tuple[Row, list[Row]]]:
+    """Yield the activities with their transitions; of a repeated id the last one only."""
+    if not isinstance(content, dict):
+        rows.warnings += 1
+        return
+    inside = Rows({})
+    found: dict[str, tuple[Row, list[Row]]] = {}
+    activities = items(content, "activities")
+    for _, sent, row in readable("activity", activities or [], activity, flow_key, inside):
+        events = items(sent, "events")
+        leaving = [
+            each
+            for index, event in enumerate(events or [])
+            for _, _, each in readable("event", [event], transition, (*row[:3], index), inside)
+        ]
+        inside.warnings += events is None
+        found[row[2]] = row, leaving
+    rows.warnings += inside.warnings + len(inside.rejects) + (activities is None)
+    yield from found.values()
