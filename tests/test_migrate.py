@@ -24,6 +24,8 @@ from etl.providers import SCHEMAS, TABLES
 from etl.warehouse import migrate, tables, views
 from etl.warehouse.connect import connect
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 
 OURS = "n.nspname = ANY(:schemas)"

@@ -38,6 +38,8 @@ from tests.postgres import dsn
 from tests.proxies import Authority, Proxy, in_tls, proxied
 from tests.test_alerts import hook, many
 
+pytestmark = pytest.mark.slow
+
 API, TOKENS = "api.zoom.test", "zoom.test"
 ROOT = Path(__file__).parent.parent
 

@@ -27,6 +27,8 @@ from etl.warehouse.connect import connect
 from tests.postgres import ask, dsn
 from tests.test_migrate import alembic, opened
 
+pytestmark = pytest.mark.slow
+
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "scale.md"
 CHANNELS = "twilio_demo.channels"
 PARTITIONED = "twilio_channels"
