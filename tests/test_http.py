@@ -447,6 +447,7 @@ def self_signed(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.fault(31)
 def test_proxies_and_netrc_of_the_environment_are_ignored(tmp_path: Path) -> None:
     (tmp_path / ".netrc").write_text("default login nobody password canary\n")
@@ -577,6 +578,7 @@ def test_a_body_over_the_limit_is_refused_whatever_it_unpacks_from() -> None:
     assert len(script.requests) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.fault(26, 27)
 def test_a_bomb_and_a_huge_body_leave_memory_flat() -> None:
     bomb, padded = Script(gzip_bomb(2**28)), Script({})

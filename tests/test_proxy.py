@@ -38,6 +38,8 @@ from tests.extract.sources import zoom_source
 from tests.postgres import dsn
 from tests.proxies import Authority, Proxy, in_tls, proxied
 
+pytestmark = pytest.mark.slow
+
 API, TOKENS = "api.zoom.test", "zoom.test"
 ROOT = Path(__file__).parent.parent
 

@@ -519,6 +519,7 @@ def hook() -> Iterator[Hook]:
         thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.fault(41, 72)
 def test_no_command_and_no_page_shows_what_a_provider_repeats(
     echo: Echo, hook: Hook, warehouse: str, tmp_path: Path, warm: Warm
