@@ -123,9 +123,11 @@ def test_load_knows_no_provider(module: str) -> None:
 def test_only_the_seam_to_the_network_sends_requests() -> None:
     """Others may name httpx's types, to authenticate and to read an answer."""
     shapes = {"httpx.Auth", "httpx.Request", "httpx.Response", "httpx.URL", "httpx.Headers",
-              "httpx.QueryParams"}  # fmt: skip
+              "httpx.QueryParams", "httpx.TransportError", "httpx.TimeoutException",
+              "httpx.ConnectError", "httpx.ProxyError"}  # fmt: skip
+    senders = ("etl.extract.http", "etl.extract.route", "etl.extract.transport")
     for module in MODULES:
-        if module in ("etl.extract.http", "etl.extract.route") or of(module, "etl.sandbox"):
+        if module in senders or of(module, "etl.sandbox"):
             continue
         network = {
             name
@@ -140,7 +142,9 @@ def test_only_the_seam_to_the_network_sends_requests() -> None:
 
 
 def test_the_route_is_told_by_settings_and_sends_nothing_itself() -> None:
-    assert ours("etl.extract.route") == {"etl.errors", "etl.config.hosts"}
+    assert ours("etl.extract.route") == {
+        "etl.errors", "etl.config.hosts", "etl.extract.transport"
+    }  # fmt: skip
     text = ast.parse(MODULES["etl.extract.route"].read_text(encoding="utf-8"))
     used = {ast.unparse(n) for n in ast.walk(text) if isinstance(n, ast.Attribute)}
     assert not used & {"httpx.Client", "httpx.get", "httpx.post", "httpx.request", "os.environ"}

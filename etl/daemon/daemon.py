@@ -46,8 +46,9 @@ from etl.errors import (
     WarehouseError,
     place,
 )
-from etl.extract.http import ATTEMPTS, MAX_ASKED_WAIT, utc_now
+from etl.extract.http import MAX_ASKED_WAIT, utc_now
 from etl.extract.route import Route, route_of
+from etl.extract.verdict import ATTEMPTS
 from etl.load import lead, runs
 from etl.load import lease as leases
 from etl.load.lease import Lease, process_name

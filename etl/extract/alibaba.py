@@ -23,19 +23,12 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Literal
 
 from etl.errors import ContractError, CredentialsError, UnreachableRowsError
+from etl.extract.answer import Answer, instant
 from etl.extract.decode import Packed, moment, unpack
-from etl.extract.http import (
-    Answer,
-    Http,
-    Judge,
-    MissingError,
-    TooLargeError,
-    busy,
-    instant,
-    judge_status,
-)
+from etl.extract.http import Http
 from etl.extract.page import WHOLE, Ask, Page
 from etl.extract.paging import MAX_EMPTY_PAGES, count
+from etl.extract.verdict import Judge, MissingError, TooLargeError, busy, judge_status
 
 CONTACT_FLOWS = "ListContactFlows"
 """The action that lists them, as the signature names it."""

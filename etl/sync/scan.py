@@ -17,8 +17,8 @@ from sqlalchemy import Connection
 from etl import __version__
 from etl.errors import ContractError, PageTokenError, ProviderError
 from etl.extract.decode import Packed
-from etl.extract.http import MissingError
 from etl.extract.page import WHOLE, Ask, Page
+from etl.extract.verdict import MissingError
 from etl.load import checkpoint, merge, runs, stage
 from etl.load.checkpoint import Checkpoint
 from etl.load.stage import Staged

@@ -20,8 +20,9 @@ from etl.errors import (
 )
 from etl.extract.alibaba import contact_flows, probe_contact_flows
 from etl.extract.decode import Packed, unpack
-from etl.extract.http import Http, MissingError, TooLargeError
+from etl.extract.http import Http
 from etl.extract.page import WHOLE, Ask, Page
+from etl.extract.verdict import MissingError, TooLargeError
 from etl.providers import STREAMS
 from etl.providers.declare import open_http, request
 from etl.sandbox import alibaba as emulated
