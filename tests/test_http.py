@@ -34,15 +34,9 @@ from etl.errors import (
     TooLargeError,
     UnavailableError,
 )
-from etl.extract.http import (
-    Answer,
-    Http,
-    asked_wait,
-    basic,
-    encode,
-    judge_status,
-    same_origin,
-)
+from etl.extract.answer import Answer, asked_wait
+from etl.extract.http import Http
+from etl.extract.url import basic, encode, same_origin
 from etl.sandbox.wire import (
     JSON,
     Fault,
@@ -53,7 +47,7 @@ from etl.sandbox.wire import (
     json_response,
     redirect,
 )
-from tests.extract.scripted import Script, Time, connected, unsigned
+from tests.extract.scripted import Script, Time, connected, scripted_http
 
 NOON = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
 DATE = "Fri, 20 Nov 2026 12:00:00 GMT"
@@ -332,13 +326,7 @@ def test_a_refused_connection_and_an_unknown_host() -> None:
 
 @contextmanager
 def plain(url: str, **options: Any) -> Iterator[Http]:
-    time = Time()
-    settings: dict[str, Any] = {
-        "clock": time,
-        "sleep": time.sleep,
-        "judge": judge_status,
-    }
-    with Http(url, sign=unsigned, where="demo.stream", **(settings | options)) as http:
+    with scripted_http(url, Time(), **options) as http:
         yield http
 
 
@@ -592,16 +580,18 @@ def test_a_bomb_and_a_huge_body_leave_memory_flat() -> None:
 
 CALL = """
 import sys
-from etl.extract.http import Http, judge_status
-with Http(sys.argv[1], sign=lambda *_: {}, judge=judge_status, where="x") as http:
+from etl.extract.http import Http, Seam
+from etl.extract.verdict import judge_status
+with Http(sys.argv[1], Seam("x"), sign=lambda *_: {}, judge=judge_status) as http:
     http.call("GET", "/list")
 """
 PEAK = """
 import resource, sys
 from etl.errors import ContractError
-from etl.extract.http import Http, judge_status
+from etl.extract.http import Http, Seam
+from etl.extract.verdict import judge_status
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-with Http(sys.argv[1], sign=lambda *_: {}, judge=judge_status, where="x") as http:
+with Http(sys.argv[1], Seam("x"), sign=lambda *_: {}, judge=judge_status) as http:
     before = peak()
     try: http.call("GET", "/list")
     except ContractError as error: assert "larger than 32 MiB" in error.what

@@ -32,7 +32,7 @@ MAY_KNOW_SQL = ("etl.commands", "etl.daemon.connections", "etl.daemon.executors"
                 "etl.daemon.snapshot", "etl.daemon.watch", "etl.load", "etl.status.queries",
                  "etl.sync", "etl.warehouse")  # fmt: skip
 
-MAY_SEND = ("etl.daemon.webhook", "etl.extract.http", "etl.extract.route")
+MAY_SEND = ("etl.daemon.webhook", "etl.extract.http", "etl.extract.route", "etl.extract.transport")
 
 SHAPES = {"Boolean", "Column", "DateTime", "Integer", "Table", "Text", "BigInteger", "MetaData",
           "ForeignKeyConstraint", "PrimaryKeyConstraint", "JSONB", "TypeEngine", "URL",
@@ -141,7 +141,8 @@ def test_no_step_of_a_run_knows_the_spine() -> None:
 def test_only_the_seams_to_the_network_send_requests() -> None:
     """Others may name httpx's types, to authenticate and to read an answer."""
     shapes = {"httpx.Auth", "httpx.Request", "httpx.Response", "httpx.URL", "httpx.Headers",
-              "httpx.QueryParams"}  # fmt: skip
+              "httpx.QueryParams", "httpx.TransportError", "httpx.TimeoutException",
+              "httpx.ConnectError", "httpx.ProxyError"}  # fmt: skip
     for module in MODULES:
         if of(module, *MAY_SEND, "etl.sandbox"):
             continue
@@ -158,7 +159,9 @@ def test_only_the_seams_to_the_network_send_requests() -> None:
 
 
 def test_the_route_is_told_by_settings_and_sends_nothing_itself() -> None:
-    assert ours("etl.extract.route") == {"etl.errors", "etl.config.hosts"}
+    assert ours("etl.extract.route") == {
+        "etl.errors", "etl.config.hosts", "etl.extract.transport"
+    }  # fmt: skip
     text = ast.parse(MODULES["etl.extract.route"].read_text(encoding="utf-8"))
     used = {ast.unparse(n) for n in ast.walk(text) if isinstance(n, ast.Attribute)}
     assert not used & {"httpx.Client", "httpx.get", "httpx.post", "httpx.request", "os.environ"}

@@ -29,10 +29,12 @@ from etl.errors import (
     TooLargeError,
     UnreachableRowsError,
 )
+from etl.extract.answer import Answer, instant
 from etl.extract.decode import Packed, moment, unpack
-from etl.extract.http import Answer, Http, Judge, busy, instant, judge_status
+from etl.extract.http import Http
 from etl.extract.page import WHOLE, Ask, Page
 from etl.extract.paging import MAX_EMPTY_PAGES, count
+from etl.extract.verdict import Judge, busy, judge_status
 
 CONTACT_FLOWS = "ListContactFlows"
 """The action that lists them, as the signature names it."""

@@ -26,7 +26,7 @@ def guarded(pages: Any, *, most: int = 100_000) -> int:
     for number, records in enumerate(itertools.islice(pages, most), 1):
         try:
             guard.note(records)
-            guard.follow(f"token {number}")
+            guard.check_progress(f"token {number}")
         except ContractError as error:
             assert error.what.startswith("paging loops: ")
             assert error.where == f"demo.stream, page {number}"
@@ -69,9 +69,9 @@ def test_a_pointer_that_is_too_long_is_not_followed() -> None:
         guard.note(rows(str(length)))
         if length > 16_384:
             with pytest.raises(ContractError, match="next page has 16385 characters"):
-                guard.follow("x" * length)
+                guard.check_progress("x" * length)
         else:
-            guard.follow("x" * length)
+            guard.check_progress("x" * length)
 
 
 def test_what_brings_something_new_now_and_then_goes_on() -> None:
@@ -85,7 +85,7 @@ def test_a_long_list_is_not_taken_for_a_circle_and_little_is_kept_of_it() -> Non
     guard = Guard("demo.stream", "sid")
     for number in range(500):
         guard.note(rows(*(f"CH{number:06}{row:04}" for row in range(1000))))
-        guard.follow(str(number))
+        guard.check_progress(str(number))
     assert len(guard._seen) == 2**21
     assert guard._news == 500
 
