@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 from sqlalchemy.engine import make_url
 
+from etl.config.lines import key_lines
 from etl.config.load import find, load, require_sources, write_example
 from etl.config.settings import Schedule, Settings, secrets
 from etl.errors import ConfigError
@@ -303,7 +304,7 @@ def test_data_dir_is_relative_to_the_file_and_in_the_environment_to_here(
         (ZOOM + "requests_per_second = -1", "expected requests per second, 0 for no pacing"),
         (ZOOM + "requests_per_second = inf", "expected requests per second, 0 for no pacing"),
         (ZOOM + "requests_per_second = nan", "expected requests per second, 0 for no pacing"),
-        (ZOOM + "timeout = 2020-01-01", "not that type"),
+        (ZOOM + "timeout = 2020-01-01", "not a date or a time"),
         (ZOOM + "bas_url = 1", "bas_url (line 7): unknown key; did you mean base_url?"),
         (ZOOM + "qqqq = 1", "unknown key; known here: provider, account_id, client_id"),
         (ZOOM + 'name = "x"', "sources.zoom_eu.name (line 7): unknown key"),
@@ -322,7 +323,7 @@ def test_data_dir_is_relative_to_the_file_and_in_the_environment_to_here(
         (ZOOM.replace("zoom_eu", "Zoom-EU"), "sources.Zoom-EU (line 2): expected a name of at mo"),
         (ZOOM.replace("zoom_eu", "Zoom-EU"), "for example [sources.zoom_eu]"),
         (ZOOM.replace("zoom_eu", 41 * "z"), "at most 40 characters"),
-        (ZOOM.replace("zoom_eu", '"a\\nb"'), 'sources."a\\nb": expected a name of at most 40'),
+        (ZOOM.replace("zoom_eu", '"a\\nb"'), '."a\\nb" (line 2): expected a name of at most'),
         (
             TWILIO,
             "sources.tw.auth_token (line 2): missing; expected auth_token, or api_key_sid and",
@@ -369,7 +370,7 @@ def test_data_dir_is_relative_to_the_file_and_in_the_environment_to_here(
         ("[warehose]\nurl = 1", "warehose (line 1): unknown key; did you mean warehouse?"),
         ("warehouse = 1", "warehouse (line 1): expected a table, such as [sources.zoom_eu] or"),
         ("sources = [1]", "sources (line 1): expected a table, such as [sources.zoom_eu]"),
-        ("[[sources]]\nx = 1", "sources: expected a table, such as [sources.zoom_eu]"),
+        ("[[sources]]\nx = 1", "sources (line 1): expected a table, such as [sources.z"),
         ("[sources]\nname = 3", "sources.name (line 2): expected a table, such as [sources.zoom_"),
         ('[sources]\nprovider = "zoom"', "sources.provider (line 2): expected a table, such as"),
     ],
@@ -413,6 +414,37 @@ def test_all_problems_at_once(read: Loader) -> None:
     ]
     assert "did you mean client_secret?" in lines[12]
     assert "did you mean every?" in lines[15]
+
+
+# --- the line of a problem -----------------------------------------------------------------------
+BLOCK = '[warehouse]\nurl = """\\\n  [daemon]\nworkers = 7\n  """\n'
+
+
+@pytest.mark.fault(68)
+@pytest.mark.parametrize(
+    ("text", "key", "line"),
+    [
+        ("daemon.workers = 0", "daemon.workers", 1),
+        ('\ndaemon.executor = "dask"', "daemon.dask_scheduler", 2),
+        ("[daemon]\n\n'workers' = 0", "daemon.workers", 3),
+        ('["daemon"] # [x]\n"w\\u006frkers" = 0', "daemon.workers", 2),
+        ('daemon = { http = "a,]}=", workers = 0 }', "daemon.workers", 1),
+        ("[daemon]\nhttp = '#'\nworkers = 0", "daemon.workers", 3),
+        (BLOCK + "[daemon]\nworkers = 0", "daemon.workers", 7),
+        (BLOCK.replace('"""', "'''") + "[daemon]\nworkers = 0", "daemon.workers", 7),
+        (ZOOM + 'no_proxy = [ # a\n  "x = 1",\n  "[daemon]",\n]\ntimeout = 0', "timeout", 11),
+        (ZOOM + "schedule.every = 1", "sources.zoom_eu.schedule.every", 7),
+        (ZOOM + "schedule = { cron = '* * * * *', every = 1 }", "schedule.every", 7),
+        ("[sources]\nal.provider = 'alibaba'\nal.timeout = 0", "sources.al.timeout", 3),
+        ("[sources]\nal.provider = 'alibaba'", "sources.al.instance_ids", 2),
+        ("[sources.al.schedule]\n[sources.al]\ntimeout = 0", "sources.al.provider", 2),
+        ("[ sources . al ]\r\nprovider = 'alibaba'\r\ntimeout = 0\r\n", "sources.al.timeout", 3),
+    ],
+)
+def test_the_line_of_a_problem_is_that_of_its_key(
+    read: Loader, text: str, key: str, line: int
+) -> None:
+    assert any(f"{key} (line {line}): " in problem for problem in problems(read, text))
 
 
 # --- the file itself -----------------------------------------------------------------------------
@@ -1066,6 +1098,24 @@ def test_whatever_the_settings_only_a_config_error(
     text = "".join(f"{key} = {as_toml(value)}\n" for key, value in tree.items())
     file.write_text(re.sub(r"\\ud[89ab]..\\ud[c-f]..", "?", text))
     only_config_errors(file, env)
+
+
+def paths(tree: dict[str, Any], above: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
+    """The path of every key, also of those in tables inside."""
+    found = {(*above, key) for key in tree}
+    for key, value in tree.items():
+        found |= paths(value, (*above, key)) if isinstance(value, dict) else set()
+    return found
+
+
+@settings(max_examples=300, deadline=None)
+@given(tree=st.dictionaries(st.text("ab-.\"'#=[\n", max_size=4), VALUES, max_size=5))
+def test_every_key_has_its_line(tree: dict[str, Any]) -> None:
+    text = "".join(f"{as_toml(key)} =\t{as_toml(value)} # x = 1\n" for key, value in tree.items())
+    lines = key_lines(text)
+    for number, (key, value) in enumerate(tree.items(), 1):
+        for path in paths({key: value}):
+            assert lines[path] == number
 
 
 @settings(max_examples=200, deadline=None)
