@@ -252,7 +252,7 @@ def test_an_unescaped_password_is_refused_and_not_repeated(
 ) -> None:
     url = f"postgresql://user:{before}{awkward}{CANARY}@host:5432/db"
     (line,) = problems(read, f'[warehouse]\nurl = "{url}"')
-    assert line.startswith("warehouse.url (line 2): cannot be read; in the user and the password")
+    assert line.startswith("warehouse.url (line 2): cannot be read; in the user and the password, ")
     assert "@ as %40" in line
     assert CANARY not in line
 
@@ -333,18 +333,21 @@ def test_data_dir_is_relative_to_the_file_and_in_the_environment_to_here(
             "auth_token (line 5): given together",
         ),
         (TWILIO + f'api_key_sid="{SK}"', "sources.tw.api_key_secret (line 2): missing; an API key"),
-        (TWILIO + 'api_key_secret="s"', "sources.tw.api_key_sid (line 2): missing; an API key has"),
+        (
+            TWILIO + 'api_key_secret="s"',
+            "sources.tw.api_key_sid (line 2): missing; an API key needs",
+        ),
         (TWILIO.replace("AC", "ac") + 'auth_token="t"', "expected AC and 32 hexadecimal digits"),
         (ALIBABA.replace('"ccc-test"', ""), "expected a list of CCC instance ids, each once;"),
         (ALIBABA.replace('"ccc-test"', '"a", 3'), "instance_ids (line 6): expected a list of CCC"),
         (ALIBABA.replace('"ccc-test"', '"a", "…"'), "(line 6): is still the placeholder; expected"),
-        (ALIBABA.replace('"ccc-test"', '"a", "a"'), "names the same instance twice; for example"),
+        (ALIBABA.replace('"ccc-test"', '"a", "a"'), "lists the same instance twice; for example"),
         (ALIBABA.replace('["ccc-test"]', '"a"'), "each once, not text; for example instance_ids ="),
         (ALIBABA + 'timezone = "Asia/Shangai"', "no such time zone in the IANA database; did you"),
         (ALIBABA + 'timezone = "/etc/passwd"', "timezone (line 7): no such time zone"),
         (ALIBABA + 'timezone = "Asia"', "timezone (line 7): no such time zone"),
         ("[schedule]\nevery = 15", "schedule.every (line 2): expected a duration from 1s"),
-        ('[schedule]\nevery = "15 min"', "expected a number with a unit out of s, m, h, d, w; for"),
+        ('[schedule]\nevery = "15 min"', "expected a number with a unit: s, m, h, d or w; for"),
         ('[schedule]\nevery = "0s"', "schedule.every (line 2): expected a duration from 1s"),
         ('[schedule]\nevery = "9999999d"', "expected a number with a unit"),
         ('[schedule]\nevery = "1h"\ncron = "* * * * *"', "cron (line 3): given together with eve"),
@@ -353,7 +356,7 @@ def test_data_dir_is_relative_to_the_file_and_in_the_environment_to_here(
         ('[schedule]\njitter = "10"', 'from 0% to 100%; for example jitter = "10%"'),
         ('[schedule]\njitter = "101%"', 'from 0% to 100%; for example jitter = "10%"'),
         ('[schedule]\ntimezone = "Europe/Berlim"', "did you mean Europe/Berlin?"),
-        ('[daemon]\nhttp = "0.0.0.0:8787"', "daemon.http_token (line 1): missing; expected one"),
+        ('[daemon]\nhttp = "0.0.0.0:8787"', "daemon.http_token (line 1): missing; required"),
         ('[daemon]\nhttp = "8787"', 'daemon.http (line 2): expected host:port, or "" for off; fo'),
         ('[daemon]\nhttp = "http://127.0.0.1:8787"', "http (line 2): expected host:port, or"),
         ('[daemon]\nhttp = "*:8787"', "daemon.http (line 2): expected host:port, or"),
@@ -695,7 +698,7 @@ def test_every_secret_can_be_a_file(read: Loader, tmp_path: Path) -> None:
         ('"blank"', "the file is empty"),
         ('"binary"', "is not UTF-8 (line 1)"),
         ('"large"', "is larger than 64 KiB"),
-        ('"a\\u0000b"', "not a possible path"),
+        ('"a\\u0000b"', "not a valid path"),
         ('"~no_such_user_x/s"', "expected a path that exists"),
         ('""', "expected a path, as text"),
         ("7", "expected a path, as text"),
@@ -861,7 +864,7 @@ def test_public_and_loopback_hosts_are_accepted(read: Loader, url: str) -> None:
 def test_a_short_token_guards_nothing_that_other_machines_reach(read: Loader, http: str) -> None:
     text = f'[daemon]\nhttp = "{http}"\nhttp_token = "{{}}"\n'
     (line,) = problems(read, text.format("x" * 15))
-    assert line.startswith("daemon.http_token (line 3): expected 16 characters or more because")
+    assert line.startswith("daemon.http_token (line 3): expected 16 characters or more, because")
     read(text.format("x" * 16))
     read(text.replace(http, "127.0.0.1:8787").format("x"))
 
@@ -957,12 +960,12 @@ def test_the_network_from_the_environment_and_a_file(read: Loader, tmp_path: Pat
     ],
 )
 def test_network_settings_that_are_wrong(read: Loader, line: str, expected: str) -> None:
-    (told,) = problems(read, f"[network]\n{line}")
-    assert expected in told
-    assert told.startswith("network.")
-    assert CANARY not in told
-    (told,) = problems(read, ZOOM + line)
-    assert told.startswith("sources.zoom_eu.")
+    (problem,) = problems(read, f"[network]\n{line}")
+    assert expected in problem
+    assert problem.startswith("network.")
+    assert CANARY not in problem
+    (problem,) = problems(read, ZOOM + line)
+    assert problem.startswith("sources.zoom_eu.")
 
 
 @pytest.mark.fault(72)
@@ -1149,7 +1152,7 @@ def test_the_example_is_written_once_and_for_the_owner_only(tmp_path: Path) -> N
     assert file.stat().st_mode & 0o777 == 0o600
     assert load(file, {}).sources == {}
     file.write_text("mine")
-    with pytest.raises(ConfigError, match="exists already; left as it is"):
+    with pytest.raises(ConfigError, match="already exists; it was not changed"):
         write_example(file)
     assert file.read_text() == "mine"
     with pytest.raises(ConfigError, match="No such file or directory → choose another path"):
@@ -1162,9 +1165,9 @@ def uncommented() -> str:
 
 def test_the_example_uncommented_lacks_nothing_but_its_placeholders(read: Loader) -> None:
     lines = problems(read, uncommented())
-    told = [line for line in lines if "is still the placeholder" in line]
-    assert len(told) == len(re.findall(r'(?m)^\w+ = \[?"…"', uncommented()))
-    (other,) = set(lines) - set(told)
+    placeholders = [line for line in lines if "is still the placeholder" in line]
+    assert len(placeholders) == len(re.findall(r'(?m)^\w+ = \[?"…"', uncommented()))
+    (other,) = set(lines) - set(placeholders)
     assert other.startswith("schedule.cron (line ")  # the example shows both ways
 
 

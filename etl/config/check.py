@@ -91,14 +91,15 @@ def _refuse_private_hosts(draft: Draft) -> None:
                 parts = urllib.parse.urlsplit(url if isinstance(url, str) else "")
                 host = parts.hostname or ""
                 if parts.scheme == "https" and is_private(host) and not is_loopback(host):
-                    where = (
-                        "[network]" if name == "alert_webhook" else "[network] or for the source"
-                    )
-                    draft.problem(
-                        (*path, name),
-                        "leads to a private network or a cloud's metadata service; expected a"
-                        f" public host; if it is right, set allow_private_hosts = true in {where}",
-                    )
+                    draft.problem((*path, name), _private(name))
+
+
+def _private(name: str) -> str:
+    where = "[network]" if name == "alert_webhook" else "[network] or for the source"
+    return (
+        "leads to a private network or a cloud's metadata service; expected a public host; if this"
+        f" is intended, set allow_private_hosts = true in {where}"
+    )
 
 
 def _validate(draft: Draft) -> Settings | None:

@@ -23,7 +23,7 @@ def read_text(file: Path, limit: int = 1 << 20) -> tuple[str, bool]:
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}") from None
     except ValueError:
-        raise ConfigError("cannot be read: not a possible path") from None
+        raise ConfigError("cannot be read: not a valid path") from None
     if len(data) > limit:
         raise ConfigError(f"is larger than {limit >> 10} KiB")
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):

@@ -24,7 +24,7 @@ from etl.providers.declare import Provider
 
 
 def find(path: Path | None, env: Mapping[str, str]) -> Path | None:
-    """Which file `load` reads: `path`, else $CALLFLOW_CONFIG, else ./callflow.toml if it exists."""
+    """Return the file that `load` reads: `path`, $CALLFLOW_CONFIG, or ./callflow.toml if any."""
     if path or env.get("CALLFLOW_CONFIG"):
         return path or Path(env["CALLFLOW_CONFIG"])
     default = Path("callflow.toml")
@@ -39,9 +39,9 @@ def load(
 ) -> Settings:
     """Read the file that `find` names, the secret files and the CALLFLOW_ variables of `env`.
 
-    A variable wins over the file. Without a file the variables and the defaults count; no source
-    is no problem here, see `require_sources`. Of a source whose provider is not known, only that
-    and its name can be judged.
+    A variable wins over the file. Without a file there are the variables and the defaults. Having
+    no source is not a problem here, see `require_sources`. Of a source with an unknown provider,
+    only that and its name are reported.
 
     Raises ConfigError with one line per problem, all of them; it holds no value of any setting.
     """
@@ -87,7 +87,7 @@ def require_sources(settings: Settings) -> None:
 
 
 def no_sources(settings: Settings) -> ConfigError | None:
-    """What to tell when there is nothing to sync from: where sources were looked for."""
+    """Return the error to report when there is nothing to sync from, None when there is."""
     if settings.sources:
         return None
     if settings.path:
@@ -111,15 +111,17 @@ def write_example(path: Path) -> None:
             file.write(text)
     except FileExistsError:
         advice = "edit it, or name another file"
-        raise ConfigError("exists already; left as it is", where=str(path), advice=advice) from None
+        raise ConfigError(
+            "already exists; it was not changed", where=str(path), advice=advice
+        ) from None
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "not a possible path"
+        reason = getattr(error, "strerror", None) or "not a valid path"
         advice = "choose another path, or make the directory"
         raise ConfigError(f"cannot be written: {reason}", where=str(path), advice=advice) from None
 
 
 def _reach(own: Network | Source, general: Network) -> dict[str, Any]:
-    """How the network is reached: what `own` says, else `general`; a proxy of "" is none."""
+    """Return how the network is reached: what `own` says, else `general`; a proxy of "" is none."""
     reach = {
         name: getattr(general, name) if getattr(own, name) is None else getattr(own, name)
         for name in Network.model_fields
@@ -130,7 +132,7 @@ def _reach(own: Network | Source, general: Network) -> dict[str, Any]:
 
 
 def _inherit(own: Schedule, general: Schedule) -> Schedule:
-    """`general` with what `own` sets; an own `every` or `cron` replaces either."""
+    """Return `general` with what `own` sets; its `every` or `cron` replaces both of `general`."""
     given = {name: getattr(own, name) for name in own.model_fields_set}
     trigger = {"every": None, "cron": None} if given.keys() & {"every", "cron"} else {}
     return general.model_copy(update={**trigger, **given})

@@ -41,14 +41,14 @@ class TwilioSource(Source):
 
     @classmethod
     def conflicts(cls, given: Mapping[str, Any]) -> dict[str, str]:
-        """Ask for one way to log in, whole."""
+        """Require exactly one way to log in, with all its keys."""
         half = {"api_key_sid", "api_key_secret"} - given.keys()
         if "auth_token" in given:
             both = "given together with api_key_sid or api_key_secret; expected one way to log in"
             return {"auth_token": both} if len(half) < 2 else {}
         if len(half) == 2:
             return {"auth_token": "missing; expected auth_token, or api_key_sid and api_key_secret"}
-        return dict.fromkeys(half, "missing; an API key has api_key_sid and api_key_secret")
+        return dict.fromkeys(half, "missing; an API key needs both api_key_sid and api_key_secret")
 
 
 def _auth(source: TwilioSource, seam: Seam) -> tuple[Sign, Judge]:
