@@ -183,8 +183,8 @@ class Network(Table):
     """How the network is reached, by all sources and the webhook; a source may have its own.
 
     `proxy` is asked for a tunnel (CONNECT) to every https:// host, except loopback and those that
-    `no_proxy` names. The authorities of `ca_file` are trusted besides the usual ones. Hosts of private
-    networks are refused unless `allow_private_hosts`.
+    `no_proxy` names. The authorities of `ca_file` are trusted besides the usual ones. Hosts of
+    private networks are refused unless `allow_private_hosts`.
     """
 
     proxy: Proxy = None
