@@ -162,6 +162,6 @@ def test_expressions_are_found_wherever_they_stand() -> None:
     assert {
         "etl.config.redact._PRIVATE",
         "etl.extract.answer._SECONDS",
-        "etl.config.load._KUBERNETES",
+        "etl.config.read._KUBERNETES",
     } <= names
     assert any(name.startswith("etl.extract.zoom:") for name in names)
