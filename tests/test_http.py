@@ -38,16 +38,8 @@ from etl.extract.http import (
     judge_status,
     same_origin,
 )
-from etl.sandbox.wire import (
-    JSON,
-    Fault,
-    Response,
-    empty,
-    gzip_bomb,
-    html,
-    json_response,
-    redirect,
-)
+from etl.sandbox.exchange import JSON, Response, json_response
+from etl.sandbox.faults import Fault, empty, gzip_bomb, html, redirect
 from tests.extract.scripted import Script, Time, connected, unsigned
 
 NOON = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)

@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager, suppress
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import structlog
 import typer
@@ -29,6 +29,8 @@ from etl.errors import CallflowError, ConfigError, StoppedError, WarehouseError,
 from etl.load import lead
 from etl.load.lease import is_dead, process_name
 from etl.load.runs import Run
+from etl.providers import PROVIDERS
+from etl.sandbox import FIRST_PORT
 from etl.status import answer, query, show
 from etl.sync.job import Job
 from etl.sync.run import run_stream
@@ -68,6 +70,11 @@ Names = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
+PORTS = tuple(range(FIRST_PORT, FIRST_PORT + len(PROVIDERS)))
+if TYPE_CHECKING:
+    Ports = tuple[int, ...]
+else:
+    Ports = tuple[(int,) * len(PROVIDERS)]  # by this typer knows how many to read
 
 
 @app.callback(invoke_without_command=True)
@@ -197,7 +204,7 @@ def demo_command(
 ) -> None:
     """Show everything, with no credentials and no network.
 
-    Starts the embedded Postgres and the sandbox (the three providers' APIs, emulated on this
+    Starts the embedded Postgres and the sandbox (the providers' APIs, emulated on this
     machine), syncs one from the other three times, answers a few questions, and says how to
     connect.
     """
@@ -434,21 +441,26 @@ def migrate_command(context: typer.Context, path: ConfigPath = None) -> None:
 @app.command()
 def sandbox(
     ports: Annotated[
-        tuple[int, int, int],
-        typer.Option(metavar="ZOOM TWILIO ALIBABA", help="The ports, 0 to 65535; 0: any free one."),
-    ] = (8801, 8802, 8803),
+        Ports,
+        typer.Option(
+            metavar=" ".join(provider.name.upper() for provider in PROVIDERS),
+            help="The ports, 0 to 65535; 0: any free one.",
+        ),
+    ] = PORTS,
     flows: Annotated[int, typer.Option(help="Flows per provider.", min=0, max=100_000)] = 60,
     channels: Annotated[int, typer.Option(help="Twilio channels.", min=0, max=1_000_000)] = 5000,
     seed: Annotated[int, typer.Option(help="Seed of the invented data.")] = 1,
 ) -> None:
-    """Serve the three providers' APIs, emulated, on this machine, until Ctrl-C.
+    """Serve the providers' APIs, emulated, on this machine, until Ctrl-C.
 
     Prints a callflow.toml for them.
     """
     for port in ports:
         if not 0 <= port <= 65535:
             raise ConfigError(
-                f"there is no port {port}", where="--ports", advice="give three, each 0 to 65535"
+                f"there is no port {port}",
+                where="--ports",
+                advice=f"give {len(ports)} ports, each 0 to 65535",
             )
     from etl.sandbox import server
     from etl.sandbox.data import Sizes
@@ -461,7 +473,7 @@ def sandbox(
 
     try:
         with show.stopping() as stopped:
-            server.run(ports, Sizes.of(flows, channels), seed, stopped, announce)
+            server.run(ports, Sizes(flows, channels), seed, stopped, announce)
     except StoppedError as stop:
         stderr().print("# Stopped by a signal.")
         raise typer.Exit(stop.exit_code) from None

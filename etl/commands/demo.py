@@ -83,16 +83,12 @@ def run(
     _new_database(server)
     engine = connect(server.url(DATABASE))
     try:
-        with plain_errors("demo"), serve(Sizes.of(flows, channels), seed) as sandbox:
+        with plain_errors("demo"), serve(Sizes(flows, channels), seed) as sandbox:
             migrate.upgrade(server.url(DATABASE))
             units = _units(sandbox, env)
             runs = _sync("First sync: everything is new.", results, engine, units, run_units)
             if not stopped.is_set():
-                _change(sandbox)
-                title = (
-                    "Someone renames a flow, deletes another, and switches a Flex Flow off. "
-                    "Second sync:"
-                )
+                title = f"Someone {_change(sandbox)}. Second sync:"
                 runs += _sync(title, results, engine, units, run_units)
             if not stopped.is_set():
                 before = _wal(engine)
@@ -143,13 +139,10 @@ def _sync(
     return runs
 
 
-def _change(sandbox: Sandbox) -> None:
-    zoom, keys = sandbox.zoom.flows, sandbox.zoom.flows.keys()
-    if len(keys) > 1:
-        zoom.update(keys[0], flow_name="Autumn sale hotline", status="published")
-        zoom.delete(keys[1])
-    for flex_flow in sandbox.twilio.flex_flows.keys()[:1]:
-        sandbox.twilio.flex_flows.update(flex_flow, enabled=False)
+def _change(sandbox: Sandbox) -> str:
+    """Change what each emulator has for that; return what was done, after "Someone"."""
+    done = [phrase for each in sandbox.emulators.values() for phrase in each.change()]
+    return ", ".join([*done[:-1], f"and {done[-1]}"]) if len(done) > 1 else "".join(done)
 
 
 def _wal(engine: Engine) -> int:
