@@ -137,7 +137,7 @@ class Zoom:
             return []
         self.flows.update(keys[0], flow_name="Autumn sale hotline", status="published")
         self.flows.delete(keys[1])
-        return ["renames a flow", "deletes another"]
+        return ["renames a flow", "deletes one"]
 
     def revoke_tokens(self) -> None:
         """Invalidate all access tokens, as deactivating the app does."""

@@ -24,8 +24,8 @@ from etl.sandbox.exchange import Response
 from etl.sandbox.faults import Fault, html
 from etl.sandbox.server import Sandbox, serve
 from etl.warehouse.embedded import find_binaries
-from tests.daemon.processes import Process, ask, free_port, processes, until, write_config
-from tests.postgres import running
+from tests.daemon.processes import Process, free_port, processes, until, write_config
+from tests.postgres import ask, running
 from tests.sync import truth
 
 SHARE = 0.05
@@ -101,7 +101,7 @@ def soak(warehouse: str, folder: Path, minutes: float, seed: int, *, every: str 
 
 
 def spoil(sandbox: Sandbox, seed: int) -> list[Fault]:
-    """Five kinds of failure, each at a fifth of SHARE, for ever."""
+    """Five kinds of failure, each at a fifth of SHARE, forever."""
     kinds: list[dict[str, Any]] = [
         {"response": Response(429, b'{"code": 429, "message": "slower"}', {"Retry-After": "1"})},
         {"response": html(503)},

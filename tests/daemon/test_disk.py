@@ -19,8 +19,10 @@ from etl.sandbox import zoom_data
 from etl.sandbox.server import Sandbox
 from etl.warehouse.embedded import find_binaries
 from tests.daemon.conftest import Start
-from tests.daemon.processes import ask, until
-from tests.postgres import Cluster, directory, dsn
+from tests.daemon.processes import until
+from tests.postgres import Cluster, ask, directory, dsn
+
+pytestmark = pytest.mark.slow
 
 SIZE = 40 << 20
 
@@ -62,7 +64,7 @@ def cramped(clusters: Callable[[Path], Cluster], disk: Path) -> Iterator[str]:
 
 
 @pytest.mark.fault(49)
-def test_a_full_disk_is_told_and_everything_goes_on_when_there_is_room_again(
+def test_a_full_disk_is_reported_and_everything_goes_on_when_there_is_room_again(
     start: Start, sandbox: Sandbox, cramped: str, disk: Path, seed: int
 ) -> None:
     daemon = start(sandbox, url=cramped)

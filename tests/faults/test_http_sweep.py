@@ -34,7 +34,9 @@ from etl.warehouse.connect import connect
 from tests.proxies import Authority, in_tls
 from tests.sync import truth
 
-SAMPLE = 45
+pytestmark = pytest.mark.slow
+
+SAMPLE = 25
 SEED = 8919
 STREAMS = {
     "zoom_demo.flows": "zoom",

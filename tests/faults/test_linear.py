@@ -21,6 +21,8 @@ from etl.config.redact import Redactor, harmless, masked
 from etl.errors import ContractError
 from etl.extract.http import asked_wait, instant, same_origin, words
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 SHORT, TIMES = 2_000, 4
 PIECES = (

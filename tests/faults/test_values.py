@@ -11,7 +11,6 @@ from datetime import UTC
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 from etl.extract.decode import MAX_RECORDS, moment, page, unpack
@@ -23,7 +22,7 @@ from etl.transform.values import as_json, parse_time, reader
 from etl.warehouse.embedded import find_binaries
 from tests.fuzz.campaign import Campaign, campaign
 from tests.fuzz.raw import LISTS, Raw, packed
-from tests.postgres import Cluster, dsn
+from tests.postgres import Cluster, ask
 from tests.transform.named import transformed
 
 ZOOM, CHANNELS, ALIBABA = "zoom_raw.flows", "twilio_raw.channels", "alibaba_raw.contact_flows"
@@ -114,11 +113,6 @@ def synced(fed: tuple[Raw, Campaign, Path, str]) -> Callable[[str], Run]:
 @pytest.fixture
 def warehouse(fed: tuple[Raw, Campaign, Path, str]) -> str:
     return fed[3]
-
-
-def ask(url: str, query: str) -> list[tuple[Any, ...]]:
-    with psycopg.connect(dsn(url)) as connection:
-        return connection.execute(query.encode()).fetchall()
 
 
 def definition(activities: int) -> bytes:

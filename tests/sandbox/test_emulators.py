@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from etl.commands import cli
+from etl.commands import options
 from etl.config import load as config
 from etl.config.settings import secrets
 from etl.providers import PROVIDERS
@@ -20,7 +20,7 @@ PAIRS = [
 
 def test_every_provider_has_an_emulator_in_the_same_order() -> None:
     assert [emulator.name for emulator in EMULATORS] == [provider.name for provider in PROVIDERS]
-    assert cli.PORTS == PORTS
+    assert options.DEFAULT_PORTS == PORTS
 
 
 @pytest.mark.parametrize(("emulator", "provider"), PAIRS)

@@ -14,8 +14,8 @@ from etl.sandbox.faults import Fault, altered, html, redirect
 from etl.sandbox.server import Sandbox
 from etl.sandbox.wire import serving
 from etl.sandbox.zoom import Zoom
+from tests.postgres import ask
 from tests.sync.conftest import Starter
-from tests.sync.truth import ask
 
 ZOOM = "zoom_demo.flows"
 

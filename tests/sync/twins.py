@@ -30,7 +30,7 @@ from etl.sandbox.server import Sandbox
 from etl.sandbox.store import Store
 from etl.sync.selection import select
 from etl.warehouse import tables
-from tests.postgres import dsn
+from tests.postgres import ask, dsn
 from tests.sync import truth
 from tests.sync.victims import Child, Nursery, Order, ViolationError
 
@@ -68,11 +68,6 @@ RUN_COLUMNS = (
     "watermark_after",
     "error_kind",
 )
-
-
-def ask(connection: psycopg.Connection[Any], query: str, *values: object) -> list[tuple[Any, ...]]:
-    """The rows of a query that was put together here."""
-    return connection.execute(query.encode(), values).fetchall()
 
 
 def _tables_of(stream: Stream) -> Iterator[Table]:
@@ -125,7 +120,7 @@ def rows_of(
     }
     if staging:
         for table in stream.tables:
-            pair = stage.staged(source, table).stage
+            pair = stage.pair_of(source, table).stage
             name = f'"{pair.schema}"."{pair.name}"'
             if ask(connection, "SELECT to_regclass(%s)", name) != [(None,)]:
                 names[name] = ""
@@ -299,7 +294,7 @@ class World:
                 query = f"DELETE FROM {table.fullname} WHERE source = %s AND stream = %s"
                 do(connection, query, source, stream.name)
         for table in stream.tables:
-            pair = stage.staged(source, table).stage
+            pair = stage.pair_of(source, table).stage
             do(connection, f'DROP TABLE IF EXISTS "{pair.schema}"."{pair.name}"')
 
     def run(self, names: Sequence[str], **more: Any) -> tuple[dict[str, Run], float]:
@@ -442,7 +437,7 @@ class World:
         left = []
         with self.asking() as connection:
             for table in self.stream(name).tables:
-                pair = stage.staged(source, table).stage
+                pair = stage.pair_of(source, table).stage
                 place = f'"{pair.schema}"."{pair.name}"'
                 if ask(connection, "SELECT to_regclass(%s)", place) == [(None,)]:
                     continue
