@@ -75,7 +75,11 @@ def main() -> None:
 
 def measure(folder: Path, url: str, rows: int, flows: int) -> None:
     migrate.upgrade(url)
-    load(folder, url, Sizes(flows, flows, rows, flows // 2))  # there are two Alibaba instances
+    load(
+        folder,
+        url,
+        Sizes(flows, rows, {"twilio.flex_flows": flows, "alibaba.contact_flows": flows // 2}),
+    )  # two instances
     with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
         # A first load of many pages gives up the direct way, whose rows leave free space behind.
         connection.execute("CREATE TEMP TABLE loaded AS SELECT * FROM twilio.channels")

@@ -60,7 +60,7 @@ Run = Callable[[], tuple[dict[str, Any], str]]
 
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
-    with serve(data.Sizes(12, 3, 40, 8), seed=5) as running:
+    with serve(data.Sizes(12, 40), seed=5) as running:
         yield running
 
 

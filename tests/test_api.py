@@ -15,8 +15,8 @@ from etl import api
 from etl.errors import ConfigError, StoppedError
 from etl.load.lease import acquire
 from etl.sandbox import data, zoom
+from etl.sandbox.faults import Fault
 from etl.sandbox.server import Sandbox, serve
-from etl.sandbox.wire import Fault
 from etl.warehouse.connect import connect
 from tests.postgres import dsn
 from tests.sync import truth
@@ -31,7 +31,7 @@ STREAMS = [
 
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
-    with serve(data.Sizes(12, 3, 40, 8), seed=5) as running:
+    with serve(data.Sizes(12, 40), seed=5) as running:
         yield running
 
 

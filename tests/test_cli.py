@@ -30,8 +30,8 @@ from etl.config.load import load as load_config
 from etl.load import lead
 from etl.load.runs import Run
 from etl.sandbox import data, zoom
+from etl.sandbox.faults import Fault
 from etl.sandbox.server import Sandbox, serve
-from etl.sandbox.wire import Fault
 from etl.warehouse.connect import connect
 from etl.warehouse.embedded import start as start_embedded
 from etl.warehouse.embedded import stop as stop_embedded
@@ -53,7 +53,7 @@ def environment(**changes: str) -> dict[str, str]:
 
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
-    with serve(data.Sizes(120, 12, 1200, 30), seed=3) as running:
+    with serve(data.Sizes(120, 1200), seed=3) as running:
         yield running
 
 
@@ -766,7 +766,7 @@ def test_a_port_that_cannot_be_is_wrong_usage(cli: Cli, port: str) -> None:
     done = cli("sandbox", "--ports", "0", port, "0")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        f"callflow: --ports: there is no port {port} → give three, each 0 to 65535\n"
+        f"callflow: --ports: there is no port {port} → give 3 ports, each 0 to 65535\n"
     )
 
 

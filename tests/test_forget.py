@@ -49,7 +49,7 @@ CONTACT_FLOWS = (
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    with serve(data.Sizes(12, 3, 20, 10), seed=5) as running:
+    with serve(data.Sizes(12, 20), seed=5) as running:
         yield running
 
 

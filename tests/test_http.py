@@ -37,16 +37,8 @@ from etl.errors import (
 from etl.extract.answer import Answer, asked_wait
 from etl.extract.http import Http
 from etl.extract.url import basic, encode, same_origin
-from etl.sandbox.wire import (
-    JSON,
-    Fault,
-    Response,
-    empty,
-    gzip_bomb,
-    html,
-    json_response,
-    redirect,
-)
+from etl.sandbox.exchange import JSON, Response, json_response
+from etl.sandbox.faults import Fault, empty, gzip_bomb, html, redirect
 from tests.extract.scripted import Script, Time, connected, scripted_http
 
 NOON = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)

@@ -458,7 +458,7 @@ def everything_in_tls(sandbox: Sandbox, authority: Authority) -> Iterator[dict[s
 def test_check_and_sync_of_every_provider_through_a_proxy(
     authority: Authority, warehouse: str, tmp_path: Path
 ) -> None:
-    with serve(data.Sizes(3, 3, 3, 3)) as sandbox, everything_in_tls(sandbox, authority) as ports:
+    with serve(data.Sizes(3, 3)) as sandbox, everything_in_tls(sandbox, authority) as ports:
         text = sandbox.toml()
         for url, host in zip(urls(sandbox), HOSTS.values(), strict=True):
             text = text.replace(url, f"https://{host}")

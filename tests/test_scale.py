@@ -185,7 +185,7 @@ def test_pruning_leaves_what_the_page_and_the_status_need(warehouse: str) -> Non
 # --- history in partitions -----------------------------------------------------------------------
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
-    with serve(data.Sizes(4, 2, 40, 3), seed=9) as running:
+    with serve(data.Sizes(4, 40), seed=9) as running:
         yield running
 
 

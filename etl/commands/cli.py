@@ -19,7 +19,16 @@ from etl.commands import check, lines
 from etl.commands.access import leader_on, warehouse
 from etl.commands.forget import forget
 from etl.commands.grant import grant
-from etl.commands.options import AsJson, ConfigPath, Names, Secrets, WithMigrate, load
+from etl.commands.options import (
+    DEFAULT_PORTS,
+    AsJson,
+    ConfigPath,
+    Names,
+    Ports,
+    Secrets,
+    WithMigrate,
+    load,
+)
 from etl.commands.output import note, open_streams, print_lines, stderr, stdout
 from etl.commands.progress import run_jobs
 from etl.commands.signals import stopping
@@ -72,7 +81,7 @@ def demo_command(
 ) -> None:
     """Show everything, without credentials and without a network.
 
-    Starts the embedded Postgres and the sandbox (the three providers' APIs, emulated on this
+    Starts the embedded Postgres and the sandbox (the providers' APIs, emulated on this
     machine), syncs from the sandbox into Postgres three times, answers a few questions in SQL, and
     says how to connect.
     """
@@ -255,10 +264,7 @@ def migrate_command(context: typer.Context, path: ConfigPath = None) -> None:
 
 @app.command()
 def sandbox(
-    ports: Annotated[
-        tuple[int, int, int],
-        typer.Option(metavar="ZOOM TWILIO ALIBABA", help="The ports, 0 to 65535; 0: any free one."),
-    ] = (8801, 8802, 8803),
+    ports: Ports = DEFAULT_PORTS,
     flows: Annotated[
         int, typer.Option(metavar="N", help="Flows per provider.", min=0, max=100_000)
     ] = 60,
@@ -267,14 +273,16 @@ def sandbox(
     ] = 5000,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the invented data.")] = 1,
 ) -> None:
-    """Serve emulations of the three providers' APIs until Ctrl-C.
+    """Serve emulations of the providers' APIs until Ctrl-C.
 
     They listen on 127.0.0.1. Prints a callflow.toml for them.
     """
     for port in ports:
         if not 0 <= port <= 65535:
             raise ConfigError(
-                f"there is no port {port}", where="--ports", advice="give three, each 0 to 65535"
+                f"there is no port {port}",
+                where="--ports",
+                advice=f"give {len(ports)} ports, each 0 to 65535",
             )
     from etl.sandbox import server
     from etl.sandbox.data import Sizes
@@ -287,7 +295,7 @@ def sandbox(
 
     try:
         with stopping() as stopped:
-            server.run(ports, Sizes.of(flows, channels), seed, stopped, announce)
+            server.run(ports, Sizes(flows, channels), seed, stopped, announce)
     except StoppedError as stop:
         stderr().print("# Stopped by a signal.")
         raise typer.Exit(stop.exit_code) from None

@@ -68,7 +68,7 @@ def run(
     for note in server.notes:
         screen.messages.print(f"note: {escape(note)}")
     screen.results.print(f"PostgreSQL {server.major} runs on {server.host}:{server.port}.")
-    with serve(Sizes.of(sample.flows, sample.channels), sample.seed) as sandbox:
+    with serve(Sizes(sample.flows, sample.channels), sample.seed) as sandbox:
         settings = _settings(sandbox, env)
         redact = redactor(settings)
         with translate_errors("demo", redact):
@@ -124,9 +124,7 @@ def _sync_three_times(
     """Sync everything, sync after some changes, and sync when nothing has changed."""
     runs = _sync("First sync: everything is new.", screen, jobs)
     if not stopped.is_set():
-        _change(sandbox)
-        title = "Someone renames a flow, deletes one, and switches a Flex Flow off. Second sync:"
-        runs += _sync(title, screen, jobs)
+        runs += _sync(f"Someone {_change(sandbox)}. Second sync:", screen, jobs)
     if not stopped.is_set():
         before = _wal(engine)
         last = _sync("Nothing changed. Third sync:", screen, jobs)
@@ -146,13 +144,10 @@ def _sync(title: str, screen: Screen, jobs: Sequence[Job]) -> list[Run]:
     return runs
 
 
-def _change(sandbox: Sandbox) -> None:
-    zoom, keys = sandbox.zoom.flows, sandbox.zoom.flows.keys()
-    if len(keys) > 1:
-        zoom.update(keys[0], flow_name="Autumn sale hotline", status="published")
-        zoom.delete(keys[1])
-    for flex_flow in sandbox.twilio.flex_flows.keys()[:1]:
-        sandbox.twilio.flex_flows.update(flex_flow, enabled=False)
+def _change(sandbox: Sandbox) -> str:
+    """Let each emulator change what it has; return what was done, to follow "Someone"."""
+    done = [phrase for each in sandbox.emulators.values() for phrase in each.change()]
+    return ", ".join([*done[:-1], f"and {done[-1]}"]) if len(done) > 1 else "".join(done)
 
 
 def _wal(engine: Engine) -> int:

@@ -3,13 +3,15 @@
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from etl.config import load as config
 from etl.config.redact import Redactor
 from etl.config.settings import Settings, redactor
+from etl.providers import PROVIDERS
+from etl.sandbox import FIRST_PORT
 
 ConfigPath = Annotated[
     Path | None,
@@ -26,6 +28,18 @@ Names = Annotated[
         metavar="SOURCE[.STREAM]",
         help="Sources or streams. Default: all.",
         show_default=False,
+    ),
+]
+DEFAULT_PORTS = tuple(range(FIRST_PORT, FIRST_PORT + len(PROVIDERS)))
+if TYPE_CHECKING:
+    _Ports = tuple[int, ...]
+else:
+    _Ports = tuple[(int,) * len(PROVIDERS)]  # typer reads as many values as the type has members
+Ports = Annotated[
+    _Ports,
+    typer.Option(
+        metavar=" ".join(provider.name.upper() for provider in PROVIDERS),
+        help="The ports, 0 to 65535; 0: any free one.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]

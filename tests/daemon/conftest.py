@@ -16,7 +16,7 @@ Start = Callable[..., Process]
 
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
-    with serve(data.Sizes(30, 6, 200, 20), seed=3) as running:
+    with serve(data.Sizes(30, 200), seed=3) as running:
         yield running
 
 

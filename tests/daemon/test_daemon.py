@@ -15,9 +15,9 @@ import psycopg
 import pytest
 
 from etl.sandbox import zoom
-from etl.sandbox.alibaba import AccessKey
+from etl.sandbox.alibaba_gateway import AccessKey
+from etl.sandbox.faults import Fault
 from etl.sandbox.server import Sandbox
-from etl.sandbox.wire import Fault
 from tests.daemon.conftest import Start
 from tests.daemon.processes import PATIENCE, free_port, relayed, until, write_config
 from tests.postgres import ask, dsn

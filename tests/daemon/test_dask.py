@@ -32,10 +32,11 @@ from etl.load import lead
 from etl.load import lease as leases
 from etl.load.lease import Lease, process_name
 from etl.load.runs import Run
-from etl.sandbox import data
-from etl.sandbox.alibaba import AccessKey
+from etl.sandbox import alibaba_data, data
+from etl.sandbox.alibaba_gateway import AccessKey
+from etl.sandbox.exchange import Request
+from etl.sandbox.faults import Fault
 from etl.sandbox.server import Sandbox, serve
-from etl.sandbox.wire import Fault, Request
 from etl.sync.selection import Unit, select
 from etl.warehouse.connect import connect
 from tests.daemon.conftest import Start
@@ -83,7 +84,7 @@ def sources(sandbox: Sandbox, numbers: range) -> str:
         sandbox.alibaba.keys[key] = AccessKey(f"secret-of-{key}")
         store = sandbox.alibaba.add_instance(instance(number))
         count = 120 if number < LONG else 3 + number % 7
-        for flow in data.alibaba_flows(Random(number), count, instance(number)):
+        for flow in alibaba_data.flows(Random(number), count, instance(number)):
             store.add(flow)
         lines.append(
             f'[sources.s{number:02}]\nprovider = "alibaba"\naccess_key_id = "{key}"\n'

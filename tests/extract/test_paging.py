@@ -10,7 +10,8 @@ from etl.errors import ContractError
 from etl.extract.paging import Guard
 from etl.extract.twilio import channels
 from etl.extract.zoom import flows
-from etl.sandbox.wire import Fault, Request, Response, json_response
+from etl.sandbox.exchange import Request, Response, json_response
+from etl.sandbox.faults import Fault
 from tests.extract.scripted import Script
 from tests.extract.sources import twilio_lists, zoom_flows
 from tests.extract.test_twilio import page, sids

@@ -28,7 +28,7 @@ SECRET = "triggerCanary-77aa88bb"
 
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
-    with serve(data.Sizes(5, 1, 0, 3), seed=3) as running:
+    with serve(data.Sizes(5, 0), seed=3) as running:
         yield running
 
 

@@ -33,7 +33,9 @@ from etl.config import load as config
 from etl.config.settings import Settings, Warehouse, redactor
 from etl.daemon import alerts, logs
 from etl.load.runs import Run
-from etl.sandbox.wire import JSON, Clock, Fault, Request, Response, json_response, serving
+from etl.sandbox.exchange import JSON, Request, Response, json_response
+from etl.sandbox.faults import Fault
+from etl.sandbox.wire import Clock, serving
 from etl.status import documents, queries
 from etl.sync.job import Job
 from etl.sync.run import run_stream

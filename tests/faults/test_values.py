@@ -17,7 +17,7 @@ from etl.extract.decode import MAX_RECORDS, moment, page, unpack
 from etl.extract.page import Page
 from etl.load.runs import Run
 from etl.providers import STREAMS, TABLES
-from etl.sandbox.wire import Response
+from etl.sandbox.exchange import Response
 from etl.transform.values import as_json, parse_time, reader
 from etl.warehouse.embedded import find_binaries
 from tests.fuzz.campaign import Campaign, campaign

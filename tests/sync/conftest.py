@@ -24,7 +24,7 @@ from tests.sync.victims import Nursery
 Sync = Callable[..., Run]
 Starter = Callable[..., Sync]
 
-SMALL = data.Sizes(zoom_flows=230, twilio_flex_flows=25, twilio_channels=2300, alibaba_flows=120)
+SMALL = data.Sizes(230, 2300, {"twilio.flex_flows": 25, "alibaba.contact_flows": 120})
 
 
 @pytest.fixture

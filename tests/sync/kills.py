@@ -27,8 +27,8 @@ import psycopg
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from etl.sandbox.faults import Fault
 from etl.sandbox.server import serve
-from etl.sandbox.wire import Fault
 from etl.warehouse import embedded, migrate
 from tests.postgres import ask, directory, dsn, running
 from tests.sync.twins import KINDS, SIZES, STREAMS, Scene, Start, World, difference, do, happen

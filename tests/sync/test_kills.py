@@ -18,7 +18,8 @@ import psycopg
 import pytest
 
 from etl.sandbox import twilio
-from etl.sandbox.wire import Fault, Response, json_response
+from etl.sandbox.exchange import Response, json_response
+from etl.sandbox.faults import Fault
 from etl.warehouse.embedded import find_binaries
 from tests.machine import slowness
 from tests.postgres import Cluster, ask, dsn

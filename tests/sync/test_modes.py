@@ -6,8 +6,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from etl.sandbox.faults import Fault, altered
 from etl.sandbox.server import Sandbox
-from etl.sandbox.wire import Fault, altered
 from tests.postgres import ask, dsn
 from tests.sync import truth
 from tests.sync.conftest import Starter

@@ -24,10 +24,10 @@ from etl.config.settings import Settings
 from etl.load import stage
 from etl.load.runs import Run
 from etl.providers.declare import Stream
-from etl.sandbox import data
+from etl.sandbox import alibaba_data, data, twilio_data, zoom_data
+from etl.sandbox.faults import Fault
 from etl.sandbox.server import Sandbox
 from etl.sandbox.store import Store
-from etl.sandbox.wire import Fault
 from etl.sync.selection import select
 from etl.warehouse import tables
 from tests.postgres import ask, dsn
@@ -42,7 +42,7 @@ STREAMS = (
 )
 """What is killed; the twin of `zoom_demo` is `zoom_twin`."""
 
-SIZES = data.Sizes(zoom_flows=44, twilio_flex_flows=24, twilio_channels=260, alibaba_flows=14)
+SIZES = data.Sizes(44, 260, {"twilio.flex_flows": 24, "alibaba.contact_flows": 14})
 
 State = dict[str, Counter[tuple[Any, ...]]]
 Start = Literal["empty", "changed", "all", "absent", "same"]
@@ -561,7 +561,7 @@ Changes = list[Callable[[], object]]
 
 
 def _zoom_changes(sandbox: Sandbox, flows: Store, key: str, random: Random) -> Changes:
-    (other,) = data.zoom_flows(random, 1)
+    (other,) = zoom_data.flows(random, 1)
     number, versions = random.randrange(10**6), flows.get(key)["flow_versions"]
     return [
         lambda: flows.add(other),
@@ -574,7 +574,7 @@ def _zoom_changes(sandbox: Sandbox, flows: Store, key: str, random: Random) -> C
 
 
 def _flex_flow_changes(sandbox: Sandbox, flows: Store, key: str, random: Random) -> Changes:
-    (other,) = data.twilio_flex_flows(random, 1, sandbox.twilio.account_sid)
+    (other,) = twilio_data.flex_flows(random, 1, sandbox.twilio.account_sid)
     return [
         lambda: flows.add(other),
         lambda: flows.update(key, friendly_name=other["friendly_name"], enabled=False),
@@ -584,7 +584,7 @@ def _flex_flow_changes(sandbox: Sandbox, flows: Store, key: str, random: Random)
 
 def _channel_changes(sandbox: Sandbox, flows: Store, key: str, random: Random) -> Changes:
     account, flex_flows = sandbox.twilio.account_sid, sandbox.twilio.flex_flows.records()
-    ((_, text, _),) = data.twilio_channels(random, 1, account, flex_flows)
+    ((_, text, _),) = twilio_data.channels(random, 1, account, flex_flows)
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(sandbox.twilio.clock()))
     other = {**json.loads(text), "date_created": now, "date_updated": now}
     return [
@@ -594,7 +594,7 @@ def _channel_changes(sandbox: Sandbox, flows: Store, key: str, random: Random) -
 
 
 def _alibaba_changes(sandbox: Sandbox, flows: Store, key: str, random: Random) -> Changes:
-    (other,) = data.alibaba_flows(random, 1, flows.get(key)["InstanceId"])
+    (other,) = alibaba_data.flows(random, 1, flows.get(key)["InstanceId"])
     shanghai = time.gmtime(sandbox.alibaba.clock() + 8 * 3600)
     other["UpdatedTime"] = time.strftime("%Y-%m-%d %H:%M:%S.0", shanghai)
     return [
