@@ -38,8 +38,9 @@ from rich.table import Table
 from etl import api
 from etl.config import load as config
 from etl.config.settings import Settings
+from etl.daemon.dask import Dask
 from etl.daemon.dispatch import Dispatch
-from etl.daemon.executors import Dask, Threads
+from etl.daemon.executors import Threads
 from etl.load import lead
 from etl.load import lease as leases
 from etl.load.lease import Lease, process_name

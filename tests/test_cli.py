@@ -25,13 +25,13 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from etl.commands import lines, sql
 from etl.config.load import load as load_config
 from etl.load import lead
 from etl.load.runs import Run
 from etl.sandbox import data, zoom
 from etl.sandbox.server import Sandbox, serve
 from etl.sandbox.wire import Fault
-from etl.status import query, show
 from etl.warehouse.connect import connect
 from etl.warehouse.embedded import start as start_embedded
 from etl.warehouse.embedded import stop as stop_embedded
@@ -212,7 +212,7 @@ def test_one_failing_source_does_not_hold_up_the_others(
 
 
 @pytest.mark.fault(68)
-def test_every_problem_of_the_configuration_is_told_at_once(cli: Cli, config: Path) -> None:
+def test_every_problem_of_the_configuration_is_reported_at_once(cli: Cli, config: Path) -> None:
     config.write_text('[sources.a]\nprovider = "zoom"\nclient_secrt = "x"\n[warehous]\n')
     done = cli("sync")
     assert (done.returncode, done.stdout) == (2, "")
@@ -230,7 +230,7 @@ def test_a_database_that_is_down_is_named(cli: Cli) -> None:
 
 
 @pytest.mark.fault(48)
-def test_a_read_only_database_is_told_from_a_broken_one(cli: Cli, warehouse: str) -> None:
+def test_a_read_only_database_is_reported_as_such(cli: Cli, warehouse: str) -> None:
     name = warehouse.rpartition("/")[2].split("?")[0]
     with psycopg.connect(dsn(warehouse), autocommit=True) as connection:
         connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
@@ -326,7 +326,7 @@ def test_sql_says_with_whose_rights_it_runs_unless_a_reader_is_set(
     assert "canary" not in done.stderr
 
 
-def test_a_role_made_by_grant_can_sql_and_is_told_what_status_takes(
+def test_a_role_made_by_grant_can_query_and_learns_what_status_needs(
     cli: Cli, warehouse: str
 ) -> None:
     role = f"analyst_{os.getpid()}"
@@ -340,8 +340,10 @@ def test_a_role_made_by_grant_can_sql_and_is_told_what_status_takes(
             assert (done.returncode, done.stdout, done.stderr) == (0, "count\n0\n", "")
             done = cli("status", **url)
             assert (done.returncode, done.stdout) == (1, "")
-            told = f"the role {role} may not read the schema etl, in which callflow keeps its books"
-            assert told in done.stderr
+            expected = (
+                f"the role {role} may not read the schema etl, in which callflow keeps its books"
+            )
+            assert expected in done.stderr
             assert f'let this one read: GRANT USAGE ON SCHEMA etl TO "{role}"' in done.stderr
         finally:
             connection.execute(f"DROP OWNED BY {role}")
@@ -349,7 +351,7 @@ def test_a_role_made_by_grant_can_sql_and_is_told_what_status_takes(
 
 
 @pytest.mark.slow
-def test_a_query_may_begin_with_a_comment_and_come_from_a_pipe(cli: Cli, config: Path) -> None:
+def test_a_query_can_start_with_a_comment_and_come_from_a_pipe(cli: Cli, config: Path) -> None:
     for words in (["-- what\nSELECT 1 AS one", "--csv"], ["--csv", "--x\nSELECT 1 AS one"],
                   ["--csv", "--", "--csv\nSELECT 1 AS one"]):  # fmt: skip
         done = cli("sql", *words)
@@ -363,9 +365,9 @@ def test_a_query_may_begin_with_a_comment_and_come_from_a_pipe(cli: Cli, config:
     )  # fmt: skip
 
 
-def test_columns_of_one_name_are_told_apart(cli: Cli) -> None:
+def test_columns_of_one_name_are_made_unique(cli: Cli) -> None:
     query = "SELECT 1 AS a, 2 AS a, 3 AS a_2"
-    note = "note: columns with the name of another are called a_3\n"
+    note = "note: columns whose name another one has are called a_3\n"
     done = cli("sql", "--json", query)
     assert (done.stdout, done.stderr) == ('{"a": 1, "a_3": 2, "a_2": 3}\n', note)
     done = cli("sql", "--csv", query)
@@ -424,7 +426,7 @@ def test_the_embedded_postgres_is_read_by_a_role_that_only_reads(
 
 
 @pytest.mark.slow
-def test_all_that_the_sandbox_prints_can_be_saved(tmp_path: Path) -> None:
+def test_everything_that_the_sandbox_prints_can_be_saved(tmp_path: Path) -> None:
     """Both streams in one file, which is read while it serves and after its end."""
     saved = tmp_path / "callflow.toml"
     words = [sys.executable, "-m", "etl", "sandbox", "--ports", "0", "0", "0", "--flows", "3"]
@@ -466,7 +468,7 @@ def test_grant_gives_what_a_bi_tool_needs_and_no_more(cli: Cli, warehouse: str) 
             connection.execute(f"DROP ROLE {role}")
 
 
-def test_status_tells_every_stream_before_and_after(cli: Cli, sandbox: Sandbox) -> None:
+def test_status_shows_every_stream_before_and_after(cli: Cli, sandbox: Sandbox) -> None:
     assert cli("status").stdout.count("never run") == 4
     cli("sync", "twilio_demo")
     sandbox.zoom.client_secret = "revoked"
@@ -557,7 +559,7 @@ def test_the_sandbox_serves_until_it_is_stopped(
     assert runs_of(done)["twilio_demo.channels"]["inserted"] == 5
 
 
-def test_what_the_sandbox_says_is_a_configuration_also_with_both_streams_in_one_file(
+def test_both_streams_of_the_sandbox_in_one_file_are_a_configuration(
     tmp_path: Path, warm: Warm
 ) -> None:
     path = tmp_path / "callflow.toml"
@@ -574,7 +576,7 @@ def test_what_the_sandbox_says_is_a_configuration_also_with_both_streams_in_one_
     assert set(load_config(path, {}).sources) == {"zoom_demo", "twilio_demo", "alibaba_demo"}
 
 
-def test_a_daily_limit_is_told_and_not_waited_for(cli: Cli, sandbox: Sandbox) -> None:
+def test_a_daily_limit_is_reported_and_not_waited_for(cli: Cli, sandbox: Sandbox) -> None:
     sandbox.zoom.faults.append(
         Fault(
             times=None,
@@ -612,7 +614,7 @@ def test_psql_s_command_line_has_no_secret() -> None:
         "postgresql://reader:p%40ss@/db?host=one:5432&host=two:5433&sslmode=verify-full"
         "&sslrootcert=%2Fetc%2Fca.pem&sslpassword=hidden&prepare_threshold=5"
     )
-    (_, _, conninfo), env = query.psql(engine, {"A": "B"})
+    (_, _, conninfo), env = sql.psql(engine, {"A": "B"})
     assert conninfo_to_dict(conninfo) == {
         "user": "reader",
         "dbname": "db",
@@ -670,7 +672,7 @@ full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Li
         "sql --json 'SELECT generate_series(1, 50000) AS n'",
     ],
 )
-def test_an_output_that_cannot_be_written_is_told_in_one_line(
+def test_an_output_that_cannot_be_written_is_reported_in_one_line(
     warm: Warm, config: Path, words: str
 ) -> None:
     env = environment(CALLFLOW_CONFIG=str(config))
@@ -691,9 +693,9 @@ def test_an_output_that_cannot_be_written_is_told_in_one_line(
 @pytest.mark.slow
 @pytest.mark.fault(63)
 def test_an_output_that_is_closed_is_no_error(config: Path) -> None:
-    for words, told in (("status", "daemon: none leads\n"), ("--help", "")):
+    for words, errors in (("status", "daemon: none leads\n"), ("--help", "")):
         done = shell(config, f"callflow {words} >&-")
-        assert (done.returncode, done.stderr) == (0, told)
+        assert (done.returncode, done.stderr) == (0, errors)
     assert shell(config, "callflow status <&- >&- 2>&-").returncode == 0
     done = shell(config, "callflow sql --csv 'SELECT 1 AS one' 2>&-")
     assert (done.returncode, done.stdout) == (0, "one\n1\n")
@@ -711,7 +713,7 @@ def test_a_reader_that_goes_is_no_error(config: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.fault(60)
 @pytest.mark.parametrize(
-    "imported", ["structlog", "typer", "sqlalchemy", "etl.warehouse.tables", "etl.status.query"]
+    "imported", ["structlog", "typer", "sqlalchemy", "etl.warehouse.tables", "etl.status.queries"]
 )
 def test_ctrl_c_while_it_starts_ends_it_without_a_traceback(config: Path, imported: str) -> None:
     with subprocess.Popen(
@@ -768,10 +770,10 @@ def test_a_port_that_cannot_be_is_wrong_usage(cli: Cli, port: str) -> None:
     )
 
 
-def test_the_help_tells_what_it_is_about(cli: Cli) -> None:
+def test_the_help_says_what_it_is_about(cli: Cli) -> None:
     assert "--ports ZOOM TWILIO ALIBABA " in cli("sandbox", "--help").stdout
     words = " ".join(cli("status", "--help").stdout.split())
-    assert "Exits 0 whatever state the streams are in. For monitoring take /readyz" in words
+    assert "Exits 0 whatever state the streams are in. For monitoring use --json or" in words
     assert "three times" in " ".join(cli("demo", "--help").stdout.split())
 
 
@@ -803,12 +805,10 @@ def test_init_where_nothing_can_be_written_says_what_to_do(cli: Cli) -> None:
     ],
 )
 def test_only_a_complete_run_says_that_nothing_is_there(
-    status: str, records: int, word: str
+    status: Any, records: int, word: str
 ) -> None:
-    run = Run("id", "a", "flows", "full", datetime.now(UTC))
-    run.records = records
-    setattr(run, "status", status)  # noqa: B010  # one of the words of its type
-    assert re.findall(r"nothing \w+", show.run_line(run)) == [word]
+    run = Run("id", "a", "flows", "full", datetime.now(UTC), status=status, records=records)
+    assert re.findall(r"nothing \w+", lines.run_line(run)) == [word]
 
 
 @pytest.mark.slow
@@ -823,7 +823,7 @@ def test_stop_says_that_a_daemon_will_start_it_again(warm: Warm) -> None:
             return done.returncode, done.stdout, done.stderr
 
         try:
-            start_embedded(place / "data")  # without any tables: nobody can be asked
+            start_embedded(place / "data")  # without any tables, so that no leader can be read
             assert run("stop") == (0, "Stopped.\n", "")
             assert run("migrate")[0] == 0
             engine = connect(start_embedded(place / "data").url())

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import typer
 import yaml
+from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 import etl
@@ -55,7 +56,7 @@ def run(*command: str | Path) -> str:
 def exposed() -> Mapping[str, Mapping[str, frozenset[str]]]:
     """Every sample that the daemon shows → its labels → their values."""
     now = datetime(2026, 11, 17, 14, 5, tzinfo=UTC)
-    metrics = Metrics("0.1.0")
+    metrics = Metrics("0.1.0", CollectorRegistry())
     finished = now + timedelta(seconds=3)
     metrics.run(
         Run("1", "zoom_eu", "flows", "full", now, finished, status="failed", error_kind="database")

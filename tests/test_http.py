@@ -26,12 +26,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.errors import ContractError, CredentialsError, ProviderError, UnavailableError
+from etl.errors import (
+    ContractError,
+    CredentialsError,
+    ProviderError,
+    Retry,
+    TooLargeError,
+    UnavailableError,
+)
 from etl.extract.http import (
     Answer,
     Http,
-    Retry,
-    TooLargeError,
     asked_wait,
     basic,
     encode,

@@ -32,11 +32,11 @@ from etl.sandbox import data
 from etl.sandbox.server import Sandbox, serve
 from etl.sandbox.wire import serving
 from etl.sandbox.zoom import Zoom
+from tests.daemon.test_alerts import hook, many
 from tests.extract.scripted import Script, Time, unsigned
 from tests.extract.sources import zoom_source
 from tests.postgres import dsn
 from tests.proxies import Authority, Proxy, in_tls, proxied
-from tests.test_alerts import hook, many
 
 pytestmark = pytest.mark.slow
 

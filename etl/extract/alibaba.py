@@ -22,18 +22,15 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Literal
 
-from etl.errors import ContractError, CredentialsError, UnreachableRowsError
-from etl.extract.decode import Packed, moment, unpack
-from etl.extract.http import (
-    Answer,
-    Http,
-    Judge,
+from etl.errors import (
+    ContractError,
+    CredentialsError,
     MissingError,
     TooLargeError,
-    busy,
-    instant,
-    judge_status,
+    UnreachableRowsError,
 )
+from etl.extract.decode import Packed, moment, unpack
+from etl.extract.http import Answer, Http, Judge, busy, instant, judge_status
 from etl.extract.page import WHOLE, Ask, Page
 from etl.extract.paging import MAX_EMPTY_PAGES, count
 

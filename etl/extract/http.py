@@ -7,7 +7,6 @@ No message made here holds a header, a query or a body as it was: all passes the
 
 import base64
 import email.utils
-import json
 import logging
 import math
 import re
@@ -33,9 +32,12 @@ from etl.errors import (
     ContractError,
     CredentialsError,
     ProviderError,
+    Retry,
+    TooLargeError,
+    TooMuchError,
     UnavailableError,
 )
-from etl.extract.decode import TooMuchError, bounded, page
+from etl.extract.decode import bounded, page
 from etl.extract.page import Params
 from etl.extract.route import DIRECT, Route, Way, out_of_files, proxy_refusal
 
@@ -92,38 +94,6 @@ class Answer:
         Zoom does so in HTTP 403 (zoom/api-v1, issue 19), Alibaba in 400 ("Throttling.User").
         """
         return 400 <= self.status < 500 and _is_slow_down(words(self.body) or self.said)
-
-
-class Retry(Exception):  # noqa: N818 - it is a verdict, and never leaves this seam
-    """Ask again: the verdict of a judge on an answer that may be better next time.
-
-    `final`    is raised instead when the attempts are spent.
-    `wait`     seconds to wait at least.
-    `backoff`  False: ask again at once.
-    `attempts` how many requests in all.
-    """
-
-    def __init__(
-        self,
-        final: ProviderError,
-        *,
-        wait: float = 0.0,
-        backoff: bool = True,
-        attempts: int = ATTEMPTS,
-    ) -> None:
-        super().__init__(final.what)
-        self.final = final
-        self.wait = wait
-        self.backoff = backoff
-        self.attempts = attempts
-
-
-class MissingError(ContractError):
-    """The provider's own definite answer that what was asked for does not exist."""
-
-
-class TooLargeError(ContractError):
-    """The answer has more bytes or values than are read; fewer records may fit."""
 
 
 Judge = Callable[[Answer], None]
@@ -437,7 +407,7 @@ class Http:
     def _spent(self, state: tenacity.RetryCallState) -> bool:
         verdict = _verdict(state)
         return (
-            state.attempt_number >= verdict.attempts
+            state.attempt_number >= (verdict.attempts or ATTEMPTS)
             or verdict.wait > MAX_ASKED_WAIT
             or self._clock() + verdict.wait >= self._until
             or self.retries >= RETRIES + self.requests * RETRY_SHARE
@@ -458,7 +428,7 @@ class Http:
         if self._clock() + last.wait >= self._until:
             late = self._too_late()
             return UnavailableError(f"{late.what}; {final.what}", where=where, advice=late.advice)
-        if attempts < last.attempts:
+        if attempts < (last.attempts or ATTEMPTS):
             return UnavailableError(
                 f"{final.what}; {self.retries} of the {self.requests} requests of this run were"
                 " repeated ones, so it gives up",
@@ -718,75 +688,3 @@ def _verdict(state: tenacity.RetryCallState) -> Retry:
 def _pause_before(state: tenacity.RetryCallState) -> float:
     verdict = _verdict(state)
     return verdict.wait + (_JITTER(state) if verdict.backoff else 0.0)
-
-
-# --- webhooks ------------------------------------------------------------------------------------
-def post_json(
-    url: str,
-    body: Any,
-    *,
-    route: Route = DIRECT,
-    timeout: float = 10.0,
-    clock: Callable[[], float] = time.monotonic,
-    redact: Redactor | None = None,
-) -> None:
-    """POST `body` as JSON to `url`, once, by `route`. Any 2xx is good; no redirect is followed.
-
-    `timeout` is seconds for all of it. Proxies, certificates and netrc of the environment are
-    ignored. Raises UnavailableError where it may work later: no answer in time, 408, 429 and 5xx;
-    else ContractError. As `url` is a secret, they name its host only, and quote the answer only
-    where it is one word ("no_service"): many servers repeat the path.
-    """
-    deadline = clock() + timeout
-
-    def left() -> float:
-        if (seconds := deadline - clock()) <= 0:
-            raise httpcore.ReadTimeout
-        return seconds
-
-    try:
-        target = httpx.URL(url)
-    except httpx.InvalidURL:
-        raise ContractError("the webhook's URL cannot be requested") from None
-    host = _named(target.host)
-    way = Way(target, route, left)
-    headers = {
-        "accept-encoding": "identity",
-        "content-type": "application/json",
-        "user-agent": "callflow",
-    }
-    said = ""
-    try:
-        with (
-            httpx.Client(transport=way.transport, trust_env=False, timeout=timeout) as client,
-            client.stream(
-                "POST", target, content=json.dumps(body).encode(), headers=headers
-            ) as response,
-        ):
-            status = response.status_code
-            if not response.is_success:
-                said = next(response.iter_raw(), b"")[:100].decode(errors="replace").strip()
-    except httpx.TransportError as error:
-        raise _unreached(error, host, way, timeout, redact or Redactor()) from None
-    if 200 <= status < 300:
-        return
-    if not re.fullmatch("[a-z_]{3,40}", said) or said in url:
-        said = ""
-    word = f": {(redact or Redactor())(said)}" if said else ""
-    what = f"the webhook at {host} answered HTTP {status}{word}"
-    if status in (408, 429) or status >= 500:
-        raise UnavailableError(what, advice="nothing; it is sent again later")
-    raise ContractError(what, advice="check the webhook's URL, and whether it is still there")
-
-
-def _unreached(
-    error: httpx.TransportError, host: str, way: Way, timeout: float, redact: Redactor
-) -> UnavailableError:
-    found = no_answer(error, host, way, timeout, redact)
-    what = f"the webhook at {host} cannot be reached"
-    if isinstance(error, httpx.TimeoutException):
-        what = f"no answer of the webhook at {host} within {timeout:g} s"
-    elif way.proxy or not isinstance(found, UnavailableError):
-        what += f": {found.what}"
-    advice = found.advice.replace("base_url", "the webhook's URL")
-    return UnavailableError(what, advice=advice.replace("or raise the source's timeout; ", ""))

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from etl.errors import ContractError, CredentialsError
-from etl.extract.http import Answer, Http, Retry, Seam, basic, busy, judge_status
+from etl.errors import ContractError, CredentialsError, Retry
+from etl.extract.http import Answer, Http, Seam, basic, busy, judge_status
 
 _LONGEST_LIFE = 86400.0
 _SCOPES = 100_000  # characters of them that are read

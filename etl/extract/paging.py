@@ -4,9 +4,9 @@ import urllib.parse
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from etl.errors import ContractError, CredentialsError, ProviderError
+from etl.errors import ContractError, CredentialsError, MissingError, ProviderError
 from etl.extract.decode import Packed, whole
-from etl.extract.http import Http, MissingError
+from etl.extract.http import Http
 from etl.extract.page import Lookup
 
 MAX_EMPTY_PAGES = 20

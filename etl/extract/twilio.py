@@ -8,16 +8,10 @@ from typing import Any
 from etl.errors import (
     ContractError,
     CredentialsError,
+    MissingError,
     PageTokenError,
 )
-from etl.extract.http import (
-    Answer,
-    Http,
-    MissingError,
-    busy,
-    judge_status,
-    same_origin,
-)
+from etl.extract.http import Answer, Http, busy, judge_status, same_origin
 from etl.extract.page import WHOLE, Ask, Lookup, Page
 from etl.extract.paging import Guard, count, error_code, look_up
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from etl.errors import (
     ContractError,
     CredentialsError,
+    MissingError,
     PageTokenError,
     UnavailableError,
 )
@@ -13,7 +14,6 @@ from etl.extract.http import (
     Answer,
     Http,
     Judge,
-    MissingError,
     busy,
     instant,
     judge_status,

@@ -87,7 +87,7 @@ class Process:
         return found
 
     def runs(self, **fields: Any) -> list[dict[str, Any]]:
-        """The runs that the log tells of, with such fields."""
+        """Return the runs in the log that have such fields."""
         return [
             each
             for each in self.events("run ended")

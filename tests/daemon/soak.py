@@ -100,7 +100,7 @@ def soak(warehouse: str, folder: Path, minutes: float, seed: int, *, every: str 
 
 
 def spoil(sandbox: Sandbox, seed: int) -> list[Fault]:
-    """Five kinds of failure, each at a fifth of SHARE, for ever."""
+    """Five kinds of failure, each at a fifth of SHARE, forever."""
     kinds: list[dict[str, Any]] = [
         {"response": Response(429, b'{"code": 429, "message": "slower"}', {"Retry-After": "1"})},
         {"response": html(503)},

@@ -64,7 +64,7 @@ def cramped(clusters: Callable[[Path], Cluster], disk: Path) -> Iterator[str]:
 
 
 @pytest.mark.fault(49)
-def test_a_full_disk_is_told_and_everything_goes_on_when_there_is_room_again(
+def test_a_full_disk_is_reported_and_everything_goes_on_when_there_is_room_again(
     start: Start, sandbox: Sandbox, cramped: str, disk: Path, seed: int
 ) -> None:
     daemon = start(sandbox, url=cramped)

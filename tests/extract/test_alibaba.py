@@ -14,13 +14,15 @@ from pydantic import SecretStr
 from etl.errors import (
     ContractError,
     CredentialsError,
+    MissingError,
     ProviderError,
+    TooLargeError,
     UnavailableError,
     UnreachableRowsError,
 )
 from etl.extract.alibaba import contact_flows, probe_contact_flows
 from etl.extract.decode import Packed, unpack
-from etl.extract.http import Http, MissingError, TooLargeError
+from etl.extract.http import Http
 from etl.extract.page import WHOLE, Ask, Page
 from etl.providers import STREAMS
 from etl.providers.declare import open_http, request

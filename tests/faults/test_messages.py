@@ -28,13 +28,13 @@ from rich.console import Console
 from sqlalchemy import Engine, text
 from sqlalchemy.engine import make_url
 
-from etl.commands import check
+from etl.commands import check, lines
 from etl.config import load as config
 from etl.config.settings import Settings, redactor
 from etl.daemon import alerts, logs
 from etl.load.runs import Run
 from etl.sandbox.wire import JSON, Clock, Fault, Request, Response, json_response, serving
-from etl.status import query, show
+from etl.status import documents, queries
 from etl.sync.job import Job
 from etl.sync.run import run_stream
 from etl.sync.selection import select
@@ -286,9 +286,9 @@ def shown(runs: list[Run]) -> Iterator[tuple[str, str]]:
     """What is shown of runs, and what is recorded of them."""
     for run in runs:
         stream = io.StringIO()
-        Console(file=stream, soft_wrap=True, width=10_000).print(show.run_line(run))
+        Console(file=stream, soft_wrap=True, width=10_000).print(lines.run_line(run))
         yield "run line", stream.getvalue()
-        yield "run as JSON", show.run_json(run)
+        yield "run as JSON", documents.run_json(run)
         yield "error", run.error or ""
 
 
@@ -480,7 +480,7 @@ def test_a_bug_in_one_look_of_check_is_its_finding_and_the_next_looks_follow(
     reachable = type(settings).model_validate(
         {**settings.model_dump(), "warehouse": {"url": SecretStr(dsn(warehouse))}}
     )
-    found = list(check.check(reachable, units, {}))
+    found = list(check.check(reachable, units, {}, redactor(reachable)))
     assert [each.subject for each in found[-6:]] == [f"{a.name}.{b.name}" for a, b in units]
     for finding in found[-6:]:
         assert not finding.good
@@ -591,10 +591,10 @@ def test_what_an_older_version_recorded_is_shown_as_clean(
                  " VALUES ('zoom_eu', 'flows', 'failed', now(), :error)"),
             {"error": error.replace("\0", "")},
         )  # fmt: skip
-    overview = query.status(engine, settings)
+    overview = queries.status(engine, settings, redactor(settings))
     for stream in overview.streams:
-        search(show.stream_line(stream), "status")
-        search(show.stream_json(stream), "status --json")
+        search(lines.stream_line(stream), "status")
+        search(documents.stream_json(stream), "status --json")
     told = alerts.alerts(overview.streams, {}, redactor(settings))
     search(json.dumps(alerts.payload(told), ensure_ascii=False), "webhook")
     assert "HTTP 400" in json.dumps(alerts.payload(told))

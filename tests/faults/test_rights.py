@@ -82,7 +82,7 @@ def test_everything_runs_with_the_rights_of_the_document(
         ["sql", "--csv", "SELECT count(*) FROM zoom.flows_history"],
     )
     assert done.codes == [0] * 8, done
-    assert "as loader; the first sync makes the tables" in done.stdout
+    assert "as loader; the first sync creates the tables" in done.stdout
     assert "as loader; the schema is up to date" in done.stdout
     assert "administrator" not in done.stderr
     if bin_dir == find_binaries(os.environ):  # once is enough: it takes its time

@@ -397,7 +397,7 @@ NAMED = (
     Named("while they are settled", Point("after", r"DELETE FROM staging\."), start="empty"),
     Named("settled, not committed", Point("commit", "ANALYZE")),
     Named("settled", Point("committed", "ANALYZE")),
-    Named("absent rows found", Point("after", r"FROM zoom\.flows .*NOT \(EXISTS")),
+    Named("absent rows found", Point("after", r"FROM zoom\.flows .*NOT EXISTS")),
     Named("while one record is asked for", Point("request", r"GET .*/flows/")),
     Named("before the merge checks the lease", Point("before", _RENEW, 4)),
     Named("before the merge writes", Point("before", r"WITH removed")),

@@ -120,7 +120,7 @@ def rows_of(
     }
     if staging:
         for table in stream.tables:
-            pair = stage.staged(source, table).stage
+            pair = stage.pair_of(source, table).stage
             name = f'"{pair.schema}"."{pair.name}"'
             if ask(connection, "SELECT to_regclass(%s)", name) != [(None,)]:
                 names[name] = ""
@@ -294,7 +294,7 @@ class World:
                 query = f"DELETE FROM {table.fullname} WHERE source = %s AND stream = %s"
                 do(connection, query, source, stream.name)
         for table in stream.tables:
-            pair = stage.staged(source, table).stage
+            pair = stage.pair_of(source, table).stage
             do(connection, f'DROP TABLE IF EXISTS "{pair.schema}"."{pair.name}"')
 
     def run(self, names: Sequence[str], **more: Any) -> tuple[dict[str, Run], float]:
@@ -437,7 +437,7 @@ class World:
         left = []
         with self.asking() as connection:
             for table in self.stream(name).tables:
-                pair = stage.staged(source, table).stage
+                pair = stage.pair_of(source, table).stage
                 place = f'"{pair.schema}"."{pair.name}"'
                 if ask(connection, "SELECT to_regclass(%s)", place) == [(None,)]:
                     continue

@@ -1,4 +1,4 @@
-"""The status page in a real Chromium. It works without JavaScript, and asks nobody else."""
+"""The status page in a real Chromium. It works without JavaScript, and asks no other server."""
 
 import shutil
 from collections.abc import Iterator
@@ -88,7 +88,7 @@ def opened(
     script: bool = False,
     token: str | None = None,
 ) -> Iterator[Page]:
-    """The page in the browser; afterwards nothing was complained of, and nobody else was asked."""
+    """Yield the page in the browser; then check that it logged nothing and asked only us."""
     complaints: list[str] = []
     requests: list[Request] = []
     with ExitStack() as stack:
