@@ -97,6 +97,20 @@ def test_extract_knows_no_tables_and_no_sql(module: str) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("module", those("etl.extract"))
+def test_extract_imports_no_settings_and_no_providers(module: str) -> None:
+    """It is handed what settings say; of the configuration it may know hosts and the redactor."""
+    allowed = ("etl.errors", "etl.config.hosts", "etl.config.redact", "etl.extract")
+    assert all(of(other, *allowed) for other in ours(module)), ours(module)
+
+
+def test_paging_by_offset_knows_no_provider() -> None:
+    for module in ("etl.extract.offset_list", "etl.extract.offset_windows"):
+        allowed = {"etl.errors", "etl.extract.decode", "etl.extract.paging",
+                   "etl.extract.offset_list", "etl.extract.verdict"}  # fmt: skip
+        assert ours(module) <= allowed
+
+
 @pytest.mark.parametrize("module", those("etl.transform"))
 def test_transform_is_pure(module: str) -> None:
     assert not any(of(name, *IMPURE) for name in imports(module))
@@ -267,6 +281,8 @@ def test_every_session_is_opened_where_it_is_pinned() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
                 name = ast.unparse(node.func).rpartition(".")
+                if name[0] == "httpcore":  # whose pool is one of HTTP connections
+                    continue
                 if name[2] in ("create_engine", "engine_from_config", "ConnectionPool") or (
                     name[2] == "connect" and name[0].lower().endswith("psycopg")
                 ):
