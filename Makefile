@@ -36,8 +36,7 @@ help:
 	@echo '             statement too'
 	@echo 'make soak    a daemon for MINUTES=$(MINUTES), while records change and 5 % of the answers fail'
 	@echo 'make check   ruff (lint and format) and mypy'
-	@echo 'make docs    write the table of faults and their tests into docs/reliability.md, and the files'
-	@echo '             of the Docker demo that follow from the sandbox'
+	@echo 'make docs    write what README, docs and the example configuration derive from the code'
 	@echo 'make lock    write requirements.lock anew after a change of pyproject.toml (needs uv);'
 	@echo '             ARGS=--upgrade takes the newest versions'
 	@echo 'make clean   remove .venv, caches and builds; the data of the demo stays'
@@ -77,7 +76,7 @@ check: setup
 	.venv/bin/python -m mypy
 
 docs: setup
-	@.venv/bin/python -m tests.faults.table
+	@.venv/bin/python -m tests.docs
 	@.venv/bin/python -m tests.sandbox.demo
 
 # The stamp is written last. Whatever else .venv is (of an interrupted set-up, of another lock, moved

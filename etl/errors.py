@@ -8,6 +8,7 @@
     │   ├── UnavailableError      no usable answer after all retries
     │   ├── ContractError         an answer that the provider's documents rule out
     │   │   ├── MissingError      what was asked for does not exist, says the provider
+    │   │   ├── UnreadableError   it exists, but may not be read, says the provider
     │   │   └── TooLargeError     an answer larger than callflow reads
     │   ├── PageTokenError        the page token was refused; the scan can start over
     │   └── UnreachableRowsError  the list is longer than the API lets anyone page
@@ -105,6 +106,10 @@ class ContractError(ProviderError):
 
 class MissingError(ContractError):
     """The provider answered, definitely, that what was asked for does not exist."""
+
+
+class UnreadableError(ContractError):
+    """The provider's own definite answer that a record exists, but may not be read."""
 
 
 class TooLargeError(ContractError):

@@ -37,7 +37,7 @@ SEED = pytest.StashKey[int]()
 
 LONGEST = (
     "sync/test_kills.py",
-    "test_embedded.py",
+    "warehouse/test_embedded.py",
     "daemon/test_daemon.py",
     "faults/test_sql_sweep.py",
     "daemon/test_lead.py",
@@ -84,6 +84,7 @@ def pytest_terminal_summary(
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    assert all(path.exists() for path in places), "LONGEST names a file that is not there"
     items.sort(key=lambda item: places.get(item.path, len(places)))
 
 

@@ -43,6 +43,7 @@ def config(sandbox: Sandbox, warehouse: str, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_every_stream_can_be_mapped_over_and_synced(
     config: Path, sandbox: Sandbox, warehouse: str
 ) -> None:

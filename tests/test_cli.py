@@ -350,6 +350,7 @@ def test_a_role_made_by_grant_can_query_and_learns_what_status_needs(
             connection.execute(f"DROP ROLE {role}")
 
 
+@pytest.mark.slow
 def test_a_query_can_start_with_a_comment_and_come_from_a_pipe(cli: Cli, config: Path) -> None:
     for words in (["-- what\nSELECT 1 AS one", "--csv"], ["--csv", "--x\nSELECT 1 AS one"],
                   ["--csv", "--", "--csv\nSELECT 1 AS one"]):  # fmt: skip
@@ -388,6 +389,7 @@ def test_a_query_that_is_stopped_is_cancelled(
     assert errors == "callflow: stopped by a signal; the query was cancelled\n"
 
 
+@pytest.mark.slow
 def test_the_embedded_postgres_is_read_by_a_role_that_only_reads(
     cli: Cli, config: Path, tmp_path: Path
 ) -> None:
@@ -423,6 +425,7 @@ def test_the_embedded_postgres_is_read_by_a_role_that_only_reads(
             stop_embedded(place / "data")
 
 
+@pytest.mark.slow
 def test_everything_that_the_sandbox_prints_can_be_saved(tmp_path: Path) -> None:
     """Both streams in one file, which is read while it serves and after its end."""
     saved = tmp_path / "callflow.toml"
@@ -638,6 +641,7 @@ def shell(config: Path, line: str, **env: str) -> subprocess.CompletedProcess[st
     )
 
 
+@pytest.mark.slow
 def test_what_a_terminal_cannot_show_is_escaped(config: Path) -> None:
     query = f"SELECT unnest(ARRAY{NAMES[::-1]}) AS name"
     escaped = NAMES[1].encode("ascii", "backslashreplace").decode()
@@ -686,6 +690,7 @@ def test_an_output_that_cannot_be_written_is_reported_in_one_line(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.fault(63)
 def test_an_output_that_is_closed_is_no_error(config: Path) -> None:
     for words, errors in (("status", "daemon: none leads\n"), ("--help", "")):
@@ -696,6 +701,7 @@ def test_an_output_that_is_closed_is_no_error(config: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "one\n1\n")
 
 
+@pytest.mark.slow
 @pytest.mark.fault(63)
 def test_a_reader_that_goes_is_no_error(config: Path) -> None:
     query = "SELECT repeat('x', 100000) AS n FROM generate_series(1, 500)"
@@ -704,6 +710,7 @@ def test_a_reader_that_goes_is_no_error(config: Path) -> None:
 
 
 # --- being stopped -------------------------------------------------------------------------------
+@pytest.mark.slow
 @pytest.mark.fault(60)
 @pytest.mark.parametrize(
     "imported", ["structlog", "typer", "sqlalchemy", "etl.warehouse.tables", "etl.status.queries"]
@@ -729,6 +736,7 @@ def test_ctrl_c_while_it_starts_ends_it_without_a_traceback(config: Path, import
     assert "Traceback" not in rest
 
 
+@pytest.mark.slow
 def test_an_ignored_ctrl_c_stays_ignored(config: Path) -> None:
     done = shell(config, "trap '' INT; callflow --version")
     assert done.returncode == 0
@@ -769,6 +777,7 @@ def test_the_help_says_what_it_is_about(cli: Cli) -> None:
     assert "three times" in " ".join(cli("demo", "--help").stdout.split())
 
 
+@pytest.mark.slow
 def test_status_without_a_configuration_says_where_it_looked(tmp_path: Path, database: str) -> None:
     line = f"unset CALLFLOW_CONFIG; cd {tmp_path} && callflow status"
     done = shell(tmp_path, line, CALLFLOW_WAREHOUSE__URL=dsn(database))
@@ -802,6 +811,7 @@ def test_only_a_complete_run_says_that_nothing_is_there(
     assert re.findall(r"nothing \w+", lines.run_line(run)) == [word]
 
 
+@pytest.mark.slow
 def test_stop_says_that_a_daemon_will_start_it_again(warm: Warm) -> None:
     with directory() as place:
         env = environment(CALLFLOW_WAREHOUSE__DATA_DIR=str(place / "data"))

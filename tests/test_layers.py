@@ -32,7 +32,7 @@ MAY_KNOW_SQL = ("etl.commands", "etl.daemon.connections", "etl.daemon.executors"
                 "etl.daemon.snapshot", "etl.daemon.watch", "etl.load", "etl.status.queries",
                  "etl.sync", "etl.warehouse")  # fmt: skip
 
-MAY_SEND = ("etl.daemon.webhook", "etl.extract.http", "etl.extract.route")
+MAY_SEND = ("etl.daemon.webhook", "etl.extract.http", "etl.extract.route", "etl.extract.transport")
 
 SHAPES = {"Boolean", "Column", "DateTime", "Integer", "Table", "Text", "BigInteger", "MetaData",
           "ForeignKeyConstraint", "PrimaryKeyConstraint", "JSONB", "TypeEngine", "URL",
@@ -97,6 +97,20 @@ def test_extract_knows_no_tables_and_no_sql(module: str) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("module", those("etl.extract"))
+def test_extract_imports_no_settings_and_no_providers(module: str) -> None:
+    """It is handed what settings say; of the configuration it may know hosts and the redactor."""
+    allowed = ("etl.errors", "etl.config.hosts", "etl.config.redact", "etl.extract")
+    assert all(of(other, *allowed) for other in ours(module)), ours(module)
+
+
+def test_paging_by_offset_knows_no_provider() -> None:
+    for module in ("etl.extract.offset_list", "etl.extract.offset_windows"):
+        allowed = {"etl.errors", "etl.extract.decode", "etl.extract.paging",
+                   "etl.extract.offset_list", "etl.extract.verdict"}  # fmt: skip
+        assert ours(module) <= allowed
+
+
 @pytest.mark.parametrize("module", those("etl.transform"))
 def test_transform_is_pure(module: str) -> None:
     assert not any(of(name, *IMPURE) for name in imports(module))
@@ -141,7 +155,8 @@ def test_no_step_of_a_run_knows_the_spine() -> None:
 def test_only_the_seams_to_the_network_send_requests() -> None:
     """Others may name httpx's types, to authenticate and to read an answer."""
     shapes = {"httpx.Auth", "httpx.Request", "httpx.Response", "httpx.URL", "httpx.Headers",
-              "httpx.QueryParams"}  # fmt: skip
+              "httpx.QueryParams", "httpx.TransportError", "httpx.TimeoutException",
+              "httpx.ConnectError", "httpx.ProxyError"}  # fmt: skip
     for module in MODULES:
         if of(module, *MAY_SEND, "etl.sandbox"):
             continue
@@ -158,7 +173,9 @@ def test_only_the_seams_to_the_network_send_requests() -> None:
 
 
 def test_the_route_is_told_by_settings_and_sends_nothing_itself() -> None:
-    assert ours("etl.extract.route") == {"etl.errors", "etl.config.hosts"}
+    assert ours("etl.extract.route") == {
+        "etl.errors", "etl.config.hosts", "etl.extract.transport"
+    }  # fmt: skip
     text = ast.parse(MODULES["etl.extract.route"].read_text(encoding="utf-8"))
     used = {ast.unparse(n) for n in ast.walk(text) if isinstance(n, ast.Attribute)}
     assert not used & {"httpx.Client", "httpx.get", "httpx.post", "httpx.request", "os.environ"}
@@ -264,6 +281,8 @@ def test_every_session_is_opened_where_it_is_pinned() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
                 name = ast.unparse(node.func).rpartition(".")
+                if name[0] == "httpcore":  # whose pool is one of HTTP connections
+                    continue
                 if name[2] in ("create_engine", "engine_from_config", "ConnectionPool") or (
                     name[2] == "connect" and name[0].lower().endswith("psycopg")
                 ):

@@ -28,6 +28,8 @@ from tests.postgres import ask, dsn
 from tests.warehouse.later import HEAD, UPGRADE, add_migration, later_version, python, said
 from tests.warehouse.test_migrate import opened
 
+pytestmark = pytest.mark.slow
+
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "scale.md"
 CHANNELS = "twilio_demo.channels"
 PARTITIONED = "twilio_channels"

@@ -266,11 +266,14 @@ def _exactly(line: socket.socket, size: int) -> bytes:
 
 
 def warm_up() -> None:
-    """Import callflow and what it imports only when it is needed, and run none of it."""
+    """Import callflow and what it imports only when it is needed, and run none of it.
+
+    Without what runs it, and without Dask, which starts threads and few commands need.
+    """
     import etl
 
     for module in pkgutil.walk_packages(etl.__path__, "etl."):
-        if not module.name.endswith(("__main__", "env")) and ".migrations" not in module.name:
+        if module.name.rpartition(".")[2] not in ("__main__", "dask", "migrations"):
             importlib.import_module(module.name)
     for name in (
         "alembic.command", "alembic.config", "sqlalchemy.dialects.postgresql.psycopg",

@@ -9,7 +9,8 @@ from sqlalchemy.exc import OperationalError
 
 from etl.daemon.dispatch import Running
 from etl.errors import HungError
-from etl.extract.http import ATTEMPTS, MAX_ASKED_WAIT
+from etl.extract.http import MAX_ASKED_WAIT
+from etl.extract.verdict import ATTEMPTS
 from etl.load import lease as leases
 from etl.status.words import span
 from etl.sync.selection import Unit, name_of

@@ -11,7 +11,7 @@ import httpx
 
 from etl.config.redact import Redactor
 from etl.errors import ContractError, UnavailableError
-from etl.extract.http import no_answer
+from etl.extract.failure import no_answer
 from etl.extract.route import DIRECT, Route, Way
 
 _HEADERS = {

@@ -7,8 +7,9 @@ from pydantic import Field
 from etl.config.settings import Source
 from etl.config.values import Rate, Secret, WebUrl, Word
 from etl.extract import zoom
-from etl.extract.http import Judge, Seam, Sign
+from etl.extract.http import Seam, Sign
 from etl.extract.oauth import AccessToken, Client
+from etl.extract.verdict import Judge
 from etl.providers.declare import Provider, Stream
 from etl.transform.tree import tree
 from etl.warehouse.tables import INT, KEY, TEXT, TIME, current, family, field, given
@@ -98,7 +99,21 @@ PROVIDER = Provider(
     title="Zoom Contact Center",
     comment="Zoom Contact Center as it is now, in Zoom's own field names.",
     settings=ZoomSource,
-    setup="",
+    setup="App Marketplace → Develop → Build App → Server-to-Server OAuth.",
+    credentials="a Server-to-Server OAuth app: account ID, client ID, client secret",
+    rights="`contact_center:read:list_flows:admin`; also `contact_center:read:flow:admin`, with"
+    " which callflow asks whether a flow that is no longer listed is gone (classic:"
+    " `contact_center_flow:read:admin`)",
+    example="""
+[sources.zoom_eu]
+provider = "zoom"
+account_id = "…"
+client_id = "…"
+client_secret = "…"
+base_url = "https://api.zoom.us/v2"
+token_url = "https://zoom.us/oauth/token"
+requests_per_second = 10        # the account shares its limit with its other apps; 0 = unlimited
+""",
     streams=(
         Stream(
             name="flows",

@@ -407,6 +407,7 @@ def test_a_text_that_is_no_url_is_an_error_too(url: str) -> None:
     refused(url)
 
 
+@pytest.mark.slow
 def test_the_environment_names_no_proxy_and_no_password(tmp_path: Any) -> None:
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login me password sesame\n")

@@ -118,6 +118,7 @@ def test_a_librarys_own_handlers_are_taken_down() -> None:
     assert [line["event"] for line in log.lines] == ["worker lost"]
 
 
+@pytest.mark.slow
 def test_distributed_itself_is_heard() -> None:
     pytest.importorskip("distributed")
     code = (
@@ -270,6 +271,7 @@ def test_a_line_for_people() -> None:
     assert theirs[9:] == "error   port taken logger=uvicorn.error"
 
 
+@pytest.mark.slow
 def test_the_time_is_local() -> None:
     code = (
         "import sys, logging; from etl.daemon.logs import configure\n"
@@ -313,6 +315,7 @@ def terminal() -> Iterator[tuple[TextIO, Any]]:
     os.close(ours)
 
 
+@pytest.mark.slow
 def test_a_terminal_has_colours_where_something_is_wrong() -> None:
     code = (
         "import sys, structlog; from etl.daemon.logs import configure\n"
@@ -415,6 +418,7 @@ def test_while_it_is_configured_no_line_is_lost() -> None:
 
 
 # --- streams that end ----------------------------------------------------------------------------
+@pytest.mark.slow
 @pytest.mark.fault(63)
 @pytest.mark.parametrize("as_json", [True, False])
 def test_a_pipe_without_a_reader_ends_nothing(

@@ -351,6 +351,7 @@ def test_all_threads_are_counted_while_others_read_and_forget(seed: int) -> None
     assert number(metrics, "callflow_clock_jumps_total") == 1200
 
 
+@pytest.mark.slow
 def test_four_times_the_streams_are_rendered_in_four_times_the_time() -> None:
     def cost(count: int) -> float:
         metrics = new_metrics()

@@ -432,7 +432,7 @@ def test_a_type_longer_than_both_ends_reach_is_reported() -> None:
     pages, told = collected(fake, 3, ("ccc-sandbox", "ccc-other"))
     assert "ccc-sandbox has 637 contact flows, of which 607 could be read" in told
     assert "no further than 300 rows" in told
-    assert "remove flows" in told
+    assert "remove contact flows" in told
     assert len(set(ids(pages))) == 608  # the other instance's too
     assert pages[-1].scope == "ccc-other"
     assert {page.total for page in pages[:-1]} == {637}
@@ -485,7 +485,7 @@ def test_a_page_number_that_is_ignored_is_noticed_at_once(total: int | None) -> 
 
     script = Script()
     script.faults.append(Fault(times=None, response=first_rows))
-    assert "so PageNumber is ignored" in refused(script, ContractError, page_size=10).what
+    assert "so the page number is ignored" in refused(script, ContractError, page_size=10).what
     assert len(script.requests) <= 3
 
 

@@ -30,7 +30,7 @@ from sqlalchemy.engine import make_url
 
 from etl.commands import check, lines
 from etl.config import load as config
-from etl.config.settings import Settings, redactor
+from etl.config.settings import Settings, Warehouse, redactor
 from etl.daemon import alerts, logs
 from etl.load.runs import Run
 from etl.sandbox.exchange import JSON, Request, Response, json_response
@@ -479,9 +479,8 @@ def test_a_bug_in_one_look_of_check_is_its_finding_and_the_next_looks_follow(
         raise OverflowError(f"{ZOOM} {OBEYED}")
 
     units = [(source, replace(stream, probe=bug)) for source, stream in select(settings, [])]
-    reachable = type(settings).model_validate(
-        {**settings.model_dump(), "warehouse": {"url": SecretStr(dsn(warehouse))}}
-    )
+    own = Warehouse(url=SecretStr(dsn(warehouse)))
+    reachable = settings.model_copy(update={"warehouse": own})
     found = list(check.check(reachable, units, {}, redactor(reachable)))
     assert [each.subject for each in found[-6:]] == [f"{a.name}.{b.name}" for a, b in units]
     for finding in found[-6:]:
@@ -522,6 +521,7 @@ def hook() -> Iterator[Hook]:
         thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.fault(41, 72)
 def test_no_command_and_no_page_shows_what_a_provider_repeats(
     echo: Echo, hook: Hook, warehouse: str, tmp_path: Path, warm: Warm

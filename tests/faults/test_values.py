@@ -193,6 +193,7 @@ BOMBS: dict[str, tuple[str, Callable[[], list[bytes]], str | None]] = {
 }
 
 
+@pytest.mark.slow
 @linux
 @pytest.mark.fault(27, 36, 40, 57)
 @pytest.mark.parametrize("name", BOMBS)
@@ -270,6 +271,7 @@ def test_pages_that_wait_for_each_other_stay_within_memory_too(provider: Raw, ch
     assert run["peak"] < 256
 
 
+@pytest.mark.slow
 @linux
 @pytest.mark.fault(63)
 @pytest.mark.parametrize("more", [5, 30])

@@ -149,6 +149,7 @@ def told(cells: Cells) -> Cells:
     return (*others, json.loads(extra) if extra else None)
 
 
+@pytest.mark.slow
 @pytest.mark.every_postgres
 @pytest.mark.parametrize("kind", [FLOWS, CONTACT_FLOWS], ids=["zoom", "alibaba"])
 def test_random_histories_equal_the_model(connection: Connection, kind: Kind, seed: int) -> None:

@@ -39,6 +39,8 @@ from tests.warehouse.later import (
     said,
 )
 
+pytestmark = pytest.mark.slow
+
 OURS = "n.nspname = ANY(:schemas)"
 
 CATALOG = {

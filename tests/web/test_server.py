@@ -420,6 +420,7 @@ def many_files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("many_files")
 @pytest.mark.parametrize(
     ("count", "sent"), [(300, [HALF]), (1000, SENT)], ids=["300 half", "1000 mixed"]

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etl.extract.acs3 import Signer, canonical_query, signature
-from etl.extract.http import Http, judge_status
+from etl.extract.http import Http, Seam
+from etl.extract.verdict import judge_status
 from etl.sandbox.signature import v3_signature, v3_string_to_sign
 from etl.sandbox.wire import serving
 from tests.extract.scripted import Script
@@ -82,7 +83,7 @@ def test_what_arrives_is_what_was_signed(queries: list[dict[str, str]]) -> None:
     signer = Signer("key", "secret", "sts", "ListContactFlows")
     with (
         serving(script) as url,
-        Http(url, sign=signer, judge=judge_status, where="demo") as http,
+        Http(url, Seam("demo"), sign=signer, judge=judge_status) as http,
     ):
         for query in queries:
             http.call("POST", "/", query)
