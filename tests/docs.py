@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from sqlalchemy import Table, make_url
 
 from etl.config.settings import Source
-from etl.providers import PROVIDERS
+from etl.providers import PROVIDERS, SCHEMAS
 from etl.providers.declare import Provider
 from etl.warehouse import tables
 from tests.faults.table import found, table
@@ -138,7 +138,7 @@ def dictionary(providers: Providers) -> str:
         found += [f"## {provider.title}\n", f"{provider.comment}\n"]
         for stream in provider.streams:
             found += [described(each) for each in stream.tables]
-    found += ["## Bookkeeping\n", f"{tables.SCHEMAS['etl']}\n"]
+    found += ["## Bookkeeping\n", f"{SCHEMAS['etl']}\n"]
     own = [each for each in tables.metadata.sorted_tables if each.schema == "etl"]
     found += [described(each) for each in sorted(own, key=lambda each: each.name)]
     return "\n".join(found)

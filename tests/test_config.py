@@ -1091,6 +1091,7 @@ def as_toml(value: Any) -> str:
     return str(value).lower()
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(tree=TREES, env=VARIABLES)
 def test_whatever_the_settings_only_a_config_error(

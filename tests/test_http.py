@@ -26,29 +26,20 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.errors import ContractError, CredentialsError, ProviderError, UnavailableError
-from etl.extract.http import (
-    Answer,
-    Http,
+from etl.errors import (
+    ContractError,
+    CredentialsError,
+    ProviderError,
     Retry,
     TooLargeError,
-    asked_wait,
-    basic,
-    encode,
-    judge_status,
-    same_origin,
+    UnavailableError,
 )
-from etl.sandbox.wire import (
-    JSON,
-    Fault,
-    Response,
-    empty,
-    gzip_bomb,
-    html,
-    json_response,
-    redirect,
-)
-from tests.extract.scripted import Script, Time, connected, unsigned
+from etl.extract.answer import Answer, asked_wait
+from etl.extract.http import Http
+from etl.extract.url import basic, encode, same_origin
+from etl.sandbox.exchange import JSON, Response, json_response
+from etl.sandbox.faults import Fault, empty, gzip_bomb, html, redirect
+from tests.extract.scripted import Script, Time, connected, scripted_http
 
 NOON = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
 DATE = "Fri, 20 Nov 2026 12:00:00 GMT"
@@ -327,13 +318,7 @@ def test_a_refused_connection_and_an_unknown_host() -> None:
 
 @contextmanager
 def plain(url: str, **options: Any) -> Iterator[Http]:
-    time = Time()
-    settings: dict[str, Any] = {
-        "clock": time,
-        "sleep": time.sleep,
-        "judge": judge_status,
-    }
-    with Http(url, sign=unsigned, where="demo.stream", **(settings | options)) as http:
+    with scripted_http(url, Time(), **options) as http:
         yield http
 
 
@@ -442,6 +427,7 @@ def self_signed(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.fault(31)
 def test_proxies_and_netrc_of_the_environment_are_ignored(tmp_path: Path) -> None:
     (tmp_path / ".netrc").write_text("default login nobody password canary\n")
@@ -572,6 +558,7 @@ def test_a_body_over_the_limit_is_refused_whatever_it_unpacks_from() -> None:
     assert len(script.requests) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.fault(26, 27)
 def test_a_bomb_and_a_huge_body_leave_memory_flat() -> None:
     bomb, padded = Script(gzip_bomb(2**28)), Script({})
@@ -585,16 +572,18 @@ def test_a_bomb_and_a_huge_body_leave_memory_flat() -> None:
 
 CALL = """
 import sys
-from etl.extract.http import Http, judge_status
-with Http(sys.argv[1], sign=lambda *_: {}, judge=judge_status, where="x") as http:
+from etl.extract.http import Http, Seam
+from etl.extract.verdict import judge_status
+with Http(sys.argv[1], Seam("x"), sign=lambda *_: {}, judge=judge_status) as http:
     http.call("GET", "/list")
 """
 PEAK = """
 import resource, sys
 from etl.errors import ContractError
-from etl.extract.http import Http, judge_status
+from etl.extract.http import Http, Seam
+from etl.extract.verdict import judge_status
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-with Http(sys.argv[1], sign=lambda *_: {}, judge=judge_status, where="x") as http:
+with Http(sys.argv[1], Seam("x"), sign=lambda *_: {}, judge=judge_status) as http:
     before = peak()
     try: http.call("GET", "/list")
     except ContractError as error: assert "larger than 32 MiB" in error.what

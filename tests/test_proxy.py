@@ -23,8 +23,9 @@ from etl.errors import (
     UnavailableError,
 )
 from etl.extract import zoom
-from etl.extract.http import Http, judge_status
+from etl.extract.http import Http, Seam
 from etl.extract.route import Route
+from etl.extract.verdict import judge_status
 from etl.providers import STREAMS
 from etl.providers.declare import open_http
 from etl.providers.zoom import ZoomSource
@@ -32,11 +33,13 @@ from etl.sandbox import data
 from etl.sandbox.server import Sandbox, serve
 from etl.sandbox.wire import serving
 from etl.sandbox.zoom import Zoom
+from tests.daemon.test_alerts import hook, many
 from tests.extract.scripted import Script, Time, unsigned
 from tests.extract.sources import zoom_source
 from tests.postgres import dsn
 from tests.proxies import Authority, Proxy, in_tls, proxied
-from tests.test_alerts import hook, many
+
+pytestmark = pytest.mark.slow
 
 API, TOKENS = "api.zoom.test", "zoom.test"
 ROOT = Path(__file__).parent.parent
@@ -86,12 +89,9 @@ def last_word(base: str, route: Route, timeout: float) -> CallflowError:
     with (
         Http(
             base,
+            Seam("x", timeout, route=route, sleep=lambda seconds: None),
             sign=unsigned,
             judge=judge_status,
-            where="x",
-            timeout=timeout,
-            route=route,
-            sleep=lambda seconds: None,
         ) as http,
         pytest.raises(CallflowError) as caught,
     ):
@@ -240,7 +240,8 @@ def test_loopback_is_never_proxied(authority: Authority) -> None:
         with in_tls(port, authority.server("127.0.0.1", "localhost")) as front:
             route = Route(proxy.url, ca_file=authority.ca_file)
             for base in (url, f"https://127.0.0.1:{front}", f"https://localhost:{front}"):
-                with Http(base, sign=unsigned, judge=judge_status, where="x", route=route) as http:
+                seam = Seam("x", route=route)
+                with Http(base, seam, sign=unsigned, judge=judge_status) as http:
                     http.call("GET", "/")
         assert not proxy.heads
 
@@ -334,10 +335,12 @@ CALL = """
 import sys
 from pathlib import Path
 from etl.errors import CallflowError
-from etl.extract.http import Http, judge_status
+from etl.extract.http import Http, Seam
 from etl.extract.route import Route
+from etl.extract.verdict import judge_status
 for route in (Route(), Route(ca_file=Path(sys.argv[2]))):
-    with Http(sys.argv[1], sign=lambda *_: {}, judge=judge_status, where="x", route=route) as http:
+    seam = Seam("x", route=route)
+    with Http(sys.argv[1], seam, sign=lambda *_: {}, judge=judge_status) as http:
         try: print(http.call("GET", "/"))
         except CallflowError as error: print(error)
 """
@@ -455,7 +458,7 @@ def everything_in_tls(sandbox: Sandbox, authority: Authority) -> Iterator[dict[s
 def test_check_and_sync_of_every_provider_through_a_proxy(
     authority: Authority, warehouse: str, tmp_path: Path
 ) -> None:
-    with serve(data.Sizes(3, 3, 3, 3)) as sandbox, everything_in_tls(sandbox, authority) as ports:
+    with serve(data.Sizes(3, 3)) as sandbox, everything_in_tls(sandbox, authority) as ports:
         text = sandbox.toml()
         for url, host in zip(urls(sandbox), HOSTS.values(), strict=True):
             text = text.replace(url, f"https://{host}")

@@ -10,8 +10,9 @@ import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
-from etl.extract.http import encode, utc_now
+from etl.extract.http import utc_now
 from etl.extract.page import Params
+from etl.extract.url import encode
 
 _ALGORITHM = "ACS3-HMAC-SHA256"
 _VERSION = "2020-07-01"
@@ -74,7 +75,7 @@ class Signer:
         self._nonce = nonce
 
     def __call__(self, method: str, url: str, body: bytes) -> Mapping[str, str]:
-        """The headers for `url`, whose query must be encoded as `http.encode` does it."""
+        """The headers for `url`, whose query must be encoded as `url.encode` does it."""
         parts = urllib.parse.urlsplit(url)
         pairs = (pair.partition("=") for pair in parts.query.split("&") if pair)
         unquote = urllib.parse.unquote

@@ -1,25 +1,17 @@
-"""The one seam to the network: every request to a provider passes through an `Http`.
+"""The only way to the network: every request to a provider passes through an `Http`.
 
-It knows HTTP (deadlines, retries, pacing, size limits, redirects) and JSON, and no provider. What
-an answer means is said by the `judge` that the extractor hands in; who asks, by its `sign`.
-No message made here holds a header, a query or a body as it was: all passes the `Redactor`.
+It knows HTTP (deadlines, retries, pacing, size limits, redirects) and JSON, and no provider. The
+extractor hands in the `judge` that says what an answer means, and the `sign` that authenticates
+requests. No message made here shows a header, a query or a body as it was: all pass the `Redactor`.
 """
 
-import base64
-import email.utils
-import json
 import logging
 import math
 import re
-import socket
-import ssl
 import time
 import traceback
-import urllib.parse
-import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
@@ -29,107 +21,30 @@ import httpx
 import tenacity
 
 from etl.config.redact import Redactor
-from etl.errors import (
-    ContractError,
-    CredentialsError,
-    ProviderError,
-    UnavailableError,
-)
-from etl.extract.decode import TooMuchError, bounded, page
+from etl.errors import ContractError, CredentialsError, ProviderError, Retry, UnavailableError
+from etl.extract.failure import causes, no_answer
 from etl.extract.page import Params
-from etl.extract.route import DIRECT, Route, Way, out_of_files, proxy_refusal
+from etl.extract.receive import read_answer, read_body
+from etl.extract.route import DIRECT, Route, Way
+from etl.extract.url import encode
+from etl.extract.url import printable as _named
+from etl.extract.verdict import ATTEMPTS, Judge
 
 MAX_BODY = 32 * 1024 * 1024
 """Bytes of one answer, after decompression."""
-_MAX_REFUSAL = 1024 * 1024  # bytes of an answer that is not 2xx and read as JSON
-_PIECE = 1024 * 1024
-_QUOTED = 64 * 1024
-"""Of what a provider says, so much is looked at for a message."""
-ATTEMPTS = 6
 RETRIES, RETRY_SHARE = 10, 0.1
-"""Of the requests of one run so many may be repeated ones, and that share of them besides."""
+"""A run may repeat this many requests, plus this share of all its requests."""
 MAX_ASKED_WAIT = 60.0
-"""Seconds that a provider may ask us to wait; beyond it the run ends and says so."""
+"""Seconds that a provider may ask callflow to wait; if it asks for more, the run ends."""
 
 log = logging.getLogger(__name__)
 logging.getLogger("httpx").setLevel(logging.WARNING)  # its INFO lines hold whole URLs
 
 _JITTER = tenacity.wait_random_exponential(multiplier=0.5, max=30)
-_SECONDS = re.compile(r"[+-]?[0-9]{1,12}(\.[0-9]{0,9})?")
 _ID = re.compile(r"[A-Za-z0-9_.;:=,/+-]{1,100}")
-_SLOW_DOWN = re.compile(
-    r"rate limit|limit rate|throttl|flow control|too many (?:concurrent |api )?(?:api )?requests"
-    r"|maximum number of .{0,40}requests|(?:requests|calls|queries) per (?:second|minute|day)"
-    r"|\bqps\b|request (?:limit|frequency) |concurrent api requests|(?:requests|api) quota"
-    r"|流控|限流|请求过于频繁"
-)
 
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One whole answer of a provider, for its judge.
-
-    `body`   decoded JSON; None when it is not JSON (only where `status` is not 2xx).
-    `said`   the provider's own words, cleaned and cut: fit for a message.
-    `wait`   seconds that it asks to wait before the next request; None when it does not ask.
-    `params` the query parameters of the request.
-    `headers` by lower-case name.
-    `redact` makes what else of it is quoted fit for a message.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-    body: Any
-    said: str
-    wait: float | None
-    params: Params
-    redact: Redactor
-
-    @property
-    def slow_down(self) -> bool:
-        """Whether it refuses because too much was asked for, in whatever code or status it says so.
-
-        Zoom does so in HTTP 403 (zoom/api-v1, issue 19), Alibaba in 400 ("Throttling.User").
-        """
-        return 400 <= self.status < 500 and _is_slow_down(words(self.body) or self.said)
-
-
-class Retry(Exception):  # noqa: N818 - it is a verdict, and never leaves this seam
-    """Ask again: the verdict of a judge on an answer that may be better next time.
-
-    `final`    is raised instead when the attempts are spent.
-    `wait`     seconds to wait at least.
-    `backoff`  False: ask again at once.
-    `attempts` how many requests in all.
-    """
-
-    def __init__(
-        self,
-        final: ProviderError,
-        *,
-        wait: float = 0.0,
-        backoff: bool = True,
-        attempts: int = ATTEMPTS,
-    ) -> None:
-        super().__init__(final.what)
-        self.final = final
-        self.wait = wait
-        self.backoff = backoff
-        self.attempts = attempts
-
-
-class MissingError(ContractError):
-    """The provider's own definite answer that what was asked for does not exist."""
-
-
-class TooLargeError(ContractError):
-    """The answer has more bytes or values than are read; fewer records may fit."""
-
-
-Judge = Callable[[Answer], None]
-"""Returns for an answer that is good; raises `Retry` or a ProviderError for any other."""
 Sign = Callable[[str, str, bytes], Mapping[str, str]]
-"""(method, whole URL as it will be sent, body) → headers; called afresh for every attempt."""
+"""(method, whole URL as it will be sent, body) → headers; called again for every attempt."""
 
 
 def utc_now() -> datetime:
@@ -142,13 +57,14 @@ class Seam:
     """What every connection of one run is made with.
 
     `where`   names the run in messages: "source.stream".
-    `timeout` seconds for one request, at most.
-    `redact`  makes what is quoted fit for a message; it learns the tokens that a provider gives.
+    `timeout` seconds for a whole request, from connecting to the last byte.
+    `redact`  cleans what messages quote; it learns the tokens that a provider issues.
+    `clock`   monotonic seconds; `now` the wall clock, aware, in UTC.
     """
 
     where: str
-    timeout: float
-    redact: Redactor
+    timeout: float = 30.0
+    redact: Redactor = field(default_factory=Redactor)
     route: Route = DIRECT
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
@@ -158,57 +74,49 @@ class Seam:
 class Http:
     """The requests of one run of one stream: one kept-alive connection to one origin.
 
-    `base_url` is the only origin that this object ever talks to, by `route`: over its proxy, where
-    it has one. `where` names the stream in messages. `timeout` is seconds for a whole request, from
-    connecting to the last byte. `requests_per_second` spaces the requests evenly; 0 does not.
-    Proxies, certificates and netrc of the environment are ignored, redirects are not followed. What
-    is quoted passes `redact`.
+    `base_url` is the only origin that this object ever sends anything to. `requests_per_second`
+    spaces the requests evenly; 0 does not space them. Proxies, certificates and netrc of the
+    environment are ignored, redirects are not followed.
 
     Retries are paid from a budget: RETRIES, and a tenth of the requests. `allow` bounds the time of
-    all that follows. `requests`, `retries` count since the start; `throttled_seconds` is the time
-    slept for pacing, back-off and waits that the provider asked for. Not for two threads at once.
+    all later requests. `requests` and `retries` count since the start; `throttled_seconds` is the
+    time slept for pacing, back-off and waits that the provider asked for. An Http must not be used
+    by two threads at once.
     """
 
     def __init__(
         self,
         base_url: str,
+        seam: Seam,
         *,
         sign: Sign,
         judge: Judge,
-        where: str,
-        timeout: float = 30.0,
         requests_per_second: float = 0.0,
-        route: Route = DIRECT,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-        now: Callable[[], datetime] = utc_now,
         max_body: int = MAX_BODY,
-        redact: Redactor | None = None,
     ) -> None:
-        self.redact = redact or Redactor()
         self.base_url = base_url.rstrip("/")
+        self.where = seam.where
+        self.redact = seam.redact
+        self.now = seam.now
         self.sign = sign
-        self.where = where
-        self.now = now
         self.requests = 0
         self.retries = 0
         self.throttled_seconds = 0.0
         self._judge = judge
-        self._timeout = timeout
+        self._timeout = seam.timeout
         self._spacing = 1 / requests_per_second if requests_per_second else 0.0
-        self._clock = clock
-        self._sleep = sleep
+        self._clock = seam.clock
+        self._sleep = seam.sleep
         self._max_body = max_body
-        self._next_start = clock()
-        self._deadline = clock()
+        self._next_start = self._deadline = seam.clock()
         self._allowed = self._until = math.inf
         self._origin = _origin(httpx.URL(self.base_url))
-        self._way = Way(httpx.URL(self.base_url), route, self._left)
+        self._way = Way(httpx.URL(self.base_url), seam.route, self._left)
         self._client = httpx.Client(
             transport=self._way.transport,
             trust_env=False,
             follow_redirects=False,
-            timeout=timeout,
+            timeout=seam.timeout,
             event_hooks={"response": [self._refuse_redirect]},
             headers={
                 "accept": "application/json",
@@ -233,7 +141,7 @@ class Http:
         self._client.close()
 
     def allow(self, seconds: float) -> None:
-        """Give the requests from now on `seconds` in all, pauses included; then none is made."""
+        """Give all later requests `seconds` in total, pauses included; after that none is sent."""
         self._allowed, self._until = seconds, self._clock() + seconds
 
     def call(
@@ -246,7 +154,7 @@ class Http:
         at: str = "",
         records: Sequence[str] = (),
     ) -> dict[str, Any]:
-        """The JSON object of a good answer.
+        """Send a request until a good answer comes, and return its JSON object.
 
         `target` is a path under `base_url`, or an absolute URL of the same origin, which is sent
         as it is. `form` goes into the body, URL-encoded. `at` says in messages what was asked for
@@ -255,10 +163,10 @@ class Http:
         attempts with full-jitter back-off, after whatever wait the provider asks for, out of the
         budget of the whole run.
 
-        Raises what the judge raises; UnavailableError when the attempts, the budget or the time are
+        Raise what the judge raises; UnavailableError if the attempts, the budget or the time are
         spent, or the provider asks for more than 60 s; CredentialsError for a certificate that
-        cannot be verified; ContractError for a redirect, an answer that is too large or not a JSON
-        object.
+        cannot be verified; ContractError for a redirect, an answer that is too large, or one that
+        is not a JSON object.
         """
         where = f"{self.where}, {at}" if at else self.where
         retrying = tenacity.Retrying(
@@ -308,7 +216,7 @@ class Http:
         try:
             response = self._client.send(request, stream=True)
             try:
-                data = self._body(response)
+                data = read_body(response, self._max_body)
             finally:
                 response.close()
         except httpx.LocalProtocolError:
@@ -326,7 +234,7 @@ class Http:
             self._clock() - started,
             self._tracking(response.headers),
         )
-        answer = self._answer(response, data, params, records)
+        answer = read_answer(response, data, params, records, self.redact, self.now())
         self._judge(answer)
         return answer.body
 
@@ -351,64 +259,6 @@ class Http:
             )
         return request
 
-    def _body(self, response: httpx.Response) -> bytearray:
-        """The body, unpacked; no more of it is held than `max_body`, and a piece."""
-        encoding = response.headers.get("content-encoding", "identity").strip().lower()
-        if encoding not in ("", "identity", "gzip", "x-gzip"):
-            raise ContractError(
-                "the answer is compressed with a method other than gzip",
-                advice="ask whoever runs a proxy on the way to leave Accept-Encoding alone",
-            )
-        chunks = response.iter_raw()
-        body = bytearray()
-        try:
-            for piece in _inflated(chunks) if encoding.endswith("gzip") else chunks:
-                body += piece
-                if len(body) > self._max_body:
-                    raise TooLargeError(
-                        f"the answer is larger than {self._max_body // 2**20} MiB",
-                        advice="check that base_url is the API's address",
-                    )
-        except zlib.error as error:
-            raise Retry(UnavailableError("the answer's compression is damaged")) from error
-        return body
-
-    def _answer(
-        self, response: httpx.Response, data: bytearray, params: Params, records: Sequence[str]
-    ) -> Answer:
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        status = response.status_code
-        body, problem = None, ""
-        try:
-            if status < 300:
-                body = page(data, records)
-            elif len(data) <= _MAX_REFUSAL:
-                body = bounded(data)
-            else:
-                problem = (
-                    f"{self.redact(data[:_QUOTED].decode(errors='replace'))} ({len(data)} bytes)"
-                )
-        except TooMuchError as error:
-            problem = str(error)
-            if status < 300:
-                raise TooLargeError(
-                    f"the answer is too much to be read: {problem}",
-                    advice="check that base_url is the API's address",
-                ) from None
-        except ValueError as error:
-            problem = self.redact(data[:_QUOTED].decode(errors="replace")) or "nothing"
-            if status < 300:
-                raise Retry(
-                    ContractError(
-                        f"HTTP {status}, but the answer is not JSON: {problem} ({error})",
-                        advice="check base_url, and whether a proxy or a login page answers",
-                    ),
-                    attempts=3,
-                ) from None
-        said = self.redact(words(body)) or problem or "no message"
-        wait = asked_wait(headers, self.now())
-        return Answer(status, headers, body, said, wait, params, self.redact)
-
     def _refuse_redirect(self, response: httpx.Response) -> None:
         if not 300 <= response.status_code < 400:
             return
@@ -422,7 +272,7 @@ class Http:
         )
 
     def _tracking(self, headers: httpx.Headers) -> str:
-        """The id under which the provider's support finds the request."""
+        """Return the id by which the provider's support finds the request, for the log."""
         names = ("x-zm-trackingid", "twilio-request-id", "x-acs-request-id")
         ids = [(name, headers[name]) for name in names if _ID.fullmatch(headers.get(name, ""))]
         return "".join(f", {name} {self.redact.name(each)}" for name, each in ids)
@@ -437,7 +287,7 @@ class Http:
     def _spent(self, state: tenacity.RetryCallState) -> bool:
         verdict = _verdict(state)
         return (
-            state.attempt_number >= verdict.attempts
+            state.attempt_number >= (verdict.attempts or ATTEMPTS)
             or verdict.wait > MAX_ASKED_WAIT
             or self._clock() + verdict.wait >= self._until
             or self.retries >= RETRIES + self.requests * RETRY_SHARE
@@ -447,7 +297,7 @@ class Http:
         final = last.final
         where = final.where or where
         if last.wait > MAX_ASKED_WAIT:
-            days = last.wait / 86400  # so long a number of seconds would be taken for a phone's
+            days = last.wait / 86400  # the redactor would take many digits for a phone number
             asked = f"{last.wait:.0f} s" if days < 10 else f"{days:.0f} days"
             return UnavailableError(
                 f"{final.what}; it asks to wait {asked}, so this run gives up",
@@ -458,7 +308,7 @@ class Http:
         if self._clock() + last.wait >= self._until:
             late = self._too_late()
             return UnavailableError(f"{late.what}; {final.what}", where=where, advice=late.advice)
-        if attempts < last.attempts:
+        if attempts < (last.attempts or ATTEMPTS):
             return UnavailableError(
                 f"{final.what}; {self.retries} of the {self.requests} requests of this run were"
                 " repeated ones, so it gives up",
@@ -476,7 +326,7 @@ class Http:
         )
 
     def _left(self) -> float:
-        """Seconds until the deadline of the request under way."""
+        """Return the seconds until the deadline of the request under way."""
         left = self._deadline - self._clock()
         if left <= 0:
             raise httpcore.ReadTimeout
@@ -491,197 +341,8 @@ class Http:
         log.info("%s: %s; asking again", self.where, _verdict(state))
 
 
-def _is_slow_down(said: str) -> bool:
-    return _SLOW_DOWN.search(said.lower()) is not None
-
-
-# --- verdicts that HTTP itself gives -------------------------------------------------------------
-def judge_status(answer: Answer) -> None:
-    """The verdict where the provider's own codes say nothing: by the HTTP status.
-
-    408, 429, 5xx and what says that too much was asked for → Retry; 401 and 403 → CredentialsError;
-    all else but 2xx → ContractError.
-    """
-    if 200 <= answer.status < 300:
-        return
-    if answer.status in (408, 429) or answer.status >= 500 or answer.slow_down:
-        raise busy(answer)
-    what = f"HTTP {answer.status}: {answer.said}"
-    if answer.status in (401, 403):
-        raise CredentialsError(what, advice="check the source's credentials and their permissions")
-    raise ContractError(what, advice="check base_url and the source's settings")
-
-
-def busy(answer: Answer) -> Retry:
-    """The verdict on a throttled request (it waits a second at least) or a failing server."""
-    if answer.wait is not None:
-        wait = max(0.0, answer.wait)
-    else:
-        wait = 0.0 if answer.status >= 500 else 1.0
-    return Retry(
-        UnavailableError(
-            f"HTTP {answer.status}: {answer.said}",
-            advice="try again later; when it throttles, lower the source's requests_per_second",
-        ),
-        wait=wait,
-    )
-
-
-def asked_wait(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Seconds that an answer asks to wait, None when it does not ask; never negative.
-
-    `x-acs-retry-after` is milliseconds (as Alibaba's own SDK reads it). `retry-after` is seconds,
-    an HTTP date, or an ISO 8601 instant (Zoom's daily limit); instants count from the answer's own
-    Date, else from `now`. A number of more than twelve digits asks for nothing.
-    """
-    milliseconds = headers.get("x-acs-retry-after", "").strip()
-    if _SECONDS.fullmatch(milliseconds):
-        return max(0.0, float(milliseconds) / 1000)
-    text = headers.get("retry-after", "").strip()
-    if _SECONDS.fullmatch(text):
-        return max(0.0, float(text))
-    until = instant(text)
-    if until is None:
-        return None
-    return max(0.0, (until - (instant(headers.get("date", "")) or now)).total_seconds())
-
-
-def instant(text: str) -> datetime | None:
-    """An HTTP date or an ISO 8601 time in UTC, whatever zone it came in; without one it is UTC.
-
-    None when it is neither, or lies outside of the years 1 to 9999 in UTC.
-    """
-    for parse in (email.utils.parsedate_to_datetime, datetime.fromisoformat):
-        with suppress(ValueError, TypeError, IndexError, OverflowError):
-            when = parse(text[:100])
-            return when.astimezone(UTC) if when.tzinfo else when.replace(tzinfo=UTC)
-    return None
-
-
-# --- URLs and headers ----------------------------------------------------------------------------
-def encode(params: Params) -> str:
-    """`params` as a query or form, percent-encoded after RFC 3986: a blank is %20, never +."""
-    quote = urllib.parse.quote
-    return "&".join(
-        f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in params.items()
-    )
-
-
-def basic(user: str, password: str) -> str:
-    """The Authorization header of HTTP Basic."""
-    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
-
-
-def same_origin(url: str, base_url: str, path: str, redact: Redactor | None = None) -> None:
-    """Make sure that a URL taken from data leads to `path` under `base_url`, and nowhere else.
-
-    It must be absolute, with the scheme, host and port of `base_url`, without user, password and
-    fragment; only the query is free. Credentials go where a URL leads, so any doubt is a
-    ContractError (CWE-918, server-side request forgery). `redact` is for the host in its message.
-    """
-    base = urllib.parse.urlsplit(base_url)
-    try:
-        # str.lower() maps some letters outside of ASCII into it, and urlsplit drops line breaks.
-        plain = url.isascii() and not re.search(r"[\x00-\x20\x7f\\#]", url)
-        parts = urllib.parse.urlsplit(url if plain else "")
-        same = _place(parts) == _place(base) and "@" not in parts.netloc
-        host = parts.hostname or ""
-    except ValueError:
-        same, host, parts = False, "", base
-    if not same:
-        raise ContractError(
-            f"the next page is on another host ({_named((redact or Redactor()).name(host))})",
-            advice="nothing was sent there; check base_url",
-        )
-    if parts.path != base.path.rstrip("/") + path:
-        raise ContractError(
-            "the next page is not on the path of the list",
-            advice="nothing was sent there; check base_url",
-        )
-
-
-def _inflated(chunks: Iterable[bytes]) -> Iterable[bytes]:
-    """Unpack gzip in pieces of a mebibyte, as one chunk may unfold to a thousand times its size."""
-    inflate = zlib.decompressobj(wbits=31)
-    begun = False
-    for chunk in chunks:
-        begun, rest = True, chunk
-        while rest:
-            yield inflate.decompress(rest, _PIECE)
-            rest = inflate.unconsumed_tail
-            if inflate.eof and inflate.unused_data:  # gzip allows several members in a row
-                rest, inflate = inflate.unused_data, zlib.decompressobj(wbits=31)
-    if begun and not inflate.eof:
-        raise Retry(UnavailableError("the answer broke off"))
-
-
-def _place(parts: urllib.parse.SplitResult) -> tuple[str, str | None, int | None]:
-    port = {"http": 80, "https": 443}.get(parts.scheme) if parts.port is None else parts.port
-    return parts.scheme, parts.hostname, port
-
-
-def _named(host: str) -> str:
-    return re.sub(r"[^a-zA-Z0-9._:…-]", "?", host)[:100] or "a name that cannot be read"
-
-
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port
-
-
-def words(body: Any) -> str:
-    """The words of an error envelope, as they came; "" where there are none.
-
-    Zoom and Twilio say `message`, Alibaba `Message`, OAuth `reason` and `error`. No more of them is
-    given than is looked at.
-    """
-    if isinstance(body, dict):
-        for name in ("message", "Message", "reason", "error"):
-            if isinstance(said := body.get(name), str) and (said := said[:_QUOTED]).strip():
-                return said
-    return ""
-
-
-def no_answer(
-    error: httpx.TransportError, host: str, way: Way, timeout: float, redact: Redactor
-) -> UnavailableError | ProviderError:
-    """What it means that `host` gave no whole answer: UnavailableError where it may do so later."""
-    causes = list(_causes(error))
-    target = f"the proxy {way.proxy}" if way.proxy else host
-    for cause in causes:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return CredentialsError(
-                f"the certificate of {way.peer or host} cannot be verified: "
-                f"{redact.name(cause.verify_message)}",
-                advice="check this machine's clock; if TLS is inspected on the way, set"
-                " network.ca_file to the certificate of the authority that does it",
-            )
-    if isinstance(error, httpx.ProxyError):
-        return proxy_refusal(error, way.proxy, host)
-    reached = not isinstance(error, httpx.ConnectError)
-    advice = "check base_url and the network"
-    if way.proxy:
-        advice = "check network.proxy, and whether the proxy runs"
-    elif not reached or isinstance(error, httpx.TimeoutException):
-        advice += "; if this machine reaches the internet only through a proxy, set network.proxy"
-    errors = [cause for cause in causes if isinstance(cause, OSError)]
-    if isinstance(error, httpx.TimeoutException):
-        what = f"no complete answer from {host} within {timeout:g} s"
-        advice = f"try again later, or raise the source's timeout; {advice}"
-    elif any(isinstance(cause, socket.gaierror) for cause in causes):
-        what = f"cannot resolve {target}"
-    elif any(isinstance(cause, ssl.SSLError) for cause in errors):
-        what = f"no TLS connection to {way.peer or host}: {redact(_reason(errors))}"
-    elif not reached:
-        what = f"cannot connect to {target}: {redact(_reason(errors))}"
-    else:
-        what = f"the answer of {host} broke off"
-    advice = next(filter(None, map(out_of_files, errors)), advice)
-    return UnavailableError(what, advice=advice)
-
-
-def _reason(errors: Sequence[OSError]) -> str:
-    reasons = [each.strerror for each in errors if each.strerror]
-    return reasons[-1] if reasons else "refused"
 
 
 def _bad_header() -> CredentialsError:
@@ -691,15 +352,9 @@ def _bad_header() -> CredentialsError:
     )
 
 
-def _causes(error: BaseException | None) -> Iterable[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
 def _let_go(error: BaseException) -> None:
-    """Free what the frames held that `error` came through: the answer, which may be large."""
-    for each in _causes(error):
+    """Free what the frames that `error` passed through hold: the answer, which may be large."""
+    for each in causes(error):
         traceback.clear_frames(each.__traceback__)
 
 
@@ -708,7 +363,6 @@ def _json_type(value: object) -> str:
     return names.get(type(value), "number")
 
 
-# --- retries -------------------------------------------------------------------------------------
 def _verdict(state: tenacity.RetryCallState) -> Retry:
     verdict = state.outcome.exception() if state.outcome else None
     assert isinstance(verdict, Retry)
@@ -721,72 +375,3 @@ def _pause_before(state: tenacity.RetryCallState) -> float:
 
 
 # --- webhooks ------------------------------------------------------------------------------------
-def post_json(
-    url: str,
-    body: Any,
-    *,
-    route: Route = DIRECT,
-    timeout: float = 10.0,
-    clock: Callable[[], float] = time.monotonic,
-    redact: Redactor | None = None,
-) -> None:
-    """POST `body` as JSON to `url`, once, by `route`. Any 2xx is good; no redirect is followed.
-
-    `timeout` is seconds for all of it. Proxies, certificates and netrc of the environment are
-    ignored. Raises UnavailableError where it may work later: no answer in time, 408, 429 and 5xx;
-    else ContractError. As `url` is a secret, they name its host only, and quote the answer only
-    where it is one word ("no_service"): many servers repeat the path.
-    """
-    deadline = clock() + timeout
-
-    def left() -> float:
-        if (seconds := deadline - clock()) <= 0:
-            raise httpcore.ReadTimeout
-        return seconds
-
-    try:
-        target = httpx.URL(url)
-    except httpx.InvalidURL:
-        raise ContractError("the webhook's URL cannot be requested") from None
-    host = _named(target.host)
-    way = Way(target, route, left)
-    headers = {
-        "accept-encoding": "identity",
-        "content-type": "application/json",
-        "user-agent": "callflow",
-    }
-    said = ""
-    try:
-        with (
-            httpx.Client(transport=way.transport, trust_env=False, timeout=timeout) as client,
-            client.stream(
-                "POST", target, content=json.dumps(body).encode(), headers=headers
-            ) as response,
-        ):
-            status = response.status_code
-            if not response.is_success:
-                said = next(response.iter_raw(), b"")[:100].decode(errors="replace").strip()
-    except httpx.TransportError as error:
-        raise _unreached(error, host, way, timeout, redact or Redactor()) from None
-    if 200 <= status < 300:
-        return
-    if not re.fullmatch("[a-z_]{3,40}", said) or said in url:
-        said = ""
-    word = f": {(redact or Redactor())(said)}" if said else ""
-    what = f"the webhook at {host} answered HTTP {status}{word}"
-    if status in (408, 429) or status >= 500:
-        raise UnavailableError(what, advice="nothing; it is sent again later")
-    raise ContractError(what, advice="check the webhook's URL, and whether it is still there")
-
-
-def _unreached(
-    error: httpx.TransportError, host: str, way: Way, timeout: float, redact: Redactor
-) -> UnavailableError:
-    found = no_answer(error, host, way, timeout, redact)
-    what = f"the webhook at {host} cannot be reached"
-    if isinstance(error, httpx.TimeoutException):
-        what = f"no answer of the webhook at {host} within {timeout:g} s"
-    elif way.proxy or not isinstance(found, UnavailableError):
-        what += f": {found.what}"
-    advice = found.advice.replace("base_url", "the webhook's URL")
-    return UnavailableError(what, advice=advice.replace("or raise the source's timeout; ", ""))

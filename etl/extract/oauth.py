@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from etl.errors import ContractError, CredentialsError
-from etl.extract.http import Answer, Http, Retry, Seam, basic, busy, judge_status
+from etl.errors import ContractError, CredentialsError, Retry
+from etl.extract.answer import Answer
+from etl.extract.http import Http, Seam
+from etl.extract.url import basic
+from etl.extract.verdict import busy, judge_status
 
 _LONGEST_LIFE = 86400.0
 _SCOPES = 100_000  # characters of them that are read
@@ -79,15 +82,9 @@ class AccessToken:
         started = seam.clock()
         with Http(
             client.token_url,
+            seam,
             sign=lambda method, url, body: {"authorization": authorization},
             judge=self._judge,
-            where=seam.where,
-            timeout=seam.timeout,
-            route=seam.route,
-            clock=seam.clock,
-            sleep=seam.sleep,
-            now=seam.now,
-            redact=seam.redact,
         ) as http:
             # In the body: with the parameters in the query some of Zoom's accounts get HTTP 400.
             answer = http.call("POST", "", form=client.form)

@@ -1,4 +1,4 @@
-"""What travels between an extractor and the rest: what is asked, a page, a look-up's answer."""
+"""What extractors take and return: what to read, a page, the answer to a look-up."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,21 +6,21 @@ from datetime import datetime, tzinfo
 from typing import Any, Literal
 
 Params = Mapping[str, str]
-"""Query parameters of a request, as they are meant (not encoded)."""
+"""Query parameters of a request, not encoded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a scan reads of a list: sync → extract. The default is all of a list that is one whole.
+    """What a scan reads of a list: sync → extract. The default is everything, in one scope.
 
-    `since`   scope → watermark (UTC, inclusive): of that scope only what was modified from then on
-              is wanted; a scope that is not in it is read whole.
-    `read_at` when the scan began that those watermarks come from (UTC, this machine's clock).
-    `resume`  `Page.following` of the last page of a scan that was cut off, whose rest is wanted.
+    `since`   scope → watermark (UTC, inclusive): of that scope only records modified at or after
+              it are read; a scope that is not in it is read in full.
+    `read_at` when the scan started that set those watermarks (UTC, this machine's clock).
+    `resume`  `Page.following` of the last page of an interrupted scan, to read the rest of it.
     `pages`   how many pages that scan had read.
-    `scopes`  the parts that are asked for one by one, such as Alibaba's instance ids.
+    `scopes`  the parts that are read one by one, such as Alibaba's instance ids.
     `zone`    the time zone of times that the provider sends without one.
-    `size`    records of a full page; None: as many as the provider allows.
+    `size`    records on a full page; None for as many as the provider allows.
     """
 
     since: Mapping[str, datetime] = field(default_factory=dict)
@@ -37,17 +37,17 @@ WHOLE = Ask()
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of a provider's list, its envelope taken off: extract → transform.
+    """One page of a provider's list without its envelope: extract → transform.
 
-    `records`   as the provider sent them, decoded from JSON; any JSON value may be among them, and
-                a `decode.Packed` for one that is to be decoded when its turn comes.
+    `records`   as the provider sent them, decoded from JSON: any JSON values, or a `decode.Packed`
+                for one that is decoded when its turn comes.
     `number`    1, 2, 3 … within the scan of one scope.
     `scope`     the part of the list that was asked for: Alibaba's instance id; "" elsewhere.
-    `zone`      the time zone of times in it that come without one; None: all come with one.
-    `total`     rows in the whole list by this response's own count; None where it gave none.
-    `anchored`  it is shown that no row slipped between this page and the one before it.
-    `following` the pointer with which the scan can be resumed after this page; None: it cannot.
-    `part`      these are some of the records of a page that is too large to be held at once.
+    `zone`      the time zone of times without one in the records; None if all have one.
+    `total`     rows in the whole list by this answer's own count; None if it gave none.
+    `anchored`  whether it is proven that no row slipped between this page and the previous one.
+    `following` the pointer with which the scan can be resumed after this page; None if it cannot.
+    `part`      whether these are only some of the records of a page too large to be held at once.
     """
 
     records: list[Any]
@@ -64,11 +64,14 @@ class Page:
 class Lookup:
     """A provider's answer to "does this one record exist?", asked by its key.
 
-    `state`  "found" (then `record` is the record), "gone" (the provider's own definite not-found),
-             "unasked" (nobody can ask for it), or "undecided" (an odd answer, or none); of the last
-             two `reason` says why.
+    `state`  "found"       it exists, and `record` is the record;
+             "gone"        it does not exist, by the provider's own definite not-found;
+             "unreadable"  it exists, by the provider's own word, but may not be read;
+             "unasked"     the provider cannot be asked for it;
+             "undecided"   the answer is odd, or there is none.
+             Only "gone" confirms that a record was deleted. `reason` explains the last three.
     """
 
-    state: Literal["found", "gone", "unasked", "undecided"]
+    state: Literal["found", "gone", "unreadable", "unasked", "undecided"]
     record: Any = None
     reason: str = ""

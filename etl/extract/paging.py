@@ -1,31 +1,105 @@
-"""What the providers' lists share: a guard for endless paging, look-ups of one record, numbers."""
+"""What providers' lists share: paging by cursor, a guard against endless lists, look-ups, numbers.
+
+A list that is paged by cursor gives with each page a pointer (a token, a URL) to the next one. Its
+provider declares a `CursorList`; `pages` does the rest.
+"""
 
 import urllib.parse
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from etl.errors import ContractError, CredentialsError, ProviderError
+from etl.errors import ContractError, CredentialsError, MissingError, ProviderError, UnreadableError
 from etl.extract.decode import Packed, whole
-from etl.extract.http import Http, MissingError
-from etl.extract.page import Lookup
+from etl.extract.http import Http
+from etl.extract.page import WHOLE, Ask, Lookup, Page, Params
 
 MAX_EMPTY_PAGES = 20
 MAX_PAGES = 100_000
 MAX_POINTER = 16_384
-"""Characters of a page token or URL; what is longer no server takes back."""
+"""Characters of a page token or URL; no server takes back a longer one."""
 _MOST_CODES = 10**9
-"""No provider's error code is as large; a larger number is none, and would fill the message."""
+"""No provider's error code is as large; a larger number is no code, and would fill the message."""
 
 _BITS = 1 << 24
 _FEW = 256
 
 
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What one answer of a list holds.
+
+    `rows`         its records, as sent.
+    `next_pointer` the pointer to the next page; None if this is the last one.
+    `total`        rows in the whole list by this answer's own count; None if it gives none.
+    `odd`          how the page differs from the one that was asked for, if the answer says so.
+    """
+
+    rows: list[Any]
+    next_pointer: str | None
+    total: int | None = None
+    odd: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CursorList:
+    """How a provider's list is asked for, read, and followed from page to page.
+
+    `request`   (http, pointer; None for the first page) → the path or URL to GET, and its query.
+                Raises ContractError for a pointer that must not be followed.
+    `read`      (answer, the pointer that it was asked with, its place in messages) → its envelope.
+                Raises ContractError for an answer that does not say what it has to.
+    `records`   the members of an answer that lead to the list of its records.
+    `id_member` the member of a record that holds its id.
+    `resumable` whether pointers live long enough for another run to go on from one.
+    """
+
+    request: Callable[[Http, str | None], tuple[str, Params | None]]
+    read: Callable[[dict[str, Any], str | None, str], Envelope]
+    records: tuple[str, ...]
+    id_member: str
+    resumable: bool = False
+
+
+def pages(http: Http, of: CursorList, ask: Ask = WHOLE) -> Iterator[Page]:
+    """Yield the pages of a list, in the order in which the provider gives them.
+
+    A resumable list goes on from `ask.resume`, which is checked like any other pointer; the rest of
+    `ask` does not matter: such lists cannot be asked for changes. Raise what the list's functions
+    and the `Guard` raise; an error of a pointer names the page that gave it.
+    """
+    guard = Guard(http.where, of.id_member)
+    pointer, number = (ask.resume, ask.pages + 1) if of.resumable else (None, 1)
+    while True:
+        try:
+            target, params = of.request(http, pointer)
+        except ContractError as error:
+            error.where = f"{http.where}, page {max(number - 1, 1)}"
+            raise
+        at = f"page {number}"
+        body = http.call("GET", target, params, at=at, records=of.records)
+        found = of.read(body, pointer, f"{http.where}, {at}")
+        guard.note(found.rows)
+        pointer, odd = found.next_pointer, found.odd
+        page = Page(
+            found.rows, number, total=found.total, following=pointer if of.resumable else None
+        )
+        del body, found
+        yield page
+        del page  # it may be large, and the next one is on its way
+        guard.check_progress(pointer, odd=odd)
+        if pointer is None:
+            return
+        number += 1
+
+
 class Guard:
     """Stops a scan that goes round in circles.
 
-    `where` names the stream in messages, `member` is the records' id. What was seen is noted in
-    2 MiB of bits, one per id (of a long page only every 16th id): a page of ids that share all
-    their bits with others is taken for seen, which takes a list of a hundred million ids.
+    `where` names the stream in messages, `member` is the member that holds a record's id. Ids that
+    were seen are noted in 2 MiB of bits, one bit per id (of a long page only every 16th id). A page
+    whose ids all share their bits with others counts as seen; that takes a list of a hundred
+    million ids.
     """
 
     def __init__(self, where: str, member: str) -> None:
@@ -37,7 +111,7 @@ class Guard:
         self._last: list[int] = []
 
     def note(self, rows: Sequence[Any]) -> None:
-        """Note the rows of the next page, of which nothing is kept."""
+        """Note the ids of the next page; its rows are not kept."""
         try:
             ids = [hash(row[self._member]) for row in rows]
         except (KeyError, TypeError):
@@ -50,15 +124,16 @@ class Guard:
         self._empty = 0 if rows else self._empty + 1
         self._news, self._stale = self._news + fresh, 0 if fresh else self._stale + 1
 
-    def follow(self, pointer: str | None, *, odd: str = "") -> None:
-        """Look at the page noted last, and the pointer (a token, a URL) to the one after it.
+    def check_progress(self, pointer: str | None, *, odd: str = "") -> None:
+        """Check that following `pointer` from the page noted last can bring the list to an end.
 
-        None: it is the last one. `odd` says how the page differs from the one that was asked for,
-        if the answer says so; it matters where the page brought nothing new.
+        `pointer` is a token or a URL; None if the page is the last one. `odd` says how the page
+        differs from the one that was asked for; it matters if the page brought nothing new.
 
-        Raises ContractError when the pointer was there before or is too long; when three pages in a
-        row hold the same records; after more than 20 empty pages in a row; after more pages in a
-        row that bring nothing new than 20 and than all before that did; after 100,000 pages.
+        Raise ContractError if the pointer was there before or is too long; if three pages in a row
+        hold the same records; after more than 20 empty pages in a row; after a row of pages
+        without anything new that is longer than 20 pages and than the number of pages that
+        brought something; after 100,000 pages.
         """
         problem = odd if self._stale and not self._empty else ""
         if pointer is not None:
@@ -97,11 +172,11 @@ class Guard:
             return hash(name)
         try:
             return hash(repr(row))
-        except RecursionError:  # it will be rejected; here it counts as one and the same
+        except RecursionError:  # it will be rejected; all such rows count as one
             return 0
 
     def _mark(self, ids: Iterable[int]) -> bool:
-        """Note ids as seen; whether one of them was not."""
+        """Note ids as seen; return whether one of them is new."""
         seen, fresh = self._seen, False
         for number in ids:
             place, bit = (number >> 4 & (_BITS - 1)) >> 3, 1 << (number >> 4 & 7)
@@ -112,40 +187,52 @@ class Guard:
 
 
 def look_up(
-    http: Http, path: str, key: tuple[str, ...], *, member: str, provider: str, noun: str
+    http: Http,
+    key: Sequence[str],
+    *,
+    path: str,
+    members: Sequence[str | None],
+    provider: str,
+    noun: str,
 ) -> Lookup:
-    """Whether the record at `path` whose `member` is `key[0]` exists.
+    """Ask whether the record with `key` exists.
 
-    "gone" only where the judge of `http` raises MissingError. Raises CredentialsError when nothing
-    can be asked at all. `provider` and `noun` are for messages.
+    `path` has one {} for each part of the key, such as "/flows/{}". `members` are the members of
+    the record that repeat those parts; None for a part that the record does not repeat. `provider`
+    and `noun` are for messages.
+
+    The answer is "gone" only if the judge of `http` raises MissingError, "unreadable" only if it
+    raises UnreadableError. Raise CredentialsError if nothing can be asked at all.
     """
-    (sought,) = key
-    if sought in ("", ".", ".."):
-        return Lookup("unasked", reason=f"its {member} cannot stand in a URL")
+    for part, member in zip(key, members, strict=True):
+        if part in ("", ".", ".."):
+            return Lookup("unasked", reason=f"its {member or 'key'} cannot stand in a URL")
     try:
-        place = f"{path}/{urllib.parse.quote(sought, safe='')}"
-        body = http.call("GET", place, at=f"one {noun}")
+        target = path.format(*(urllib.parse.quote(part, safe="") for part in key))
+        body = http.call("GET", target, at=f"one {noun}")
     except MissingError:
         return Lookup("gone")
+    except UnreadableError as error:
+        return Lookup("unreadable", reason=str(error))
     except CredentialsError:
         raise
     except ProviderError as error:
         return Lookup("undecided", reason=str(error))
     except UnicodeError as error:
         return Lookup("unasked", reason=http.redact(str(error)))
-    if body.get(member) != sought:
+    if any(member and body.get(member) != part for part, member in zip(key, members, strict=True)):
         return Lookup("undecided", reason=f"{provider} answered with another {noun}")
     return Lookup("found", record=body)
 
 
 def count(value: Any) -> int | None:
-    """Return a row count as a provider sent it; None when it is no `decode.whole` from 0 on."""
+    """Read a row count as a provider sent it; return None if it is no `decode.whole` from 0 on."""
     number = whole(value)
     return number if number is not None and 0 <= number < 10**18 else None
 
 
 def error_code(body: Any) -> int | None:
-    """The numeric `code` of an error envelope, which old services send as text; else None."""
+    """Return the numeric `code` of an error envelope, which old services send as text; or None."""
     code = body.get("code") if isinstance(body, dict) else None
     if isinstance(code, str) and len(code) < 10 and code.isascii() and code.isdigit():
         return int(code)

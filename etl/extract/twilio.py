@@ -8,105 +8,100 @@ from typing import Any
 from etl.errors import (
     ContractError,
     CredentialsError,
+    MissingError,
     PageTokenError,
 )
-from etl.extract.http import (
-    Answer,
-    Http,
-    MissingError,
-    busy,
-    judge_status,
-    same_origin,
-)
-from etl.extract.page import WHOLE, Ask, Lookup, Page
-from etl.extract.paging import Guard, count, error_code, look_up
+from etl.extract.answer import Answer
+from etl.extract.http import Http
+from etl.extract.page import WHOLE, Ask, Lookup, Page, Params
+from etl.extract.paging import CursorList, Envelope, count, error_code, look_up, pages
+from etl.extract.url import same_origin
+from etl.extract.verdict import busy, judge_status
 
-_FLEX_FLOWS = "/v1/FlexFlows"
-_CHANNELS = "/v1/Channels"
 _BUSY = (20429, 45010, 45719, 45780)  # Twilio's error dictionary: too many, or too many at once
 _PAGE_SIZE = "1000"  # the maximum (Twilio's API reference, "PageSize")
 
 
+def _list(path: str, key: str) -> CursorList:
+    """Describe the list at `path` with its records in `key`: its pages lead to one another by URL.
+
+    `meta.next_page_url` is null on the last page (Twilio's docs, "Paging"). The URL is followed as
+    it is, but only if it leads to `path` under the base URL, because the credentials go with it.
+    """
+
+    def request(http: Http, url: str | None) -> tuple[str, Params | None]:
+        if url is None:
+            return path, {"PageSize": _PAGE_SIZE}
+        same_origin(url, http.base_url, path, http.redact)
+        return url, None
+
+    def read(body: dict[str, Any], url: str | None, where: str) -> Envelope:
+        rows, next_url = _envelope(body, key, where)
+        return Envelope(rows, next_url, odd=_another_page(url, body["meta"].get("page")))
+
+    return CursorList(request, read, records=(key,), id_member="sid", resumable=True)
+
+
+_FLEX_FLOWS = _list("/v1/FlexFlows", "flex_flows")
+_CHANNELS = _list("/v1/Channels", "flex_chat_channels")
+
+
 def flex_flows(http: Http, ask: Ask = WHOLE) -> Iterator[Page]:
-    """Every page of the account's flex flows; see `_pages` for what it raises."""
-    return _pages(http, _FLEX_FLOWS, "flex_flows", ask)
+    """Yield the account's flex flows page by page; see `channels`."""
+    return pages(http, _FLEX_FLOWS, ask)
 
 
 def channels(http: Http, ask: Ask = WHOLE) -> Iterator[Page]:
-    """Every page of the account's chat channels; see `_pages` for what it raises."""
-    return _pages(http, _CHANNELS, "flex_chat_channels", ask)
+    """Yield the account's chat channels page by page.
+
+    There is no count: each page's `total` is None. Twilio cannot be asked for changes. Raise
+    PageTokenError if Twilio refuses a page token (21481): then the scan can start over;
+    ContractError if the next page is elsewhere, was there before, or is not named.
+    """
+    return pages(http, _CHANNELS, ask)
 
 
 def look_up_flex_flow(http: Http, key: tuple[str, ...]) -> Lookup:
-    """Whether the flex flow with the sid `key[0]` exists; see `_lookup`."""
-    return _lookup(http, _FLEX_FLOWS, key)
+    """Ask whether the flex flow with the sid `key[0]` exists; see `_look_up`."""
+    return _look_up(http, "/v1/FlexFlows/{}", key)
 
 
 def look_up_channel(http: Http, key: tuple[str, ...]) -> Lookup:
-    """Whether the channel with the sid `key[0]` exists; see `_lookup`."""
-    return _lookup(http, _CHANNELS, key)
+    """Ask whether the channel with the sid `key[0]` exists; see `_look_up`."""
+    return _look_up(http, "/v1/Channels/{}", key)
 
 
 def probe_flex_flows(http: Http, ask: Ask = WHOLE) -> str:
-    """Ask for one flex flow: a line about what there is. Raises what `flex_flows` would raise."""
-    return _probe(http, _FLEX_FLOWS, "flex_flows", "flex flows")
+    """Ask for one flex flow, and return a line about the list. Raise what `flex_flows` raises."""
+    return _probe(http, _FLEX_FLOWS, "flex flows")
 
 
 def probe_channels(http: Http, ask: Ask = WHOLE) -> str:
-    """Ask for one channel: a line about what there is. Raises what `channels` would raise."""
-    return _probe(http, _CHANNELS, "flex_chat_channels", "channels")
+    """Ask for one channel, and return a line about the list. Raise what `channels` raises."""
+    return _probe(http, _CHANNELS, "channels")
 
 
-def _pages(http: Http, path: str, key: str, ask: Ask) -> Iterator[Page]:
-    """Follow `meta.next_page_url` until it is null (Twilio's docs, "Paging").
-
-    The URL is followed as it is, but only when it leads to `path` under the base URL, as the
-    credentials go with it; a scan can be resumed with it, and `ask.resume` is checked the same way.
-    There is no count: each page's `total` is None. Twilio cannot be asked for changes. Raises
-    PageTokenError when Twilio refuses a page token (21481): then the scan can start over;
-    ContractError for a next page that leads elsewhere, was there before or is not told.
-    """
-    guard = Guard(http.where, "sid")
-    number = ask.pages + 1
-    next_url = ask.resume
-    while True:
-        if next_url is None:
-            size = {"PageSize": _PAGE_SIZE}
-            body = http.call("GET", path, size, at=f"page {number}", records=(key,))
-        else:
-            try:
-                same_origin(next_url, http.base_url, path, http.redact)
-            except ContractError as error:
-                error.where = f"{http.where}, page {max(number - 1, 1)}"
-                raise
-            body = http.call("GET", next_url, at=f"page {number}", records=(key,))
-        asked = 0 if next_url is None else _page_of(next_url)
-        rows, next_url = _envelope(body, key, f"{http.where}, page {number}")
-        told = count(body["meta"].get("page"))
-        guard.note(rows)
-        page = Page(rows, number, following=next_url)
-        del body, rows
-        yield page
-        del page  # it may be large, and the next one is on its way
-        same = None in (asked, told) or asked == told
-        odd = "" if same else f"page {asked} was asked for, page {str(told)[:20]} was answered"
-        guard.follow(next_url, odd=odd)
-        if next_url is None:
-            return
-        number += 1
+def _another_page(url: str | None, page: Any) -> str:
+    """Say how the `page` that an answer names differs from the one that `url` asks for; or ""."""
+    asked = 0 if url is None else _page_of(url)
+    answered = count(page)
+    if None in (asked, answered) or asked == answered:
+        return ""
+    return f"page {asked} was asked for, page {str(answered)[:20]} was answered"
 
 
 def _page_of(url: str) -> int | None:
-    """The `Page` that a next page's URL names, from 0 on."""
+    """Return the `Page` that a next page's URL names, from 0 on; None if it names none."""
     query = urllib.parse.parse_qs(urllib.parse.urlsplit(url).query)
     text = query.get("Page", [""])[0]
     return int(text) if re.fullmatch("[0-9]{1,9}", text) else None
 
 
 def _envelope(body: dict[str, Any], key: str, where: str) -> tuple[list[Any], str | None]:
-    """The rows and the next page's URL, None at the end.
+    """Return the rows and the next page's URL, None on the last page.
 
-    The rows are under their documented name `key`; only when nothing is there, under `meta.key`.
+    The rows are in the documented member `key`; only if there is none, in the one that `meta.key`
+    names.
     """
     meta = body.get("meta")
     if not isinstance(meta, dict) or "next_page_url" not in meta:
@@ -124,19 +119,20 @@ def _envelope(body: dict[str, Any], key: str, where: str) -> tuple[list[Any], st
     return rows, next_url
 
 
-def _lookup(http: Http, path: str, key: tuple[str, ...]) -> Lookup:
-    """ "gone" only for 404 with code 20404. Raises what `paging.look_up` raises."""
-    return look_up(http, path, key, member="sid", provider="Twilio", noun="record")
+def _look_up(http: Http, path: str, key: tuple[str, ...]) -> Lookup:
+    """Ask for one record: "gone" only for 404 with code 20404. Raise what `paging.look_up` does."""
+    return look_up(http, key, path=path, members=("sid",), provider="Twilio", noun="record")
 
 
-def _probe(http: Http, path: str, key: str, noun: str) -> str:
+def _probe(http: Http, of: CursorList, noun: str) -> str:
+    path, _ = of.request(http, None)
     body = http.call("GET", path, {"PageSize": "1"}, at="a first look")
-    rows, _ = _envelope(body, key, http.where)
-    return f"readable, there are {noun}" if rows else f"readable, there are no {noun}"
+    there_are = "there are" if of.read(body, None, http.where).rows else "there are no"
+    return f"readable, {there_are} {noun}"
 
 
 def judge(answer: Answer) -> None:
-    """Tell good answers from errors: `{"code", "message", "more_info", "status"}`."""
+    """Raise for an error, whose answer is `{"code", "message", "more_info", "status"}`."""
     code = error_code(answer.body)
     if answer.status < 300 and (code is None or "meta" in answer.body or "sid" in answer.body):
         return

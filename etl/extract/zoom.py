@@ -2,26 +2,21 @@
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from etl.errors import (
     ContractError,
     CredentialsError,
+    MissingError,
     PageTokenError,
     UnavailableError,
 )
-from etl.extract.http import (
-    Answer,
-    Http,
-    Judge,
-    MissingError,
-    busy,
-    instant,
-    judge_status,
-    words,
-)
+from etl.extract.answer import Answer, instant, words
+from etl.extract.http import Http
 from etl.extract.oauth import AccessToken
-from etl.extract.page import WHOLE, Ask, Lookup, Page
-from etl.extract.paging import Guard, count, error_code, look_up
+from etl.extract.page import WHOLE, Ask, Lookup, Page, Params
+from etl.extract.paging import CursorList, Envelope, count, error_code, look_up, pages
+from etl.extract.verdict import Judge, busy, judge_status
 
 _FLOWS = "/contact_center/flows"
 _HOUR = 3600.0
@@ -35,50 +30,47 @@ _MANY = 20
 _GET_SCOPES = frozenset({"contact_center:read:flow:admin", "contact_center_flow:read:admin"})
 
 
+def _request(http: Http, token: str | None) -> tuple[str, Params]:
+    params = {"page_size": _PAGE_SIZE}
+    return _FLOWS, params if token is None else {**params, "next_page_token": token}
+
+
+def _read(body: dict[str, Any], token: str | None, where: str) -> Envelope:
+    """Read an answer; it is the last one if `next_page_token` is empty, null or missing."""
+    rows, following = body.get("flows"), body.get("next_page_token")
+    if not isinstance(rows, list):
+        raise ContractError(
+            "the answer holds no list `flows`",
+            where=where,
+            advice="check that base_url is the API's address",
+        )
+    if following is not None and not isinstance(following, str):
+        raise ContractError("next_page_token is not a string", where=where)
+    return Envelope(rows, following or None, total=count(body.get("total_records")))
+
+
+_LIST = CursorList(_request, _read, records=("flows",), id_member="flow_id")
+
+
 def flows(http: Http, ask: Ask = WHOLE) -> Iterator[Page]:
-    """Every page of the account's flows, in the order in which Zoom gives them (not documented).
+    """Yield the account's flows page by page, in Zoom's order, which is not documented.
 
     The end is an empty, null or missing `next_page_token` (Zoom's docs, "Pagination"). Each page's
-    `total` is `total_records`, the rows on all pages. Whatever `ask` says, all of them are read:
-    Zoom cannot be asked for changes, and page tokens live for 15 minutes only. Raises
-    PageTokenError when one has expired: then the scan can start over.
+    `total` is `total_records`, the rows on all pages. Whatever `ask` says, all flows are read:
+    Zoom cannot be asked for changes, and page tokens live for only 15 minutes. Raise PageTokenError
+    if one has expired: then the scan can start over.
     """
-    guard = Guard(http.where, "flow_id")
-    params = {"page_size": _PAGE_SIZE}
-    number = 1
-    while True:
-        body = http.call("GET", _FLOWS, params, at=f"page {number}", records=("flows",))
-        rows = body.get("flows")
-        if not isinstance(rows, list):
-            raise ContractError(
-                "the answer holds no list `flows`",
-                where=f"{http.where}, page {number}",
-                advice="check that base_url is the API's address",
-            )
-        token = body.get("next_page_token")
-        guard.note(rows)
-        page = Page(rows, number, total=count(body.get("total_records")))
-        del body, rows
-        yield page
-        del page  # it may be large, and the next one is on its way
-        if token is None or token == "":
-            return
-        if not isinstance(token, str):
-            raise ContractError(
-                "next_page_token is not a string", where=f"{http.where}, page {number}"
-            )
-        guard.follow(token)
-        params = {"page_size": _PAGE_SIZE, "next_page_token": token}
-        number += 1
+    return pages(http, _LIST)
 
 
 def look_up_flow(http: Http, key: tuple[str, ...]) -> Lookup:
-    """Whether the flow with the id `key[0]` exists (Zoom's API reference, "Get a flow").
+    """Ask whether the flow with the id `key[0]` exists (Zoom's API reference, "Get a flow").
 
-    "gone" only for HTTP 404 with Zoom's code 3201, "Flow does not exist". Raises what
+    "gone" only for HTTP 404 with Zoom's code 3201, "Flow does not exist". Raise what
     `paging.look_up` raises.
     """
-    return look_up(http, _FLOWS, key, member="flow_id", provider="Zoom", noun="flow")
+    path = f"{_FLOWS}/{{}}"
+    return look_up(http, key, path=path, members=("flow_id",), provider="Zoom", noun="flow")
 
 
 def probe_flows(http: Http, ask: Ask = WHOLE) -> str:

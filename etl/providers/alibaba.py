@@ -9,7 +9,8 @@ from etl.config.settings import Source
 from etl.config.values import InstanceIds, Rate, Secret, TimeZone, WebUrl, Word
 from etl.extract import alibaba
 from etl.extract.acs3 import Signer
-from etl.extract.http import Judge, Seam, Sign
+from etl.extract.http import Seam, Sign
+from etl.extract.verdict import Judge
 from etl.providers.declare import Provider, Stream
 from etl.transform.alibaba_definition import definition
 from etl.transform.tree import tree

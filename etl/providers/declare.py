@@ -16,9 +16,10 @@ from sqlalchemy import Table
 from etl.config.redact import Redactor
 from etl.config.settings import Schedule, Source, StreamOptions, redactor
 from etl.config.settings import Table as SettingsTable
-from etl.extract.http import Http, Judge, Seam, Sign, utc_now
+from etl.extract.http import Http, Seam, Sign, utc_now
 from etl.extract.page import WHOLE, Ask, Lookup, Page
 from etl.extract.route import route_of
+from etl.extract.verdict import Judge
 from etl.transform.tree import Transform
 
 Auth = Callable[[Any, Seam], tuple[Sign, Judge]]
@@ -127,16 +128,10 @@ def open_http(
     sign, judge = stream.auth(source, seam)
     return Http(
         getattr(source, stream.origin),
+        seam,
         sign=sign,
         judge=judge,
-        where=seam.where,
-        timeout=seam.timeout,
         requests_per_second=source.requests_per_second,
-        route=seam.route,
-        clock=clock,
-        sleep=sleep,
-        now=now,
-        redact=seam.redact,
     )
 
 

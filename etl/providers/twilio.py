@@ -8,7 +8,9 @@ from pydantic import Field
 from etl.config.settings import Source
 from etl.config.values import Rate, Secret, WebUrl
 from etl.extract import twilio
-from etl.extract.http import Judge, Seam, Sign, basic
+from etl.extract.http import Seam, Sign
+from etl.extract.url import basic
+from etl.extract.verdict import Judge
 from etl.providers.declare import Provider, Stream
 from etl.transform.tree import tree
 from etl.warehouse.tables import BOOL, INT, KEY, TEXT, TIME, current, family, field

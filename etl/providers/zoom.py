@@ -7,8 +7,9 @@ from pydantic import Field
 from etl.config.settings import Source
 from etl.config.values import Rate, Secret, WebUrl, Word
 from etl.extract import zoom
-from etl.extract.http import Judge, Seam, Sign
+from etl.extract.http import Seam, Sign
 from etl.extract.oauth import AccessToken, Client
+from etl.extract.verdict import Judge
 from etl.providers.declare import Provider, Stream
 from etl.transform.tree import tree
 from etl.warehouse.tables import INT, KEY, TEXT, TIME, current, family, field, given

@@ -17,9 +17,10 @@ from datetime import UTC, datetime, tzinfo
 from typing import Annotated, Any, Final
 
 import msgspec
-from sqlalchemy import Boolean, DateTime, Integer, Table, Text
+from sqlalchemy import Boolean, Column, DateTime, Integer, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
+from etl.errors import UnkeyedError
 from etl.extract.decode import Packed, as_sent, bounded, moment, unpack, whole
 from etl.transform.rows import Reject, Rows
 from etl.warehouse import tables
@@ -42,10 +43,6 @@ _PIECE: Final = 65_536
 
 MAX_ITEMS: Final = 200_000
 """Children of one kind that a record may have."""
-
-
-class UnkeyedError(ValueError):
-    """The record has no usable key; the message says why."""
 
 
 def storable(text: str) -> bool:
@@ -263,51 +260,84 @@ def exact_reader(table: Table) -> Callable[[list[Any]], list[Row] | None]:
 
 
 def reader(table: Table, zone: tzinfo | None = None, *, apart: Iterable[str] = ()) -> Reader:
-    """A function that reads one record of `table`.
+    """Return a function that reads one record of `table`.
 
-    `zone`   of times that come without one; None: such times do not fit.
+    `zone`   the zone of times that come without one; None: such times do not fit.
     `apart`  members that hold children: they are read elsewhere and do not go to `extra`.
 
     The function takes the record and the given key columns (a parent's key, a position). It returns
     the row in COPY order and the number of values that did not fit. It does not change the record.
-    It raises UnkeyedError when the record has no usable key.
+    It raises UnkeyedError if the record has no usable key.
     """
     keys = set(tables.key_columns(table))
     columns = [column for column in table.columns if "json" in column.info]
-    own_keys = [(c.info["json"][0], c.name) for c in columns if c.name in keys]
-    fields = [(c.info["json"], _converter(c.type, zone)) for c in columns if c.name not in keys]
-    groups = {path[0] for path, _ in fields if len(path) > 1}
+    own_keys = [c.info["json"][0] for c in columns if c.name in keys]
+    fields = [_field(c, zone) for c in columns if c.name not in keys]
+    groups = tuple(dict.fromkeys(group for _, group, _ in fields if group is not None))
     lists = tuple(apart)
 
     def read(record: dict[str, Any], given: Row) -> tuple[Row, int]:
-        rest = dict(record)
-        cells = [*given, *(key(rest.pop(member, None), member) for member, _ in own_keys)]
-        warnings = 0
-        for member in lists:
-            if items(rest, member) is None:
-                warnings += 1
-            else:
-                rest.pop(member, None)
-        inner = {name: dict(rest.pop(name)) for name in groups if isinstance(rest.get(name), dict)}
-        for path, convert in fields:
-            home = rest if len(path) == 1 else inner.get(path[0], {})
-            sent = home.pop(path[-1], None)
-            cell, keep = (None, False) if sent is None else convert(sent)
+        rest = dict(record)  # what no cell has taken yet; it becomes `extra`
+        cells = [*given, *(key(rest.pop(member, None), member) for member in own_keys)]
+        warnings = _drop_lists(rest, lists) if lists else 0
+        inner = _take_groups(rest, groups) if groups else {}
+        for member, group, convert in fields:
+            home = rest if group is None else inner.get(group, {})
+            sent = home.pop(member, None)
+            if sent is None:
+                cells.append(None)
+                continue
+            cell, keep = convert(sent)
             if keep:
-                home[path[-1]] = sent
+                home[member] = sent
                 warnings += 1
             cells.append(cell)
-        for name in groups:
-            if inner.get(name):
-                rest[name] = inner[name]
-            elif rest.get(name, 0) is None:
-                del rest[name]
-            elif name in rest:
-                warnings += 1
+        if groups:
+            warnings += _return_groups(rest, groups, inner)
         cells.append(as_json(rest) if rest else None)
         return tuple(cells), warnings
 
     return read
+
+
+def _field(column: Column[Any], zone: tzinfo | None) -> tuple[str, str | None, Converter]:
+    """Return the member that a column reads, the object around it (None: the record), and how."""
+    path = column.info["json"]
+    return path[-1], path[0] if len(path) > 1 else None, _converter(column.type, zone)
+
+
+def _drop_lists(rest: dict[str, Any], lists: tuple[str, ...]) -> int:
+    """Remove the lists of children, which are read elsewhere; return how many are no lists."""
+    unread = 0
+    for member in lists:
+        if items(rest, member) is None:
+            unread += 1
+        else:
+            rest.pop(member, None)
+    return unread
+
+
+def _take_groups(rest: dict[str, Any], groups: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """Remove the inner objects that columns read, and return copies of them by name."""
+    return {name: dict(rest.pop(name)) for name in groups if isinstance(rest.get(name), dict)}
+
+
+def _return_groups(
+    rest: dict[str, Any], groups: tuple[str, ...], inner: dict[str, dict[str, Any]]
+) -> int:
+    """Put back what no column took of the inner objects; return how many are no objects, and stay.
+
+    An object that was taken entirely, and one that is null, leave nothing behind.
+    """
+    odd = 0
+    for name in groups:
+        if inner.get(name):
+            rest[name] = inner[name]
+        elif name in rest and rest[name] is None:
+            del rest[name]
+        elif name in rest:
+            odd += 1
+    return odd
 
 
 def items(record: dict[str, Any], member: str) -> list[Any] | None:

@@ -3,10 +3,14 @@
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any
 
-from etl.extract.http import Http, judge_status
-from etl.sandbox.wire import Clock, Fault, Request, Response, json_response, serving
+from etl.extract.http import Http, Seam
+from etl.extract.verdict import judge_status
+from etl.sandbox.exchange import Request, Response, json_response
+from etl.sandbox.faults import Fault
+from etl.sandbox.wire import Clock, serving
 
 
 class Time:
@@ -48,14 +52,15 @@ def unsigned(method: str, url: str, body: bytes) -> dict[str, str]:
 def connected(
     script: Script, time: Time | None = None, *, path: str = "", **options: Any
 ) -> Iterator[Http]:
-    """An `Http` for a running `script`; it never really sleeps."""
-    time = time or Time()
-    settings: dict[str, Any] = {
-        "sign": unsigned,
-        "judge": judge_status,
-        "where": "demo.stream",
-        "clock": time,
-        "sleep": time.sleep,
-    }
-    with serving(script) as url, Http(url + path, **(settings | options)) as http:
+    """Serve `script` and yield an `Http` that talks to it; see `scripted_http`."""
+    with serving(script) as url, scripted_http(url + path, time or Time(), **options) as http:
         yield http
+
+
+def scripted_http(url: str, time: Time, **options: Any) -> Http:
+    """Return an `Http` that never really sleeps; `options` are those of `Seam` and `Http`."""
+    names = {field.name for field in fields(Seam)}
+    seam: dict[str, Any] = {"where": "demo.stream", "clock": time, "sleep": time.sleep}
+    seam |= {name: value for name, value in options.items() if name in names}
+    others = {name: value for name, value in options.items() if name not in names}
+    return Http(url, Seam(**seam), **({"sign": unsigned, "judge": judge_status} | others))

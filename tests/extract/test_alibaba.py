@@ -14,29 +14,24 @@ from pydantic import SecretStr
 from etl.errors import (
     ContractError,
     CredentialsError,
+    MissingError,
     ProviderError,
+    TooLargeError,
     UnavailableError,
     UnreachableRowsError,
 )
 from etl.extract.alibaba import contact_flows, probe_contact_flows
 from etl.extract.decode import Packed, unpack
-from etl.extract.http import Http, MissingError, TooLargeError
+from etl.extract.http import Http
 from etl.extract.page import WHOLE, Ask, Page
 from etl.providers import STREAMS
 from etl.providers.declare import open_http, request
 from etl.sandbox import alibaba as emulated
-from etl.sandbox.alibaba import AccessKey, Alibaba
-from etl.sandbox.wire import (
-    Clock,
-    Fault,
-    Request,
-    Response,
-    altered,
-    empty,
-    html,
-    json_response,
-    serving,
-)
+from etl.sandbox.alibaba import Alibaba
+from etl.sandbox.alibaba_gateway import AccessKey
+from etl.sandbox.exchange import Request, Response, json_response
+from etl.sandbox.faults import Fault, altered, empty, html
+from etl.sandbox.wire import Clock, serving
 from tests.extract.scripted import Script, Time
 from tests.extract.sources import alibaba_flows, alibaba_source
 
@@ -437,7 +432,7 @@ def test_a_type_longer_than_both_ends_reach_is_reported() -> None:
     pages, told = collected(fake, 3, ("ccc-sandbox", "ccc-other"))
     assert "ccc-sandbox has 637 contact flows, of which 607 could be read" in told
     assert "no further than 300 rows" in told
-    assert "remove flows" in told
+    assert "remove contact flows" in told
     assert len(set(ids(pages))) == 608  # the other instance's too
     assert pages[-1].scope == "ccc-other"
     assert {page.total for page in pages[:-1]} == {637}
@@ -490,7 +485,7 @@ def test_a_page_number_that_is_ignored_is_noticed_at_once(total: int | None) -> 
 
     script = Script()
     script.faults.append(Fault(times=None, response=first_rows))
-    assert "so PageNumber is ignored" in refused(script, ContractError, page_size=10).what
+    assert "so the page number is ignored" in refused(script, ContractError, page_size=10).what
     assert len(script.requests) <= 3
 
 

@@ -6,12 +6,16 @@ from typing import Any
 
 import pytest
 
-from etl.errors import ContractError
-from etl.extract.paging import Guard
+from etl.errors import ContractError, CredentialsError, MissingError, UnreadableError
+from etl.extract.answer import Answer
+from etl.extract.http import Http
+from etl.extract.page import Ask, Lookup, Params
+from etl.extract.paging import CursorList, Envelope, Guard, look_up, pages
 from etl.extract.twilio import channels
 from etl.extract.zoom import flows
-from etl.sandbox.wire import Fault, Request, Response, json_response
-from tests.extract.scripted import Script
+from etl.sandbox.exchange import Request, Response, json_response
+from etl.sandbox.faults import Fault, empty
+from tests.extract.scripted import Script, connected
 from tests.extract.sources import twilio_lists, zoom_flows
 from tests.extract.test_twilio import page, sids
 
@@ -26,7 +30,7 @@ def guarded(pages: Any, *, most: int = 100_000) -> int:
     for number, records in enumerate(itertools.islice(pages, most), 1):
         try:
             guard.note(records)
-            guard.follow(f"token {number}")
+            guard.check_progress(f"token {number}")
         except ContractError as error:
             assert error.what.startswith("paging loops: ")
             assert error.where == f"demo.stream, page {number}"
@@ -69,9 +73,9 @@ def test_a_pointer_that_is_too_long_is_not_followed() -> None:
         guard.note(rows(str(length)))
         if length > 16_384:
             with pytest.raises(ContractError, match="next page has 16385 characters"):
-                guard.follow("x" * length)
+                guard.check_progress("x" * length)
         else:
-            guard.follow("x" * length)
+            guard.check_progress("x" * length)
 
 
 def test_what_brings_something_new_now_and_then_goes_on() -> None:
@@ -85,7 +89,7 @@ def test_a_long_list_is_not_taken_for_a_circle_and_little_is_kept_of_it() -> Non
     guard = Guard("demo.stream", "sid")
     for number in range(500):
         guard.note(rows(*(f"CH{number:06}{row:04}" for row in range(1000))))
-        guard.follow(str(number))
+        guard.check_progress(str(number))
     assert len(guard._seen) == 2**21
     assert guard._news == 500
 
@@ -139,3 +143,108 @@ def test_an_echo_that_differs_harms_nothing_while_new_rows_come(told: Any) -> No
         url = f"{script.url}/v1/Channels?Page=1"
         script.answers = [page(url, [{"sid": "a"}]), page(None, [{"sid": "b"}], page=told)]
         assert sids(list(channels(http))) == ["a", "b"]
+
+
+# --- a list of a new provider --------------------------------------------------------------------
+def numbered(*, resumable: bool = False) -> CursorList:
+    """A list whose pointers are numbers: what a provider has to declare, and no more."""
+
+    def request(http: Http, pointer: str | None) -> tuple[str, Params | None]:
+        if pointer == "elsewhere":
+            raise ContractError("the next page is elsewhere")
+        return "/things", {} if pointer is None else {"after": pointer}
+
+    def read(body: dict[str, Any], pointer: str | None, where: str) -> Envelope:
+        if "things" not in body:
+            raise ContractError("no things", where=where)
+        return Envelope(body["things"], body.get("next"), body.get("count"))
+
+    return CursorList(request, read, ("things",), "id", resumable)
+
+
+def test_a_new_list_is_read_to_its_end() -> None:
+    script = Script({"things": [{"id": "a"}], "next": "1", "count": 2}, {"things": [{"id": "b"}]})
+    with connected(script) as http:
+        found = list(pages(http, numbered()))
+    assert [(p.records, p.number, p.total) for p in found] == [
+        ([{"id": "a"}], 1, 2),
+        ([{"id": "b"}], 2, None),
+    ]
+    assert [request.params for request in script.requests] == [{}, {"after": "1"}]
+
+
+@pytest.mark.parametrize("resumable", [True, False])
+def test_only_a_resumable_list_gives_pointers_and_goes_on_from_one(resumable: bool) -> None:
+    script = Script({"things": [{"id": "c"}], "next": "3"}, {"things": []})
+    with connected(script) as http:
+        found = list(pages(http, numbered(resumable=resumable), Ask(resume="2", pages=2)))
+    assert script.requests[0].params == ({"after": "2"} if resumable else {})
+    assert [p.number for p in found] == ([3, 4] if resumable else [1, 2])
+    assert [p.following for p in found] == (["3", None] if resumable else [None, None])
+
+
+def test_an_error_names_the_page_that_is_to_blame() -> None:
+    with connected(Script({"things": [], "next": "elsewhere"})) as http:
+        with pytest.raises(ContractError) as caught:
+            list(pages(http, numbered()))
+        assert caught.value.where == "demo.stream, page 1"
+    with connected(Script({"things": [], "next": "1"}, {})) as http:
+        with pytest.raises(ContractError) as caught:
+            list(pages(http, numbered()))
+        assert caught.value.where == "demo.stream, page 2"
+
+
+# --- look-ups ------------------------------------------------------------------------------------
+def by_status(answer: Answer) -> None:
+    kinds = {404: MissingError, 403: UnreadableError, 401: CredentialsError, 410: ContractError}
+    if answer.status in kinds:
+        raise kinds[answer.status](f"HTTP {answer.status}")
+
+
+def looked_up(answer: Any, *key: str) -> tuple[Lookup, Script]:
+    script = Script(answer)
+    with connected(script, judge=by_status) as http:
+        found = look_up(
+            http,
+            key,
+            path="/instances/{}/flows/{}",
+            members=(None, "id"),
+            provider="Demo",
+            noun="flow",
+        )
+    return found, script
+
+
+def test_a_key_of_two_parts_is_looked_up() -> None:
+    found, script = looked_up({"id": "f/1"}, "i 1", "f/1")
+    assert found == Lookup("found", record={"id": "f/1"})
+    assert script.requests[0].target == "/instances/i%201/flows/f%2F1"
+
+
+@pytest.mark.parametrize(
+    ("answer", "state", "reason"),
+    [
+        (empty(404), "gone", ""),
+        (empty(403), "unreadable", "HTTP 403"),
+        (empty(410), "undecided", "HTTP 410"),
+        ({"id": "other"}, "undecided", "Demo answered with another flow"),
+    ],
+)
+def test_only_the_provider_s_own_word_says_that_a_record_is_gone(
+    answer: Any, state: str, reason: str
+) -> None:
+    found, _ = looked_up(answer, "i", "f")
+    assert found.state == state
+    assert reason in found.reason
+
+
+def test_a_look_up_that_may_not_be_made_at_all_is_an_error() -> None:
+    with pytest.raises(CredentialsError):
+        looked_up(empty(401), "i", "f")
+
+
+@pytest.mark.parametrize("key", [("", "f"), ("..", "f"), ("i", "."), ("i", "\ud800")])
+def test_a_part_that_cannot_stand_in_a_url_is_not_asked_for(key: tuple[str, str]) -> None:
+    found, script = looked_up({"id": key[1]}, *key)
+    assert found.state == "unasked"
+    assert not script.requests

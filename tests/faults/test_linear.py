@@ -19,7 +19,10 @@ import pytest
 
 from etl.config.redact import Redactor, harmless, masked
 from etl.errors import ContractError
-from etl.extract.http import asked_wait, instant, same_origin, words
+from etl.extract.answer import asked_wait, instant, words
+from etl.extract.url import same_origin
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT, TIMES = 2_000, 4
@@ -158,7 +161,7 @@ def test_expressions_are_found_wherever_they_stand() -> None:
     names = {name for name, _, _ in expressions()}
     assert {
         "etl.config.redact._PRIVATE",
-        "etl.extract.http._SECONDS",
+        "etl.extract.answer._SECONDS",
         "etl.config.read._KUBERNETES",
     } <= names
     assert any(name.startswith("etl.extract.zoom:") for name in names)

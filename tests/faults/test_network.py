@@ -24,7 +24,8 @@ ROOT = Path(__file__).parents[2]
 HUNGRY = """
 import os, resource, sys
 from etl.errors import CallflowError
-from etl.extract.http import Http, judge_status
+from etl.extract.http import Http, Seam
+from etl.extract.verdict import judge_status
 url = sys.argv[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 try:
@@ -33,8 +34,8 @@ try:
 except OSError:
     pass
 try:
-    with Http(url, sign=lambda *_: {}, judge=judge_status, where="demo.stream",
-              sleep=lambda _: None) as http:
+    seam = Seam("demo.stream", sleep=lambda _: None)
+    with Http(url, seam, sign=lambda *_: {}, judge=judge_status) as http:
         http.call("GET", "/")
 except CallflowError as error:
     print(error)
