@@ -120,7 +120,7 @@ def _reader(table: Table, zone: tzinfo | None, apart: tuple[str, ...] = ()) -> R
 
 
 def _scoped(record: Table, scope: str, read: Reader) -> tuple[Row, Reader]:
-    """Return the key columns that the scope gives, and a reader that drops a member repeating it."""
+    """Return the key columns of the scope, and a reader that drops a member repeating them."""
     members = [column.info["scope"] for column in record.columns if "scope" in column.info]
     if not members:
         return (), read
