@@ -1,6 +1,6 @@
 # make demo, make test: each sets up .venv by itself, once. `make help` lists the rest.
 #
-#   ARGS="…"      more arguments for callflow demo (make demo) or pytest (make test)
+#   ARGS="…"      more arguments for callflow demo (make demo) or pytest (make quick, test, test-more)
 #   HISTORIES=…   random histories of make torture; KILLS=… how often it kills
 #   SWEEP=all     let make torture fail every statement and request of a sync in every way too (hours)
 #   MINUTES=…     how long make soak takes
@@ -23,18 +23,20 @@ UV = uv
 # The tests start hundreds of processes: without bytecode each would compile whatever it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test torture soak check docs setup lock clean
+.PHONY: help demo quick test test-more torture soak check docs setup lock clean
 
 help:
 	@echo 'make setup   only set up .venv'
 	@echo 'make demo    sync three emulated providers into an embedded Postgres and look at the result'
-	@echo 'make test    make check, then all tests'
+	@echo 'make quick   make check, then the tests that are not slow: a minute or so'
+	@echo 'make test    make check, then all tests but those of make test-more'
+	@echo 'make test-more   larger samples, each PostgreSQL found, Dask, the package, tools of others'
 	@echo 'make torture random histories and kills against the real code, as many as HISTORIES=$(HISTORIES)'
 	@echo '             and KILLS=$(KILLS) say, and FUZZ=$(FUZZ) odd records; SEED=… repeats a run; SWEEP=all: every failure of every'
 	@echo '             statement too'
 	@echo 'make soak    a daemon for MINUTES=$(MINUTES), while records change and 5 % of the answers fail'
 	@echo 'make check   ruff (lint and format) and mypy'
-	@echo 'make docs    write the table of faults and their tests into docs/reliability.md'
+	@echo 'make docs    write what README, docs and the example configuration derive from the code'
 	@echo 'make lock    write requirements.lock anew after a change of pyproject.toml (needs uv);'
 	@echo '             ARGS=--upgrade takes the newest versions'
 	@echo 'make clean   remove .venv, caches and builds; the data of the demo stays'
@@ -42,9 +44,20 @@ help:
 demo: setup
 	@.venv/bin/python -m etl demo $(ARGS)
 
+# Four processes also on two cores: many a test waits, for a lease to end or for a daemon. A file
+# stays in one process, because its tests share servers; the longest ones start first.
+PYTEST = .venv/bin/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+
+quick: check
+	$(PYTEST) -m 'not slow and not more' $(ARGS)
+
 test: check
-	.venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
-		$(ARGS)
+	$(PYTEST) -m 'not more' $(ARGS)
+
+test-more: setup
+	$(PYTEST) -m more $(ARGS)
+	HISTORIES=154 CALLFLOW_SWEEP=90 $(PYTEST) tests/sync/test_histories.py \
+		tests/faults/test_sql_sweep.py tests/faults/test_http_sweep.py $(ARGS)
 
 torture: setup
 	.venv/bin/python -m tests.sync.histories --histories $(HISTORIES) $(if $(SEED),--seed $(SEED))
@@ -63,7 +76,8 @@ check: setup
 	.venv/bin/python -m mypy
 
 docs: setup
-	@.venv/bin/python -m tests.faults.table
+	@.venv/bin/python -m tests.docs
+	@.venv/bin/python -m tests.sandbox.demo
 
 # The stamp is written last. Whatever else .venv is (of an interrupted set-up, of another lock, moved
 # here from elsewhere, made by hand) is replaced whole: that is sure to be right, and takes seconds.

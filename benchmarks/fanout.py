@@ -38,16 +38,17 @@ from rich.table import Table
 from etl import api
 from etl.config import load as config
 from etl.config.settings import Settings
+from etl.daemon.dask import Dask
 from etl.daemon.dispatch import Dispatch
-from etl.daemon.executors import Dask, Threads
+from etl.daemon.executors import Threads
 from etl.load import lead
 from etl.load import lease as leases
 from etl.load.lease import Lease, process_name
 from etl.load.runs import Run
-from etl.sandbox import data
-from etl.sandbox.alibaba import AccessKey
+from etl.sandbox import alibaba_data, data
+from etl.sandbox.alibaba_gateway import AccessKey
+from etl.sandbox.faults import Fault
 from etl.sandbox.server import serve
-from etl.sandbox.wire import Fault
 from etl.sync.job import Job
 from etl.sync.run import run_stream
 from etl.sync.selection import Unit, select
@@ -63,7 +64,7 @@ def provider(line: Connection, sources: int, flows: int, latency: float) -> None
         for number in range(sources):
             sandbox.alibaba.keys[f"key-{number}"] = AccessKey("secret")
             store = sandbox.alibaba.add_instance(f"ccc-{number}")
-            for flow in data.alibaba_flows(Random(number), flows, f"ccc-{number}"):
+            for flow in alibaba_data.flows(Random(number), flows, f"ccc-{number}"):
                 store.add(flow)
         sandbox.alibaba.faults.append(Fault(delay=latency, times=None))
         line.send(sandbox.alibaba.url)

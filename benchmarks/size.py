@@ -22,10 +22,11 @@ import psycopg
 from sqlalchemy import Table
 
 from etl import api
+from etl.config.redact import Redactor
 from etl.providers import TABLES
 from etl.sandbox.data import Sizes
 from etl.sandbox.server import serve
-from etl.status import query
+from etl.status import queries
 from etl.warehouse import embedded, migrate, tables
 from etl.warehouse.connect import connect
 
@@ -74,7 +75,11 @@ def main() -> None:
 
 def measure(folder: Path, url: str, rows: int, flows: int) -> None:
     migrate.upgrade(url)
-    load(folder, url, Sizes(flows, flows, rows, flows // 2))  # there are two Alibaba instances
+    load(
+        folder,
+        url,
+        Sizes(flows, rows, {"twilio.flex_flows": flows, "alibaba.contact_flows": flows // 2}),
+    )  # two instances
     with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
         # A first load of many pages gives up the direct way, whose rows leave free space behind.
         connection.execute("CREATE TEMP TABLE loaded AS SELECT * FROM twilio.channels")
@@ -131,7 +136,10 @@ def times(connection: psycopg.Connection[Any], url: str) -> None:
         report(words, lambda ask=ask: ask().fetchall())
     engine = connect(url)
     streams = [(f"source_{n}", "channels") for n in range(STREAMS)]
-    report(f"the last 30 runs of {STREAMS} streams", lambda: query.recent(engine, streams))
+    report(
+        f"the last 30 runs of {STREAMS} streams",
+        lambda: queries.recent(engine, streams, Redactor()),
+    )
     engine.dispose()
 
 

@@ -4,11 +4,11 @@ import signal
 
 
 def main() -> None:
-    """Run the command line. While it is imported, Ctrl-C ends the process without a word.
+    """Run the command line. While it is still being imported, Ctrl-C ends the process silently.
 
-    Python's own handler would raise KeyboardInterrupt, and print where, in the middle of an import.
+    Python's own handler would raise KeyboardInterrupt and print a traceback from inside an import.
     """
-    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not ignored by nohup
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else nohup ignores it
     if ours:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from etl.commands import cli

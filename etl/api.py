@@ -3,12 +3,12 @@
     from etl import api
 
     for name in api.streams():                # "zoom_eu.flows", …
-        for run in api.sync(name):            # raises nothing for what a provider or Postgres does
+        for run in api.sync(name):            # errors of a provider or of Postgres are in the run
             print(run.status, run.error)      # "failed", "zoom_eu.flows: … → what to do now"
-            store(api.summary(run))           # a dict as JSON has it
+            store(api.summary(run))           # a dict of JSON's types
 
-Settings come from the configuration file and the environment, as for the commands, on the machine
-that calls: no argument is a secret, so a task's arguments may be stored, logged and sent about.
+Settings come from the configuration file and the environment of the machine that calls, as for the
+commands. No argument is a secret, so an orchestrator can store, log and send a task's arguments.
 """
 
 import json
@@ -24,7 +24,7 @@ from etl.config.redact import Redactor
 from etl.config.settings import Settings, redactor
 from etl.load.lease import Lease, process_name
 from etl.load.runs import Run
-from etl.status import query, show
+from etl.status import documents, queries
 from etl.status.health import StreamHealth
 from etl.sync.job import Job
 from etl.sync.run import run_stream
@@ -34,19 +34,19 @@ from etl.warehouse.connect import connect, database_url
 __all__ = ["Run", "StreamHealth", "exit_code", "sources", "status", "streams", "summary", "sync"]
 
 Config = str | os.PathLike[str] | None
-"""Path of the configuration file; None: $CALLFLOW_CONFIG, else ./callflow.toml, as `callflow`."""
+"""Path of the configuration file. None means $CALLFLOW_CONFIG, else ./callflow.toml."""
 
-LATELY = 5.0
-"""Seconds for which a worker of a daemon holds its settings for those of now."""
+SETTINGS_CACHE_SECONDS = 5.0
+"""How long, in seconds, a worker of a daemon caches the settings."""
 
 
 def sources(config: Config = None, *, env: Mapping[str, str] = os.environ) -> list[str]:
-    """The names of the configured sources, in the configuration's order. Raises ConfigError."""
+    """Return the configured sources' names, in the configuration's order. Raises ConfigError."""
     return list(_settings(config, env).sources)
 
 
 def streams(config: Config = None, *, env: Mapping[str, str] = os.environ) -> list[str]:
-    """Every stream as "source.stream", in the configuration's order. Raises ConfigError."""
+    """Return every stream as "source.stream", in the same order. Raises ConfigError."""
     return [name_of(unit) for unit in select(_settings(config, env), [])]
 
 
@@ -61,16 +61,18 @@ def sync(
 ) -> list[Run]:
     """Run a stream ("source.stream"), or a source's streams in turn; return their runs.
 
-    What a provider or Postgres does is in the runs' `status` ("complete", "incomplete", "failed",
-    "busy": another run is at it) and `error`; `exit_code(runs)` sums it up. The schema must be
-    there (`callflow migrate`). `full` and `accept_deletes` are those of `callflow sync`; `stopped`
-    is asked twice a second whether to end.
+    Errors of a provider or of Postgres do not raise. They are in the runs' `error` and `status`:
+    "complete", "incomplete", "failed", or "busy" if another run is syncing the stream.
+    `exit_code(runs)` sums them up. The schema must exist (`callflow migrate`).
 
-    A provider's limits are per account, and nothing here knows of another process: run one stream
-    of an account at a time.
+    `full` and `accept_deletes` are those of `callflow sync`. `stopped` is called about twice a
+    second; when it returns True, the run ends.
 
-    Raises ConfigError for a wrong configuration or name, EmbeddedError when the embedded Postgres
-    cannot be started, and StoppedError when it was to stop.
+    A provider's limits are per account, and other processes are not taken into account: run one
+    stream of an account at a time.
+
+    Raises ConfigError for a wrong configuration or name, EmbeddedError if the embedded Postgres
+    cannot be started, and StoppedError if `stopped` ended the run.
     """
     settings = _settings(config, env)
     options: dict[str, Any]
@@ -80,36 +82,37 @@ def sync(
 
 
 def sync_stream(name: str, config: Path | None, *, holder: str, leader: Lease) -> Run:
-    """What a daemon sends to other machines: one stream, which they read the settings of.
+    """Run one stream on a worker of a daemon, with this machine's settings.
 
-    They read them anew every LATELY seconds: to judge the settings of 200 sources takes as long as
-    a run that finds nothing new. Raises ConfigError, and StoppedError when the daemon does not lead
-    any more.
+    The settings are read again every SETTINGS_CACHE_SECONDS: to validate those of 200 sources
+    takes as long as a run that finds nothing new.
+
+    Raises ConfigError, and StoppedError if the daemon no longer leads.
     """
-    settings, redact = _lately(config, int(time.monotonic() / LATELY))
+    settings, redact = _cached_settings(config, int(time.monotonic() / SETTINGS_CACHE_SECONDS))
     (run,) = _run(settings, name, os.environ, holder, redact=redact, leader=leader)
     return run
 
 
 def status(config: Config = None, *, env: Mapping[str, str] = os.environ) -> list[StreamHealth]:
-    """The state of every stream, and of those that were synced once and are configured no more.
+    """Return the state of every stream that is configured or was ever synced.
 
     Raises ConfigError, EmbeddedError and WarehouseError.
     """
     settings = _settings(config, env)
     engine = connect(database_url(settings, env))
     try:
-        return list(query.status(engine, settings).streams)
+        return list(queries.status(engine, settings, redactor(settings)).streams)
     finally:
         engine.dispose()
 
 
-def summary(told: Run | StreamHealth) -> dict[str, Any]:
-    """What `callflow sync --json` or `callflow status --json` tells of it, as JSON can hold it.
+def summary(of: Run | StreamHealth) -> dict[str, Any]:
+    """Return what `callflow sync --json` or `callflow status --json` prints about it, as a dict.
 
-    Times are ISO 8601 texts in UTC, lengths of time seconds. None of it is a secret.
+    Times are ISO 8601 texts in UTC, lengths of time are seconds. None of it is a secret.
     """
-    line = show.run_json(told) if isinstance(told, Run) else show.stream_json(told)
+    line = documents.run_json(of) if isinstance(of, Run) else documents.stream_json(of)
     found: dict[str, Any] = json.loads(line)
     return found
 
@@ -119,7 +122,7 @@ def _settings(config: Config, env: Mapping[str, str]) -> Settings:
 
 
 @lru_cache(maxsize=1)
-def _lately(config: Path | None, period: int) -> tuple[Settings, Redactor]:
+def _cached_settings(config: Path | None, period: int) -> tuple[Settings, Redactor]:
     settings = _settings(config, os.environ)
     return settings, redactor(settings)
 

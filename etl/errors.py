@@ -3,21 +3,33 @@
     CallflowError                 what happened, where, what to do now
     ├── ConfigError               callflow.toml, the environment, the command line     exit 2
     ├── BusyError                 another run holds the lease                          exit 75
-    ├── ProviderError             a stream cannot go on                                exit 1
+    ├── ProviderError             a stream cannot continue                             exit 1
     │   ├── CredentialsError      refused: wrong key, missing scope, wrong clock
     │   ├── UnavailableError      no usable answer after all retries
     │   ├── ContractError         an answer that the provider's documents rule out
+    │   │   ├── MissingError      what was asked for does not exist, says the provider
+    │   │   ├── UnreadableError   it exists, but may not be read, says the provider
+    │   │   └── TooLargeError     an answer larger than callflow reads
     │   ├── PageTokenError        the page token was refused; the scan can start over
     │   └── UnreachableRowsError  the list is longer than the API lets anyone page
     ├── IncompleteError           the run ended, but cannot prove that it saw everything  exit 1
     ├── WarehouseError            Postgres                                             exit 1
+    │   ├── EmbeddedError         the embedded Postgres cannot be run or stopped
     │   ├── SchemaError           behind on migrations, or not ours
     │   └── LeaseLostError        another run took the lease over; nothing more is written
-    ├── ShortageError             this process may have no more memory                 exit 1
+    ├── QueryError                a query of the user's that Postgres refuses          exit 2
+    ├── OutputError               stdout cannot be written to                          exit 1
+    ├── HungError                 a run made no progress, and is given up              exit 1
+    ├── ShortageError             the process is out of memory                         exit 1
     ├── InternalError             a bug                                                exit 1
     └── StoppedError              asked to stop; what was not committed is rolled back exit 130, 143
 
-`kind` is the word that `etl.runs.error_kind` records.
+`kind` is the word that is recorded in `etl.runs.error_kind`. Three more are caught in the stage
+that raises them, and never reach a user as they are:
+
+    Retry                         a judge's verdict on an answer: ask again
+    TooMuchError                  a text larger than callflow reads                    a ValueError
+    UnkeyedError                  a record without a usable key                        a ValueError
 """
 
 from pathlib import Path
@@ -74,7 +86,7 @@ class CredentialsError(ProviderError):
 class UnavailableError(ProviderError):
     """The provider gave no usable answer, and the retries are spent.
 
-    `wait`: seconds that it asks to be left alone, where it asks for longer than a run waits.
+    `wait`: the delay that the provider asked for, in seconds, if it exceeds what a run waits.
     """
 
     kind = "unavailable"
@@ -87,13 +99,25 @@ class UnavailableError(ProviderError):
 
 
 class ContractError(ProviderError):
-    """The provider answered something that its own documents rule out."""
+    """The provider gave an answer that its own documents rule out."""
 
     kind = "contract"
 
 
+class MissingError(ContractError):
+    """The provider answered, definitely, that what was asked for does not exist."""
+
+
+class UnreadableError(ContractError):
+    """The provider's own definite answer that a record exists, but may not be read."""
+
+
+class TooLargeError(ContractError):
+    """The answer has more bytes or values than callflow reads; fewer records may fit."""
+
+
 class PageTokenError(ProviderError):
-    """The provider refused a page token that it had handed out; the scan can start over."""
+    """The provider refused a page token that it had issued; the scan can start over."""
 
     kind = "page_token"
 
@@ -104,10 +128,25 @@ class UnreachableRowsError(ProviderError):
     kind = "unreachable_rows"
 
 
+class IncompleteError(CallflowError):
+    """The run ended, but it cannot prove that it saw everything; it removed nothing.
+
+    `kind` says why: incomplete_scan, rejected_rows, undecided, safety_stop.
+    """
+
+    def __init__(self, what: str, *, kind: str, where: str = "", advice: str = "") -> None:
+        super().__init__(what, where=where, advice=advice)
+        self.kind = kind
+
+
 class WarehouseError(CallflowError):
     """Postgres is not reachable, refuses, or is not in the state that callflow needs."""
 
     kind = "database"
+
+
+class EmbeddedError(WarehouseError):
+    """The embedded Postgres cannot be found, started, attached to or stopped."""
 
 
 class SchemaError(WarehouseError):
@@ -122,31 +161,91 @@ class LeaseLostError(WarehouseError):
     kind = "lease_lost"
 
 
-class IncompleteError(CallflowError):
-    """The run ended, but it cannot prove that it saw everything; it removed nothing.
+class QueryError(CallflowError):
+    """A query that the warehouse does not accept.
 
-    `kind` says why: incomplete_scan, rejected_rows, undecided, safety_stop.
+    `details` are lines that follow the message: where in the query, and what the server adds.
     """
 
-    def __init__(self, what: str, *, kind: str, where: str = "", advice: str = "") -> None:
-        super().__init__(what, where=where, advice=advice)
-        self.kind = kind
+    kind = "query"
+    exit_code = 2
+
+    def __init__(self, what: str, *, advice: str = "", details: str = "") -> None:
+        super().__init__(what, where="sql", advice=advice)
+        self.details = details
+
+    def __str__(self) -> str:
+        return "\n".join(filter(None, (super().__str__(), self.details)))
+
+
+class OutputError(CallflowError):
+    """Stdout cannot be written to, such as a file on a full disk."""
+
+    kind = "output"
+
+
+class HungError(CallflowError):
+    """A run made no progress for too long."""
+
+    kind = "hung"
 
 
 class ShortageError(CallflowError):
-    """The process may not have the memory that the run needs."""
+    """The process cannot have the memory that the run needs."""
 
     kind = "memory"
 
 
 class InternalError(CallflowError):
-    """Something that nobody foresaw: a bug of callflow, or of what it stands on."""
+    """Something unforeseen: a bug of callflow, or of what it stands on."""
+
+
+class StoppedError(CallflowError):
+    """The run was asked to stop, by the signal of that number."""
+
+    kind = "stopped"
+
+    def __init__(self, what: str, *, signal: int = 2) -> None:
+        super().__init__(what)
+        self.exit_code = 128 + signal
+
+
+class Retry(Exception):  # noqa: N818 - it is a verdict
+    """A judge's verdict on an answer that may be better next time: ask again.
+
+    `final`    is raised instead when the attempts are spent.
+    `wait`     seconds to wait at least.
+    `backoff`  False: ask again at once.
+    `attempts` how many requests in total; None: as many as usual.
+    """
+
+    def __init__(
+        self,
+        final: ProviderError,
+        *,
+        wait: float = 0.0,
+        backoff: bool = True,
+        attempts: int | None = None,
+    ) -> None:
+        super().__init__(final.what)
+        self.final = final
+        self.wait = wait
+        self.backoff = backoff
+        self.attempts = attempts
+
+
+class TooMuchError(ValueError):
+    """A text is larger than callflow reads; the message says what and how much."""
+
+
+class UnkeyedError(ValueError):
+    """The record has no usable key; the message says why."""
 
 
 def internal(error: BaseException, where: str = "") -> CallflowError:
     """Return what to report of an unforeseen exception: its type and place, no text, no traceback.
 
-    The text of an exception may hold any value, also a secret. A MemoryError is a ShortageError.
+    The text of an exception can hold any value, even a secret. A MemoryError gives a ShortageError.
     """
     if isinstance(error, MemoryError):
         return ShortageError(
@@ -159,7 +258,10 @@ def internal(error: BaseException, where: str = "") -> CallflowError:
 
 
 def place(error: BaseException) -> str:
-    """Where an exception comes from, as " at file.py:12": in ours, where it passed through that."""
+    """Return where an exception comes from, as " at file.py:12": the last place in our own code.
+
+    If it passed through none of ours, that is where it was raised.
+    """
     here, at, ours = Path(__file__).parent, "", ""
     trace = error.__traceback__
     while trace is not None:
@@ -168,13 +270,3 @@ def place(error: BaseException) -> str:
         ours = at if file.is_relative_to(here) else ours
         trace = trace.tb_next
     return ours or at
-
-
-class StoppedError(CallflowError):
-    """The run was asked to stop."""
-
-    kind = "stopped"
-
-    def __init__(self, what: str, *, signal: int = 2) -> None:
-        super().__init__(what)
-        self.exit_code = 128 + signal

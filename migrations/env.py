@@ -1,8 +1,8 @@
 """How alembic runs the migrations: in one transaction, with the views in place.
 
-`etl.warehouse.migrate` passes a connection; the alembic command line opens one of its own, and goes
-the same way. There is no offline mode: what has to be done to a warehouse depends on what others
-have built on it.
+`etl.warehouse.migrate` passes a connection; the alembic command opens its own, and then goes the
+same way. There is no offline mode: what a migration has to do depends on what users have built on
+the warehouse.
 """
 
 import os
@@ -15,18 +15,19 @@ from sqlalchemy.exc import DBAPIError
 from etl.errors import SchemaError
 from etl.providers import SCHEMAS
 from etl.warehouse import migrate, tables, views
-from etl.warehouse.connect import connect, sqlstate
+from etl.warehouse.connect import connect
+from etl.warehouse.translate import sqlstate
 
 OURS = set(SCHEMAS)
 
 
 def ours(name: str | None, kind: str, parents: object) -> bool:
-    """Autogenerate looks at our schemas only, and not at what every source creates for itself."""
+    """Let autogenerate see our schemas only, without `staging`, where each source makes tables."""
     return kind != "schema" or name in OURS - {"staging"}
 
 
 def empty_staging(connection: Connection) -> None:
-    """Drop the sources' staging tables: the next run of each makes them as they have to be."""
+    """Drop the sources' staging tables: the next run of each makes them in their new shape."""
     found = text(
         "SELECT format('%I.%I', nspname, relname) FROM pg_catalog.pg_class"
         " JOIN pg_catalog.pg_namespace AS place ON place.oid = relnamespace"
@@ -41,7 +42,7 @@ def empty_staging(connection: Connection) -> None:
 
 
 def change_tables(connection: Connection) -> list[str]:
-    """Run the migrations; return what has to be run once the views are there again.
+    """Run the migrations; return the statements to run after the views have been made again.
 
     Our views stay where they are, unless a migration changes what they read.
     """
@@ -64,9 +65,13 @@ def change_tables(connection: Connection) -> list[str]:
 
 
 def run(connection: Connection) -> None:
-    """Migrate with `connection`, whose transaction belongs to the caller."""
+    """Migrate with `connection`, whose transaction belongs to the caller.
+
+    Raises SchemaError for a schema that does not fit this version, and for what stands in the way.
+    """
     # One migration at a time: a second process waits here, then finds nothing to do.
     connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('callflow migrate'))"))
+    migrate.require_known(migrate.state(connection))
     # IF NOT EXISTS asks for CREATE on the database, even where the schema exists.
     if not connection.dialect.has_schema(connection, "etl"):
         connection.execute(text("CREATE SCHEMA etl"))
@@ -102,7 +107,7 @@ def run_alone() -> None:
 
 if context.is_offline_mode():
     raise CommandError(
-        "callflow's migrations look at the warehouse: there is no offline mode (--sql); "
+        "callflow's migrations depend on the warehouse: there is no offline mode (--sql); "
         "run `callflow migrate` or `alembic upgrade head` on a copy to see what they do"
     )
 if (given := context.config.attributes.get("connection")) is not None:

@@ -4,29 +4,50 @@
     database   a new, empty database                            its SQLAlchemy URL
     warehouse  a new database at the head of the migrations     its SQLAlchemy URL
     engine     on that warehouse                                sqlalchemy.Engine
+    emptied    on a warehouse that tests share, empty again     sqlalchemy.Engine
+    warm       runs `callflow …` as a process                   tests.warm.Warm
     seed       for random.Random(seed); CALLFLOW_TEST_SEED=… repeats a run
 
 A test marked `every_postgres` runs once per PostgreSQL found on this machine. The whole suite runs
 on another one with CALLFLOW_PG_BIN=/usr/lib/postgresql/15/bin.
 
+`make quick` leaves out what is marked `slow` or `more`, `make test` what is marked `more`: larger
+samples, further servers, tools of others. The rest of them is `make test-more`.
+
 A test marked `fault(n)` is the answer to fault n of the catalogue in tests/faults.
 """
 
 import os
-import random
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import Engine
 
 from etl.warehouse.connect import connect
 from etl.warehouse.embedded import Server, find_binaries
-from tests.postgres import Cluster, bin_dirs, running
+from tests.postgres import EMPTY, Cluster, bin_dirs, dsn, running
+from tests.warm import Warm, warmed
 
 SEED = pytest.StashKey[int]()
+
+LONGEST = (
+    "sync/test_kills.py",
+    "warehouse/test_embedded.py",
+    "daemon/test_daemon.py",
+    "faults/test_sql_sweep.py",
+    "daemon/test_lead.py",
+    "sync/test_histories.py",
+    "sync/test_database_faults.py",
+    "test_cli.py",
+    "sync/test_zombies.py",
+    "faults/test_http_sweep.py",
+)
+"""Files that start first, or the last of them would run alone. Some wait and some compute."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -34,8 +55,11 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "every_postgres: run on each PostgreSQL of this machine (needs a database)"
     )
     config.addinivalue_line("markers", "fault(n, …): shows what becomes of these catalogued faults")
-    given = os.environ.get("CALLFLOW_TEST_SEED")
-    config.stash[SEED] = int(given) if given else random.SystemRandom().randrange(2**32)
+    config.addinivalue_line("markers", "slow: not in make quick")
+    config.addinivalue_line("markers", "more: in make test-more only")
+    # Of the day: all who run the tests today see the same failure, and each day looks elsewhere.
+    seed = os.environ.get("CALLFLOW_TEST_SEED") or f"{datetime.now(UTC):%Y%m%d}"
+    config.stash[SEED] = int(seed)
     os.environ["CALLFLOW_TEST_SEED"] = str(config.stash[SEED])  # pytest-xdist's workers inherit it
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         # A shell starts jobs in the background with Ctrl-C ignored, and processes inherit that.
@@ -58,9 +82,17 @@ def pytest_terminal_summary(
         terminalreporter.write_line(_seed_line(config))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    assert all(path.exists() for path in places), "LONGEST names a file that is not there"
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if metafunc.definition.get_closest_marker("every_postgres"):
-        metafunc.parametrize("bin_dir", bin_dirs(), indirect=True, ids=_version_of)
+        first, *others = bin_dirs()
+        more = [pytest.param(each, marks=pytest.mark.more) for each in others]
+        metafunc.parametrize("bin_dir", [first, *more], indirect=True, ids=_version_of)
 
 
 def _version_of(bin_dir: Path) -> str:
@@ -113,6 +145,39 @@ def engine(warehouse: str) -> Iterator[Engine]:
         yield engine
     finally:
         engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def shared(clusters: Callable[[Path], Cluster]) -> Iterator[Callable[[Path], Engine]]:
+    """An engine for each server, on a warehouse that is there for all tests that share one."""
+    engines: dict[Path, Engine] = {}
+    with ExitStack() as stack:
+
+        def engine(bin_dir: Path) -> Engine:
+            if bin_dir not in engines:
+                cluster = clusters(bin_dir)
+                url = stack.enter_context(cluster.database(template=cluster.migrated))
+                engines[bin_dir] = connect(url)
+                stack.callback(engines[bin_dir].dispose)
+            return engines[bin_dir]
+
+        yield engine
+
+
+@pytest.fixture
+def emptied(shared: Callable[[Path], Engine], bin_dir: Path) -> Engine:
+    """Making a database takes longer than most tests that sync or load; emptying one does not."""
+    engine = shared(bin_dir)
+    url = engine.url.render_as_string(hide_password=False)
+    with psycopg.connect(dsn(url), autocommit=True) as connection:
+        connection.execute(EMPTY)
+    return engine
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Warm]:
+    with warmed() as warm:
+        yield warm
 
 
 @pytest.fixture(scope="session")

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import LiteralString
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import sql
+from sqlalchemy import URL
 
 from etl.warehouse import embedded
 
@@ -34,6 +35,38 @@ def bin_dirs() -> list[Path]:
 def dsn(url: str) -> str:
     """A SQLAlchemy URL as psycopg.connect and psql take it."""
     return url.replace("postgresql+psycopg://", "postgresql://", 1)
+
+
+def ask(
+    where: str | URL | psycopg.Connection[Any], query: str, *values: object
+) -> list[tuple[Any, ...]]:
+    """Return the rows of a query, asked on a connection, or on a new one to that database."""
+    if isinstance(where, psycopg.Connection):
+        return where.execute(query.encode(), values or None).fetchall()
+    url = where if isinstance(where, str) else where.render_as_string(hide_password=False)
+    with psycopg.connect(dsn(url)) as connection:
+        return ask(connection, query, *values)
+
+
+EMPTY = """
+DO $$
+DECLARE name text; filled boolean;
+BEGIN
+  SET LOCAL lock_timeout = '60s';
+  FOR name IN SELECT format('%I.%I', schemaname, tablename) FROM pg_tables
+    WHERE schemaname NOT IN ('pg_catalog', 'information_schema')
+    AND tablename <> 'alembic_version'
+  LOOP
+    IF name LIKE 'staging.%' THEN
+      EXECUTE 'DROP TABLE ' || name;
+    ELSE
+      EXECUTE 'SELECT EXISTS (SELECT FROM ' || name || ')' INTO filled;
+      IF filled THEN EXECUTE 'TRUNCATE ' || name || ' CASCADE'; END IF;
+    END IF;
+  END LOOP;
+END $$
+"""
+"""Makes a new warehouse of a used one."""
 
 
 @dataclass(frozen=True)

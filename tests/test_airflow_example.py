@@ -20,15 +20,18 @@ from etl.load import lease as leases
 from etl.sandbox import data
 from etl.sandbox.server import Sandbox, serve
 from etl.warehouse.connect import connect
-from tests.postgres import dsn
+from tests.postgres import ask, dsn
 from tests.sync import truth
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "airflow"
 PYTHON = os.environ.get("CALLFLOW_AIRFLOW_PYTHON", "")
 
-pytestmark = pytest.mark.skipif(
-    not PYTHON, reason="CALLFLOW_AIRFLOW_PYTHON names no interpreter that has Airflow"
-)
+pytestmark = [
+    pytest.mark.more,
+    pytest.mark.skipif(
+        not PYTHON, reason="CALLFLOW_AIRFLOW_PYTHON names no interpreter that has Airflow"
+    ),
+]
 
 
 RUN = """
@@ -57,7 +60,7 @@ Run = Callable[[], tuple[dict[str, Any], str]]
 
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
-    with serve(data.Sizes(12, 3, 40, 8), seed=5) as running:
+    with serve(data.Sizes(12, 40), seed=5) as running:
         yield running
 
 
@@ -121,11 +124,11 @@ def test_the_dag_syncs_every_stream_and_fails_where_a_stream_does(
         "twilio_demo.channels": ("success", 2),
         "alibaba_demo.contact_flows": ("success", 1),
     }
-    ((error,),) = truth.ask(warehouse, "SELECT error FROM etl.runs WHERE status = 'failed'")
+    ((error,),) = ask(warehouse, "SELECT error FROM etl.runs WHERE status = 'failed'")
     assert "→" in error and f"AirflowFailException: failed: {error}" in log
     assert "sandbox-zoom-secret" not in log
     ran = "SELECT stream, status FROM etl.runs WHERE status <> 'complete' ORDER BY 1"
-    assert truth.ask(warehouse, ran) == [("channels", "busy"), ("flows", "failed")]
+    assert ask(warehouse, ran) == [("channels", "busy"), ("flows", "failed")]
 
 
 @contextmanager

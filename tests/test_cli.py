@@ -1,10 +1,15 @@
-"""The command line as a person or a scheduler uses it: a process, its output, its exit code."""
+"""The command line as a person or a scheduler uses it: a process, its output, its exit code.
+
+Most of them are forked from a warm process. What is about a start of Python, a shell or a terminal
+runs `python -m etl`.
+"""
 
 import json
 import os
 import pty
 import re
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -20,21 +25,23 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from etl.commands import lines, sql
 from etl.config.load import load as load_config
 from etl.load import lead
 from etl.load.runs import Run
 from etl.sandbox import data, zoom
+from etl.sandbox.faults import Fault
 from etl.sandbox.server import Sandbox, serve
-from etl.sandbox.wire import Fault
-from etl.status import query, show
 from etl.warehouse.connect import connect
 from etl.warehouse.embedded import start as start_embedded
 from etl.warehouse.embedded import stop as stop_embedded
 from tests.daemon.processes import until
 from tests.machine import slowness
-from tests.postgres import directory, dsn
+from tests.postgres import ask, directory, dsn
+from tests.warm import Command, Warm
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
+Start = Callable[..., Command]
 
 SECRETS = ("sandbox-zoom-secret", "sandbox-alibaba-secret", "auth_token")
 
@@ -46,7 +53,7 @@ def environment(**changes: str) -> dict[str, str]:
 
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
-    with serve(data.Sizes(120, 12, 1200, 30), seed=3) as running:
+    with serve(data.Sizes(120, 1200), seed=3) as running:
         yield running
 
 
@@ -60,18 +67,12 @@ def config(sandbox: Sandbox, warehouse: str, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def cli(config: Path, sandbox: Sandbox, tmp_path: Path) -> Cli:
+def cli(config: Path, sandbox: Sandbox, tmp_path: Path, warm: Warm) -> Cli:
     """Runs `callflow …` on `config`; no output may hold a traceback or a secret."""
 
     def run(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "etl", *words],
-            env=environment(CALLFLOW_CONFIG=str(config), **env),
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        env = environment(CALLFLOW_CONFIG=str(config), **env)
+        done = warm.run(words, env=env, cwd=tmp_path)
         for text in (done.stdout, done.stderr):
             assert "Traceback" not in text
             for secret in (
@@ -85,24 +86,19 @@ def cli(config: Path, sandbox: Sandbox, tmp_path: Path) -> Cli:
     return run
 
 
-def start(config: Path, *words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "etl", *words],
-        env=environment(CALLFLOW_CONFIG=str(config)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@pytest.fixture
+def start(warm: Warm) -> Start:
+    """Starts `callflow …` on a configuration."""
+
+    def of(config: Path, *words: str) -> Command:
+        return warm.start(words, env=environment(CALLFLOW_CONFIG=str(config)))
+
+    return of
 
 
 def runs_of(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, Any]]:
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     return {f"{run['source']}.{run['stream']}": run for run in lines}
-
-
-def ask(url: str, query: str) -> list[tuple[Any, ...]]:
-    with psycopg.connect(dsn(url)) as connection:
-        return connection.execute(query).fetchall()
 
 
 def test_help_names_every_command(cli: Cli) -> None:
@@ -216,7 +212,7 @@ def test_one_failing_source_does_not_hold_up_the_others(
 
 
 @pytest.mark.fault(68)
-def test_every_problem_of_the_configuration_is_told_at_once(cli: Cli, config: Path) -> None:
+def test_every_problem_of_the_configuration_is_reported_at_once(cli: Cli, config: Path) -> None:
     config.write_text('[sources.a]\nprovider = "zoom"\nclient_secrt = "x"\n[warehous]\n')
     done = cli("sync")
     assert (done.returncode, done.stdout) == (2, "")
@@ -234,7 +230,7 @@ def test_a_database_that_is_down_is_named(cli: Cli) -> None:
 
 
 @pytest.mark.fault(48)
-def test_a_read_only_database_is_told_from_a_broken_one(cli: Cli, warehouse: str) -> None:
+def test_a_read_only_database_is_reported_as_such(cli: Cli, warehouse: str) -> None:
     name = warehouse.rpartition("/")[2].split("?")[0]
     with psycopg.connect(dsn(warehouse), autocommit=True) as connection:
         connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
@@ -330,7 +326,7 @@ def test_sql_says_with_whose_rights_it_runs_unless_a_reader_is_set(
     assert "canary" not in done.stderr
 
 
-def test_a_role_made_by_grant_can_sql_and_is_told_what_status_takes(
+def test_a_role_made_by_grant_can_query_and_learns_what_status_needs(
     cli: Cli, warehouse: str
 ) -> None:
     role = f"analyst_{os.getpid()}"
@@ -344,15 +340,18 @@ def test_a_role_made_by_grant_can_sql_and_is_told_what_status_takes(
             assert (done.returncode, done.stdout, done.stderr) == (0, "count\n0\n", "")
             done = cli("status", **url)
             assert (done.returncode, done.stdout) == (1, "")
-            told = f"the role {role} may not read the schema etl, in which callflow keeps its books"
-            assert told in done.stderr
+            expected = (
+                f"the role {role} may not read the schema etl, in which callflow keeps its books"
+            )
+            assert expected in done.stderr
             assert f'let this one read: GRANT USAGE ON SCHEMA etl TO "{role}"' in done.stderr
         finally:
             connection.execute(f"DROP OWNED BY {role}")
             connection.execute(f"DROP ROLE {role}")
 
 
-def test_a_query_may_begin_with_a_comment_and_come_from_a_pipe(cli: Cli, config: Path) -> None:
+@pytest.mark.slow
+def test_a_query_can_start_with_a_comment_and_come_from_a_pipe(cli: Cli, config: Path) -> None:
     for words in (["-- what\nSELECT 1 AS one", "--csv"], ["--csv", "--x\nSELECT 1 AS one"],
                   ["--csv", "--", "--csv\nSELECT 1 AS one"]):  # fmt: skip
         done = cli("sql", *words)
@@ -366,9 +365,9 @@ def test_a_query_may_begin_with_a_comment_and_come_from_a_pipe(cli: Cli, config:
     )  # fmt: skip
 
 
-def test_columns_of_one_name_are_told_apart(cli: Cli) -> None:
+def test_columns_of_one_name_are_made_unique(cli: Cli) -> None:
     query = "SELECT 1 AS a, 2 AS a, 3 AS a_2"
-    note = "note: columns with the name of another are called a_3\n"
+    note = "note: columns whose name another one has are called a_3\n"
     done = cli("sql", "--json", query)
     assert (done.stdout, done.stderr) == ('{"a": 1, "a_3": 2, "a_2": 3}\n', note)
     done = cli("sql", "--csv", query)
@@ -377,7 +376,7 @@ def test_columns_of_one_name_are_told_apart(cli: Cli) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_query_that_is_stopped_is_cancelled(
-    number: signal.Signals, config: Path, warehouse: str
+    number: signal.Signals, config: Path, warehouse: str, start: Start
 ) -> None:
     with start(config, "sql", "SELECT pg_sleep(300)") as process:
         count = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(300)'"
@@ -390,6 +389,7 @@ def test_a_query_that_is_stopped_is_cancelled(
     assert errors == "callflow: stopped by a signal; the query was cancelled\n"
 
 
+@pytest.mark.slow
 def test_the_embedded_postgres_is_read_by_a_role_that_only_reads(
     cli: Cli, config: Path, tmp_path: Path
 ) -> None:
@@ -425,7 +425,8 @@ def test_the_embedded_postgres_is_read_by_a_role_that_only_reads(
             stop_embedded(place / "data")
 
 
-def test_all_that_the_sandbox_prints_can_be_saved(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_everything_that_the_sandbox_prints_can_be_saved(tmp_path: Path) -> None:
     """Both streams in one file, which is read while it serves and after its end."""
     saved = tmp_path / "callflow.toml"
     words = [sys.executable, "-m", "etl", "sandbox", "--ports", "0", "0", "0", "--flows", "3"]
@@ -467,7 +468,7 @@ def test_grant_gives_what_a_bi_tool_needs_and_no_more(cli: Cli, warehouse: str) 
             connection.execute(f"DROP ROLE {role}")
 
 
-def test_status_tells_every_stream_before_and_after(cli: Cli, sandbox: Sandbox) -> None:
+def test_status_shows_every_stream_before_and_after(cli: Cli, sandbox: Sandbox) -> None:
     assert cli("status").stdout.count("never run") == 4
     cli("sync", "twilio_demo")
     sandbox.zoom.client_secret = "revoked"
@@ -504,7 +505,7 @@ def hold(sandbox: Sandbox) -> tuple[threading.Event, threading.Event]:
 
 @pytest.mark.fault(61)
 def test_a_second_run_of_a_stream_is_busy_and_exits_75(
-    cli: Cli, config: Path, sandbox: Sandbox
+    cli: Cli, config: Path, sandbox: Sandbox, start: Start
 ) -> None:
     came, go = hold(sandbox)
     with start(config, "sync", "zoom_demo", "--json") as first:
@@ -520,7 +521,7 @@ def test_a_second_run_of_a_stream_is_busy_and_exits_75(
 @pytest.mark.fault(60)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_after_a_signal_in_the_middle_of_a_scan_the_next_run_just_works(
-    number: signal.Signals, cli: Cli, config: Path, sandbox: Sandbox, warehouse: str
+    number: signal.Signals, cli: Cli, config: Path, sandbox: Sandbox, warehouse: str, start: Start
 ) -> None:
     came, go = hold(sandbox)
     with start(config, "sync", "zoom_demo") as process:
@@ -539,7 +540,9 @@ def test_after_a_signal_in_the_middle_of_a_scan_the_next_run_just_works(
     assert (done.returncode, runs_of(done)["zoom_demo.flows"]["inserted"]) == (0, 120)
 
 
-def test_the_sandbox_serves_until_it_is_stopped(tmp_path: Path, database: str) -> None:
+def test_the_sandbox_serves_until_it_is_stopped(
+    tmp_path: Path, database: str, start: Start, warm: Warm
+) -> None:
     words = ["sandbox", "--ports", "0", "0", "0", "--flows", "3", "--channels", "5"]
     with start(tmp_path / "none", *words) as process:
         assert process.stdout
@@ -548,37 +551,32 @@ def test_the_sandbox_serves_until_it_is_stopped(tmp_path: Path, database: str) -
             lines.append(process.stdout.readline())
         config = tmp_path / "callflow.toml"
         config.write_text("".join(lines))
-        done = subprocess.run(
-            [sys.executable, "-m", "etl", "sync", "-c", str(config), "--json"],
-            env=environment(CALLFLOW_WAREHOUSE__URL=dsn(database)),
-            capture_output=True,
-            text=True,
-        )
+        env = environment(CALLFLOW_WAREHOUSE__URL=dsn(database))
+        done = warm.run(["sync", "-c", str(config), "--json"], env=env)
         process.terminate()
         process.communicate(timeout=30)
     assert (done.returncode, process.returncode) == (0, 143)
     assert runs_of(done)["twilio_demo.channels"]["inserted"] == 5
 
 
-def test_what_the_sandbox_says_is_a_configuration_also_with_both_streams_in_one_file(
-    tmp_path: Path,
+def test_both_streams_of_the_sandbox_in_one_file_are_a_configuration(
+    tmp_path: Path, warm: Warm
 ) -> None:
     path = tmp_path / "callflow.toml"
-    command = [sys.executable, "-m", "etl", "sandbox", "--ports", "0", "0", "0", "--flows", "3"]
+    words = ["sandbox", "--ports", "0", "0", "0", "--flows", "3", "--channels", "5"]
     with path.open("w") as file:
-        process = subprocess.Popen(
-            [*command, "--channels", "5"], env=environment(), stdout=file, stderr=file
-        )
+        out = file.fileno()
+        process = warm.start(words, env=environment(), stdout=out, stderr=out)
     try:
         until(lambda: "Ctrl-C ends" in path.read_text(encoding="utf-8"), "it serves")
     finally:
         process.terminate()
-        process.wait(timeout=60)
+        process.close()
     path.chmod(0o600)
     assert set(load_config(path, {}).sources) == {"zoom_demo", "twilio_demo", "alibaba_demo"}
 
 
-def test_a_daily_limit_is_told_and_not_waited_for(cli: Cli, sandbox: Sandbox) -> None:
+def test_a_daily_limit_is_reported_and_not_waited_for(cli: Cli, sandbox: Sandbox) -> None:
     sandbox.zoom.faults.append(
         Fault(
             times=None,
@@ -591,29 +589,23 @@ def test_a_daily_limit_is_told_and_not_waited_for(cli: Cli, sandbox: Sandbox) ->
     assert "2031-01-01" in done.stdout
 
 
-def psql(config: Path, script: str, **env: str) -> str:
+def psql(warm: Warm, config: Path, script: str, **env: str) -> str:
     """What `callflow sql` prints when psql is given a script."""
-    done = subprocess.run(
-        [sys.executable, "-m", "etl", "sql"],
-        input=script,
-        env=environment(CALLFLOW_CONFIG=str(config), **env),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    env = environment(CALLFLOW_CONFIG=str(config), **env)
+    done = warm.run(["sql"], env=env, text=script)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
 
-def test_sql_without_a_query_opens_psql(config: Path) -> None:
+def test_sql_without_a_query_opens_psql(config: Path, warm: Warm) -> None:
     """Even where none is installed: the embedded Postgres brings one along."""
-    assert "answer 42" in psql(config, "SELECT 'answer ' || 6 * 7;", PATH="/nowhere")
+    assert "answer 42" in psql(warm, config, "SELECT 'answer ' || 6 * 7;", PATH="/nowhere")
 
 
-def test_psql_is_given_what_the_url_says(config: Path, warehouse: str) -> None:
+def test_psql_is_given_what_the_url_says(config: Path, warehouse: str, warm: Warm) -> None:
     url = f"{dsn(warehouse)}&options=-c%20search_path%3Dtwilio%20-c%20jit%3Doff"
     script = "SELECT current_setting('search_path') || ' ' || current_setting('jit');"
-    assert "twilio off" in psql(config, script, CALLFLOW_WAREHOUSE__READ_URL=url)
+    assert "twilio off" in psql(warm, config, script, CALLFLOW_WAREHOUSE__READ_URL=url)
 
 
 @pytest.mark.fault(72)
@@ -622,7 +614,7 @@ def test_psql_s_command_line_has_no_secret() -> None:
         "postgresql://reader:p%40ss@/db?host=one:5432&host=two:5433&sslmode=verify-full"
         "&sslrootcert=%2Fetc%2Fca.pem&sslpassword=hidden&prepare_threshold=5"
     )
-    (_, _, conninfo), env = query.psql(engine, {"A": "B"})
+    (_, _, conninfo), env = sql.psql(engine, {"A": "B"})
     assert conninfo_to_dict(conninfo) == {
         "user": "reader",
         "dbname": "db",
@@ -649,11 +641,12 @@ def shell(config: Path, line: str, **env: str) -> subprocess.CompletedProcess[st
     )
 
 
-def test_what_a_terminal_cannot_show_is_escaped(cli: Cli) -> None:
+@pytest.mark.slow
+def test_what_a_terminal_cannot_show_is_escaped(config: Path) -> None:
     query = f"SELECT unnest(ARRAY{NAMES[::-1]}) AS name"
     escaped = NAMES[1].encode("ascii", "backslashreplace").decode()
-    for how in ("--csv", None):
-        done = cli("sql", *([how] if how else []), query, PYTHONIOENCODING="ascii")
+    for how in ("--csv", ""):
+        done = shell(config, f'callflow sql {how} "{query}"', PYTHONIOENCODING="ascii")
         assert done.returncode == 0, done.stderr
         assert escaped in done.stdout
         assert NAMES[0] in done.stdout
@@ -679,9 +672,16 @@ full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Li
         "sql --json 'SELECT generate_series(1, 50000) AS n'",
     ],
 )
-def test_an_output_that_cannot_be_written_is_told_in_one_line(config: Path, words: str) -> None:
-    done = shell(config, f"callflow {words} >/dev/full")
-    assert (done.returncode, done.stderr.splitlines()) == (
+def test_an_output_that_cannot_be_written_is_reported_in_one_line(
+    warm: Warm, config: Path, words: str
+) -> None:
+    env = environment(CALLFLOW_CONFIG=str(config))
+    with (
+        Path("/dev/full").open("w") as output,
+        warm.start(shlex.split(words), env=env, stdout=output.fileno()) as command,
+    ):
+        _, errors = command.communicate()
+    assert (command.returncode, errors.splitlines()) == (
         1,
         [
             "callflow: stdout: cannot be written: No space left on device"
@@ -690,16 +690,18 @@ def test_an_output_that_cannot_be_written_is_told_in_one_line(config: Path, word
     )
 
 
+@pytest.mark.slow
 @pytest.mark.fault(63)
 def test_an_output_that_is_closed_is_no_error(config: Path) -> None:
-    for words, told in (("status", "daemon: none leads\n"), ("--help", "")):
+    for words, errors in (("status", "daemon: none leads\n"), ("--help", "")):
         done = shell(config, f"callflow {words} >&-")
-        assert (done.returncode, done.stderr) == (0, told)
+        assert (done.returncode, done.stderr) == (0, errors)
     assert shell(config, "callflow status <&- >&- 2>&-").returncode == 0
     done = shell(config, "callflow sql --csv 'SELECT 1 AS one' 2>&-")
     assert (done.returncode, done.stdout) == (0, "one\n1\n")
 
 
+@pytest.mark.slow
 @pytest.mark.fault(63)
 def test_a_reader_that_goes_is_no_error(config: Path) -> None:
     query = "SELECT repeat('x', 100000) AS n FROM generate_series(1, 500)"
@@ -708,9 +710,10 @@ def test_a_reader_that_goes_is_no_error(config: Path) -> None:
 
 
 # --- being stopped -------------------------------------------------------------------------------
+@pytest.mark.slow
 @pytest.mark.fault(60)
 @pytest.mark.parametrize(
-    "imported", ["structlog", "typer", "sqlalchemy", "etl.warehouse.tables", "etl.status.query"]
+    "imported", ["structlog", "typer", "sqlalchemy", "etl.warehouse.tables", "etl.status.queries"]
 )
 def test_ctrl_c_while_it_starts_ends_it_without_a_traceback(config: Path, imported: str) -> None:
     with subprocess.Popen(
@@ -733,6 +736,7 @@ def test_ctrl_c_while_it_starts_ends_it_without_a_traceback(config: Path, import
     assert "Traceback" not in rest
 
 
+@pytest.mark.slow
 def test_an_ignored_ctrl_c_stays_ignored(config: Path) -> None:
     done = shell(config, "trap '' INT; callflow --version")
     assert done.returncode == 0
@@ -747,7 +751,7 @@ def test_an_ignored_ctrl_c_stays_ignored(config: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere servers may refuse to look")
-def test_the_query_of_a_killed_client_ends(config: Path, warehouse: str) -> None:
+def test_the_query_of_a_killed_client_ends(config: Path, warehouse: str, start: Start) -> None:
     with start(config, "sql", "SELECT pg_sleep(300)") as process:
         count = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(300)'"
         count += " AND state = 'active' AND datname = current_database()"
@@ -762,17 +766,18 @@ def test_a_port_that_cannot_be_is_wrong_usage(cli: Cli, port: str) -> None:
     done = cli("sandbox", "--ports", "0", port, "0")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        f"callflow: --ports: there is no port {port} → give three, each 0 to 65535\n"
+        f"callflow: --ports: there is no port {port} → give 3 ports, each 0 to 65535\n"
     )
 
 
-def test_the_help_tells_what_it_is_about(cli: Cli) -> None:
+def test_the_help_says_what_it_is_about(cli: Cli) -> None:
     assert "--ports ZOOM TWILIO ALIBABA " in cli("sandbox", "--help").stdout
     words = " ".join(cli("status", "--help").stdout.split())
-    assert "Exits 0 whatever state the streams are in. For monitoring take /readyz" in words
+    assert "Exits 0 whatever state the streams are in. For monitoring use --json or" in words
     assert "three times" in " ".join(cli("demo", "--help").stdout.split())
 
 
+@pytest.mark.slow
 def test_status_without_a_configuration_says_where_it_looked(tmp_path: Path, database: str) -> None:
     line = f"unset CALLFLOW_CONFIG; cd {tmp_path} && callflow status"
     done = shell(tmp_path, line, CALLFLOW_WAREHOUSE__URL=dsn(database))
@@ -800,27 +805,25 @@ def test_init_where_nothing_can_be_written_says_what_to_do(cli: Cli) -> None:
     ],
 )
 def test_only_a_complete_run_says_that_nothing_is_there(
-    status: str, records: int, word: str
+    status: Any, records: int, word: str
 ) -> None:
-    run = Run("id", "a", "flows", "full", datetime.now(UTC))
-    run.records = records
-    setattr(run, "status", status)  # noqa: B010  # one of the words of its type
-    assert re.findall(r"nothing \w+", show.run_line(run)) == [word]
+    run = Run("id", "a", "flows", "full", datetime.now(UTC), status=status, records=records)
+    assert re.findall(r"nothing \w+", lines.run_line(run)) == [word]
 
 
-def test_stop_says_that_a_daemon_will_start_it_again() -> None:
+@pytest.mark.slow
+def test_stop_says_that_a_daemon_will_start_it_again(warm: Warm) -> None:
     with directory() as place:
         env = environment(CALLFLOW_WAREHOUSE__DATA_DIR=str(place / "data"))
         if "CALLFLOW_PG_BIN" in os.environ:
             env["CALLFLOW_PG_BIN"] = os.environ["CALLFLOW_PG_BIN"]
 
         def run(word: str) -> tuple[int, str, str]:
-            words = [sys.executable, "-m", "etl", word]
-            done = subprocess.run(words, env=env, cwd=place, capture_output=True, text=True)
+            done = warm.run([word], env=env, cwd=place)
             return done.returncode, done.stdout, done.stderr
 
         try:
-            start_embedded(place / "data")  # without any tables: nobody can be asked
+            start_embedded(place / "data")  # without any tables, so that no leader can be read
             assert run("stop") == (0, "Stopped.\n", "")
             assert run("migrate")[0] == 0
             engine = connect(start_embedded(place / "data").url())

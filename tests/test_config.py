@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 from sqlalchemy.engine import make_url
 
+from etl.config.lines import key_lines
 from etl.config.load import find, load, require_sources, write_example
 from etl.config.settings import Schedule, Settings, secrets
 from etl.errors import ConfigError
@@ -251,7 +252,7 @@ def test_an_unescaped_password_is_refused_and_not_repeated(
 ) -> None:
     url = f"postgresql://user:{before}{awkward}{CANARY}@host:5432/db"
     (line,) = problems(read, f'[warehouse]\nurl = "{url}"')
-    assert line.startswith("warehouse.url (line 2): cannot be read; in the user and the password")
+    assert line.startswith("warehouse.url (line 2): cannot be read; in the user and the password, ")
     assert "@ as %40" in line
     assert CANARY not in line
 
@@ -303,7 +304,7 @@ def test_data_dir_is_relative_to_the_file_and_in_the_environment_to_here(
         (ZOOM + "requests_per_second = -1", "expected requests per second, 0 for no pacing"),
         (ZOOM + "requests_per_second = inf", "expected requests per second, 0 for no pacing"),
         (ZOOM + "requests_per_second = nan", "expected requests per second, 0 for no pacing"),
-        (ZOOM + "timeout = 2020-01-01", "not that type"),
+        (ZOOM + "timeout = 2020-01-01", "not a date or a time"),
         (ZOOM + "bas_url = 1", "bas_url (line 7): unknown key; did you mean base_url?"),
         (ZOOM + "qqqq = 1", "unknown key; known here: provider, account_id, client_id"),
         (ZOOM + 'name = "x"', "sources.zoom_eu.name (line 7): unknown key"),
@@ -322,7 +323,7 @@ def test_data_dir_is_relative_to_the_file_and_in_the_environment_to_here(
         (ZOOM.replace("zoom_eu", "Zoom-EU"), "sources.Zoom-EU (line 2): expected a name of at mo"),
         (ZOOM.replace("zoom_eu", "Zoom-EU"), "for example [sources.zoom_eu]"),
         (ZOOM.replace("zoom_eu", 41 * "z"), "at most 40 characters"),
-        (ZOOM.replace("zoom_eu", '"a\\nb"'), 'sources."a\\nb": expected a name of at most 40'),
+        (ZOOM.replace("zoom_eu", '"a\\nb"'), '."a\\nb" (line 2): expected a name of at most'),
         (
             TWILIO,
             "sources.tw.auth_token (line 2): missing; expected auth_token, or api_key_sid and",
@@ -332,18 +333,21 @@ def test_data_dir_is_relative_to_the_file_and_in_the_environment_to_here(
             "auth_token (line 5): given together",
         ),
         (TWILIO + f'api_key_sid="{SK}"', "sources.tw.api_key_secret (line 2): missing; an API key"),
-        (TWILIO + 'api_key_secret="s"', "sources.tw.api_key_sid (line 2): missing; an API key has"),
+        (
+            TWILIO + 'api_key_secret="s"',
+            "sources.tw.api_key_sid (line 2): missing; an API key needs",
+        ),
         (TWILIO.replace("AC", "ac") + 'auth_token="t"', "expected AC and 32 hexadecimal digits"),
         (ALIBABA.replace('"ccc-test"', ""), "expected a list of CCC instance ids, each once;"),
         (ALIBABA.replace('"ccc-test"', '"a", 3'), "instance_ids (line 6): expected a list of CCC"),
         (ALIBABA.replace('"ccc-test"', '"a", "…"'), "(line 6): is still the placeholder; expected"),
-        (ALIBABA.replace('"ccc-test"', '"a", "a"'), "names the same instance twice; for example"),
+        (ALIBABA.replace('"ccc-test"', '"a", "a"'), "lists the same instance twice; for example"),
         (ALIBABA.replace('["ccc-test"]', '"a"'), "each once, not text; for example instance_ids ="),
         (ALIBABA + 'timezone = "Asia/Shangai"', "no such time zone in the IANA database; did you"),
         (ALIBABA + 'timezone = "/etc/passwd"', "timezone (line 7): no such time zone"),
         (ALIBABA + 'timezone = "Asia"', "timezone (line 7): no such time zone"),
         ("[schedule]\nevery = 15", "schedule.every (line 2): expected a duration from 1s"),
-        ('[schedule]\nevery = "15 min"', "expected a number with a unit out of s, m, h, d, w; for"),
+        ('[schedule]\nevery = "15 min"', "expected a number with a unit: s, m, h, d or w; for"),
         ('[schedule]\nevery = "0s"', "schedule.every (line 2): expected a duration from 1s"),
         ('[schedule]\nevery = "9999999d"', "expected a number with a unit"),
         ('[schedule]\nevery = "1h"\ncron = "* * * * *"', "cron (line 3): given together with eve"),
@@ -352,7 +356,7 @@ def test_data_dir_is_relative_to_the_file_and_in_the_environment_to_here(
         ('[schedule]\njitter = "10"', 'from 0% to 100%; for example jitter = "10%"'),
         ('[schedule]\njitter = "101%"', 'from 0% to 100%; for example jitter = "10%"'),
         ('[schedule]\ntimezone = "Europe/Berlim"', "did you mean Europe/Berlin?"),
-        ('[daemon]\nhttp = "0.0.0.0:8787"', "daemon.http_token (line 1): missing; expected one"),
+        ('[daemon]\nhttp = "0.0.0.0:8787"', "daemon.http_token (line 1): missing; required"),
         ('[daemon]\nhttp = "8787"', 'daemon.http (line 2): expected host:port, or "" for off; fo'),
         ('[daemon]\nhttp = "http://127.0.0.1:8787"', "http (line 2): expected host:port, or"),
         ('[daemon]\nhttp = "*:8787"', "daemon.http (line 2): expected host:port, or"),
@@ -369,7 +373,7 @@ def test_data_dir_is_relative_to_the_file_and_in_the_environment_to_here(
         ("[warehose]\nurl = 1", "warehose (line 1): unknown key; did you mean warehouse?"),
         ("warehouse = 1", "warehouse (line 1): expected a table, such as [sources.zoom_eu] or"),
         ("sources = [1]", "sources (line 1): expected a table, such as [sources.zoom_eu]"),
-        ("[[sources]]\nx = 1", "sources: expected a table, such as [sources.zoom_eu]"),
+        ("[[sources]]\nx = 1", "sources (line 1): expected a table, such as [sources.z"),
         ("[sources]\nname = 3", "sources.name (line 2): expected a table, such as [sources.zoom_"),
         ('[sources]\nprovider = "zoom"', "sources.provider (line 2): expected a table, such as"),
     ],
@@ -413,6 +417,37 @@ def test_all_problems_at_once(read: Loader) -> None:
     ]
     assert "did you mean client_secret?" in lines[12]
     assert "did you mean every?" in lines[15]
+
+
+# --- the line of a problem -----------------------------------------------------------------------
+BLOCK = '[warehouse]\nurl = """\\\n  [daemon]\nworkers = 7\n  """\n'
+
+
+@pytest.mark.fault(68)
+@pytest.mark.parametrize(
+    ("text", "key", "line"),
+    [
+        ("daemon.workers = 0", "daemon.workers", 1),
+        ('\ndaemon.executor = "dask"', "daemon.dask_scheduler", 2),
+        ("[daemon]\n\n'workers' = 0", "daemon.workers", 3),
+        ('["daemon"] # [x]\n"w\\u006frkers" = 0', "daemon.workers", 2),
+        ('daemon = { http = "a,]}=", workers = 0 }', "daemon.workers", 1),
+        ("[daemon]\nhttp = '#'\nworkers = 0", "daemon.workers", 3),
+        (BLOCK + "[daemon]\nworkers = 0", "daemon.workers", 7),
+        (BLOCK.replace('"""', "'''") + "[daemon]\nworkers = 0", "daemon.workers", 7),
+        (ZOOM + 'no_proxy = [ # a\n  "x = 1",\n  "[daemon]",\n]\ntimeout = 0', "timeout", 11),
+        (ZOOM + "schedule.every = 1", "sources.zoom_eu.schedule.every", 7),
+        (ZOOM + "schedule = { cron = '* * * * *', every = 1 }", "schedule.every", 7),
+        ("[sources]\nal.provider = 'alibaba'\nal.timeout = 0", "sources.al.timeout", 3),
+        ("[sources]\nal.provider = 'alibaba'", "sources.al.instance_ids", 2),
+        ("[sources.al.schedule]\n[sources.al]\ntimeout = 0", "sources.al.provider", 2),
+        ("[ sources . al ]\r\nprovider = 'alibaba'\r\ntimeout = 0\r\n", "sources.al.timeout", 3),
+    ],
+)
+def test_the_line_of_a_problem_is_that_of_its_key(
+    read: Loader, text: str, key: str, line: int
+) -> None:
+    assert any(f"{key} (line {line}): " in problem for problem in problems(read, text))
 
 
 # --- the file itself -----------------------------------------------------------------------------
@@ -663,7 +698,7 @@ def test_every_secret_can_be_a_file(read: Loader, tmp_path: Path) -> None:
         ('"blank"', "the file is empty"),
         ('"binary"', "is not UTF-8 (line 1)"),
         ('"large"', "is larger than 64 KiB"),
-        ('"a\\u0000b"', "not a possible path"),
+        ('"a\\u0000b"', "not a valid path"),
         ('"~no_such_user_x/s"', "expected a path that exists"),
         ('""', "expected a path, as text"),
         ("7", "expected a path, as text"),
@@ -829,7 +864,7 @@ def test_public_and_loopback_hosts_are_accepted(read: Loader, url: str) -> None:
 def test_a_short_token_guards_nothing_that_other_machines_reach(read: Loader, http: str) -> None:
     text = f'[daemon]\nhttp = "{http}"\nhttp_token = "{{}}"\n'
     (line,) = problems(read, text.format("x" * 15))
-    assert line.startswith("daemon.http_token (line 3): expected 16 characters or more because")
+    assert line.startswith("daemon.http_token (line 3): expected 16 characters or more, because")
     read(text.format("x" * 16))
     read(text.replace(http, "127.0.0.1:8787").format("x"))
 
@@ -925,12 +960,12 @@ def test_the_network_from_the_environment_and_a_file(read: Loader, tmp_path: Pat
     ],
 )
 def test_network_settings_that_are_wrong(read: Loader, line: str, expected: str) -> None:
-    (told,) = problems(read, f"[network]\n{line}")
-    assert expected in told
-    assert told.startswith("network.")
-    assert CANARY not in told
-    (told,) = problems(read, ZOOM + line)
-    assert told.startswith("sources.zoom_eu.")
+    (problem,) = problems(read, f"[network]\n{line}")
+    assert expected in problem
+    assert problem.startswith("network.")
+    assert CANARY not in problem
+    (problem,) = problems(read, ZOOM + line)
+    assert problem.startswith("sources.zoom_eu.")
 
 
 @pytest.mark.fault(72)
@@ -1056,6 +1091,7 @@ def as_toml(value: Any) -> str:
     return str(value).lower()
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(tree=TREES, env=VARIABLES)
 def test_whatever_the_settings_only_a_config_error(
@@ -1066,6 +1102,24 @@ def test_whatever_the_settings_only_a_config_error(
     text = "".join(f"{key} = {as_toml(value)}\n" for key, value in tree.items())
     file.write_text(re.sub(r"\\ud[89ab]..\\ud[c-f]..", "?", text))
     only_config_errors(file, env)
+
+
+def paths(tree: dict[str, Any], above: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
+    """The path of every key, also of those in tables inside."""
+    found = {(*above, key) for key in tree}
+    for key, value in tree.items():
+        found |= paths(value, (*above, key)) if isinstance(value, dict) else set()
+    return found
+
+
+@settings(max_examples=300, deadline=None)
+@given(tree=st.dictionaries(st.text("ab-.\"'#=[\n", max_size=4), VALUES, max_size=5))
+def test_every_key_has_its_line(tree: dict[str, Any]) -> None:
+    text = "".join(f"{as_toml(key)} =\t{as_toml(value)} # x = 1\n" for key, value in tree.items())
+    lines = key_lines(text)
+    for number, (key, value) in enumerate(tree.items(), 1):
+        for path in paths({key: value}):
+            assert lines[path] == number
 
 
 @settings(max_examples=200, deadline=None)
@@ -1099,7 +1153,7 @@ def test_the_example_is_written_once_and_for_the_owner_only(tmp_path: Path) -> N
     assert file.stat().st_mode & 0o777 == 0o600
     assert load(file, {}).sources == {}
     file.write_text("mine")
-    with pytest.raises(ConfigError, match="exists already; left as it is"):
+    with pytest.raises(ConfigError, match="already exists; it was not changed"):
         write_example(file)
     assert file.read_text() == "mine"
     with pytest.raises(ConfigError, match="No such file or directory → choose another path"):
@@ -1112,9 +1166,9 @@ def uncommented() -> str:
 
 def test_the_example_uncommented_lacks_nothing_but_its_placeholders(read: Loader) -> None:
     lines = problems(read, uncommented())
-    told = [line for line in lines if "is still the placeholder" in line]
-    assert len(told) == len(re.findall(r'(?m)^\w+ = \[?"…"', uncommented()))
-    (other,) = set(lines) - set(told)
+    placeholders = [line for line in lines if "is still the placeholder" in line]
+    assert len(placeholders) == len(re.findall(r'(?m)^\w+ = \[?"…"', uncommented()))
+    (other,) = set(lines) - set(placeholders)
     assert other.startswith("schedule.cron (line ")  # the example shows both ways
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import typer
 import yaml
+from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 import etl
@@ -55,7 +56,7 @@ def run(*command: str | Path) -> str:
 def exposed() -> Mapping[str, Mapping[str, frozenset[str]]]:
     """Every sample that the daemon shows → its labels → their values."""
     now = datetime(2026, 11, 17, 14, 5, tzinfo=UTC)
-    metrics = Metrics("0.1.0")
+    metrics = Metrics("0.1.0", CollectorRegistry())
     finished = now + timedelta(seconds=3)
     metrics.run(
         Run("1", "zoom_eu", "flows", "full", now, finished, status="failed", error_kind="database")
@@ -175,11 +176,13 @@ def test_every_alert_is_tried() -> None:
     assert len(quiet) > len(names) / 2
 
 
+@pytest.mark.more
 def test_promtool_plays_every_alert() -> None:
     promtool = tool("promtool")
     run(promtool, "test", "rules", EXAMPLES / "prometheus/callflow.rules.test.yml")
 
 
+@pytest.mark.more
 def test_prometheus_takes_the_configuration_and_every_expression(tmp_path: Path) -> None:
     promtool = tool("promtool")
     shutil.copytree(EXAMPLES / "prometheus", tmp_path / "prometheus")
@@ -440,6 +443,7 @@ def test_all_pods_run_the_image_that_kustomize_replaces() -> None:
     assert images == {f"{replaced['name']}:{replaced['newTag']}"} == {f"callflow:{etl.__version__}"}
 
 
+@pytest.mark.more
 def test_kustomize_builds_it(tmp_path: Path) -> None:
     kubectl = tool("kubectl")
     shutil.copytree(KUBERNETES, tmp_path / "k")
@@ -524,6 +528,7 @@ def test_busy_is_no_failure_and_a_wrong_configuration_is_not_tried_again() -> No
     assert daemon["ExecReload"] == ["kill -HUP $MAINPID"]
 
 
+@pytest.mark.more
 def test_systemd_finds_nothing_wrong_and_little_exposed(tmp_path: Path) -> None:
     analyze = tool("systemd-analyze")
     program = Path(sys.executable).with_name("callflow")  # it must exist

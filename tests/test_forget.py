@@ -4,30 +4,32 @@ import os
 import pty
 import re
 import subprocess
-import sys
 import threading
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
 
-from etl.commands import forget
+from etl.commands import forget, lines
 from etl.commands.check import check
 from etl.config import load as configuration
+from etl.config.redact import Redactor
+from etl.config.settings import redactor
 from etl.errors import BusyError, ConfigError, SchemaError
 from etl.load import lease as leases
 from etl.sandbox import data
 from etl.sandbox.server import Sandbox, serve
-from etl.status import health, query, show
+from etl.status import health, queries
 from etl.sync.job import Job
 from etl.sync.run import run_stream
 from etl.sync.selection import select
-from etl.warehouse.connect import connect, plain_errors
-from tests.postgres import dsn
+from etl.warehouse.connect import connect
+from etl.warehouse.translate import translate_errors
+from tests.postgres import ask, dsn
+from tests.warm import Warm
 from tests.web import fleet
 from tests.web.running import running
 
@@ -47,7 +49,7 @@ CONTACT_FLOWS = (
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    with serve(data.Sizes(12, 3, 20, 10), seed=5) as running:
+    with serve(data.Sizes(12, 20), seed=5) as running:
         yield running
 
 
@@ -79,10 +81,12 @@ def said(path: Path, warehouse: str) -> Iterator[Callable[[], str]]:
 
     def run() -> str:
         settings = configuration.load(path, {})
-        streams = query.status(engine, settings).streams
-        lines = [show.stream_line(each) for each in streams]
-        lines += [f"{each.good} {each.subject}: {each.text}" for each in check(settings, [], {})]
-        return "\n".join(lines)
+        redact = redactor(settings)
+        streams = queries.status(engine, settings, redact).streams
+        shown = [lines.stream_line(each) for each in streams]
+        findings = check(settings, [], {}, redact)
+        shown += [f"{each.good} {each.subject}: {each.text}" for each in findings]
+        return "\n".join(shown)
 
     yield run
     engine.dispose()
@@ -92,26 +96,17 @@ def said(path: Path, warehouse: str) -> Iterator[Callable[[], str]]:
 def drop(path: Path, warehouse: str) -> Iterator[Callable[[str], forget.Left | None]]:
     """What `callflow forget NAME --yes` does."""
     engine = connect(warehouse)
-    yield lambda name: forget.forget(engine, configuration.load(path, {}), name, "test")
+    yield lambda name: forget.move_to_history(engine, configuration.load(path, {}), name, "test")
     engine.dispose()
 
 
 @pytest.fixture
-def cli(path: Path) -> Cli:
-    def run(*words: str, **more: Any) -> subprocess.CompletedProcess[str]:
+def cli(path: Path, warm: Warm) -> Cli:
+    def run(*words: str, stdin: int = subprocess.DEVNULL) -> subprocess.CompletedProcess[str]:
         env = {key: word for key, word in os.environ.items() if not key.startswith("CALLFLOW_")}
-        given = {"stdin": subprocess.DEVNULL, "capture_output": True, "timeout": 300, **more}
-        command = [sys.executable, "-m", "etl", *words]
-        return subprocess.run(
-            command, env={**env, "CALLFLOW_CONFIG": str(path)}, text=True, **given
-        )
+        return warm.run(words, env={**env, "CALLFLOW_CONFIG": str(path)}, stdin=stdin)
 
     return run
-
-
-def ask(url: str, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-    with psycopg.connect(dsn(url)) as connection:
-        return connection.execute(statement, values or None).fetchall()
 
 
 def count(url: str, table: str, where: str = "true") -> int:
@@ -141,7 +136,7 @@ def without(path: Path, instance: str) -> str:
     return text
 
 
-def test_a_source_that_was_taken_out_is_said_and_forgotten(
+def test_a_source_that_was_removed_is_reported_and_forgotten(
     sync: Sync, said: Said, drop: Drop, path: Path, warehouse: str
 ) -> None:
     sync("zoom_demo", "alibaba_demo")
@@ -185,7 +180,7 @@ def test_a_source_that_was_taken_out_is_said_and_forgotten(
     assert gaps == [(before["zoom.flows"], True)]
 
 
-def test_an_instance_that_was_taken_out_is_said_and_forgotten(
+def test_an_instance_that_was_removed_is_reported_and_forgotten(
     sync: Sync, said: Said, drop: Drop, path: Path, warehouse: str
 ) -> None:
     sync("alibaba_demo")
@@ -231,7 +226,7 @@ def test_an_instance_that_was_taken_out_is_said_and_forgotten(
     assert {table: count(warehouse, table, theirs) for table in CONTACT_FLOWS} == before
 
 
-def test_nothing_is_forgotten_while_a_run_is_under_way(
+def test_nothing_is_forgotten_while_a_stream_is_being_synced(
     sync: Sync, drop: Drop, path: Path, warehouse: str
 ) -> None:
     sync("zoom_demo")
@@ -253,7 +248,7 @@ def test_it_is_all_or_nothing(sync: Sync, drop: Drop, path: Path, warehouse: str
     rows = {table: count(warehouse, table) for table in FLOWS}
     with psycopg.connect(dsn(warehouse)) as connection:  # the last table that is moved
         connection.execute("ALTER TABLE history.zoom_flows ADD CHECK (valid_to < '2001-01-01')")
-    with pytest.raises(SchemaError), plain_errors("forget"):
+    with pytest.raises(SchemaError), translate_errors("forget"):
         drop("zoom_demo")
     assert {table: count(warehouse, table) for table in FLOWS} == rows
     assert sum(count(warehouse, old(table)) for table in FLOWS) == 0
@@ -294,9 +289,10 @@ def test_it_asks_on_a_terminal_and_nowhere_else(
     rows = count(warehouse, "zoom.flows")
     asks = cli("forget", "zoom_demo")
     assert asks.returncode == 2
-    assert "not a terminal → to move its rows to history, run: callflow forget zoom_demo --yes" in (
-        asks.stderr
-    )
+    assert (
+        "standard input is not a terminal → to move its rows to history, run: callflow forget"
+        " zoom_demo --yes"
+    ) in asks.stderr
     with terminal("n\n") as stdin:
         no = cli("forget", "zoom_demo", stdin=stdin)
     assert (no.returncode, count(warehouse, "zoom.flows")) == (1, rows)
@@ -311,12 +307,12 @@ def test_it_asks_on_a_terminal_and_nowhere_else(
     assert count(warehouse, "zoom.flows") == 0
 
 
-def test_the_page_and_the_api_say_it(sync: Sync, path: Path, warehouse: str) -> None:
+def test_the_page_and_the_api_report_it(sync: Sync, path: Path, warehouse: str) -> None:
     sync("zoom_demo", "alibaba_demo")
     take_out(path, "zoom_demo")
     without(path, OTHER)
     engine = connect(warehouse)
-    view = query.status(engine, configuration.load(path, {}))
+    view = queries.status(engine, configuration.load(path, {}), Redactor())
     engine.dispose()
     names = ["alibaba_demo/" + OLD, "zoom_demo"]
     with running(view, now=lambda: view.at) as client:
@@ -328,9 +324,7 @@ def test_the_page_and_the_api_say_it(sync: Sync, path: Path, warehouse: str) -> 
         assert f"<code>callflow forget {name}</code>" in page
 
 
-def test_a_table_that_somebody_locks_keeps_nobody_waiting(
-    sync: Sync, path: Path, warehouse: str
-) -> None:
+def test_a_locked_table_makes_no_reader_wait(sync: Sync, path: Path, warehouse: str) -> None:
     sync("alibaba_demo")
     engine = connect(warehouse)
     with psycopg.connect(dsn(warehouse)) as holder, engine.connect() as connection:
@@ -339,9 +333,9 @@ def test_a_table_that_somebody_locks_keeps_nobody_waiting(
         release.start()
         connection.exec_driver_sql("SET LOCAL lock_timeout = '3s'")
         before = [("alibaba_demo", "contact_flows", OLD)]
-        assert query.scopes(connection, before) == before
+        assert queries.scopes(connection, before) == before
         assert connection.exec_driver_sql("SHOW lock_timeout").scalar() == "3s"
-        assert len(query.status(engine, configuration.load(path, {})).streams) == 4
+        assert len(queries.status(engine, configuration.load(path, {}), Redactor()).streams) == 4
         assert not holder.closed
         release.cancel()
     engine.dispose()

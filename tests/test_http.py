@@ -26,21 +26,19 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.errors import ContractError, CredentialsError, ProviderError, UnavailableError
+from etl.errors import (
+    ContractError,
+    CredentialsError,
+    ProviderError,
+    Retry,
+    TooLargeError,
+    UnavailableError,
+)
 from etl.extract.answer import Answer, asked_wait
 from etl.extract.http import Http
 from etl.extract.url import basic, encode, same_origin
-from etl.extract.verdict import Retry, TooLargeError
-from etl.sandbox.wire import (
-    JSON,
-    Fault,
-    Response,
-    empty,
-    gzip_bomb,
-    html,
-    json_response,
-    redirect,
-)
+from etl.sandbox.exchange import JSON, Response, json_response
+from etl.sandbox.faults import Fault, empty, gzip_bomb, html, redirect
 from tests.extract.scripted import Script, Time, connected, scripted_http
 
 NOON = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
@@ -429,6 +427,7 @@ def self_signed(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.fault(31)
 def test_proxies_and_netrc_of_the_environment_are_ignored(tmp_path: Path) -> None:
     (tmp_path / ".netrc").write_text("default login nobody password canary\n")
@@ -559,6 +558,7 @@ def test_a_body_over_the_limit_is_refused_whatever_it_unpacks_from() -> None:
     assert len(script.requests) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.fault(26, 27)
 def test_a_bomb_and_a_huge_body_leave_memory_flat() -> None:
     bomb, padded = Script(gzip_bomb(2**28)), Script({})

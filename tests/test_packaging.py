@@ -91,6 +91,7 @@ def callflow(installed: Path, cwd: Path, *arguments: str, **variables: str) -> s
 
 
 # --- the wheel -----------------------------------------------------------------------------------
+@pytest.mark.more
 def test_the_wheel_holds_the_package_with_migrations_and_data_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
@@ -100,6 +101,7 @@ def test_the_wheel_holds_the_package_with_migrations_and_data_and_nothing_else(w
     assert {"etl/migrations/env.py", "etl/config/callflow.example.toml", "etl/py.typed"} <= names
 
 
+@pytest.mark.more
 def test_the_wheels_metadata_says_what_pyproject_says(installed: Path) -> None:
     info = installed / f"callflow-{PROJECT['project']['version']}.dist-info"
     metadata = (info / "METADATA").read_text(encoding="utf-8")
@@ -111,6 +113,7 @@ def test_the_wheels_metadata_says_what_pyproject_says(installed: Path) -> None:
     assert "END OF TERMS AND CONDITIONS" in (info / "licenses" / "LICENSE").read_text()
 
 
+@pytest.mark.more
 def test_from_the_wheel_init_and_migrate_work(
     installed: Path, tmp_path: Path, database: str
 ) -> None:
@@ -122,6 +125,7 @@ def test_from_the_wheel_init_and_migrate_work(
     assert callflow(installed, tmp_path, "sql", "--csv", count, **url).split() == ["count", "0"]
 
 
+@pytest.mark.more
 def test_from_the_wheel_the_demo_works(installed: Path, tmp_path: Path) -> None:
     with directory() as place:
         data = {"CALLFLOW_WAREHOUSE__DATA_DIR": str(place / "data")}
@@ -140,6 +144,7 @@ def test_from_the_wheel_the_demo_works(installed: Path, tmp_path: Path) -> None:
     assert done.stdout.startswith("callflow ")
 
 
+@pytest.mark.more
 def test_the_sdist_builds_tests_and_locks_like_the_checkout(tmp_path: Path) -> None:
     with tarfile.open(build("sdist", tmp_path)) as archive:
         names = {name.partition("/")[2]: mode for name, mode in modes(archive)}
@@ -245,4 +250,4 @@ def test_one_version_everywhere() -> None:
 
 def test_ci_runs_what_people_run() -> None:
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
-    assert (ROOT / ".ci" / "run").read_text().endswith("\nexec make test\n")
+    assert (ROOT / ".ci" / "run").read_text().endswith("\nmake test\nexec make test-more\n")

@@ -33,11 +33,13 @@ from etl.sandbox import data
 from etl.sandbox.server import Sandbox, serve
 from etl.sandbox.wire import serving
 from etl.sandbox.zoom import Zoom
+from tests.daemon.test_alerts import hook, many
 from tests.extract.scripted import Script, Time, unsigned
 from tests.extract.sources import zoom_source
 from tests.postgres import dsn
 from tests.proxies import Authority, Proxy, in_tls, proxied
-from tests.test_alerts import hook, many
+
+pytestmark = pytest.mark.slow
 
 API, TOKENS = "api.zoom.test", "zoom.test"
 ROOT = Path(__file__).parent.parent
@@ -456,7 +458,7 @@ def everything_in_tls(sandbox: Sandbox, authority: Authority) -> Iterator[dict[s
 def test_check_and_sync_of_every_provider_through_a_proxy(
     authority: Authority, warehouse: str, tmp_path: Path
 ) -> None:
-    with serve(data.Sizes(3, 3, 3, 3)) as sandbox, everything_in_tls(sandbox, authority) as ports:
+    with serve(data.Sizes(3, 3)) as sandbox, everything_in_tls(sandbox, authority) as ports:
         text = sandbox.toml()
         for url, host in zip(urls(sandbox), HOSTS.values(), strict=True):
             text = text.replace(url, f"https://{host}")

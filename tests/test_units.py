@@ -54,7 +54,7 @@ def test_an_account_is_that_of_the_provider_at_its_api() -> None:
     assert account(alibaba()) == "ccc.cn-shanghai.aliyuncs.com key"
 
 
-def test_sources_of_one_account_have_it_in_common_whatever_else_differs() -> None:
+def test_sources_of_one_account_share_it_whatever_else_differs() -> None:
     assert account(zoom("x", client_id="other")) == account(zoom("y", requests_per_second=1.0))
     assert account(alibaba("x", instance_ids=("i",))) == account(alibaba("y", instance_ids=("j",)))
     assert account(twilio("x")) == account(
@@ -62,7 +62,7 @@ def test_sources_of_one_account_have_it_in_common_whatever_else_differs() -> Non
     )
 
 
-def test_others_have_not() -> None:
+def test_different_accounts_differ() -> None:
     assert account(zoom()) != account(zoom(account_id="other"))
     assert account(zoom()) != account(zoom(base_url="https://api.zoom.example/v2"))
     near, far = (alibaba(base_url=f"https://ccc.{name}.example") for name in ("near", "far"))
@@ -71,7 +71,7 @@ def test_others_have_not() -> None:
     assert account(zoom(account_id="x", **same)) != account(zoom(account_id="y", **same))
 
 
-def test_no_account_tells_a_secret() -> None:
+def test_no_account_contains_a_secret() -> None:
     for source in (zoom(), twilio(), alibaba()):
         assert "CANARY" not in account(source)
 
@@ -118,7 +118,7 @@ def test_runs_of_one_account_are_made_in_turn_and_accounts_side_by_side() -> Non
     ]  # fmt: skip
 
 
-def test_runs_are_told_before_all_have_ended() -> None:
+def test_runs_are_yielded_before_all_have_ended() -> None:
     go = threading.Event()
 
     def run_unit(unit: Unit) -> Run:

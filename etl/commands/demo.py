@@ -1,11 +1,12 @@
-"""`callflow demo`: the sandbox, synced into the embedded Postgres, and a look at the result."""
+"""`callflow demo`: sync the sandbox into the embedded Postgres, and look at the result."""
 
 import shlex
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,109 +14,89 @@ from rich.console import Console
 from rich.markup import escape
 from sqlalchemy import Engine, text
 
+from etl.commands import lines, sql
+from etl.commands.output import print_lines
+from etl.commands.progress import run_jobs
+from etl.commands.questions import QUESTIONS
+from etl.commands.rows import print_table
 from etl.config import load as config
+from etl.config.settings import Settings, redactor
+from etl.load.lease import process_name
 from etl.load.runs import Run
 from etl.sandbox.data import Sizes
 from etl.sandbox.server import Sandbox, serve
-from etl.status import query, show
-from etl.sync.selection import Unit, exit_code, select
-from etl.warehouse import embedded, migrate
-from etl.warehouse.connect import connect, plain_errors
+from etl.sync.job import Job
+from etl.sync.selection import exit_code, select
+from etl.warehouse import embedded, grant, migrate
+from etl.warehouse.connect import connect
 from etl.warehouse.roles import READER
+from etl.warehouse.translate import translate_errors
 
 DATABASE = "callflow_demo"
 
-QUESTIONS = {
-    "Which numbers reach which flow?": """
-        (SELECT e.entry_number AS number, f.flow_name AS flow, f.status, f.source
-         FROM zoom.entry_points e JOIN zoom.flows f USING (source, flow_id)
-         WHERE e.entry_number IS NOT NULL ORDER BY 1 LIMIT 5)
-        UNION ALL
-        (SELECT n.number, f.name, CASE WHEN f.published THEN 'published' ELSE 'draft' END, f.source
-         FROM alibaba.contact_flow_numbers n
-         JOIN alibaba.contact_flows f USING (source, instance_id, contact_flow_id)
-         ORDER BY 1 LIMIT 4)""",
-    "Which published flows have edits that are not published yet?": """
-        SELECT f.flow_name AS flow, max(v.flow_version) FILTER (WHERE v.flow_version_status =
-               'published') AS live_version, max(v.flow_version) AS newest_version,
-               max(v.flow_version_last_modified_time) AS edited
-        FROM zoom.flows f JOIN zoom.flow_versions v USING (source, flow_id)
-        WHERE f.status = 'published' GROUP BY f.source, f.flow_id, f.flow_name
-        HAVING max(v.flow_version) > max(v.flow_version) FILTER (WHERE v.flow_version_status =
-               'published')
-        ORDER BY edited DESC LIMIT 6""",
-    "How many chat channels did each Flex Flow open?": """
-        SELECT coalesce(f.friendly_name, '(deleted) ' || c.flex_flow_sid) AS flex_flow,
-               f.channel_type, count(*) AS channels, max(c.date_created) AS newest
-        FROM twilio.channels c LEFT JOIN twilio.flex_flows f
-             ON f.source = c.source AND f.sid = c.flex_flow_sid
-        GROUP BY 1, 2 ORDER BY channels DESC LIMIT 6""",
-    "What was changed between the two syncs?": """
-        SELECT h.flow_name AS before, f.flow_name AS now, h.status AS status_before,
-               coalesce(f.status, '(deleted)') AS status_now, h.valid_to AS seen_at
-        FROM zoom.flows_history h LEFT JOIN zoom.flows f USING (source, flow_id)
-        WHERE NOT h.is_current ORDER BY h.valid_to, before LIMIT 6""",
-}
 
-RunUnits = Callable[[Engine, list[Unit]], Iterable[Run]]
+@dataclass(frozen=True, slots=True)
+class Screen:
+    """Where the demo prints its results, and where its messages and progress bars."""
+
+    results: Console
+    messages: Console
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """How much data the sandbox invents, and from which seed."""
+
+    flows: int
+    channels: int
+    seed: int
 
 
 def run(
-    messages: Console,
-    results: Console,
-    run_units: RunUnits,
+    screen: Screen,
+    sample: Sample,
     stopped: threading.Event,
     *,
-    flows: int,
-    channels: int,
-    seed: int,
     data_dir: Path | None,
     env: Mapping[str, str],
 ) -> int:
-    """Run the demo; return the exit code of its syncs. What it made is left in place.
+    """Run the demo and return the exit code of its syncs. The database stays.
 
-    Raises EmbeddedError when no Postgres can be started, StoppedError when it was stopped.
+    Raises EmbeddedError if no Postgres can be started, StoppedError if `stopped` is set.
     """
     server = embedded.start(data_dir or embedded.default_data_dir(), env=env)
     for note in server.notes:
-        messages.print(f"note: {escape(note)}")
-    results.print(f"PostgreSQL {server.major} runs on {server.host}:{server.port}.")
-    _new_database(server)
-    engine = connect(server.url(DATABASE))
-    try:
-        with plain_errors("demo"), serve(Sizes.of(flows, channels), seed) as sandbox:
-            migrate.upgrade(server.url(DATABASE))
-            units = _units(sandbox, env)
-            runs = _sync("First sync: everything is new.", results, engine, units, run_units)
-            if not stopped.is_set():
-                _change(sandbox)
-                title = (
-                    "Someone renames a flow, deletes another, and switches a Flex Flow off. "
-                    "Second sync:"
-                )
-                runs += _sync(title, results, engine, units, run_units)
-            if not stopped.is_set():
-                before = _wal(engine)
-                title = "Nothing changed. Third sync:"
-                last = _sync(title, results, engine, units, run_units)
-                written = sum(run.rows_written for run in last)
-                size = (_wal(engine) - before) / 1024
-                results.print(f"  It wrote {written} rows and {size:,.0f} kB of WAL in total.\n")
-                runs += last
-        for title, question in QUESTIONS.items():
-            show.table(results, query.ask(engine, question), title)
-        with plain_errors("demo"), engine.begin() as connection:
-            query.let_read(connection, READER)
-    finally:
-        engine.dispose()
-    _how_to_connect(results, server)
+        screen.messages.print(f"note: {escape(note)}")
+    screen.results.print(f"PostgreSQL {server.major} runs on {server.host}:{server.port}.")
+    with serve(Sizes(sample.flows, sample.channels), sample.seed) as sandbox:
+        settings = _settings(sandbox, env)
+        redact = redactor(settings)
+        with translate_errors("demo", redact):
+            _create_database(server)
+            engine = connect(server.url(DATABASE))
+            try:
+                migrate.upgrade(server.url(DATABASE))
+                holder = process_name()
+                jobs = [
+                    Job(engine, stream, source, holder, stopped=stopped.is_set, redact=redact)
+                    for source, stream in select(settings, [])
+                ]
+                runs = _sync_three_times(screen, sandbox, engine, jobs, stopped)
+                for title, question in QUESTIONS.items():
+                    print_table(screen.results, sql.ask(engine, question, redact), title)
+                with engine.begin() as connection:
+                    grant.let_read(connection, READER)
+            finally:
+                engine.dispose()
+    _print_how_to_connect(screen.results, server)
     return exit_code(runs)
 
 
-def _new_database(server: embedded.Server) -> None:
+def _create_database(server: embedded.Server) -> None:
+    """Create the demo's database, empty, in place of an earlier one."""
     engine = connect(server.url())
     try:
-        with plain_errors("demo"), engine.connect() as connection:
+        with engine.connect() as connection:
             alone = connection.execution_options(isolation_level="AUTOCOMMIT")
             alone.exec_driver_sql(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)")
             alone.exec_driver_sql(f"CREATE DATABASE {DATABASE}")
@@ -123,41 +104,59 @@ def _new_database(server: embedded.Server) -> None:
         engine.dispose()
 
 
-def _units(sandbox: Sandbox, env: Mapping[str, str]) -> list[Unit]:
+def _settings(sandbox: Sandbox, env: Mapping[str, str]) -> Settings:
+    """Return the settings for `sandbox`; those of the user's own configuration do not count."""
     own = {name: value for name, value in env.items() if not name.startswith("CALLFLOW_")}
     with TemporaryDirectory(prefix="callflow-demo-") as folder:
         path = Path(folder, "callflow.toml")
         path.write_text(sandbox.toml(), encoding="utf-8")
         path.chmod(0o600)
-        return select(config.load(path, own), [])
+        return config.load(path, own)
 
 
-def _sync(
-    title: str, results: Console, engine: Engine, units: list[Unit], run_units: RunUnits
+def _sync_three_times(
+    screen: Screen,
+    sandbox: Sandbox,
+    engine: Engine,
+    jobs: Sequence[Job],
+    stopped: threading.Event,
 ) -> list[Run]:
-    results.print(f"\n[bold]{title}[/bold]")
+    """Sync everything, sync after some changes, and sync when nothing has changed."""
+    runs = _sync("First sync: everything is new.", screen, jobs)
+    if not stopped.is_set():
+        runs += _sync(f"Someone {_change(sandbox)}. Second sync:", screen, jobs)
+    if not stopped.is_set():
+        before = _wal(engine)
+        last = _sync("Nothing changed. Third sync:", screen, jobs)
+        written = sum(run.rows_written for run in last)
+        size = (_wal(engine) - before) / 1024
+        screen.results.print(f"  It wrote {written} rows and {size:,.0f} kB of WAL in total.\n")
+        runs += last
+    return runs
+
+
+def _sync(title: str, screen: Screen, jobs: Sequence[Job]) -> list[Run]:
+    screen.results.print(f"\n[bold]{title}[/bold]")
     runs = []
-    for each in run_units(engine, units):
-        results.print("  " + show.run_line(each))
+    for each in run_jobs(jobs, screen.messages):
+        print_lines(screen.results, "  " + lines.run_line(each))
         runs.append(each)
     return runs
 
 
-def _change(sandbox: Sandbox) -> None:
-    zoom, keys = sandbox.zoom.flows, sandbox.zoom.flows.keys()
-    if len(keys) > 1:
-        zoom.update(keys[0], flow_name="Autumn sale hotline", status="published")
-        zoom.delete(keys[1])
-    for flex_flow in sandbox.twilio.flex_flows.keys()[:1]:
-        sandbox.twilio.flex_flows.update(flex_flow, enabled=False)
+def _change(sandbox: Sandbox) -> str:
+    """Let each emulator change what it has; return what was done, to follow "Someone"."""
+    done = [phrase for each in sandbox.emulators.values() for phrase in each.change()]
+    return ", ".join([*done[:-1], f"and {done[-1]}"]) if len(done) > 1 else "".join(done)
 
 
 def _wal(engine: Engine) -> int:
+    """Return the position in the server's write-ahead log, in bytes."""
     with engine.connect() as connection:
         return int(connection.scalar(text("SELECT pg_current_wal_insert_lsn() - '0/0'")) or 0)
 
 
-def _how_to_connect(results: Console, server: embedded.Server) -> None:
+def _print_how_to_connect(results: Console, server: embedded.Server) -> None:
     password_file = server.data_dir / embedded.PASSWORDS[READER]
     program = escape(_program())
     psql = "psql" if shutil.which("psql") else shlex.quote(str(server.bin_dir / "psql"))
@@ -169,12 +168,13 @@ def _how_to_connect(results: Console, server: embedded.Server) -> None:
             user {READER} (read-only), password: the last field of that file
 
 Postgres keeps running; `{program} stop` shuts it down, the data stays.
-Your own accounts: `{program} init`, fill in callflow.toml, then `check` and `sync`."""
+For your own accounts, run `{program} init`, fill in callflow.toml,
+then run `check` and `sync`."""
     )
 
 
 def _program() -> str:
-    """Return how a person at this prompt starts callflow; `make demo` puts it on no PATH."""
+    """Return how to start callflow from this prompt; after `make demo` it is not on PATH."""
     if shutil.which("callflow"):
         return "callflow"
     beside = Path(sys.executable).with_name("callflow")

@@ -1,24 +1,33 @@
-"""`callflow forget`: what the configuration no longer has goes from the current tables to history.
+"""`callflow forget`: move rows of what is no longer configured from the current tables to history.
 
-What is named is a source, or one scope of a source (Alibaba: SOURCE/INSTANCE). Only what is not
-configured can be forgotten. It is one transaction under the leases of its streams: children first,
-one closed version per row, then what was kept for the next run.
+Forgets a source, or one scope of a source (Alibaba: SOURCE/INSTANCE), unless it is configured. All
+of it is one transaction, under the leases of the streams: children first, one closed version per
+row, then the bookkeeping for the next run.
 """
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Annotated
 
+import typer
+from rich.markup import escape
 from sqlalchemy import Connection, Engine
 
+from etl.commands.access import warehouse
+from etl.commands.options import ConfigPath, load
+from etl.commands.output import note, stderr, stdout
 from etl.config.settings import Settings
 from etl.config.values import did_you_mean
 from etl.errors import ConfigError
+from etl.load import lead, leftovers, stage
 from etl.load import lease as leases
-from etl.load import leftovers, stage
+from etl.load.lease import is_dead, process_name
 from etl.providers import PROVIDERS, named
 from etl.providers.declare import Stream, scopes
 from etl.sync.selection import name_of_scope
+from etl.warehouse.rights import suggest_grants
 
 _SESSION = """SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '5s';
               SET LOCAL idle_in_transaction_session_timeout = '60s'"""
@@ -28,10 +37,10 @@ STREAMS: tuple[Stream, ...] = tuple(stream for each in PROVIDERS for stream in e
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What is left of a source, or of one scope of it, that the configuration no longer has.
+    """The rows and bookkeeping of a source, or of one scope of it, that is no longer configured.
 
-    `streams`  the names of its streams that hold rows or bookkeeping, sorted.
-    `rows`     full name of each current table that holds rows of it → how many; parents first.
+    `streams`  the sorted names of its streams that have rows or bookkeeping.
+    `rows`     full name of each current table → how many of its rows; parents first, no zeros.
     """
 
     source: str
@@ -41,14 +50,75 @@ class Left:
 
     @property
     def name(self) -> str:
-        """As `callflow forget` takes it."""
+        """The argument of `callflow forget` for it."""
         return self.source if self.scope is None else name_of_scope(self.source, self.scope)
 
 
-def find(connection: Connection, settings: Settings, name: str) -> Left | None:
-    """What is left of `name`, "source" or "source/scope"; None when it was forgotten already.
+# --- the command ---------------------------------------------------------------------------------
+def forget(
+    context: typer.Context,
+    name: Annotated[
+        str, typer.Argument(metavar="SOURCE[/INSTANCE]", help="The source or instance to forget.")
+    ],
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do not ask. Required without a terminal.")
+    ] = False,
+    path: ConfigPath = None,
+) -> None:
+    """Move the rows of what is no longer configured to history.
 
-    Raises ConfigError when it is configured still, and when nothing was ever called that.
+    That is a source, or one instance of a source (SOURCE/INSTANCE). Asks first. If the source is
+    synced again later, that starts with a full load, and its history shows the gap. etl.runs and
+    etl.rejects keep their rows.
+
+    Exits 2 if the source is still configured, if nothing ever had that name, or without --yes if
+    there is no terminal to ask on; 75 while one of its streams is being synced.
+    """
+    settings, redact = load(context, path)
+    with warehouse(settings, redact) as engine, suggest_grants(engine, "forget", redact):
+        with engine.connect() as connection:
+            left = find(connection, settings, name)
+            leader = lead.leader(connection)
+        if left is not None and not yes:
+            _confirm(left)
+        moved = left and move_to_history(engine, settings, name, process_name())
+    if moved is None:
+        stdout().print(f"Nothing is left of {escape(name)}: it was forgotten already.")
+        return
+    for table, count in moved.rows.items():
+        stdout().print(f"{table:<36} {count:>10,} row{'s' if count > 1 else ''} moved to history")
+    stdout().print(f"{escape(moved.name)} is forgotten.")
+    if leader is not None and not is_dead(leader):
+        note(
+            f"the daemon {leader} leads and will sync {moved.name} again, unless it has read the"
+            " new configuration → send it SIGHUP, or restart it"
+        )
+
+
+def _confirm(left: Left) -> None:
+    """Ask on the terminal whether to forget `left`. Raises ConfigError if there is no terminal."""
+    if not sys.stdin.isatty():
+        raise ConfigError(
+            "it asks first, and standard input is not a terminal",
+            where="forget",
+            advice=f"to move its rows to history, run: callflow forget {left.name} --yes",
+        )
+    messages = stderr()
+    messages.print(f"{escape(left.name)} is no longer configured. This would move to history:")
+    for table, count in left.rows.items():
+        messages.print(f"  {table:<36} {count:>10,} row{'s' if count > 1 else ''}")
+    if not left.rows:
+        messages.print("  no rows; only the bookkeeping for its next run would be removed")
+    if not typer.confirm("Forget it?", err=True):
+        messages.print("Nothing was changed.")
+        raise typer.Exit(1)
+
+
+# --- what it does --------------------------------------------------------------------------------
+def find(connection: Connection, settings: Settings, name: str) -> Left | None:
+    """Return what is left of `name`, "source" or "source/scope"; None if it is already forgotten.
+
+    Raises ConfigError if it is still configured, or if nothing ever had that name.
     """
     source, slash, scope = name.partition("/")
     wanted = scope if slash else None
@@ -78,11 +148,11 @@ def find(connection: Connection, settings: Settings, name: str) -> Left | None:
     )
 
 
-def forget(engine: Engine, settings: Settings, name: str, holder: str) -> Left | None:
-    """Move what is left of `name` to history; what was moved, None when nothing was left.
+def move_to_history(engine: Engine, settings: Settings, name: str, holder: str) -> Left | None:
+    """Move what is left of `name` to history; return what was moved, None if nothing was left.
 
-    Raises BusyError while a run of one of its streams is under way, ConfigError as `find` does, and
-    what Postgres raises. Whatever is raised, nothing was changed.
+    Raises BusyError while one of its streams is being synced, ConfigError as `find` does, and what
+    Postgres raises. Nothing is changed then.
     """
     with engine.begin() as connection:
         connection.exec_driver_sql(_SESSION)
@@ -95,7 +165,7 @@ def forget(engine: Engine, settings: Settings, name: str, holder: str) -> Left |
             )
             for stream in left.streams
         ]
-        connection.exec_driver_sql(_SESSION)  # taking a lease set another lock_timeout
+        connection.exec_driver_sql(_SESSION)  # taking a lease has changed lock_timeout
         left = find(connection, settings, name) or left
         now = leftovers.instant(connection, left.source, left.streams)
         moved = {}
@@ -115,7 +185,7 @@ def forget(engine: Engine, settings: Settings, name: str, holder: str) -> Left |
         if left.scope is None:
             tables = {stream.name: stream.tables for stream in STREAMS}
             for stream_name in left.streams:
-                pairs = [stage.staged(left.source, each) for each in tables.get(stream_name, ())]
+                pairs = [stage.pair_of(left.source, each) for each in tables.get(stream_name, ())]
                 leftovers.drop_stream(connection, left.source, stream_name, pairs)
         for lease in held:
             leases.release(connection, lease)
@@ -123,18 +193,18 @@ def forget(engine: Engine, settings: Settings, name: str, holder: str) -> Left |
 
 
 def _configured(settings: Settings, source: str) -> set[str]:
-    """The names of the streams that the configuration has of `source`."""
+    """Return the names of the streams of `source` that are configured."""
     configured = settings.sources.get(source)
     return {each.name for each in named(configured.provider).streams} if configured else set()
 
 
 def _unconfigured(settings: Settings, source: str) -> list[Stream]:
-    """The streams that `source` may have had: a name may have been another provider's before."""
+    """Return the streams that `source` may have had, also from another provider before."""
     return [each for each in STREAMS if each.name not in _configured(settings, source)]
 
 
 def _with_scope(settings: Settings, source: str, scope: str) -> list[Stream]:
-    """The streams in which `scope` of `source` may have rows; ConfigError if it is configured."""
+    """Return the streams that may have rows of a scope. Raises ConfigError if it is configured."""
     configured = settings.sources.get(source)
     found = []
     for stream in STREAMS:
@@ -153,7 +223,7 @@ def _configured_still(name: str, advice: str) -> ConfigError:
 
 
 def _known(connection: Connection) -> set[str]:
-    """Every source, and every scope of one, that a table or its history has rows of."""
+    """Return every source, and every scope, that has rows in a table or in its history."""
     found = leftovers.sources(connection)
     for stream in STREAMS:
         for table in (stream.tables[0], leftovers.history(stream.tables[0])):
@@ -165,7 +235,7 @@ def _known(connection: Connection) -> set[str]:
 
 
 def _left(settings: Settings, known: set[str]) -> list[str]:
-    """Those of `known` that are not configured."""
+    """Return those of `known` that are not configured."""
     configured = set(settings.sources)
     for source in settings.sources.values():
         for stream in named(source.provider).streams:

@@ -48,9 +48,12 @@ from etl.config.values import (
 )
 
 TOKEN_LENGTH = 16
-"""Characters, at least, of a token that guards what other machines reach."""
+"""The least number of characters of a token that guards what other machines can reach."""
 SCAN_DEADLINE = timedelta(hours=2)
-"""What one scan of a list may take: ten times what a million rows of Twilio do at its pace."""
+"""The longest that one scan of a list may take.
+
+Ten times what a million rows take, at five requests a second of a thousand rows each.
+"""
 
 
 class Table(BaseModel):
@@ -62,7 +65,7 @@ class Table(BaseModel):
 
     @classmethod
     def conflicts(cls, given: Mapping[str, Any]) -> dict[str, str]:
-        """Say what is wrong between the keys of one table, by the key to change."""
+        """Return what is wrong between the keys of a table: the key to change → the message."""
         return {}
 
     @model_validator(mode="after")
@@ -151,7 +154,7 @@ class Daemon(Table):
 
     @classmethod
     def conflicts(cls, given: Mapping[str, Any]) -> dict[str, str]:
-        """Ask for a token where other machines reach `http`, for a scheduler where Dask runs."""
+        """Require a token where other machines can reach `http`, and a scheduler for Dask."""
         found = {}
         try:
             host = http_address(str(given.get("http") or "")).rpartition(":")[0] or "localhost"
@@ -166,22 +169,22 @@ class Daemon(Table):
 
 
 def _weak_token(token: Any) -> str:
-    because = "because other machines reach http; for example"
+    because = "because other machines can reach http; for example"
     if token is None:
         example = 'http_token_file = "/run/secrets/http_token"'
-        return f"missing; expected one {because} {example}"
+        return f"missing; required {because} {example}"
     if isinstance(token, str | SecretStr) and 0 < len(token) < TOKEN_LENGTH:
-        example = "what `openssl rand -hex 24` prints"
-        return f"expected {TOKEN_LENGTH} characters or more {because} {example}"
+        example = "the output of `openssl rand -hex 24`"
+        return f"expected {TOKEN_LENGTH} characters or more, {because} {example}"
     return ""
 
 
 class Network(Table):
     """How the network is reached, by all sources and the webhook; a source may have its own.
 
-    `proxy` is asked for a tunnel (CONNECT) to every https:// host that neither `no_proxy` names nor
-    is loopback. What `ca_file` holds is trusted besides the usual authorities. Hosts of private
-    networks are refused unless `allow_private_hosts`.
+    `proxy` is asked for a tunnel (CONNECT) to every https:// host, except loopback and those that
+    `no_proxy` names. The authorities of `ca_file` are trusted besides the usual ones. Hosts of
+    private networks are refused unless `allow_private_hosts`.
     """
 
     proxy: Proxy = None
@@ -191,19 +194,19 @@ class Network(Table):
 
 
 class Security(Table):
-    """What is refused unless it is asked for.
+    """What callflow refuses unless it is allowed here.
 
-    `allow_exposed_secrets`: also take secrets from files that others than their owner can read.
+    `allow_exposed_secrets`: also accept secrets from files that others than their owner can read.
     """
 
     allow_exposed_secrets: Override = False
 
 
 class StreamOptions(Table):
-    """What may be chosen for one stream of a source.
+    """The options of one stream of a source.
 
-    `on_absent`: what becomes of a record that a proven full scan did not list. "confirm" removes it
-    once the provider confirms that it has gone, "keep" never does. None: the stream's own default.
+    `on_absent`: what happens to a record that a proven full scan did not list. "confirm" deletes it
+    once it is confirmed that it is gone, "keep" never does. None: the stream's own default.
     """
 
     on_absent: Literal["confirm", "keep"] | None = Field(
@@ -214,12 +217,12 @@ class StreamOptions(Table):
 class Source(Table):
     """What every source has; a provider's model adds its credentials and its defaults.
 
-    `options` holds what is chosen for single streams, by name: callflow.toml has them as tables of
-    the source, such as [sources.twilio_main.channels].
+    `options` holds the options of single streams, by name. In callflow.toml they are tables of the
+    source, such as [sources.twilio_main.channels].
 
     The class variables name fields of the provider's model:
-    `account` whose requests the provider's limits count,
-    `scopes`  the parts that its lists are asked for one by one (None: a list is one whole),
+    `account` the account by which the provider counts its limits,
+    `scopes`  the parts of a list, each asked for separately (None: a list is one whole),
     `zone`    the time zone of times that come without one (None: all come with one),
     `logins`  pairs of user and password that HTTP Basic sends together.
     """
@@ -246,8 +249,8 @@ class Source(Table):
 class Settings(Table):
     """All of callflow's configuration. Secrets are `SecretStr`: they print as asterisks.
 
-    `path` is the file that was read (None: no file), `warnings` what a person should change
-    although nothing is refused for it. A source has the general schedule and network merged in.
+    `path` is the file that was read (None: no file), `warnings` what should be changed although
+    nothing is refused for it. A source has the general schedule and network merged in.
     """
 
     path: Path | None = None
@@ -261,9 +264,9 @@ class Settings(Table):
 
 
 def secrets(value: Any) -> set[str]:
-    """Return every secret in settings, or in what they hold: what no output may show.
+    """Return every secret in settings, or in a part of them: no output may show them.
 
-    Of a URL with a password the password too, as it is written there and as it is meant.
+    A URL with a password adds the password itself, both percent-encoded and decoded.
     """
     if isinstance(value, SecretStr):
         text = value.get_secret_value()
@@ -274,7 +277,7 @@ def secrets(value: Any) -> set[str]:
 
 
 def redactor(value: Any) -> Redactor:
-    """Return what takes every secret in settings, or in what they hold, out of texts."""
+    """Return what removes every secret in settings, or in a part of them, from texts."""
     return Redactor(secrets(value) | _logins(value))
 
 

@@ -51,9 +51,9 @@ def _web_url(text: str, *, query: bool = False) -> str:
         raise problem("expected https://host[:port][/path], without user, query or fragment")
     scheme, host, port, path, rest = match.groups(default="")
     if scheme.lower() == "http" and not is_loopback(host):
-        raise problem("http:// is for loopback hosts only, it would send secrets in the clear")
+        raise problem("http:// is for loopback hosts only: it would send secrets unencrypted")
     if is_odd_address(host):
-        raise problem("expected a host's name, or an IP address written as four numbers")
+        raise problem("expected a host name, or an IP address written as four numbers")
     return f"{scheme}://{host}{port and ':' + port}".lower() + path.rstrip("/") + rest
 
 
@@ -69,7 +69,7 @@ def _proxy_url(value: SecretStr | None) -> SecretStr | None:
     match = _PROXY.fullmatch(text)
     if text and not (match and 0 < int(match["port"]) < 65536):
         raise problem(
-            "expected http:// or https://, host and port; in the user and the password write @ as"
+            "expected http:// or https://, host and port; in the user and the password, write @ as"
             " %40, : as %3A, / as %2F, % as %25"
         )
     return SecretStr(text.rstrip("/"))
@@ -85,7 +85,7 @@ def _exceptions(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
 
 def _printable(value: SecretStr) -> SecretStr:
     if not re.fullmatch("[!-~]+", value.get_secret_value()):
-        raise problem("expected printable ASCII without blanks or line breaks, and not empty")
+        raise problem("expected printable ASCII without spaces or line breaks, and not empty")
     return value
 
 
@@ -101,8 +101,8 @@ def _warehouse_url(value: SecretStr) -> SecretStr:
     # SQLAlchemy and libpq cut an unescaped password in two and then name its tail as the host.
     if not (rendered and _DSN.fullmatch(rest) and url.port in (None, *range(1, 65536))):
         raise problem(
-            "cannot be read; in the user and the password write @ as %40, : as %3A, / as %2F,"
-            " % as %25, # as %23, ? as %3F, [ as %5B, ] as %5D, a blank as %20"
+            "cannot be read; in the user and the password, write @ as %40, : as %3A, / as %2F,"
+            " % as %25, # as %23, ? as %3F, [ as %5B, ] as %5D, a space as %20"
         )
     return SecretStr(rendered)
 
@@ -111,12 +111,12 @@ def _duration(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     if not re.fullmatch(r"([0-9]{1,6}[smhdw])+", value):
-        raise problem("expected a number with a unit out of s, m, h, d, w")
+        raise problem("expected a number with a unit: s, m, h, d or w")
     parts = re.findall(r"(\d+)(\w)", value)
     try:
         return sum((timedelta(**{_UNITS[unit]: int(n)}) for n, unit in parts), timedelta())
     except OverflowError:
-        raise problem("expected a length of time that a calendar holds") from None
+        raise problem("expected a duration that fits into a calendar") from None
 
 
 def _share(value: Any) -> Any:
@@ -140,7 +140,7 @@ def _cron(line: str) -> str:
     try:
         next(CronSim(line, datetime(2026, 1, 1, tzinfo=UTC)))
     except (CronSimError, StopIteration):
-        raise problem("expected five fields that some minute meets, as in crontab(5)") from None
+        raise problem("expected five fields, as in crontab(5), that match some minute") from None
     return line
 
 
@@ -155,7 +155,7 @@ def http_address(text: str) -> str:
 
 def _unique(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(names)) < len(names):
-        raise problem("names the same instance twice")
+        raise problem("lists the same instance twice")
     return names
 
 
@@ -244,6 +244,6 @@ TimeZone = Annotated[
 
 
 def did_you_mean(word: Any, known: Collection[str]) -> str:
-    """The end of a message: what `word` was perhaps meant to be; "" when nothing is close."""
+    """Return the end of a message: the known word closest to `word`; "" if none is close."""
     close = difflib.get_close_matches(str(word)[:100], known, n=1)
     return f"; did you mean {json.dumps(close[0])[1:-1]}?" if close else ""

@@ -1,6 +1,6 @@
 """Messages to a webhook: once when a stream turns bad, and once when it is well again.
 
-What was told is noted by the caller, so that nobody hears the same twice. Pure, but for `send`.
+The caller records what was sent, so that nothing is sent twice. Pure, except for `send`.
 """
 
 from collections import Counter
@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from etl.config.redact import Redactor
-from etl.extract.http import post_json
+from etl.daemon.webhook import post_json
 from etl.extract.route import DIRECT, Route
 from etl.status.health import StreamHealth
-from etl.status.timetable import span
+from etl.status.words import span
 
 LINES = 20
-"""Of one message; what is beyond is counted."""
+"""Lines of one message; further alerts are only counted."""
 _LONGEST = 500  # characters of a line
 
 _WORSE = {"throttled": 1, "incomplete": 2, "failed": 2, "stale": 2}
-"""A throttled stream goes on by itself; when it fails or grows stale after all, somebody is needed.
-Whoever was told that it fails need not be told that it grows stale."""
+"""A throttled stream goes on automatically; if it fails or grows stale after all, a person is
+needed. After an alert that a stream fails none follows that it is stale."""
 
 Name = tuple[str, str]
 """(source, stream)."""
@@ -28,10 +28,10 @@ Name = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """One thing to tell of one stream.
+    """One thing to say of one stream.
 
-    `told` is what to note once it was sent: None when the stream is well again, else the word of
-    what is bad: "throttled", "incomplete", "failed", "stale".
+    `told` is what to record once it was sent: "throttled", "incomplete", "failed" or "stale"; None
+    when the stream is well again.
     """
 
     source: str
@@ -45,28 +45,28 @@ def alerts(
     told: Mapping[Name, str | None],
     redact: Redactor | None = None,
 ) -> list[Alert]:
-    """What to tell now: the bad streams, the worst first, then those that are well again.
+    """Return the alerts to send now: bad streams, the worst first, then those that are well again.
 
-    `told`: what was told of a stream last, as its `Alert.told`; none: it was well. What is wrong
-    with a stream passes `redact` before it leaves.
+    `told` has the `Alert.told` that was last sent of a stream; None or nothing: it was well. What
+    is wrong with a stream passes `redact`.
 
-    A stream is told when it turns bad, when one that was only throttled fails or grows stale, and
-    when it had a complete run and is not stale. One that never ran, or whose source is not
-    configured any more, is not told to be well.
+    There is an alert when a stream turns bad, when one that was only throttled fails or grows
+    stale, and an all-clear when it had a complete run and is not stale. A stream that never ran, or
+    whose source is no longer configured, gets no all-clear.
     """
     found, redact = [], redact or Redactor()
     for stream in streams:
         name = (stream.source, stream.stream)
-        former, now = told.get(name), _bad(stream)
-        if now is not None and _WORSE[now] > _WORSE.get(former or "", 0):
+        previous, now = told.get(name), _bad(stream)
+        if now is not None and _WORSE[now] > _WORSE.get(previous or "", 0):
             found.append(Alert(*name, _bad_text(stream, now, redact), now))
-        elif now is None and former is not None and stream.state == "good":
+        elif now is None and previous is not None and stream.state == "good":
             found.append(Alert(*name, f"{stream.name} is well again", None))
     return sorted(found, key=lambda each: (-_WORSE.get(each.told or "", 0), each.told != "stale"))
 
 
 def payload(found: Sequence[Alert]) -> dict[str, Any]:
-    """One message of all alerts, as Slack and what is compatible with it take it (escaped)."""
+    """Return one message of all alerts, escaped, as Slack and compatible servers take it."""
     lines = [_escaped(alert.text) for alert in found]
     if len(found) > LINES:
         rest = Counter(alert.told or "well again" for alert in found[LINES - 1 :])
@@ -85,9 +85,9 @@ def send(
 ) -> None:
     """Send one message of all alerts to the webhook `url` by `route`, within `timeout` seconds.
 
-    Raises UnavailableError (try again later) or ContractError (the URL is wrong); neither names
-    more of `url`, which is a secret, than its host. `redact` is for the webhook's own words.
-    Nothing is sent when nothing was found.
+    Raises UnavailableError (try again later) or ContractError (the URL is wrong); both name only
+    the host of `url`, which is a secret. `redact` is for the webhook's own words. Without alerts
+    nothing is sent.
     """
     if found:
         post_json(url, payload(found), route=route, timeout=timeout, redact=redact)
@@ -102,13 +102,13 @@ def _bad(stream: StreamHealth) -> str | None:
 
 
 def _bad_text(stream: StreamHealth, word: str, redact: Redactor) -> str:
-    """Such as "zoom_eu.flows failed: HTTP 401: Invalid access token → check the credentials"."""
+    """Return such as "zoom_eu.flows failed: HTTP 401: no access → check the credentials"."""
     text = f"{stream.name} {word if word == 'failed' else f'is {word}'}"
     if word == "stale":
         old = "no complete run yet" if stream.age is None else f"{span(stream.age, 2)} old"
         allowed = f", {span(stream.stale_after)} allowed" if stream.stale_after else ""
         text += f" ({old}{allowed})"
-    # An error names its place, which mostly begins with the stream.
+    # An error names its place, which usually starts with the stream.
     problem = (stream.problem or "").removeprefix(stream.name).lstrip(" :,")
     if problem and not (word == "stale" and stream.state in ("good", "never run")):
         text += f": {redact.message(problem)}"
@@ -119,5 +119,5 @@ def _bad_text(stream: StreamHealth, word: str, redact: Redactor) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Slack's docs, "Formatting text for app surfaces": these three have a meaning of their own."""
+    """Escape what Slack gives a meaning (its docs, "Formatting text for app surfaces")."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,9 +1,10 @@
-"""Which run is next: one at a time per account, a few per provider's host, in order of coming.
+"""Which run is next: one at a time per account, a few per provider's host, in order of arrival.
 
-A provider's limits are per account: two runs of one account never overlap, so the pace of a run is
-the pace of the account. An outage is mostly one host's: `workers` bounds the runs per host, so
-other hosts' runs do not wait for it. A run whose provider is silent, or has it wait, leaves its
-place to another account's for as long. One that hangs is given up: its place is free again.
+A provider's limits are per account. Two runs of one account therefore never overlap, and the pace
+of a run is the pace of the account. An outage usually concerns one host, so `workers` limits the
+runs per host, and other hosts' runs do not wait for it. While a run's provider is silent, or has
+asked it to wait, its slot is lent to a run of another account. A run that hangs is given up, which
+frees its slot.
 """
 
 import logging
@@ -20,21 +21,21 @@ from etl.load.runs import Run
 from etl.sync.selection import Unit, account, host
 
 SILENT = 3.0
-"""Seconds after which a run that heard nothing from its provider leaves its place to another."""
+"""Seconds after which a run that heard nothing from its provider lends its slot to another one."""
 SPARE = 4
-"""However many are silent, at most so many times `workers` runs of one host are under way: each
+"""However many are silent, at most this many times `workers` runs of one host are under way: each
 holds a connection to the database."""
 
-Begin = Callable[[Unit, threading.Event], "Future[Run]"]
-"""Start a unit's run on some executor; the event asks it to stop."""
+Start = Callable[[Unit, threading.Event], "Future[Run]"]
+"""Starts a unit's run on some executor; the event asks it to stop."""
 
 
 @dataclass(slots=True, eq=False)
 class Running:
     """A run under way. `stop` asks it to end.
 
-    By the dispatcher's clock it began at `since`, and its provider was `heard` last; None: nobody
-    tells (it is on a cluster), and it keeps its place.
+    `since` is its start and `heard` its provider's last answer, by the dispatcher's clock. None
+    means that answers are not reported, as on a cluster; such a run keeps its slot.
     """
 
     unit: Unit
@@ -46,7 +47,7 @@ class Running:
 
 @dataclass(slots=True, eq=False)
 class _Round:
-    """A source's streams, one after the other."""
+    """One due pass over a source's streams, one after the other."""
 
     source: str
     units: deque[Unit]
@@ -58,24 +59,24 @@ class _Round:
 
 
 class Dispatch:
-    """Begins runs as places become free. Every method may be called from any thread.
+    """Starts runs as slots become free. Every method may be called from any thread.
 
-    `begin`    starts a run on an executor.
-    `ended`    is told the Run of a unit, or the exception that it died of; StoppedError: it was
-               asked to stop, or never began.
-    `started`  is told a source and how many seconds later than planned its first run begins.
+    `start`    starts a run on an executor.
+    `ended`    is called with a unit and its Run, or the exception that ended it. StoppedError means
+               that it was asked to stop, or never started.
+    `started`  is called with a source, and by how many seconds its first run starts late.
     """
 
     def __init__(
         self,
-        begin: Begin,
+        start: Start,
         *,
         workers: int,
         ended: Callable[[Unit, Run | BaseException], None],
         started: Callable[[str, float], None] = lambda source, late: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._begin = begin
+        self._start = start
         self._workers = workers
         self._ended = ended
         self._started = started
@@ -87,9 +88,9 @@ class Dispatch:
         self._closed = self._filling = False
 
     def submit(self, units: Sequence[Unit], late: float = 0.0) -> "Future[None]":
-        """Run a source's streams in turn; done when all have ended, whatever came of them.
+        """Run a source's streams in turn; the future is done when all have ended, however.
 
-        `late` seconds have passed already since they were planned.
+        They were planned `late` seconds ago.
         """
         source = units[0][0]
         planned = self._clock() - late
@@ -103,38 +104,38 @@ class Dispatch:
         return new.over
 
     def running(self) -> Mapping[tuple[str, str], Running]:
-        """The runs under way by (source, stream)."""
+        """Return the runs under way by (source, stream)."""
         with self._lock:
             found = [each.running for each in self._at_work if each.running is not None]
         return {(each.unit[0].name, each.unit[1].name): each for each in found}
 
     def age(self, running: Running) -> float:
-        """Seconds since it began."""
+        """Return the seconds since its start."""
         return self._clock() - running.since
 
     def heard(self, unit: Unit) -> None:
-        """The provider of a run under way answered."""
+        """Note that the provider of a run under way has answered."""
         source, stream = unit
         running = self.running().get((source.name, stream.name))
         if running is not None:
             running.heard = self._clock()
 
     def look_again(self) -> None:
-        """Begin what the silence of others left room for."""
+        """Start runs in the slots that silent runs lend."""
         self._fill()
 
     def give_up(self, running: Running, reason: Exception) -> None:
-        """Wait for a run no longer: it is asked to stop, and its place is free."""
+        """Ask a run to stop and free its slot without waiting for its end."""
         running.stop.set()
         with self._lock:
             found = [each for each in self._at_work if each.running is running]
         if found:
             self._end(found[0], running, reason)
-        if running.future is not None:  # on a cluster it may not have begun yet
+        if running.future is not None:  # on a cluster it may not have started yet
             running.future.cancel()
 
     def drop(self, name: str) -> None:
-        """Begin nothing more for the account `name` of what was submitted; what runs goes on."""
+        """Start nothing more of what was submitted for the account `name`; its run goes on."""
         with self._lock:
             for each in self._at_work:
                 if each.account == name:
@@ -147,7 +148,7 @@ class Dispatch:
             each.over.cancel()
 
     def close(self) -> None:
-        """Begin nothing more; what is under way goes on."""
+        """Start nothing more; runs under way go on."""
         with self._lock:
             self._closed = True
             waiting = [each for queue in self._waiting.values() for each in queue]
@@ -158,29 +159,32 @@ class Dispatch:
             each.over.cancel()
 
     def stop(self) -> None:
-        """Ask what is under way to stop."""
+        """Ask all runs under way to stop."""
         for running in self.running().values():
             running.stop.set()
             if running.future is not None:
                 running.future.cancel()
 
     def wait(self, timeout: float) -> bool:
-        """Whether everything that was under way ended within `timeout` seconds."""
+        """Return whether all runs under way ended within `timeout` seconds."""
         with self._idle:
             return self._idle.wait_for(lambda: not self._at_work, timeout)
 
     def _fill(self) -> None:
-        """Begin what there are places for: one thread at a time, so that ends do not nest."""
+        """Start runs while slots are free. One thread at a time does, so that ends do not recurse.
+
+        (A run may end while it is being started, and its end frees a slot.)
+        """
         with self._lock:
             if self._filling:
-                return  # who fills looks once more before it ends
+                return  # the thread that fills looks once more before it ends
             self._filling = True
         while (chosen := self._next()) is not None:
-            _tell(self._started, chosen.source, max(0.0, self._clock() - chosen.planned))
+            _notify(self._started, chosen.source, max(0.0, self._clock() - chosen.planned))
             self._go_on(chosen)
 
     def _next(self) -> _Round | None:
-        """The round to begin now; None, and nobody fills any more, when there is none."""
+        """Return the round to start now; without one, let another thread fill the next slot."""
         with self._lock:
             chosen = self._choose()
             self._filling = chosen is not None
@@ -207,7 +211,7 @@ class Dispatch:
         return heard is not None and self._clock() - heard > SILENT
 
     def _go_on(self, current: _Round) -> None:
-        """The next stream of the source, or its end."""
+        """Start the next stream of a round, or end the round."""
         with self._lock:
             if not current.units:
                 current.running = None
@@ -223,8 +227,8 @@ class Dispatch:
             self._fill()
             return
         try:
-            future = self._begin(unit, running.stop)
-        except Exception as error:  # noqa: BLE001 - an executor that broke: reported as the run's end
+            future = self._start(unit, running.stop)
+        except Exception as error:  # noqa: BLE001 - a broken executor: reported as the run's end
             self._end(current, running, error)
             return
         running.future = future
@@ -233,18 +237,18 @@ class Dispatch:
     def _end(self, current: _Round, running: Running, outcome: Run | BaseException) -> None:
         with self._lock:
             if current.running is not running:
-                return  # it was given up before
+                return  # it was given up earlier
             current.running = None
-        _tell(self._ended, running.unit, outcome)
+        _notify(self._ended, running.unit, outcome)
         self._go_on(current)
 
 
-def _tell(whom: Callable[..., None], *what: Any) -> None:
-    """An error of who is told is logged: a place that is never free again would be worse."""
+def _notify(callback: Callable[..., None], *values: Any) -> None:
+    """Log what a callback raises instead of raising it: otherwise its slot would never be free."""
     try:
-        whom(*what)
+        callback(*values)
     except Exception:
-        logging.getLogger(__name__).exception("a run was begun or ended, and telling it failed")
+        logging.getLogger(__name__).exception("reporting the start or end of a run failed")
 
 
 def _outcome(future: "Future[Run]") -> Run | BaseException:

@@ -1,7 +1,7 @@
 """The daemon's log: lines for people on a terminal, one JSON object a line elsewhere.
 
-What is logged with structlog and what is logged with `logging` (also by libraries) takes the same
-way: through one handler, where each text loses what must not leave, and into one form.
+Events of structlog and records of `logging`, also those of libraries, go through one handler. There
+each text loses what must not leave; structlog's own renderers then write it.
 """
 
 import codecs
@@ -13,11 +13,16 @@ import sys
 import traceback
 from collections.abc import Mapping, MutableMapping, Set
 from datetime import date, datetime, timedelta
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TextIO
 
 import structlog
 from rich.console import Console
+from structlog.dev import Column, ConsoleRenderer, KeyValueColumnFormatter
+from structlog.processors import ExceptionRenderer, JSONRenderer, TimeStamper
+from structlog.stdlib import ProcessorFormatter
 
 from etl.config.redact import HIDDEN, Redactor
 from etl.load.runs import Run
@@ -26,9 +31,9 @@ Event = MutableMapping[str, Any]
 
 _LEVELS = {"complete": "info", "incomplete": "warning", "busy": "warning", "failed": "error"}
 _QUIET = ("apscheduler", "uvicorn", "httpx", "httpcore")
-"""Libraries whose INFO says nothing to an operator; that of httpx holds whole URLs."""
-_TOLD_OTHERWISE = "apscheduler.scheduler"
-"""Warns of rounds that it skips, in words about its own jobs; the daemon says which source."""
+"""Libraries whose INFO is of no use to an operator; that of httpx holds whole URLs."""
+_SAID_BETTER = "apscheduler.scheduler"
+"""Warns of rounds that it skips, in words about its own jobs; the daemon logs which source."""
 _ADOPTED = ("apscheduler", "uvicorn", "sqlalchemy", "distributed", "dask", "tornado", "bokeh")
 """Libraries that give their loggers handlers of their own."""
 
@@ -40,15 +45,15 @@ def configure(
     redact: Redactor | None = None,
     level: int = logging.INFO,
 ) -> None:
-    """Let all logs of this process go to `stream`, from `level` up; what `redact` hides does not.
+    """Send all logs of this process from `level` up to `stream`, without what `redact` hides.
 
-    May be called again, at any time: other secrets, another stream. Call it after the import of
-    `distributed`, which puts up handlers of its own. Nothing is raised when `stream` is closed or
-    nobody reads it any more: the line is lost.
+    May be called again at any time, with other secrets or another stream. Call it after the import
+    of `distributed`, which adds handlers of its own. When `stream` is closed or has no reader, the
+    line is lost and nothing is raised.
 
     JSON has `timestamp` (ISO 8601, UTC), `level`, `event`, `logger` and the fields. Lines for
-    people have the local time; fields that are 0 or nothing are left out. An exception is one line
-    (`error`); with `level` DEBUG, JSON has the traceback too (`exception`).
+    people have the local time, and leave out fields that are 0 or empty. An exception is one line
+    (`error`); at `level` DEBUG, JSON has the traceback too (`exception`).
     """
     common: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -60,20 +65,21 @@ def configure(
             structlog.stdlib.filter_by_level,
             *common,
             structlog.stdlib.PositionalArgumentsFormatter(),
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+            ProcessorFormatter.wrap_for_formatter,
         ],
         wrapper_class=structlog.stdlib.BoundLogger,
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
-    formatter = structlog.stdlib.ProcessorFormatter(
+    formatter = ProcessorFormatter(
         foreign_pre_chain=common,
         processors=[
-            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            _Told(traces=as_json and level <= logging.DEBUG),
+            ProcessorFormatter.remove_processors_meta,
+            ExceptionRenderer(itemgetter(1)),  # type: ignore[arg-type]  # the exception itself
+            partial(_exception_in_a_line, as_json and level <= logging.DEBUG),
             _Cleaned(redact or Redactor()),
-            structlog.processors.TimeStamper("iso" if as_json else "%H:%M:%S", utc=as_json),
-            _Json(plain=not _is_unicode(stream)) if as_json else _Lines(_has_colours(stream)),
+            TimeStamper("iso" if as_json else "%H:%M:%S", utc=as_json),
+            *(_json(plain=not _is_unicode(stream)) if as_json else _lines(_has_colours(stream))),
         ],
     )
     root = logging.getLogger()
@@ -84,7 +90,7 @@ def configure(
     root.setLevel(level)
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
-    logging.getLogger(_TOLD_OTHERWISE).setLevel(logging.ERROR)
+    logging.getLogger(_SAID_BETTER).setLevel(logging.ERROR)
     for name in list(logging.root.manager.loggerDict):
         if name.partition(".")[0] in _ADOPTED:
             logger = logging.getLogger(name)
@@ -104,7 +110,7 @@ def run_ended(log: Any, run: Run) -> None:
         stream=run.stream,
         status=run.status,
         mode=run.mode,
-        # It began by this machine's clock and ended by the database's.
+        # It started by this machine's clock and ended by the database's.
         seconds=None if seconds is None else round(max(0.0, seconds), 3),
         requests=run.requests,
         retries=run.retries,
@@ -128,12 +134,12 @@ def run_ended(log: Any, run: Run) -> None:
 
 # --- what must not leave -------------------------------------------------------------------------
 _NAMES = ("process", "source", "stream")
-"""Fields that hold names of ours: a process' has numbers like a phone's, a source's may be a word
-that is also somebody's password."""
+"""Fields that hold names of ours: a process's has digits like a phone number's, and a source's may
+be a word that is also a password."""
 
 
 class _Cleaned:
-    """Cleans every text of an event, also in values that hold others; the last to change it."""
+    """Redacts every text of an event, also in nested values; the last to change its fields."""
 
     def __init__(self, redact: Redactor) -> None:
         self._text = redact.logged
@@ -150,7 +156,7 @@ class _Cleaned:
         if isinstance(value, float):
             return value if abs(value) < float("inf") else str(value)  # JSON has no NaN
         if depth > 5:
-            return HIDDEN  # it may hold itself
+            return HIDDEN  # it may contain itself
         if isinstance(value, Mapping):
             return {self._text(str(k)): self._value(v, depth + 1) for k, v in value.items()}
         if isinstance(value, list | tuple | Set):
@@ -162,30 +168,15 @@ class _Cleaned:
 
 
 # --- forms ---------------------------------------------------------------------------------------
-class _Told:
-    """Makes one line of an exception; with `traces` its traceback is kept beside it."""
-
-    def __init__(self, *, traces: bool) -> None:
-        self._traces = traces
-
-    def __call__(self, logger: Any, method: str, event: Event) -> Event:
-        for name in ("stack_info", "exception"):
-            event.pop(name, None)
-        error = _exception(event.pop("exc_info", None))
-        if error is not None:
-            event["raised" if "error" in event else "error"] = _in_a_line(error)
-            if self._traces:
-                event["exception"] = "".join(traceback.format_exception(error))
-        return event
-
-
-def _exception(given: Any) -> BaseException | None:
-    """What `exc_info` stands for: an exception, what sys.exc_info() gave, or the current one."""
-    if isinstance(given, tuple):
-        given = given[1]
-    elif given and not isinstance(given, BaseException):
-        given = sys.exception()
-    return given if isinstance(given, BaseException) else None
+def _exception_in_a_line(traces: bool, logger: Any, method: str, event: Event) -> Event:
+    """Make one line of an exception; with `traces` keep its traceback beside it."""
+    error = event.pop("exception", None)
+    event.pop("stack_info", None)
+    if isinstance(error, BaseException):
+        event["raised" if "error" in event else "error"] = _in_a_line(error)
+        if traces:
+            event["exception"] = "".join(traceback.format_exception(error))
+    return event
 
 
 def _in_a_line(error: BaseException) -> str:
@@ -195,64 +186,69 @@ def _in_a_line(error: BaseException) -> str:
     return f"{type(error).__name__}{words and ': ' + words}{at}"
 
 
-class _Json:
-    """One JSON object, its names in the same order in every line; `plain`: in ASCII."""
+def _json(*, plain: bool) -> list[Any]:
+    """Return the last processors for JSON; `plain`: in ASCII."""
+    return [_in_order, JSONRenderer(_dumps, ensure_ascii=plain)]
 
-    def __init__(self, *, plain: bool) -> None:
-        self._plain = plain
 
-    def __call__(self, logger: Any, method: str, event: Event) -> str:
-        first = ("timestamp", "level", "event", "logger")
-        ordered = {name: event.pop(name, None) for name in first} | dict(event)
-        text = json.dumps(ordered, ensure_ascii=self._plain)
-        # Half a surrogate pair cannot be written, and some readers end a line at U+2028.
-        return _UNREADABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+def _in_order(logger: Any, method: str, event: Event) -> Event:
+    """Put the names that every line has first, in the same order."""
+    first = ("timestamp", "level", "event", "logger")
+    return {name: event.pop(name, None) for name in first} | dict(event)
+
+
+def _dumps(event: Event, **options: Any) -> str:
+    # Half a surrogate pair cannot be written, and some readers end a line at U+2028.
+    text = json.dumps(event, **options)
+    return _UNREADABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 _UNREADABLE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
-class _Lines:
-    """`12:00:00 warning run ended source=zoom_eu stream=flows …`"""
+def _lines(colours: bool) -> list[Any]:
+    """Return the last processors for people: `12:00:00 warning run ended source=zoom_eu …`."""
+    dim, off = ("\x1b[2m", "\x1b[0m") if colours else ("", "")
+    styles = {"warning": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[1;31m"}
+    columns = [
+        Column("timestamp", KeyValueColumnFormatter(None, dim, off, str)),
+        Column("level", partial(_level, styles if colours else {})),
+        Column("event", KeyValueColumnFormatter(None, "", "", _printable)),
+        Column("", KeyValueColumnFormatter(dim, "", off, _quoted)),
+    ]
+    return [_for_people, ConsoleRenderer(columns=columns, sort_keys=False)]
 
-    def __init__(self, colours: bool) -> None:
-        self._dim, self._off = ("\x1b[2m", "\x1b[0m") if colours else ("", "")
-        self._levels = (
-            {"warning": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[1;31m"}
-            if colours
-            else {}
-        )
 
-    def __call__(self, logger: Any, method: str, event: Event) -> str:
-        time, level, name = (str(event.pop(key, "")) for key in ("timestamp", "level", "logger"))
-        style = self._levels.get(level, "")
-        parts = [
-            f"{self._dim}{time}{self._off}",
-            f"{style}{level:<7}{style and self._off}",
-            _printable(str(event.pop("event", ""))),
-        ]
-        fields = {key: value for key, value in event.items() if value or value is False}
-        if name.partition(".")[0] not in ("etl", "callflow"):
-            fields["logger"] = name
-        parts += [
-            f"{self._dim}{_printable(key)}={self._off}{_quoted(value)}"
-            for key, value in fields.items()
-        ]
-        return " ".join(parts)
+def _level(styles: Mapping[str, str], key: str, value: object) -> str:
+    style = styles.get(str(value), "")
+    off = "\x1b[0m" if style else ""
+    return f"{style}{value:<7}{off}"
+
+
+def _for_people(logger: Any, method: str, event: Event) -> Event:
+    """Leave out what is 0 or empty, and the names of our own loggers."""
+    name = str(event.pop("logger", ""))
+    kept = {_printable(key): value for key, value in event.items() if value or value is False}
+    if "stack" in kept:  # ConsoleRenderer would write it as lines of its own
+        kept["stack_info"] = kept.pop("stack")
+    if name.partition(".")[0] not in ("etl", "callflow"):
+        kept["logger"] = name
+    return kept
 
 
 def _quoted(value: object) -> str:
+    """Return a field's value as JSON, or bare if it is one plain word."""
     if isinstance(value, str):
         plain = re.fullmatch(r"[^\s\"'=\\]+", value) and value.isprintable()
         return value if plain else _printable(json.dumps(value, ensure_ascii=False))
     return _printable(json.dumps(value, ensure_ascii=False))
 
 
-def _printable(text: str) -> str:
-    """`text` on one line, without what a terminal would obey."""
+def _printable(text: object) -> str:
+    """Return `text` on one line, without what a terminal would obey."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text
+        for character in str(text)
     )
 
 
@@ -268,7 +264,7 @@ def _has_colours(stream: TextIO) -> bool:
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """Writes lines; what cannot be written is lost, and no more than that."""
+    """Writes lines; one that cannot be written is lost, and nothing else."""
 
     def change(self, stream: TextIO, formatter: logging.Formatter) -> None:
         """Write to `stream` from the next line on."""
@@ -279,12 +275,12 @@ class _Handler(logging.StreamHandler[TextIO]):
             self.release()
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line; what `stream` has no characters for is escaped."""
+        """Return the line; characters that `stream` cannot encode are escaped."""
         line, encoding = super().format(record), self.stream.encoding
         return line.encode(encoding, "backslashreplace").decode(encoding) if encoding else line
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Say that a line could not be made, where that can be said; never raise."""
+        """Write that a line could not be made, if that can be written; never raise."""
         what = f"a line of this log could not be written: {type(sys.exception()).__name__}"
         instead = logging.LogRecord(record.name, record.levelno, "", 0, what, None, None)
         with contextlib.suppress(Exception):

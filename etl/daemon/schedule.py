@@ -1,7 +1,7 @@
-"""APScheduler, as callflow uses it: one job per source, in memory, planned anew from the warehouse.
+"""APScheduler as callflow uses it: one job per source, in memory, planned from the warehouse.
 
-A round that still runs when its next one is due is not doubled (`max_instances=1`); however many
-times were missed, one round makes up for them (`coalesce`), and it is never dropped for being late
+A source that is due while its previous round is still running is skipped (`max_instances=1`). One
+round makes up for all the times that were missed (`coalesce`), and none is dropped for being late
 (`misfire_grace_time=None`; APScheduler's own default is one second).
 """
 
@@ -21,19 +21,19 @@ from etl.config.settings import Schedule
 from etl.status.timetable import after, due, gap
 
 CRON_JITTER = timedelta(minutes=1)
-"""The most that a cron line's times are spread: who names a time of day means it."""
+"""The most by which a cron line's times are spread: a time of day that is named is meant."""
 
 OVERDUE_EVERY = timedelta(milliseconds=100)
-"""How far apart the sources that are overdue at the start begin, at most."""
+"""How far apart sources that are overdue at the start are started, at most."""
 
 Submit = Callable[[str, float], "Future[None]"]
 """(source, seconds since it was planned) → done when its streams have ended."""
 
 
 def scheduler(submit: Submit, skipped: Callable[[str], None]) -> BackgroundScheduler:
-    """A scheduler without jobs, not started, that hands sources to `submit` when they are due.
+    """Return a scheduler, without jobs and not started, that submits sources when they are due.
 
-    `skipped` is told the source whose former round still runs.
+    `skipped(source)` is called when a source is due while its previous round is still running.
     """
     made = BackgroundScheduler(
         executors={"default": _Rounds(submit)},
@@ -57,10 +57,10 @@ def plan(
     random: Random,
     now: datetime,
 ) -> None:
-    """Make the jobs of these sources anew, by how long ago the last run of each ended.
+    """Plan these sources again, by how long ago the last run of each ended (`ages`).
 
-    Overdue ones run at once, many of them spread over their jitter. `paused`: for how long the
-    provider asked not to be asked.
+    Overdue ones run at once; if there are many, they are spread over their jitter. `paused` is for
+    how long the provider asked to be left alone. `now` is by the wall clock (UTC).
     """
     times = {name: due(schedule, ages.get(name), now) for name, schedule in schedules.items()}
     crowd = OVERDUE_EVERY * sum(time <= now for time in times.values())
@@ -102,22 +102,22 @@ def put_off(made: BackgroundScheduler, source: str, to: datetime) -> None:
 
 
 def next_runs(made: BackgroundScheduler) -> dict[str, datetime]:
-    """Source → when it is planned next (UTC)."""
+    """Return when each source is planned next (UTC)."""
     return {job.id: job.next_run_time.astimezone(UTC) for job in made.get_jobs()}
 
 
 def jitter(schedule: Schedule, now: datetime) -> timedelta:
-    """The most by which the next time of this schedule is moved; never as far as the one after."""
+    """Return the most by which a planned time may be moved, which is less than to the one after."""
     most = gap(schedule, now) * schedule.jitter
     return most if schedule.cron is None else min(CRON_JITTER, most)
 
 
 class Planned(BaseTrigger):  # type: ignore[misc]
-    """The next time of a schedule after now, moved by its jitter.
+    """Gives the next time of a schedule after now, moved by its jitter.
 
-    After now, not after the last time: one that was slept through, or a clock that was set, makes
-    one round and not thousands. Intervals are moved both ways, so that they keep their length on
-    the average; cron times are only moved on.
+    It counts from now and not from the last planned time, so a machine that slept or a clock that
+    was set causes one round and not thousands. Intervals are moved both ways, so that their average
+    length stays; cron times are only moved to later.
     """
 
     def __init__(self, schedule: Schedule, random: Random) -> None:
@@ -125,13 +125,13 @@ class Planned(BaseTrigger):  # type: ignore[misc]
         self._random = random
 
     def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime:
-        """APScheduler's question; both times are aware."""
+        """Answer APScheduler; both times have a time zone."""
         share = self._random.random() - (0.5 if self._schedule.cron is None else 0)
         return after(self._schedule, now) + jitter(self._schedule, now) * share
 
 
 class _Rounds(BaseExecutor):  # type: ignore[misc]
-    """Where APScheduler's jobs go: a source's name, and nothing of the job, is handed on."""
+    """Submits a source's name when APScheduler runs its job."""
 
     def __init__(self, submit: Submit) -> None:
         super().__init__()
@@ -144,11 +144,11 @@ class _Rounds(BaseExecutor):  # type: ignore[misc]
 
 
 def _nothing() -> None:
-    """What a job calls; the round is the executor's."""
+    """Do nothing: a job is only a time; what is due then is up to the executor."""
 
 
 def _move(made: BackgroundScheduler, source: str, to: datetime) -> None:
     try:
         made.modify_job(source, next_run_time=to)
-    except JobLookupError:  # it was taken out of the configuration meanwhile
+    except JobLookupError:  # it was removed from the configuration meanwhile
         return

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
-from etl.errors import ContractError, CredentialsError, UnreachableRowsError
+from etl.errors import ContractError, CredentialsError, MissingError, UnreachableRowsError
 from etl.extract.answer import Answer, instant
 from etl.extract.decode import Packed, unpack
 from etl.extract.http import Http
@@ -23,7 +23,7 @@ from etl.extract.offset_list import Clock, OffsetList, OffsetPage, Order, check_
 from etl.extract.offset_windows import windows
 from etl.extract.page import WHOLE, Ask, Page
 from etl.extract.paging import count
-from etl.extract.verdict import Judge, MissingError, busy, judge_status
+from etl.extract.verdict import Judge, busy, judge_status
 
 CONTACT_FLOWS = "ListContactFlows"
 """The action that lists them, as the signature names it."""

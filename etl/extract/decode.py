@@ -16,6 +16,8 @@ from typing import Any, Final, NoReturn
 
 import msgspec
 
+from etl.errors import TooMuchError
+
 Buffer = bytes | bytearray | memoryview
 
 AT_ONCE: Final = 6 << 20
@@ -46,10 +48,6 @@ _SOME = re.compile(rb'(?:[^"]{0,4096}+(?>(?:%b)?)){0,250}+' % _STRING, re.DOTALL
 _WIDE = re.compile(rb"[\xf0-\xf4]|\\u[dD][89abAB]")  # UTF-8 or an escape of what is beyond U+FFFF
 _SPACE = re.compile(rb"[ \t\n\r]*+")
 _SCALAR = re.compile(rb"[^,\[\]{}\" \t\n\r]++")
-
-
-class TooMuchError(ValueError):
-    """The text is larger than callflow reads; the message says what it is and how large."""
 
 
 @dataclass(frozen=True, slots=True)

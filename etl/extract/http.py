@@ -5,7 +5,6 @@ extractor hands in the `judge` that says what an answer means, and the `sign` th
 requests. No message made here shows a header, a query or a body as it was: all pass the `Redactor`.
 """
 
-import json
 import logging
 import math
 import re
@@ -22,15 +21,13 @@ import httpx
 import tenacity
 
 from etl.config.redact import Redactor
-from etl.errors import ContractError, CredentialsError, ProviderError, UnavailableError
-from etl.extract.failure import causes
-from etl.extract.failure import no_answer as no_answer
+from etl.errors import ContractError, CredentialsError, ProviderError, Retry, UnavailableError
+from etl.extract.failure import causes, no_answer
 from etl.extract.page import Params
 from etl.extract.receive import read_answer, read_body
 from etl.extract.route import DIRECT, Route, Way
-from etl.extract.url import encode
-from etl.extract.url import printable as _named
-from etl.extract.verdict import Judge, Retry
+from etl.extract.url import encode, printable
+from etl.extract.verdict import ATTEMPTS, Judge
 
 MAX_BODY = 32 * 1024 * 1024
 """Bytes of one answer, after decompression."""
@@ -280,7 +277,7 @@ class Http:
         return "".join(f", {name} {self.redact.name(each)}" for name, each in ids)
 
     def _named(self, host: str) -> str:
-        return _named(self.redact.name(host))
+        return printable(self.redact.name(host))
 
     def _no_answer(self, error: httpx.TransportError, host: str) -> Exception:
         final = no_answer(error, host, self._way, self._timeout, self.redact)
@@ -289,7 +286,7 @@ class Http:
     def _spent(self, state: tenacity.RetryCallState) -> bool:
         verdict = _verdict(state)
         return (
-            state.attempt_number >= verdict.attempts
+            state.attempt_number >= (verdict.attempts or ATTEMPTS)
             or verdict.wait > MAX_ASKED_WAIT
             or self._clock() + verdict.wait >= self._until
             or self.retries >= RETRIES + self.requests * RETRY_SHARE
@@ -310,7 +307,7 @@ class Http:
         if self._clock() + last.wait >= self._until:
             late = self._too_late()
             return UnavailableError(f"{late.what}; {final.what}", where=where, advice=late.advice)
-        if attempts < last.attempts:
+        if attempts < (last.attempts or ATTEMPTS):
             return UnavailableError(
                 f"{final.what}; {self.retries} of the {self.requests} requests of this run were"
                 " repeated ones, so it gives up",
@@ -377,72 +374,3 @@ def _pause_before(state: tenacity.RetryCallState) -> float:
 
 
 # --- webhooks ------------------------------------------------------------------------------------
-def post_json(
-    url: str,
-    body: Any,
-    *,
-    route: Route = DIRECT,
-    timeout: float = 10.0,
-    clock: Callable[[], float] = time.monotonic,
-    redact: Redactor | None = None,
-) -> None:
-    """POST `body` as JSON to `url`, once, by `route`. Any 2xx is good; no redirect is followed.
-
-    `timeout` is seconds for all of it. Proxies, certificates and netrc of the environment are
-    ignored. Raises UnavailableError where it may work later: no answer in time, 408, 429 and 5xx;
-    else ContractError. As `url` is a secret, they name its host only, and quote the answer only
-    where it is one word ("no_service"): many servers repeat the path.
-    """
-    deadline = clock() + timeout
-
-    def left() -> float:
-        if (seconds := deadline - clock()) <= 0:
-            raise httpcore.ReadTimeout
-        return seconds
-
-    try:
-        target = httpx.URL(url)
-    except httpx.InvalidURL:
-        raise ContractError("the webhook's URL cannot be requested") from None
-    host = _named(target.host)
-    way = Way(target, route, left)
-    headers = {
-        "accept-encoding": "identity",
-        "content-type": "application/json",
-        "user-agent": "callflow",
-    }
-    said = ""
-    try:
-        with (
-            httpx.Client(transport=way.transport, trust_env=False, timeout=timeout) as client,
-            client.stream(
-                "POST", target, content=json.dumps(body).encode(), headers=headers
-            ) as response,
-        ):
-            status = response.status_code
-            if not response.is_success:
-                said = next(response.iter_raw(), b"")[:100].decode(errors="replace").strip()
-    except httpx.TransportError as error:
-        raise _unreached(error, host, way, timeout, redact or Redactor()) from None
-    if 200 <= status < 300:
-        return
-    if not re.fullmatch("[a-z_]{3,40}", said) or said in url:
-        said = ""
-    word = f": {(redact or Redactor())(said)}" if said else ""
-    what = f"the webhook at {host} answered HTTP {status}{word}"
-    if status in (408, 429) or status >= 500:
-        raise UnavailableError(what, advice="nothing; it is sent again later")
-    raise ContractError(what, advice="check the webhook's URL, and whether it is still there")
-
-
-def _unreached(
-    error: httpx.TransportError, host: str, way: Way, timeout: float, redact: Redactor
-) -> UnavailableError:
-    found = no_answer(error, host, way, timeout, redact)
-    what = f"the webhook at {host} cannot be reached"
-    if isinstance(error, httpx.TimeoutException):
-        what = f"no answer of the webhook at {host} within {timeout:g} s"
-    elif way.proxy or not isinstance(found, UnavailableError):
-        what += f": {found.what}"
-    advice = found.advice.replace("base_url", "the webhook's URL")
-    return UnavailableError(what, advice=advice.replace("or raise the source's timeout; ", ""))

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from etl.errors import ContractError, CredentialsError
+from etl.errors import ContractError, CredentialsError, Retry
 from etl.extract.answer import Answer
 from etl.extract.http import Http, Seam
 from etl.extract.url import basic
-from etl.extract.verdict import Retry, busy, judge_status
+from etl.extract.verdict import busy, judge_status
 
 _LONGEST_LIFE = 86400.0
 _SCOPES = 100_000  # characters of them that are read

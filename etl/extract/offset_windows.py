@@ -16,10 +16,9 @@ from collections.abc import Generator, Iterator, Set
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from etl.errors import ContractError, UnreachableRowsError
+from etl.errors import ContractError, TooLargeError, UnreachableRowsError
 from etl.extract.offset_list import Clock, OffsetList, Order, Version, Window
 from etl.extract.paging import MAX_EMPTY_PAGES
-from etl.extract.verdict import TooLargeError
 
 _SMALLEST = 2  # with one row to a page no window could show a row of the previous one again
 _EARLIEST, _LATEST = datetime.min, datetime.max  # noqa: DTZ901 - a provider's times have no zone

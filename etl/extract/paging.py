@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from etl.errors import ContractError, CredentialsError, ProviderError
+from etl.errors import ContractError, CredentialsError, MissingError, ProviderError, UnreadableError
 from etl.extract.decode import Packed, whole
 from etl.extract.http import Http
 from etl.extract.page import WHOLE, Ask, Lookup, Page, Params
-from etl.extract.verdict import MissingError, UnreadableError
 
 MAX_EMPTY_PAGES = 20
 MAX_PAGES = 100_000

@@ -8,11 +8,10 @@ from typing import Any
 import httpx
 
 from etl.config.redact import Redactor
-from etl.errors import ContractError, UnavailableError
+from etl.errors import ContractError, Retry, TooLargeError, TooMuchError, UnavailableError
 from etl.extract.answer import QUOTED, Answer, asked_wait, words
-from etl.extract.decode import TooMuchError, bounded, page
+from etl.extract.decode import bounded, page
 from etl.extract.page import Params
-from etl.extract.verdict import Retry, TooLargeError
 
 _MAX_REFUSAL = 1024 * 1024  # bytes of an answer that is not 2xx and is still read as JSON
 _PIECE = 1024 * 1024

@@ -8,6 +8,7 @@ from typing import Any
 from etl.errors import (
     ContractError,
     CredentialsError,
+    MissingError,
     PageTokenError,
 )
 from etl.extract.answer import Answer
@@ -15,7 +16,7 @@ from etl.extract.http import Http
 from etl.extract.page import WHOLE, Ask, Lookup, Page, Params
 from etl.extract.paging import CursorList, Envelope, count, error_code, look_up, pages
 from etl.extract.url import same_origin
-from etl.extract.verdict import MissingError, busy, judge_status
+from etl.extract.verdict import busy, judge_status
 
 _BUSY = (20429, 45010, 45719, 45780)  # Twilio's error dictionary: too many, or too many at once
 _PAGE_SIZE = "1000"  # the maximum (Twilio's API reference, "PageSize")

@@ -2,47 +2,11 @@
 
 from collections.abc import Callable
 
-from etl.errors import ContractError, CredentialsError, ProviderError, UnavailableError
+from etl.errors import ContractError, CredentialsError, Retry, UnavailableError
 from etl.extract.answer import Answer
 
 ATTEMPTS = 6
 """Requests in total for one answer, unless a verdict allows fewer."""
-
-
-class Retry(Exception):  # noqa: N818 - it is a verdict, and `Http` lets none of them out
-    """Ask again: the verdict of a judge on an answer that may be better next time.
-
-    `final`    is raised instead when the attempts are spent.
-    `wait`     seconds to wait at least.
-    `backoff`  False: ask again at once.
-    `attempts` how many requests in total.
-    """
-
-    def __init__(
-        self,
-        final: ProviderError,
-        *,
-        wait: float = 0.0,
-        backoff: bool = True,
-        attempts: int = ATTEMPTS,
-    ) -> None:
-        super().__init__(final.what)
-        self.final = final
-        self.wait = wait
-        self.backoff = backoff
-        self.attempts = attempts
-
-
-class MissingError(ContractError):
-    """The provider's own definite answer that what was asked for does not exist."""
-
-
-class UnreadableError(ContractError):
-    """The provider's own definite answer that a record exists, but may not be read."""
-
-
-class TooLargeError(ContractError):
-    """The answer has more bytes or values than callflow reads; fewer records may fit."""
 
 
 Judge = Callable[[Answer], None]

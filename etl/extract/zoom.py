@@ -7,6 +7,7 @@ from typing import Any
 from etl.errors import (
     ContractError,
     CredentialsError,
+    MissingError,
     PageTokenError,
     UnavailableError,
 )
@@ -15,7 +16,7 @@ from etl.extract.http import Http
 from etl.extract.oauth import AccessToken
 from etl.extract.page import WHOLE, Ask, Lookup, Page, Params
 from etl.extract.paging import CursorList, Envelope, count, error_code, look_up, pages
-from etl.extract.verdict import Judge, MissingError, busy, judge_status
+from etl.extract.verdict import Judge, busy, judge_status
 
 _FLOWS = "/contact_center/flows"
 _HOUR = 3600.0

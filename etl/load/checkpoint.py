@@ -1,4 +1,4 @@
-"""How far a scan has come, saved with its staged rows: the next run goes on from there."""
+"""How far a scan has come, saved with its staged rows so that the next run can resume it."""
 
 from dataclasses import asdict, dataclass, fields
 from datetime import timedelta
@@ -7,20 +7,21 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
-from etl.load.stage import Staged, size
+from etl.load.stage import TablePair, size
 from etl.warehouse.tables import checkpoints
 
 MAX_AGE = timedelta(hours=1)
-"""A scan that paused for longer begins anew: too much may have moved in the meantime."""
+"""A scan that paused for longer starts again, because too much may have moved meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A place in a scan.
 
-    `settings` a digest of what the scan depends on; `following` the pointer to the next page;
-    `state` what the scan has seen, as JSON (any JSON, when it was found); `staged` the rows in the
-    stream's staging table.
+    `settings`  digest of what the scan depends on.
+    `following` the provider's pointer to the next page.
+    `state`     what the scan has seen, as JSON; any JSON in a checkpoint that was found.
+    `staged`    rows in the staging table of the stream's records.
     """
 
     settings: str
@@ -30,7 +31,7 @@ class Checkpoint:
 
 
 def save(connection: Connection, source: str, stream: str, checkpoint: Checkpoint) -> None:
-    """Save the place, in the transaction that commits the rows up to it."""
+    """Save the place in the open transaction, which commits the staged rows up to it."""
     values = {**asdict(checkpoint), "saved_at": func.clock_timestamp()}
     statement = insert(checkpoints).values(source=source, stream=stream, **values)
     connection.execute(
@@ -39,12 +40,12 @@ def save(connection: Connection, source: str, stream: str, checkpoint: Checkpoin
 
 
 def find(
-    connection: Connection, source: str, stream: str, settings: str, parent: Staged
+    connection: Connection, source: str, stream: str, settings: str, parent: TablePair
 ) -> Checkpoint | None:
-    """The place from which a scan can go on; None when there is none that still fits.
+    """Return the place from which a scan can be resumed; None when no saved one fits.
 
-    It fits with the same settings, when it is not older than MAX_AGE, and while the staging table
-    still holds exactly the rows that it tells.
+    A place fits if it has the same settings, is not older than MAX_AGE, and the staging table of
+    `parent` holds exactly as many rows as it says.
     """
     row = connection.execute(
         select(*(checkpoints.c[each.name] for each in fields(Checkpoint))).where(
@@ -63,7 +64,7 @@ def find(
 
 
 def forget(connection: Connection, source: str, stream: str) -> None:
-    """There is no scan to go on with (any more)."""
+    """Delete the stream's checkpoint."""
     connection.execute(
         delete(checkpoints).where(checkpoints.c.source == source, checkpoints.c.stream == stream)
     )

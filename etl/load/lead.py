@@ -1,8 +1,9 @@
-"""Of several daemons on one warehouse one leads: who has the lease of the stream `daemon` of `*`.
+"""Of several daemons on one warehouse one leads: the holder of the lease of stream `daemon` of `*`.
 
-No source is called that. The leader renews it; the others look every second whether it has ended.
-Whoever takes it revokes, in the same transaction, what the former leader's runs hold: a process
-that was only stopped finds itself without the lead and without leases, and writes nothing.
+No source can have that name. The leader renews the lease; the others look every second whether it
+has ended. A daemon that takes it also revokes, in the same transaction, the leases of the previous
+leader's runs: if that process was only stopped, it wakes up without the lead and without leases,
+and writes nothing.
 """
 
 from datetime import timedelta
@@ -20,39 +21,39 @@ PLACE = ("*", "daemon")
 
 TTL_SECONDS = 10.0
 TTL = timedelta(seconds=TTL_SECONDS)
-"""How long the lead lasts unless it is renewed: the longest wait after a leader vanished."""
+"""How long the lead lasts unless it is renewed: the longest wait after the leader vanished."""
 
 
 def leader(connection: Connection) -> str | None:
-    """The process that leads; None when nobody does."""
+    """Return the name of the process that leads; None when no process does."""
     holder, lasts = leases.last_holder(connection, *PLACE)
     return holder if lasts else None
 
 
 def take(connection: Connection, process: str) -> Lease | None:
-    """Lead, in the open transaction, if nobody does; None when somebody does.
+    """Take the lead in the open transaction; return None when another process has it.
 
-    A former leader whose time is over may have been stopped in the middle of a write, which holds
-    what is to be revoked: Postgres is told to end that. None while it has not.
+    The caller leads when that transaction is committed, and not before.
 
-    The lease is the caller's once that transaction is committed, and not before.
+    A previous leader whose lease has ended may have been stopped in the middle of a write, which
+    locks the leases to revoke. Postgres is asked to end that write; until it has, return None.
     """
     lasts = (rows.c.until > func.clock_timestamp()).label("lasts")
     query = select(rows.c.holder, rows.c.epoch, rows.c.until, lasts)
     here = query.where(rows.c.source == PLACE[0], rows.c.stream == PLACE[1])
     row = connection.execute(here).one_or_none()
-    former, epoch = (row.holder, row.epoch) if row else (None, 0)
+    previous, epoch = (row.holder, row.epoch) if row else (None, 0)
     if row and row.lasts and not leases.is_dead(row.holder):
         return None
     if row and not row.lasts:
-        leases.end_writes(connection, row.holder, begun_before=row.until)
+        leases.end_writes(connection, row.holder, started_before=row.until)
     try:
         with connection.begin_nested():
             lease = leases.acquire(connection, *PLACE, holder=process, ttl=TTL)
-            if lease.epoch != epoch + 1:  # it led since we looked: its runs are to be revoked
+            if lease.epoch != epoch + 1:  # one that led since we looked still has leases
                 raise BusyError("another one led meanwhile")
-            if former is not None:
-                leases.revoke(connection, former, but=PLACE)
+            if previous is not None:
+                leases.revoke(connection, previous, but=PLACE)
     except BusyError:  # another one was faster
         return None
     except OperationalError as error:

@@ -1,7 +1,8 @@
-"""One writer per stream: a lease row with holder, epoch and end (no advisory locks: poolers).
+"""One writer per stream: a row of etl.leases with holder, epoch and end.
 
-The epoch rises with every new holder. `renew` checks it in every transaction that writes, so a
-holder that slept past the end of its lease cannot write any more once another one has taken over.
+Not an advisory lock, because poolers break those. The epoch rises with every new holder. `renew`
+checks it in every transaction that writes, so a process that slept past the end of its lease can
+write nothing after another one has taken it over.
 """
 
 import os
@@ -12,15 +13,26 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from psycopg.errors import LockNotAvailable
-from sqlalchemy import Connection, func, literal, or_, select, text, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    and_,
+    func,
+    or_,
+    select,
+    text,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.sql.dml import ReturningInsert
 
 from etl.errors import BusyError, LeaseLostError, StoppedError
 from etl.warehouse.tables import leases
 
 TTL = timedelta(seconds=60)
-"""How long a lease lasts unless it is renewed; the longest wait after a holder vanished."""
+"""How long a lease lasts unless it is renewed: the longest wait after its holder vanished."""
 
 WAIT = timedelta(seconds=3)
 """How long `acquire` waits for a write transaction of the holder to end."""
@@ -37,12 +49,12 @@ class Lease:
 
 
 def process_name() -> str:
-    """`host:pid:place` of this process; `place` differs between machines and containers."""
-    return f"{platform.node()}:{os.getpid()}:{_place()}"
+    """Return `host:pid:machine` of this process; `machine` differs also between containers."""
+    return f"{platform.node()}:{os.getpid()}:{_machine()}"
 
 
-def _place() -> str:
-    """The kernel and the pid namespace, in which a pid names one process."""
+def _machine() -> str:
+    """Name the kernel and the pid namespace, within which a pid names one process."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")[:8]
         return f"{boot}-{Path('/proc/self/ns/pid').stat().st_ino}"
@@ -51,10 +63,10 @@ def _place() -> str:
 
 
 def is_dead(holder: str) -> bool:
-    """Whether `holder` is a process of this very machine and container that has ended."""
+    """Whether `holder` is a process of this machine and container that has ended."""
     try:
-        _, pid, place = holder.rsplit(":", 2)
-        if place == "unknown" or place != _place():
+        _, pid, machine = holder.rsplit(":", 2)
+        if machine == "unknown" or machine != _machine():
             return False
         os.kill(int(pid), 0)
     except ProcessLookupError:
@@ -76,29 +88,16 @@ def acquire(
 ) -> Lease:
     """Take the lease in the open transaction, for the time `ttl`.
 
-    It is free when it was never taken, has ended, or its holder is `dead`. Raises BusyError, which
-    names the holder, when it is not, and after `wait` when its row is locked by a write under way.
+    A lease is free when it was never taken, has ended, or `dead(holder)` says so. Raises BusyError,
+    which names the holder, if it is not free, or if a write under way locks its row for longer than
+    `wait`.
     """
     milliseconds = wait / timedelta(milliseconds=1)
     connection.execute(select(func.set_config("lock_timeout", f"{milliseconds:.0f}ms", True)))
-    here = (leases.c.source == source, leases.c.stream == stream)
-    former = connection.scalar(select(leases.c.holder).where(*here))
-    vanished = former is not None and dead(former)
-    statement = insert(leases).values(
-        source=source, stream=stream, holder=holder, epoch=1, until=func.clock_timestamp() + ttl
-    )
-    take = statement.on_conflict_do_update(
-        index_elements=["source", "stream"],
-        set_={
-            "holder": holder,
-            "epoch": leases.c.epoch + 1,
-            "until": statement.excluded.until,
-        },
-        where=or_(
-            leases.c.until < func.clock_timestamp(),
-            literal(vanished) & (leases.c.holder == former),
-        ),
-    ).returning(leases.c.epoch)
+    here = _row_of(source, stream)
+    previous = connection.scalar(select(leases.c.holder).where(here))
+    vanished = previous is not None and dead(previous)
+    take = _taking(source, stream, holder, ttl, previous if vanished else None)
     savepoint = connection.begin_nested()
     try:
         with savepoint:
@@ -108,7 +107,7 @@ def acquire(
             raise
         epoch = None
     if epoch is None:
-        row = connection.execute(select(leases.c.holder, leases.c.until).where(*here)).one()
+        row = connection.execute(select(leases.c.holder, leases.c.until).where(here)).one()
         raise BusyError(
             f"another run holds the lease: {row.holder}, "
             f"until {row.until.astimezone(UTC):%H:%M:%S} UTC",
@@ -118,20 +117,31 @@ def acquire(
     return Lease(source, stream, holder, epoch)
 
 
+def _taking(
+    source: str, stream: str, holder: str, ttl: timedelta, dead_holder: str | None
+) -> ReturningInsert[int]:
+    """Return the statement that takes the lease if it is free; it returns the epoch if so."""
+    statement = insert(leases).values(
+        source=source, stream=stream, holder=holder, epoch=1, until=func.clock_timestamp() + ttl
+    )
+    return statement.on_conflict_do_update(
+        index_elements=["source", "stream"],
+        set_={
+            "holder": holder,
+            "epoch": leases.c.epoch + 1,
+            "until": statement.excluded.until,
+        },
+        where=or_(leases.c.until < func.clock_timestamp(), leases.c.holder == dead_holder),
+    ).returning(leases.c.epoch)
+
+
 def renew(connection: Connection, lease: Lease, ttl: timedelta = TTL) -> None:
-    """Check and prolong the lease in the open transaction; every one that writes begins with it.
+    """Prolong the lease in the open transaction; every transaction that writes calls this.
 
     Raises LeaseLostError when another holder has taken it over.
     """
     renewed = connection.execute(
-        update(leases)
-        .where(
-            leases.c.source == lease.source,
-            leases.c.stream == lease.stream,
-            leases.c.holder == lease.holder,
-            leases.c.epoch == lease.epoch,
-        )
-        .values(until=func.clock_timestamp() + ttl)
+        update(leases).where(_is_ours(lease)).values(until=func.clock_timestamp() + ttl)
     )
     if renewed.rowcount != 1:
         raise LeaseLostError(
@@ -142,38 +152,24 @@ def renew(connection: Connection, lease: Lease, ttl: timedelta = TTL) -> None:
 
 
 def stand_by(connection: Connection, lease: Lease) -> None:
-    """Hold off whoever would take `lease` over until the open transaction ends.
+    """Keep `lease`, that of a leader, from being taken over until the open transaction ends.
 
-    For what a leader's runs begin: who takes the lead afterwards finds their leases, and revokes
-    them. Raises StoppedError when the lease has ended or is another one's.
+    A run calls this before it takes its own lease, so that a new leader sees every lease that the
+    previous one handed out, and can revoke it. Raises StoppedError when `lease` has ended or is
+    held by another process.
     """
     held = connection.scalar(
         select(leases.c.epoch)
-        .where(
-            leases.c.source == lease.source,
-            leases.c.stream == lease.stream,
-            leases.c.holder == lease.holder,
-            leases.c.epoch == lease.epoch,
-            leases.c.until > func.clock_timestamp(),
-        )
+        .where(_is_ours(lease), leases.c.until > func.clock_timestamp())
         .with_for_update(read=True)
     )
     if held is None:
-        raise StoppedError("this daemon does not lead any more; nothing is begun")
+        raise StoppedError("this daemon does not lead any more; nothing is started")
 
 
 def release(connection: Connection, lease: Lease) -> None:
-    """End the lease, if it is still ours, in the open transaction."""
-    connection.execute(
-        update(leases)
-        .where(
-            leases.c.source == lease.source,
-            leases.c.stream == lease.stream,
-            leases.c.holder == lease.holder,
-            leases.c.epoch == lease.epoch,
-        )
-        .values(until=func.clock_timestamp())
-    )
+    """End the lease in the open transaction, if it is still ours."""
+    connection.execute(update(leases).where(_is_ours(lease)).values(until=func.clock_timestamp()))
 
 
 def revoke(
@@ -183,9 +179,10 @@ def revoke(
     only: tuple[str, str] | None = None,
     but: tuple[str, str] | None = None,
 ) -> int:
-    """Take `holder`'s leases away, `only` that of a (source, stream) or all `but` it; how many.
+    """End leases of `holder`, and return how many.
 
-    The epoch rises: whatever it goes on with, it can write nothing under them any more.
+    `only` that of one (source, stream), or all `but` that. Their epoch rises, so
+    `holder` can write nothing under them even if it goes on.
     """
     place = tuple_(leases.c.source, leases.c.stream)
     chosen = [place == only] if only else [place != but] if but else []
@@ -197,14 +194,15 @@ def revoke(
     return taken.rowcount
 
 
-def end_writes(connection: Connection, holder: str, *, begun_before: datetime) -> int:
-    """Have Postgres roll back what holds rows of `holder`'s leases; how many transactions.
+def end_writes(connection: Connection, holder: str, *, started_before: datetime) -> int:
+    """Have Postgres end the transactions that lock rows of `holder`'s leases; return how many.
 
-    Only transactions that were `begun_before` that time, and only those of our own database role,
-    which need no right of their own. For a holder that was stopped in the middle of a write: until
-    that ends nobody can revoke its lease.
+    A holder that was stopped in the middle of a write locks its lease's row, and its lease cannot
+    be revoked until that write ends. Only transactions that `started_before` that time are ended,
+    and only those of our own database role, which takes no further right.
     """
-    # Of a row that is being changed, xmax is who changes it; its lock on itself tells the backend.
+    # The xmax of a row that is being changed is the transaction which changes it; that transaction
+    # holds a lock on its own id, and pg_locks names the backend of that lock.
     return len(
         connection.scalars(
             text("""
@@ -213,25 +211,25 @@ def end_writes(connection: Connection, holder: str, *, begun_before: datetime) -
                 JOIN pg_locks ON pg_locks.transactionid = leases.xmax AND pg_locks.granted
                 JOIN pg_stat_activity AS activity USING (pid)
                 WHERE leases.holder = :holder AND activity.usename = current_user
-                    AND activity.pid <> pg_backend_pid() AND activity.xact_start < :begun_before
+                    AND activity.pid <> pg_backend_pid() AND activity.xact_start < :started_before
             """),
-            {"holder": holder, "begun_before": begun_before},
+            {"holder": holder, "started_before": started_before},
         ).all()
     )
 
 
 def last_holder(connection: Connection, source: str, stream: str) -> tuple[str | None, bool]:
-    """Who holds the lease or held it last, and whether it lasts still."""
+    """Return who holds the lease or held it last, and whether it still lasts."""
     row = connection.execute(
         select(leases.c.holder, leases.c.until > func.clock_timestamp()).where(
-            leases.c.source == source, leases.c.stream == stream
+            _row_of(source, stream)
         )
     ).one_or_none()
     return (None, False) if row is None else (row[0], row[1])
 
 
 def renewals(connection: Connection, holder: str) -> dict[tuple[str, str], timedelta]:
-    """The leases that `holder` has or had last: (source, stream) → how long ago it renewed them."""
+    """Return (source, stream) → time since the last renewal, for leases that `holder` held last."""
     query = select(leases.c.source, leases.c.stream, leases.c.until, func.clock_timestamp()).where(
         leases.c.holder == holder
     )
@@ -239,3 +237,16 @@ def renewals(connection: Connection, holder: str) -> dict[tuple[str, str], timed
     for source, stream, until, now in connection.execute(query):
         found[source, stream] = max(timedelta(), now - (until - TTL))
     return found
+
+
+def _row_of(source: str, stream: str) -> ColumnElement[bool]:
+    return and_(leases.c.source == source, leases.c.stream == stream)
+
+
+def _is_ours(lease: Lease) -> ColumnElement[bool]:
+    """No other holder has taken the lease over, and nobody has revoked it."""
+    return and_(
+        _row_of(lease.source, lease.stream),
+        leases.c.holder == lease.holder,
+        leases.c.epoch == lease.epoch,
+    )

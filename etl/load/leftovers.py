@@ -1,4 +1,4 @@
-"""Rows of what the configuration no longer has: finding them, and moving them to history."""
+"""Find rows of what the configuration no longer has, and move them to history."""
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -18,20 +18,20 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
-from etl.load.stage import Staged
+from etl.load.stage import TablePair
 from etl.warehouse import tables
 from etl.warehouse.tables import absences, checkpoints, streams
 
 
 def begins(connection: Connection, table: Table, columns: int) -> list[tuple[str, ...]]:
-    """The distinct values of the first `columns` columns of the table's primary key, in order.
+    """Return the distinct values of the first `columns` key columns of the table, in order.
 
-    One step down the index for each of them, however many rows there are: PostgreSQL has no skip
-    scan for DISTINCT (wiki.postgresql.org/wiki/Loose_indexscan).
+    Takes one step down the primary key's index for each of them, however many rows there are,
+    because PostgreSQL has no skip scan for DISTINCT (wiki.postgresql.org/wiki/Loose_indexscan).
     """
     names = [column.name for column in table.primary_key][:columns]
     listed = ", ".join(f'"{name}"' for name in names)
-    former = ", ".join(f'held."{name}"' for name in names)
+    previous = ", ".join(f'held."{name}"' for name in names)
     found = f'"{table.schema}"."{table.name}"'
     rows = connection.execute(
         text(f"""
@@ -39,7 +39,7 @@ def begins(connection: Connection, table: Table, columns: int) -> list[tuple[str
                 (SELECT {listed} FROM {found} ORDER BY {listed} LIMIT 1)
                 UNION ALL
                 SELECT following.* FROM held, LATERAL (
-                    SELECT {listed} FROM {found} WHERE ({listed}) > ({former})
+                    SELECT {listed} FROM {found} WHERE ({listed}) > ({previous})
                     ORDER BY {listed} LIMIT 1
                 ) AS following
             )
@@ -50,23 +50,23 @@ def begins(connection: Connection, table: Table, columns: int) -> list[tuple[str
 
 
 def history(table: Table) -> Table:
-    """The table of the closed versions of `table`'s rows."""
+    """Return the table that holds the closed versions of `table`'s rows."""
     return tables.history(table)
 
 
 def held(connection: Connection, table: Table, source: str, scope: str | None) -> int:
-    """How many rows of `source` the table has; with `scope`, those of one scope."""
+    """Count the rows of `source` in the table; with `scope`, only those of that scope."""
     query = select(func.count()).select_from(table).where(*_theirs(table, source, scope))
     return connection.execute(query).scalar_one()
 
 
 def sources(connection: Connection) -> set[str]:
-    """Every source that etl.streams knows, also one of which no run ever read a row."""
+    """Return every source in etl.streams, including those of which no run ever read a row."""
     return {source for (source,) in begins(connection, streams, 1)}
 
 
 def noted(connection: Connection, source: str) -> set[str]:
-    """The streams of `source` that the bookkeeping knows; a run under way is one that it knows."""
+    """Return the streams of `source` in the bookkeeping, including those that run now."""
     found: set[str] = set()
     for table in (streams, absences, checkpoints):
         query = select(table.c.stream).where(table.c.source == source).distinct()
@@ -85,7 +85,7 @@ def was_run(connection: Connection, source: str) -> bool:
 
 
 def instant(connection: Connection, source: str, names: Iterable[str]) -> datetime:
-    """The database's clock (UTC), or later than every change of these streams of `source`."""
+    """Return an instant (UTC) that is now, and after every change of these streams of `source`."""
     query = select(
         func.greatest(
             func.clock_timestamp(),
@@ -101,9 +101,9 @@ def instant(connection: Connection, source: str, names: Iterable[str]) -> dateti
 def move(
     connection: Connection, table: Table, source: str, scope: str | None, now: datetime
 ) -> int:
-    """Move the rows of `source` (with `scope`, of one scope) to history, closed at `now`; how many.
+    """Move the rows of `source` to history, closed at `now` (UTC); return how many.
 
-    Tables of children come before their parents'.
+    With `scope`, only those of that scope. Tables of children must come before their parents'.
     """
     history = tables.history(table)
     gone = delete(table).where(*_theirs(table, source, scope)).returning(*table.columns).cte("gone")
@@ -112,11 +112,13 @@ def move(
     return connection.execute(moved.execution_options(preserve_rowcount=True)).rowcount
 
 
-def drop_stream(connection: Connection, source: str, stream: str, pairs: Sequence[Staged]) -> None:
-    """Remove what is kept of a stream for its next run, its staging tables included.
+def drop_stream(
+    connection: Connection, source: str, stream: str, pairs: Sequence[TablePair]
+) -> None:
+    """Delete what is kept of a stream for its next run, including its staging tables.
 
-    Its lease stays, ended: its epoch must not come a second time, or a process that slept could
-    write under it. etl.runs and etl.rejects stay as the record of what was.
+    The row of its lease stays: if its epoch came a second time, a process that slept could write
+    under it. etl.runs and etl.rejects stay as the record of what happened.
     """
     for table in (streams, absences, checkpoints):
         connection.execute(delete(table).where(table.c.source == source, table.c.stream == stream))
@@ -128,9 +130,9 @@ def drop_stream(connection: Connection, source: str, stream: str, pairs: Sequenc
 def drop_scope(
     connection: Connection, source: str, stream: str, scope: str, table: Table, now: datetime | None
 ) -> None:
-    """Remove what is kept of one scope of a stream for its next run, its watermark included.
+    """Delete what is kept of one scope of a stream for its next run, including its watermark.
 
-    `table` is the records' own; `now` the instant of the change, None where no row was moved.
+    `table` is the records' own; `now` is the instant of the change (UTC), None if no row moved.
     """
     first = cast(absences.c.key, JSONB)[0].astext
     connection.execute(

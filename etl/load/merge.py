@@ -4,44 +4,36 @@ Only rows that differ are written: a join finds them first, then they are upsert
 What a statement changes or removes goes to `history` in that same statement.
 docs/architecture.md has the figures of the other ways.
 
-How staged and current rows are joined is not left to the planner's guess (`join_by_hash`): where
-few rows are staged for a big table, each is looked up by its key (`looked_up`); otherwise both
-sides are read once. Either way the work grows with the rows, not with their square.
+How staged and current rows are joined is not left to the planner's guess (`join_by_hash`). If few
+rows are staged for a big table, each is looked up by its key (`looked_up`); otherwise both sides
+are read once. Either way the work grows with the rows, not with their square.
+
+The statements are SQL text. In all of them `staged` is a row of the staging table, `current` a row
+of the current one, and `record` the staged record that a child belongs to; staging tables hold rows
+of one source, current ones those of all, `:source` is the one that is merged.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    FromClause,
-    Select,
-    Table,
-    and_,
-    delete,
-    func,
-    literal,
-    or_,
-    select,
-    true,
-    tuple_,
-)
-from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy import Connection, Table, text
+from sqlalchemy.dialects import postgresql
 
-from etl.load.stage import Staged, join_by_hash
+from etl.load.stage import TablePair, join_by_hash
 from etl.warehouse import tables
 from etl.warehouse.tables import Key
 
 FEW = 20
-"""Staged rows are looked up one by one when the table holds more than FEW times as many."""
+"""Staged rows are looked up one by one if the table holds more than FEW times as many."""
+
+_QUOTING = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
 
 
 @dataclass(slots=True)
 class Written:
-    """What a merge wrote: records by their fate, and the rows of all tables together."""
+    """What a merge wrote: records by what became of them, and the rows of all tables together."""
 
     inserted: int = 0
     updated: int = 0
@@ -49,262 +41,273 @@ class Written:
     rows: int = 0
 
 
-def absent(connection: Connection, source: str, parent: Staged, scopes: Sequence[str]) -> list[Key]:
-    """Keys (without source) of the current rows of `source` that are not staged, in key order.
+def unlisted(
+    connection: Connection, source: str, parent: TablePair, scopes: Sequence[str]
+) -> list[Key]:
+    """Return the keys (without source) of the current rows that are not staged, in key order.
 
     `scopes`, unless empty, limits them to rows whose first key column is one of these.
     """
     join_by_hash(connection)
-    current = parent.current
-    keys = [current.c[name] for name in tables.key_columns(current)]
-    query = (
-        select(*keys)
-        .where(current.c.source == source)
-        .where(~select(literal(1)).where(_same_key(current, parent.stage, current)).exists())
-        .order_by(*keys)
+    keys = tables.key_columns(parent.current)
+    in_scopes = f"AND current.{_names(keys[:1])} = ANY (:scopes)" if scopes else ""
+    return _keys(
+        connection,
+        f"""
+        SELECT {_names(keys, "current.")} FROM {_table(parent.current)} AS current
+        WHERE current.source = :source {in_scopes}
+            AND NOT EXISTS (
+                SELECT FROM {_table(parent.stage)} AS staged
+                WHERE {_equal("staged", "current", keys)}
+            )
+        ORDER BY {_names(keys, "current.")}
+        """,
+        {"source": source, "scopes": list(scopes)},
     )
-    if scopes:
-        query = query.where(keys[0].in_(scopes))
-    return [tuple(row) for row in connection.execute(query)]
 
 
 def known(
     connection: Connection, source: str, current: Table, scope: str | None
 ) -> dict[str, set[Key]]:
-    """Keys (without source) of the current rows of `source`, per value of the column `scope`."""
-    keys = [current.c[name] for name in tables.key_columns(current)]
-    of: ColumnElement[str] = current.c[scope] if scope else literal("")
+    """Return the keys (without source) of the current rows, per value of the column `scope`.
+
+    Without `scope` all of them are under "".
+    """
+    keys = tables.key_columns(current)
+    query = f"SELECT {_names(keys)} FROM {_table(current)} WHERE source = :source"
+    place = keys.index(scope) if scope else None
     found: dict[str, set[Key]] = {}
-    for name, *key in connection.execute(select(of, *keys).where(current.c.source == source)):
-        found.setdefault(name, set()).add(tuple(key))
+    for key in _keys(connection, query, {"source": source}):
+        found.setdefault("" if place is None else key[place], set()).add(key)
     return found
 
 
-def differs(connection: Connection, source: str, pair: Staged, begin: int) -> bool:
-    """Whether a record staged from the ordinal `begin` on is new or unlike its current row.
+def differs(connection: Connection, source: str, pair: TablePair, start: int) -> bool:
+    """Whether a record staged from the ordinal `start` on is new or unlike its current row.
 
-    They are few, such as those of a page: each is looked up.
+    They must be few, such as those of a page: each is looked up.
     """
     join_by_hash(connection)
-    query = _differing(source, pair, looked_up=True).where(pair.stage.c.ord >= begin)
-    return bool(connection.scalar(select(query.exists())))
+    query = f"SELECT EXISTS ({_differing(pair, looked_up=True)} AND staged.ord >= :start)"
+    return bool(connection.scalar(text(query), {"source": source, "start": start}))
 
 
 def merge(
     connection: Connection,
     source: str,
-    pairs: Sequence[Staged],
-    gone: Sequence[Key],
+    pairs: Sequence[TablePair],
+    deleted: Sequence[Key],
     now: datetime,
     *,
     looked_up: bool = False,
 ) -> Written:
-    """Make the current rows of `source` equal to the staged ones, and take out the records `gone`.
+    """Make the current rows equal to the staged ones, and take out the records `deleted`.
 
-    `pairs` begins with the records' own table; children come after their parents; the staging
-    tables are settled. Children that a staged record no longer has are taken out, unless one of its
-    children was unreadable. `now` becomes valid_from and valid_to of what changes. `looked_up`:
-    few records are staged, compared with those in the table (see FEW).
+    `pairs` starts with the records' own table; children come after their parents; staged records
+    are deduplicated. Children that a staged record no longer has are taken out, unless one of its
+    children was unreadable. `now` (UTC) becomes valid_from and valid_to of what changes.
+    `looked_up` says that few records are staged, compared with those in the table (see FEW).
     """
     join_by_hash(connection)
     records, *children = pairs
+    keys = tables.key_columns(records.current)
+    given = {"source": source, "now": now}
     written = Written()
-    if gone:
+    if deleted:
         for pair in reversed(pairs):
-            theirs = _one_of(gone, pair.current, records.current)
-            rows, _ = _remove(connection, source, pair.current, theirs, now, records.current)
+            theirs, arrays = _is_one_of(deleted, keys)
+            found = _remove(connection, pair.current, theirs, {**given, **arrays}, keys)
+            rows = sum(found.values())
             written.rows += rows
             written.deleted += rows if pair is records else 0
-    below: set[Key] = set()
+    changed: set[Key] = set()  # records of which a child changed
     for pair in reversed(children):
-        lost = _lost(source, pair, records, looked_up=looked_up)
-        if _any(connection, lost):
-            condition = _is_lost(pair, records)
-            rows, keys = _remove(connection, source, pair.current, condition, now, records.current)
-            written.rows += rows
-            below |= keys
+        if _any(connection, _lost(pair, records, looked_up=looked_up), given):
+            found = _remove(connection, pair.current, _is_lost(pair, records), given, keys)
+            written.rows += sum(found.values())
+            changed |= found.keys()
     own: set[Key] = set()
     for pair in pairs:
-        differing = _differing(source, pair, looked_up=looked_up)
-        if not _any(connection, differing):
+        differing = _differing(pair, looked_up=looked_up)
+        if not _any(connection, differing, given):
             continue
-        of = records.current if children else None
-        inserted, updated, keys = _upsert(connection, source, pair, differing, now, of)
+        inserted, updated, of = _upsert(
+            connection, pair, differing, given, keys if children else []
+        )
         written.rows += inserted + updated
         if pair is records:
-            written.inserted, written.updated, own = inserted, updated, keys
+            written.inserted, written.updated, own = inserted, updated, of
         else:
-            below |= keys
-    written.updated += len(below - own)
+            changed |= of
+    written.updated += len(changed - own)
     return written
 
 
-def _any(connection: Connection, found: Select[Any]) -> bool:
-    """Whether there are such rows. They are counted, and so planned to be read whole: usually
-    there are none, and then a plan for a quick first row is the slower one."""
-    return bool(connection.scalar(select(func.count()).select_from(found.subquery())))
+def _any(connection: Connection, query: str, given: dict[str, Any]) -> bool:
+    """Whether the query finds rows.
 
-
-def _same_key(one: FromClause, other: FromClause, of: Table) -> ColumnElement[bool]:
-    """Both rows have the same key of `of` (without source: staging tables hold one source)."""
-    return and_(*(one.c[name] == other.c[name] for name in tables.key_columns(of)))
-
-
-def _one_of(keys: Collection[Key], rows: Table, of: Table) -> ColumnElement[bool]:
-    """The key of `of` in `rows` is one of `keys`: one array per column, as 65,535 values is all
-    that a statement takes."""
-    names = tables.key_columns(of)
-    columns = [
-        func.unnest(literal([key[index] for key in keys], ARRAY(of.c[name].type)))
-        for index, name in enumerate(names)
-    ]
-    return tuple_(*(rows.c[name] for name in names)).in_(select(*columns))
+    It counts them, so the query is planned to be read to its end. Usually there are none, and then
+    a plan that is quick to find a first row takes longer.
+    """
+    return bool(connection.scalar(text(f"SELECT count(*) FROM ({query}) AS found"), given))
 
 
 def _remove(
     connection: Connection,
-    source: str,
     current: Table,
-    condition: ColumnElement[bool],
-    now: datetime,
-    of: Table,
-) -> tuple[int, set[Key]]:
-    """Move the rows of `current` that meet `condition` to history.
+    condition: str,
+    given: dict[str, Any],
+    keys: Sequence[str],
+) -> dict[Key, int]:
+    """Move the rows that meet `condition` to history; return how many there were per `keys`."""
+    columns = _names(column.name for column in current.columns)
+    rows = connection.execute(
+        text(f"""
+        WITH removed AS (
+            DELETE FROM {_table(current)} AS current
+            WHERE current.source = :source AND {condition}
+            RETURNING {columns}
+        ), kept AS (
+            INSERT INTO {_table(tables.history(current))} ({columns}, valid_to)
+            SELECT {columns}, CAST(:now AS timestamptz) FROM removed
+            RETURNING {_names(keys)}
+        )
+        SELECT {_names(keys)}, count(*) FROM kept GROUP BY {_names(keys)}
+        """),
+        given,
+    )
+    return {tuple(key): count for *key, count in rows}
 
-    Returns how many, and the keys of `of` in them.
+
+def _is_one_of(chosen: Sequence[Key], keys: Sequence[str]) -> tuple[str, dict[str, list[str]]]:
+    """Return the condition that a row has one of the `chosen` keys, and its parameters.
+
+    It takes one array per column, because a statement takes 65,535 parameters at most.
     """
-    history = tables.history(current)
-    removed = (
-        delete(current)
-        .where(current.c.source == source, condition)
-        .returning(*current.columns)
-        .cte("removed")
-    )
-    names = [column.name for column in current.columns]
-    kept = (
-        insert(history)
-        .from_select([*names, "valid_to"], select(removed, literal(now)))
-        .returning(*(history.c[name] for name in tables.key_columns(of)))
-        .cte("kept")
-    )
-    counts = select(*kept.columns, func.count()).group_by(*kept.columns)
-    found = connection.execute(counts).all()
-    return sum(row[-1] for row in found), {tuple(row[:-1]) for row in found}
+    arrays = {f"key_{index}": [key[index] for key in chosen] for index in range(len(keys))}
+    unnested = ", ".join(f"unnest(CAST(:{name} AS text[]))" for name in arrays)
+    return f"({_names(keys, 'current.')}) IN (SELECT {unnested})", arrays
 
 
-def _is_lost(child: Staged, records: Staged) -> ColumnElement[bool]:
-    """The row's record is staged, all its children were readable, and the row is not among them."""
-    record = select(literal(1)).where(
-        _same_key(records.stage, child.current, records.current), ~records.stage.c.partial
-    )
-    itself = select(literal(1)).where(_same_key(child.stage, child.current, child.current))
-    return and_(record.exists(), ~itself.exists())
+def _is_lost(child: TablePair, records: TablePair) -> str:
+    """Return the condition that a child's record is staged, was wholly readable, and lacks it."""
+    of, keys = tables.key_columns(records.current), tables.key_columns(child.current)
+    return f"""
+        EXISTS (
+            SELECT FROM {_table(records.stage)} AS record
+            WHERE {_equal("record", "current", of)} AND NOT record.partial
+        )
+        AND NOT EXISTS (
+            SELECT FROM {_table(child.stage)} AS staged WHERE {_equal("staged", "current", keys)}
+        )"""
 
 
-def _lost(source: str, child: Staged, records: Staged, *, looked_up: bool) -> Select[Any]:
-    """The current rows of a child's table that their staged records no longer have."""
+def _lost(child: TablePair, records: TablePair, *, looked_up: bool) -> str:
+    """Return the query for children that their staged records no longer have."""
     if not looked_up:
-        return select(literal(1)).where(child.current.c.source == source, _is_lost(child, records))
-    theirs = _lookup(source, child.current, records.stage, records.current)
-    itself = select(literal(1)).where(_same_key(child.stage, theirs, child.current))
-    return (
-        select(literal(1))
-        .select_from(records.stage.join(theirs, true()))
-        .where(~records.stage.c.partial, ~itself.exists())
-    )
+        return f"""
+        SELECT FROM {_table(child.current)} AS current
+        WHERE current.source = :source AND {_is_lost(child, records)}"""
+    of, keys = tables.key_columns(records.current), tables.key_columns(child.current)
+    return f"""
+        SELECT FROM {_table(records.stage)} AS record
+        JOIN {_lookup(child.current, "record", of)} AS current ON true
+        WHERE NOT record.partial AND NOT EXISTS (
+            SELECT FROM {_table(child.stage)} AS staged WHERE {_equal("staged", "current", keys)}
+        )"""
 
 
-def _lookup(source: str, current: Table, rows: FromClause, of: Table) -> FromClause:
-    """The rows of `current` with the key of `of` that a row of `rows` has, by the primary key.
+def _lookup(current: Table, of: str, keys: Sequence[str]) -> str:
+    """Return a sub-select of the rows with the `keys` of the row `of`, by the primary key.
 
-    OFFSET 0 keeps it a lookup: the planner must not make another join of it.
+    OFFSET 0 keeps it a look-up: the planner must not make another join of it.
     """
-    return (
-        select(current)
-        .where(current.c.source == source, _same_key(current, rows, of))
-        .offset(0)
-        .lateral("looked_up")
-    )
+    return f"""LATERAL (
+            SELECT * FROM {_table(current)} AS sought
+            WHERE sought.source = :source AND {_equal("sought", of, keys)} OFFSET 0
+        )"""
 
 
-def _differing(source: str, pair: Staged, *, looked_up: bool) -> Select[Any]:
-    """Staged rows that are new (`is_new`) or unlike the current row with their key.
+def _differing(pair: TablePair, *, looked_up: bool) -> str:
+    """Return the query for staged rows that are new or unlike the current row with their key.
 
-    The columns of that row follow, each after `old_`.
+    Its columns are those of the staged row, `is_new`, and those of the current row after `old_`.
     """
-    current, stage = pair.current, pair.stage
-    keys = tables.key_columns(current)
-    names = tables.data_columns(current)
+    keys, names = tables.key_columns(pair.current), tables.data_columns(pair.current)
     fields = [name for name in names if name not in keys]
+    old = ", ".join(
+        f"current.{_names([column.name])} AS {_names([column.name], 'old_')}"
+        for column in pair.current.columns
+    )
     if looked_up:
-        old: FromClause = _lookup(source, current, stage, current)
-        both = stage.outerjoin(old, true())
+        current = f"{_lookup(pair.current, 'staged', keys)} AS current ON true"
     else:
-        old = current
-        both = stage.outerjoin(
-            current, and_(current.c.source == source, _same_key(stage, current, current))
-        )
-    unlike = tuple_(*(old.c[name] for name in fields)).is_distinct_from(
-        tuple_(*(stage.c[name] for name in fields))
-    )
-    return (
-        select(
-            *(stage.c[name] for name in names),
-            old.c.source.is_(None).label("is_new"),
-            *(column.label(f"old_{column.name}") for column in old.columns),
-        )
-        .select_from(both)
-        .where(or_(old.c.source.is_(None), unlike))
-    )
+        same = _equal("staged", "current", keys)
+        current = f"{_table(pair.current)} AS current ON current.source = :source AND {same}"
+    return f"""
+        SELECT {_names(names, "staged.")}, current.source IS NULL AS is_new, {old}
+        FROM {_table(pair.stage)} AS staged LEFT JOIN {current}
+        WHERE (
+            current.source IS NULL
+            OR ({_names(fields, "current.")}) IS DISTINCT FROM ({_names(fields, "staged.")})
+        )"""
 
 
 def _upsert(
     connection: Connection,
-    source: str,
-    pair: Staged,
-    found: Select[Any],
-    now: datetime,
-    of: Table | None,
+    pair: TablePair,
+    differing: str,
+    given: dict[str, Any],
+    of: Sequence[str],
 ) -> tuple[int, int, set[Key]]:
-    """Insert the rows `found` that are new, update those that differ.
+    """Insert the `differing` rows that are new, update the others, and keep what they replace.
 
-    Returns how many of each, and the keys of `of` in them.
+    Returns how many of each, and the keys `of` the records that they belong to.
     """
-    current, history = pair.current, tables.history(pair.current)
-    keys = tables.key_columns(current)
-    names = tables.data_columns(current)
-    fields = [name for name in names if name not in keys]
-    differing = found.cte("differing").prefix_with("MATERIALIZED")
-    superseded = (
-        insert(history)
-        .from_select(
-            [*(column.name for column in current.columns), "valid_to"],
-            select(
-                *(differing.c[f"old_{column.name}"] for column in current.columns), literal(now)
-            ).where(~differing.c.is_new),
+    keys, names = tables.key_columns(pair.current), tables.data_columns(pair.current)
+    columns = [column.name for column in pair.current.columns]
+    changes = [name for name in [*names, "valid_from"] if name not in keys]
+    setting = ", ".join(f"{_names([name])} = excluded.{_names([name])}" for name in changes)
+    rows = connection.execute(
+        text(f"""
+        WITH differing AS MATERIALIZED ({differing}
+        ), superseded AS (
+            INSERT INTO {_table(tables.history(pair.current))} ({_names(columns)}, valid_to)
+            SELECT {_names(columns, "old_")}, CAST(:now AS timestamptz)
+            FROM differing WHERE NOT is_new
+        ), upserted AS (
+            INSERT INTO {_table(pair.current)} (source, {_names(names)}, valid_from)
+            SELECT CAST(:source AS text), {_names(names)}, CAST(:now AS timestamptz)
+            FROM differing ORDER BY {_names(keys)}
+            ON CONFLICT (source, {_names(keys)}) DO UPDATE SET {setting}
         )
-        .cte("superseded")
-    )
-    upsert = insert(current).from_select(
-        ["source", *names, "valid_from"],
-        select(literal(source), *(differing.c[name] for name in names), literal(now)).order_by(
-            *(differing.c[name] for name in keys)
-        ),
-    )
-    upserted = upsert.on_conflict_do_update(
-        index_elements=["source", *keys],
-        set_={name: upsert.excluded[name] for name in [*fields, "valid_from"]},
-    ).cte("upserted")
-    records = [differing.c[name] for name in tables.key_columns(of)] if of is not None else []
-    counts = (
-        select(
-            *records,
-            func.count().filter(differing.c.is_new),
-            func.count().filter(~differing.c.is_new),
-        )
-        .select_from(differing)
-        .group_by(*records)
-    )
-    rows = connection.execute(counts.add_cte(superseded, upserted)).all()
+        SELECT {"".join(f"{_names([name])}, " for name in of)}
+            count(*) FILTER (WHERE is_new), count(*) FILTER (WHERE NOT is_new)
+        FROM differing {f"GROUP BY {_names(of)}" if of else ""}
+        """),
+        given,
+    ).all()
     inserted, updated = sum(row[-2] for row in rows), sum(row[-1] for row in rows)
-    return inserted, updated, {tuple(row[:-2]) for row in rows} if records else set()
+    return inserted, updated, {tuple(row[:-2]) for row in rows} if of else set()
+
+
+def _keys(connection: Connection, query: str, given: dict[str, Any]) -> list[Key]:
+    return [tuple(row) for row in connection.execute(text(query), given)]
+
+
+def _table(table: Table) -> str:
+    return _QUOTING.format_table(table)
+
+
+def _names(names: Iterable[str], prefix: str = "") -> str:
+    """Return the column names as SQL, each after `prefix`: "current." or "old_"."""
+    return ", ".join(
+        f"{prefix}{_QUOTING.quote(name)}" if prefix.endswith(".") else _QUOTING.quote(prefix + name)
+        for name in names
+    )
+
+
+def _equal(one: str, other: str, names: Sequence[str]) -> str:
+    """Return the condition that two rows have the same values in the columns `names`."""
+    quoted = map(_QUOTING.quote, names)
+    return " AND ".join(f"{one}.{name} = {other}.{name}" for name in quoted)

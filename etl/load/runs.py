@@ -1,36 +1,19 @@
-"""Bookkeeping: etl.runs, etl.streams with the watermark, etl.rejects, etl.absences."""
+"""The record of each run (etl.runs), and what it leaves for the next one (etl.streams)."""
 
-import hashlib
-import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Table,
-    Text,
-    and_,
-    bindparam,
-    case,
-    cast,
-    delete,
-    func,
-    literal,
-    select,
-)
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
+from sqlalchemy import ColumnElement, Connection, Table, and_, case, func, literal, select
+from sqlalchemy.dialects.postgresql import insert
 
-from etl.transform.rows import Reject
-from etl.transform.values import as_json
-from etl.warehouse.tables import Key, absences, rejects, runs, streams
+from etl.warehouse.tables import runs, streams
 
 Status = Literal["complete", "incomplete", "failed", "busy"]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Run:
     """One run of one stream, as `etl.runs` records it; times are UTC."""
 
@@ -63,15 +46,15 @@ class Run:
 
 
 Marks = Mapping[str, datetime | None]
-"""Scope → watermark; None: the scope was read and holds no time."""
+"""Scope → watermark (UTC); None means that the scope was read and holds no time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
     """How far a stream had come before a run: its row of `etl.streams`, times in UTC.
 
-    `now` is the database's clock, which `last_full_at` is compared with. `unreadable` names the
-    columns that hold what callflow never writes; the fields of these are as before a first run.
+    `now` is the time by the database's clock, which also set `last_full_at`. `unreadable` names
+    columns that hold what callflow never writes; their fields are as before a first run.
     """
 
     now: datetime
@@ -85,19 +68,19 @@ class Progress:
 
 
 FIRST, LAST = datetime(2, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
-"""Times of the years 1 and 9999 stand for "never", and no client west or east of UTC can read
-them; Python can read none before and none after."""
+"""Limits of times that count. The years 1 and 9999 stand for "never", and clients west or east of
+UTC cannot read them; Python cannot read times outside of these years at all."""
 
 
 def readable(time: ColumnElement[datetime]) -> ColumnElement[datetime | None]:
-    """A time of a row that anybody may have written; NULL where it is infinite or out of range."""
+    """Return `time`, or NULL if it is infinite or out of range: rows can be written by hand."""
     return case((and_(time >= FIRST, time < LAST), time))
 
 
 def progress(connection: Connection, source: str, stream: str) -> Progress:
-    """The stream's row of `etl.streams`, times in UTC; an empty one before its first run.
+    """Read the stream's row of `etl.streams`; before its first run all fields are empty.
 
-    Whatever stands there: what cannot be read is left out and named (`Progress.unreadable`).
+    Fails on no content of that row: what cannot be read is left out (`Progress.unreadable`).
     """
     names = ("watermark", "read_at", "changed_at", "last_full_at")
     columns = [streams.c[name] for name in names]
@@ -127,7 +110,7 @@ def progress(connection: Connection, source: str, stream: str) -> Progress:
 
 
 def _marks(stored: Any) -> dict[str, datetime | None] | None:
-    """The watermarks that `finish` has stored as JSON; None when it is nothing that it stores."""
+    """Return the watermarks that `finish` stored as JSON; None if it did not store this."""
     if stored is None:
         return {}
     try:
@@ -142,19 +125,20 @@ def _marks(stored: Any) -> dict[str, datetime | None] | None:
     return marks if fits and len(marks) == len(stored) else None
 
 
-def instant(connection: Connection, former: Progress) -> datetime:
-    """The instant of a change that is about to be merged, by the database's clock (UTC).
+def instant(connection: Connection, previous: Progress) -> datetime:
+    """Return the instant (UTC) of the changes about to be merged, by the database's clock.
 
-    It is later than every former one even if that clock was set back, so versions never overlap.
+    It is later than that of all previous changes even if that clock was set back, so that versions
+    never overlap.
     """
     now = _clock(connection)
-    if former.changed_at is not None:
-        now = max(now, former.changed_at + timedelta(microseconds=1))
+    if previous.changed_at is not None:
+        now = max(now, previous.changed_at + timedelta(microseconds=1))
     return now
 
 
 def count(connection: Connection, source: str, table: Table) -> int:
-    """How many rows of `source` the table has."""
+    """Count the rows of `source` in the table."""
     query = select(func.count()).select_from(table).where(table.c.source == source)
     return connection.execute(query).scalar_one()
 
@@ -162,12 +146,11 @@ def count(connection: Connection, source: str, table: Table) -> int:
 def watermarks(
     connection: Connection, seen: Table, source: str, modified: str, scope: str | None
 ) -> dict[str, datetime]:
-    """The newest modification time in the column `modified`, per value of the column `scope`.
+    """Return scope → newest time (UTC) in the column `modified`; scopes without one are left out.
 
-    `seen` is the table of what the run saw: a staging table, or a current one (rows of `source`).
-
-    Without `scope` the only key is "". Scopes without a time are not in it. The years 1 and 9999 do
-    not count (FIRST, LAST).
+    `seen` is the table of what the run saw: a staging table, or a current one, of which only rows
+    of `source` count. `scope` is the column that names the scope; without it the only scope is "".
+    Times outside of FIRST and LAST do not count.
     """
     time_sent = seen.c[modified]
     newest = func.max(time_sent).filter(time_sent >= FIRST, time_sent < LAST)
@@ -181,10 +164,13 @@ def watermarks(
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run that came to its end tells the next one; None leaves what is there.
+    """What a run that reached its end leaves for the next one; None keeps what is there.
 
-    `marks` the watermarks, and `read_at` when the scan began that they come from.
-    `full`  every scope was scanned whole. `newest_first` is what such a scan saw of the order.
+    `rows`         rows in the stream's own table.
+    `changed_at`   instant of the run's changes (UTC); None when it changed nothing.
+    `marks`        the watermarks, and `read_at` when the scan started that they come from (UTC).
+    `full`         whether every scope was scanned whole.
+    `newest_first` whether such a scan came in the order of modification, newest first.
     """
 
     rows: int
@@ -195,163 +181,66 @@ class Outcome:
     newest_first: bool | None = None
 
 
-def finish(connection: Connection, run: Run, outcome: Outcome | None = None) -> None:
+def finish(connection: Connection, run: Run, outcome: Outcome | None = None) -> Run:
     """Record `run` in etl.runs and what follows from it in etl.streams, in the open transaction.
 
-    A run that is busy is recorded in etl.runs only: the stream's state is told by the run that
-    holds the lease. A run that is recorded already stays as it is.
+    Returns the run with `finished_at` and `watermark_after`. A busy run is recorded in etl.runs
+    only: the run that holds the lease writes the stream's state. A run that is already recorded
+    stays as it is.
     """
-    run.finished_at = _clock(connection)
-    run.watermark_after = run.watermark_before
-    state: dict[str, Any] = {
+    marks = outcome.marks if outcome is not None else None
+    mark = (
+        run.watermark_before if marks is None else max(filter(None, marks.values()), default=None)
+    )
+    run = replace(run, finished_at=_clock(connection), watermark_after=mark)
+    new = insert(runs).values(**asdict(run)).on_conflict_do_nothing().returning(runs.c.run_id)
+    if connection.scalar(new) is not None and run.status != "busy":
+        _update_stream(connection, run.source, run.stream, _stream_row(run, outcome))
+    return run
+
+
+def _stream_row(run: Run, outcome: Outcome | None) -> dict[str, Any]:
+    """Return the columns of etl.streams that `run` changes."""
+    row: dict[str, Any] = {
         "last_run_id": run.run_id,
         "last_status": run.status,
         "last_attempt_at": run.finished_at,
         "error": run.error,
         "retry_at": run.retry_at,
     }
-    if outcome is not None:
-        state["rows"] = outcome.rows
-        if outcome.changed_at is not None:
-            state["changed_at"] = outcome.changed_at
-        if outcome.newest_first is not None:
-            state["newest_first"] = outcome.newest_first
-        if outcome.marks is not None:
-            run.watermark_after = max(
-                (mark for mark in outcome.marks.values() if mark), default=None
-            )
-            state["watermark"] = run.watermark_after
-            state["watermarks"] = {
-                scope: mark and mark.isoformat() for scope, mark in outcome.marks.items()
-            }
-            state["read_at"] = outcome.read_at
     if run.status == "complete":
-        state["last_success_at"] = run.finished_at
-        if outcome is not None and outcome.full:
-            state["last_full_at"] = run.finished_at
-    statement = insert(runs).values(**asdict(run)).on_conflict_do_nothing()
-    is_new = connection.scalar(statement.returning(runs.c.run_id))
-    if is_new is None or run.status == "busy":
-        return
-    here = insert(streams).values(source=run.source, stream=run.stream, **state)
-    connection.execute(here.on_conflict_do_update(index_elements=["source", "stream"], set_=state))
+        row["last_success_at"] = run.finished_at
+    if outcome is None:
+        return row
+    row["rows"] = outcome.rows
+    if run.status == "complete" and outcome.full:
+        row["last_full_at"] = run.finished_at
+    if outcome.marks is not None:
+        row["watermark"] = run.watermark_after
+        row["watermarks"] = {
+            scope: mark and mark.isoformat() for scope, mark in outcome.marks.items()
+        }
+        row["read_at"] = outcome.read_at
+    kept_unless_known = {"changed_at": outcome.changed_at, "newest_first": outcome.newest_first}
+    return row | {name: value for name, value in kept_unless_known.items() if value is not None}
 
 
-def recorded(connection: Connection, run: Run) -> bool:
-    """Whether etl.runs has `run`: then the transaction that was to end it did commit."""
-    query = select(runs.c.run_id).where(runs.c.source == run.source, runs.c.run_id == run.run_id)
+def _update_stream(connection: Connection, source: str, stream: str, row: dict[str, Any]) -> None:
+    statement = insert(streams).values(source=source, stream=stream, **row)
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=["source", "stream"], set_=row)
+    )
+
+
+def recorded(connection: Connection, source: str, run_id: str) -> bool:
+    """Whether etl.runs has the run: if so, the transaction that was to end it did commit."""
+    query = select(runs.c.run_id).where(runs.c.source == source, runs.c.run_id == run_id)
     return connection.scalar(query) is not None
 
 
-def missing_since(
-    connection: Connection, source: str, stream: str, width: int
-) -> tuple[dict[Key, str], list[str]]:
-    """Records that a proven full scan did not list: key (without source) → id of that run.
-
-    `width` is the number of the key's columns. What stands in the column `key` and is no such key
-    comes second, for `note_missing` to forget.
-    """
-    query = select(absences.c.key, absences.c.run_id).where(
-        absences.c.source == source, absences.c.stream == stream
-    )
-    missing: dict[Key, str] = {}
-    unreadable: list[str] = []
-    for text, run_id in connection.execute(query):
-        key = _key(text, width)
-        if key is None:
-            unreadable.append(text)
-        else:
-            missing[key] = run_id
-    return missing, unreadable
-
-
-def note_missing(
-    connection: Connection,
-    run: Run,
-    missing: Iterable[Key],
-    settled: Collection[Key],
-    unreadable: Collection[str] = (),
-) -> None:
-    """Note that `run` did not list the records `missing`; forget those `settled`: back, or gone.
-
-    Rows `unreadable`, by their column `key`, are forgotten too.
-    """
-    here = (absences.c.source == run.source, absences.c.stream == run.stream)
-    if over := [*map(_text, settled), *unreadable]:
-        keys = literal(over, ARRAY(Text()))
-        connection.execute(delete(absences).where(*here, absences.c.key == func.any(keys)))
-    if keys_missing := [_text(key) for key in missing]:
-        values = {"source": run.source, "stream": run.stream, "run_id": run.run_id}
-        since = _clock(connection)
-        rows = [{**values, "key": key, "since": since} for key in keys_missing]
-        connection.execute(insert(absences).on_conflict_do_nothing(), rows)
-
-
-def _key(text: str, width: int) -> Key | None:
-    """The key that `_text` made a text of; None when it did not make this one."""
-    try:
-        key = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    fits = isinstance(key, list) and len(key) == width and all(isinstance(c, str) for c in key)
-    return tuple(key) if fits and _text(tuple(key)) == text else None
-
-
-def _text(key: Key) -> str:
-    return json.dumps(key, ensure_ascii=False)
-
-
-def note_told(connection: Connection, source: str, stream: str, told: str | None) -> None:
-    """Note what was notified about a stream: the word of what is wrong, or None for all well."""
-    here = insert(streams).values(source=source, stream=stream, told=told)
-    connection.execute(
-        here.on_conflict_do_update(index_elements=["source", "stream"], set_={"told": told})
-    )
-
-
-def reject(connection: Connection, run: Run, found: Iterable[Reject]) -> None:
-    """Keep records that no table can hold, each once; seen again, only `last_seen` moves."""
-    kept: set[str] = set()
-    values: list[dict[str, Any]] = []
-    room = _REJECTS
-    for item in found:
-        payload = as_json(item.payload)
-        digest = hashlib.sha256(f"{item.reason}\n{payload}".encode()).hexdigest()
-        if digest in kept:
-            continue
-        kept.add(digest)
-        values.append({"digest": digest, "reason": item.reason, "payload": payload})
-        room -= len(payload) + _REJECTS // 1000
-        if room < 0:
-            _keep(connection, run, values)
-            values, room = [], _REJECTS
-    if values:
-        _keep(connection, run, values)
-
-
-_REJECTS = 1 << 20
-"""Bytes of rejects, or a thousand of them, that are sent at once."""
-
-
-def _keep(connection: Connection, run: Run, values: list[dict[str, Any]]) -> None:
-    seen = func.clock_timestamp()
-    statement = insert(rejects).values(
-        source=run.source,
-        stream=run.stream,
-        run_id=run.run_id,
-        digest=bindparam("digest"),
-        reason=bindparam("reason"),
-        payload=cast(cast(bindparam("payload"), Text), JSONB),
-        first_seen=seen,
-        last_seen=seen,
-    )
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["source", "stream", "digest"],
-            set_={"run_id": run.run_id, "last_seen": seen},
-        ),
-        values,
-    )
+def record_alert(connection: Connection, source: str, stream: str, state: str | None) -> None:
+    """Record which state of a stream the last alert reported; None after the all-clear."""
+    _update_stream(connection, source, stream, {"told": state})
 
 
 def _clock(connection: Connection) -> datetime:

@@ -1,8 +1,8 @@
 """Pages of a running scan → UNLOGGED staging tables, by binary COPY.
 
-Every source has staging tables of its own, so that sources never wait for each other. A staged row
-is a row of its current table without `source` and `valid_from`, after the ordinal of its record in
-the scan; that of a record also says whether a child of it could not be read.
+Each source has its own staging tables, so that sources never wait for each other. A staged row has
+the ordinal of its record in the run, then the columns of its current table except `source` and
+`valid_from`. A record's own row also says whether one of its children could not be read.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ from sqlalchemy.exc import OperationalError
 from etl.warehouse import tables
 
 MAX_NAME = 63
-"""Bytes of a name in Postgres; the rest of a longer one is cut off."""
+"""Bytes of a name in Postgres, which cuts off the rest of a longer one."""
 
 _COPY_TYPES: Mapping[type, str] = {
     BigInteger: "int8",
@@ -52,24 +52,24 @@ _COPY_TYPES: Mapping[type, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Staged:
-    """A current table with the staging table that one source fills for it."""
+class TablePair:
+    """A current table, and the staging table that one source fills for it."""
 
     current: Table
     stage: Table
 
 
 def _stage_name(source: str, table: str) -> str:
-    """`source__table`; when that is too long for Postgres, its beginning and a digest of all."""
+    """Return `source__table`, cut and ended by a digest if that is too long for Postgres."""
     name = f"{source}__{table}"
     if len(name) <= MAX_NAME:
         return name
     return f"{name[: MAX_NAME - 9]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
-@cache  # SQLAlchemy compiles the statements on a table once, as long as it is the same object
-def staged(source: str, current: Table) -> Staged:
-    """`current` with its staging table for `source`."""
+@cache  # SQLAlchemy compiles the statements on a table once if it is always the same object
+def pair_of(source: str, current: Table) -> TablePair:
+    """Return `current` with its staging table for `source`."""
     own = [Column("ord", BigInteger(), comment="Ordinal of the record in the scan; the last wins.")]
     if current.info["parent"] is None:
         own.append(Column("partial", Boolean(), comment="A child of the record was unreadable."))
@@ -86,11 +86,11 @@ def staged(source: str, current: Table) -> Staged:
         prefixes=["UNLOGGED"],
         comment=f"Pages of a running scan of {current.fullname} by source {source}.",
     )
-    return Staged(current, stage)
+    return TablePair(current, stage)
 
 
-def prepare(connection: Connection, pairs: Iterable[Staged]) -> None:
-    """Create the staging tables that are not there yet; empty those that are."""
+def prepare(connection: Connection, pairs: Iterable[TablePair]) -> None:
+    """Create the staging tables that do not exist yet, and empty those that do."""
     for pair in pairs:
         if connection.dialect.has_table(connection, pair.stage.name, schema=pair.stage.schema):
             clear(connection, [pair])
@@ -98,11 +98,11 @@ def prepare(connection: Connection, pairs: Iterable[Staged]) -> None:
         pair.stage.create(connection, checkfirst=False)
 
 
-def clear(connection: Connection, pairs: Iterable[Staged]) -> None:
-    """Empty the staging tables that hold anything (a TRUNCATE of an empty one costs WAL too).
+def clear(connection: Connection, pairs: Iterable[TablePair]) -> None:
+    """Empty the staging tables that hold rows; a TRUNCATE of an empty table would cost WAL too.
 
-    A process that was stopped in the middle of a COPY holds a lock that TRUNCATE would wait for;
-    DELETE does not, and what that process copied can never be committed.
+    A process that was stopped in the middle of a COPY holds a lock for which TRUNCATE waits. DELETE
+    does not wait for it, and what that process copied can never be committed.
     """
     for pair in pairs:
         if connection.scalar(select(select(pair.stage).exists())):
@@ -120,15 +120,15 @@ def clear(connection: Connection, pairs: Iterable[Staged]) -> None:
                 connection.execute(select(func.set_config("lock_timeout", patience, True)))
 
 
-def size(connection: Connection, pair: Staged) -> int:
-    """Rows in the staging table."""
+def size(connection: Connection, pair: TablePair) -> int:
+    """Count the rows in the staging table."""
     return connection.scalar(select(func.count()).select_from(pair.stage)) or 0
 
 
 def copy(connection: Connection, table: Table, rows: Iterable[tuple[Any, ...]]) -> None:
-    """COPY `rows` into `table`, whose columns they fill in order, in the open transaction.
+    """COPY `rows`, with cells in the order of the columns, into `table` in the open transaction.
 
-    Cells of jsonb columns are JSON text, times are aware.
+    A cell of a jsonb column is JSON text, a time is aware.
     """
     raw = connection.connection.driver_connection
     assert isinstance(raw, PsycopgConnection)
@@ -145,27 +145,30 @@ def copy(connection: Connection, table: Table, rows: Iterable[tuple[Any, ...]]) 
 
 def copy_current(
     connection: Connection,
-    pair: Staged,
+    pair: TablePair,
     source: str,
     rows: Iterable[tuple[Any, ...]],
     now: datetime,
 ) -> None:
-    """COPY rows made for the staging table straight into the current one.
+    """COPY rows made for the staging table straight into the current one, valid from `now` (UTC).
 
-    Raises psycopg's UniqueViolation when a key is there already or comes twice.
+    Raises psycopg's UniqueViolation when a key comes twice or is in the table already.
     """
     own = len(pair.stage.columns) - len(tables.data_columns(pair.current))
     copy(connection, pair.current, ((source, *row[own:], now) for row in rows))
 
 
-def settle(
-    connection: Connection, pairs: Sequence[Staged], begins: Mapping[str, int], scope: str | None
+def deduplicate(
+    connection: Connection,
+    pairs: Sequence[TablePair],
+    starts: Mapping[str, int],
+    scope: str | None,
 ) -> dict[str, int]:
-    """Leave every record once in the staging tables, as it came last; count them per scope.
+    """Keep the last version of each staged record; return how many records are left per scope.
 
-    `pairs` begins with the records' own table, whose column `scope` names the scope; without one it
-    is "". Records of a scope that came before the ordinal `begins[scope]`, and not since, are
-    dropped. The planner's statistics are fresh afterwards.
+    `pairs` starts with the records' own table, whose column `scope` names their scope; without one
+    the only scope is "". Records of a scope with an ordinal below `starts[scope]` are dropped. The
+    planner's statistics are fresh afterwards.
 
     Each statement reads a table once, however often records repeat. (One DELETE with both
     conditions, joined by OR, would be planned as a search per row.)
@@ -174,8 +177,8 @@ def settle(
     records = pairs[0]
     keys = tables.key_columns(records.current)
     for pair in pairs:
-        if former := _former(pair.stage, begins, scope):
-            connection.execute(delete(pair.stage).where(*former))
+        if is_older := _is_older(pair.stage, starts, scope):
+            connection.execute(delete(pair.stage).where(*is_older))
     connection.execute(select(func.set_config("default_statistics_target", "10", True)))
     for pair in pairs:
         columns = ", ".join(f'"{name}"' for name in tables.key_columns(pair.current))
@@ -195,11 +198,11 @@ def settle(
     return dict(connection.execute(counts).all())
 
 
-def _former(
-    stage: Table, begins: Mapping[str, int], scope: str | None
+def _is_older(
+    stage: Table, starts: Mapping[str, int], scope: str | None
 ) -> list[ColumnElement[bool]]:
-    """What a row meets that came before the scan of its scope that counts; [] where none can."""
-    limits = {name: begin for name, begin in begins.items() if begin > 0}
+    """Return conditions on a row staged before its scope's start; none if no row can be."""
+    limits = {name: start for name, start in starts.items() if start > 0}
     if not limits:
         return []
     if scope is None:
@@ -208,18 +211,18 @@ def _former(
         func.unnest(
             literal([*limits], ARRAY(Text())), literal([*limits.values()], ARRAY(BigInteger()))
         )
-        .table_valued("name", "begin")
+        .table_valued("name", "start")
         .render_derived("limit_of")
     )
-    return [stage.c[scope] == limit.c.name, stage.c.ord < limit.c.begin]
+    return [stage.c[scope] == limit.c.name, stage.c.ord < limit.c.start]
 
 
 def join_by_hash(connection: Connection) -> None:
     """Have the statements of this transaction join by hash or merge, never row by row.
 
-    What the planner knows of a table may be old or nothing at all (a source just loaded, a dump
-    just restored). It takes ten thousand rows for one then, and compares every row of one side with
-    every row of the other, for hours. A lookup by an index that is wanted is written as LATERAL.
+    The planner's statistics may be old or missing, such as after a first load or a restored dump.
+    It then takes ten thousand rows for one, and compares every row of one side with every row of
+    the other, for hours. Where a look-up by an index is wanted, the statement has a LATERAL.
     """
     settings = {"enable_nestloop": "off", "enable_hashjoin": "on", "enable_mergejoin": "on"}
     connection.execute(

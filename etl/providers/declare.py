@@ -1,7 +1,7 @@
-"""How a provider is declared: its settings, its streams, and how they are asked for.
+"""How a provider is declared: its settings, its streams, and how they are requested.
 
 A declaration is one file, `etl/providers/NAME.py`, and one entry of `PROVIDERS`. Everything that
-names or lists providers reads that tuple.
+lists providers is derived from that tuple.
 """
 
 import time
@@ -23,28 +23,28 @@ from etl.extract.verdict import Judge
 from etl.transform.tree import Transform
 
 Auth = Callable[[Any, Seam], tuple[Sign, Judge]]
-"""(a source's settings, the seam) → what signs each request, what tells good answers from errors"""
+"""(a source's settings, the seam) → what signs each request, what separates answers from errors"""
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
     """One list of a provider, from its API to its tables.
 
-    `tables`     the records' own table, then their children's, parents first.
+    `tables`     the table of the records, then those of their children, parents first.
     `auth`       authenticates the requests.
-    `pages`      pages through the list, or as much of it as is asked for.
-    `transform`  makes rows of a page.
-    `look_up`    asks for one record by its key without source; None: the API cannot be asked.
-    `probe`      one cheap request that shows whether credentials and rights suffice.
+    `pages`      reads the list page by page, in full or what the `Ask` wants of it.
+    `transform`  turns a page into rows.
+    `look_up`    asks for one record by its key without source; None: the API cannot do that.
+    `probe`      sends one cheap request that shows whether credentials and rights suffice.
     `modified`   the column of the provider's modification time: the watermark; None: it has none.
     `scope`      the key column that splits the list (Alibaba: its instances).
     `counted`    whether the API says how many rows the list has.
-    `changes`    how a run can read less than the whole list: "since" a watermark; from the newest
-                 on, where the list is "newest first"; None: it cannot.
-    `on_absent`  what becomes of a record that is no longer listed, unless the settings say
-                 otherwise: "confirm" that it went, or "keep" run-time objects, which may leave the
-                 list while they still exist.
-    `resumable`  whether a scan can go on from a page's pointer later.
+    `changes`    how a run can read less than the whole list: only changes "since" a watermark, or
+                 from the start of a list that comes "newest first"; None: it cannot.
+    `on_absent`  what happens to a record that is no longer listed, unless the settings say
+                 otherwise: "confirm" that it is gone, or "keep" it, for run-time objects that may
+                 leave the list while they still exist.
+    `resumable`  whether a later run can resume a scan from a page's pointer.
     `batch`      pages per COPY.
     `page_size`  records of a full page; None: as many as the provider allows.
     `origin`     the key of the source's settings that holds the API's address.
@@ -72,11 +72,18 @@ class Stream:
 class Provider:
     """What callflow knows of one provider.
 
-    `name`     the word in callflow.toml, and the schema of its tables.
-    `title`    its name for people.
-    `comment`  the COMMENT of the schema.
-    `settings` the model of a source.
-    `setup`    where an administrator finds the credentials.
+    `name`        the word in callflow.toml, and the schema of its tables.
+    `title`       its name for people.
+    `comment`     the COMMENT of the schema.
+    `settings`    the model of a source.
+    `setup`       where an administrator finds the credentials, a sentence.
+    `streams`     its lists.
+    `credentials` which credentials those are.
+    `rights`      the rights or scopes that they need, in Markdown.
+    `example`     a source in callflow.toml, with each key of its own and the true defaults. Its
+                  lines become comments; one that starts with "# " is a comment of the example.
+
+    The last four fill README and callflow.example.toml (`make docs`).
     """
 
     name: str
@@ -85,6 +92,9 @@ class Provider:
     settings: type[Source]
     setup: str
     streams: tuple[Stream, ...]
+    credentials: str = ""
+    rights: str = ""
+    example: str = ""
 
     @property
     def parts(self) -> Mapping[str, type[SettingsTable]]:
@@ -103,7 +113,8 @@ def open_http(
 ) -> Http:
     """Return a connection for one run of `stream`; the caller closes it. Sends nothing yet.
 
-    `redact` is for what is quoted; it learns access tokens. None: it knows the source's secrets.
+    `redact` removes secrets from what is quoted, and learns access tokens; None: one that knows
+    the source's secrets.
     """
     seam = Seam(
         where=f"{source.name}.{stream.name}",
@@ -125,7 +136,7 @@ def open_http(
 
 
 def request(source: Source, stream: Stream, ask: Ask = WHOLE) -> Ask:
-    """Complete what is asked of a list with what the source's settings and the stream say."""
+    """Return `ask` completed with what the source's settings and the stream say."""
     return replace(
         ask,
         scopes=scopes(source, stream) or ("",),
@@ -151,6 +162,6 @@ def scopes(source: Source, stream: Stream) -> tuple[str, ...] | None:
 
 
 def on_absent(source: Source, stream: Stream) -> Literal["confirm", "keep"]:
-    """Return what becomes of a record that is no longer listed: the source's choice, or ours."""
+    """Return what happens to a record that is no longer listed: the source's choice, or ours."""
     chosen = source.options.get(stream.name)
     return (chosen.on_absent if chosen else None) or stream.on_absent

@@ -43,14 +43,14 @@ class TwilioSource(Source):
 
     @classmethod
     def conflicts(cls, given: Mapping[str, Any]) -> dict[str, str]:
-        """Ask for one way to log in, whole."""
+        """Require exactly one way to log in, with all its keys."""
         half = {"api_key_sid", "api_key_secret"} - given.keys()
         if "auth_token" in given:
             both = "given together with api_key_sid or api_key_secret; expected one way to log in"
             return {"auth_token": both} if len(half) < 2 else {}
         if len(half) == 2:
             return {"auth_token": "missing; expected auth_token, or api_key_sid and api_key_secret"}
-        return dict.fromkeys(half, "missing; an API key has api_key_sid and api_key_secret")
+        return dict.fromkeys(half, "missing; an API key needs both api_key_sid and api_key_secret")
 
 
 def _auth(source: TwilioSource, seam: Seam) -> tuple[Sign, Judge]:
@@ -128,7 +128,24 @@ PROVIDER = Provider(
     title="Twilio Flex",
     comment="Twilio Flex as it is now, in Twilio's own field names.",
     settings=TwilioSource,
-    setup="",
+    setup="Console → Account → API keys & tokens. Use either the auth token or an API key.",
+    credentials="account SID with its auth token, or with an API key and its secret",
+    rights="access to Flex",
+    example="""
+[sources.twilio_main]
+provider = "twilio"
+account_sid = "…"               # AC and 32 hexadecimal digits
+auth_token = "…"
+base_url = "https://flex-api.twilio.com"
+requests_per_second = 5
+
+# or, instead of auth_token:
+api_key_sid = "…"               # SK and 32 hexadecimal digits
+api_key_secret = "…"
+
+[sources.twilio_main.channels]  # each stream of a source can have such a table
+on_absent = "keep"              # no longer listed: "keep" it, or delete it once "confirm"ed
+""",
     streams=(
         Stream(
             name="flex_flows",

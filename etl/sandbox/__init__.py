@@ -1,14 +1,19 @@
-"""The sandbox: the three providers' APIs, emulated over real HTTP on this machine.
+"""The sandbox: the providers' APIs, emulated over real HTTP on this machine.
 
-    server.py     start and stop all three; the text of a callflow.toml for them
-    zoom.py       ┐
-    twilio.py     ├ one provider each: its rows, its switches, request → response, its error answers
-    alibaba.py    ┘
-    signature.py  Alibaba's request signatures, as the receiver works them out
-    store.py      records by key, changed by a test and listed page by page
-    wire.py       sockets, the record of requests, and every fault: the only file that knows HTTP
-    data.py       invented contact centres, seeded; rows that are awkward but legal
+    server.py     EMULATORS, the list of all; start and stop them; the text of a callflow.toml
+    NAME.py       one provider: its records, its switches, request → response, its error answers
+    NAME_data.py  that provider's records: invented ones, and odd ones that its documents allow
+    alibaba_gateway.py, signature.py  Alibaba's signatures, as the receiver checks them
+    store.py      records by key, changed by a test and listed page by page; page tokens
+    data.py       words, telephone numbers and times that all invented records are made of
+    exchange.py   a request and its answer, as values
+    faults.py     what can go wrong with an answer
+    wire.py       the only file that knows sockets: receives, records, spoils and sends
 
-An emulator checks what the provider checks (token life, signature, clock, nonce, page tokens) and
-answers as its documents say. What they leave open is a switch, named in the class's docstring.
+An emulator checks what the provider checks (token lifetime, signature, clock, nonce, page tokens)
+and answers as the provider's documents say. What they leave open is a switch, described in the
+class's docstring.
 """
+
+FIRST_PORT = 8801
+"""The port of the first emulator by default; the next ones follow."""

@@ -1,83 +1,52 @@
-"""Alibaba Cloud CCC, version 2020-07-01: signed RPC calls, as Alibaba's API reference has them.
+"""Alibaba Cloud CCC, version 2020-07-01: signed RPC calls, as Alibaba's API reference says.
 
 What the reference leaves open is a switch here: the ceiling of PageNumber, the order of rows that
 changed in the same second, the status of throttling. Answers are JSON only.
 """
 
-import hmac
-import re
 import threading
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from random import Random
-from typing import Any
-from urllib.parse import parse_qsl
+from typing import Any, ClassVar
 
 import msgspec
 
-from etl.sandbox import signature
+from etl.sandbox import alibaba_data
+from etl.sandbox.alibaba_gateway import (
+    AccessKey,
+    Nonces,
+    Refused,
+    missing,
+    parameters_of,
+    read,
+    refusal,
+)
+from etl.sandbox.data import RandomOf, Sizes
+from etl.sandbox.exchange import Request, Response, json_response, whole_number
+from etl.sandbox.faults import Fault
 from etl.sandbox.store import Store
-from etl.sandbox.wire import Clock, Fault, Request, Response, json_response, whole_number
-
-MUST_BE_SIGNED = frozenset(
-    {
-        "host",
-        "x-acs-action",
-        "x-acs-content-sha256",
-        "x-acs-date",
-        "x-acs-signature-nonce",
-        "x-acs-version",
-    }
-)
-"""Headers without which a V3 signature proves nothing."""
-
-_AUTHORIZATION = re.compile(
-    r"ACS3-HMAC-SHA256 Credential=([^,]+), ?SignedHeaders=([^,]+), ?Signature=([0-9a-f]{64})"
-)
+from etl.sandbox.wire import Clock
 
 Parameters = Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class AccessKey:
-    """A key pair. With `security_token` it is a temporary one (STS), valid until `expires_at`."""
-
-    secret: str
-    security_token: str | None = None
-    expires_at: float = float("inf")
-    active: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class _Signed:
-    """What a request says about itself, in either signature version."""
-
-    version: str
-    action: str
-    access_key_id: str
-    nonce: str
-    date: str
-    max_age: timedelta
-    security_token: str | None
-    signature: str
-    string_to_sign: str
-    sign: Callable[[str, str], str]
-
-
 class Alibaba:
-    """State and behaviour of one account's instances; public attributes may be changed any time.
+    """State and behaviour of one account; any public attribute may be changed at any time.
 
     `flows`           instance id → that instance's flows, by ContactFlowId.
-    `keys`            access key id → `AccessKey`; `access_key_id` is the one `toml` names.
-    `unlimited_pages` PageNumber may pass 100, as the English reference says and the Chinese does
-                      not.
-    `ties`            shuffles rows with the same UpdatedTime anew for each request; None: in order
-                      of creation.
-    `accepts_get`     whether GET works as POST does.
+    `keys`            access key id → `AccessKey`; `access_key_id` is the one in `settings`.
+    `unlimited_pages` whether PageNumber may exceed 100, as the English reference says; the Chinese
+                      one does not.
+    `ties`            shuffles rows with the same UpdatedTime for each request; None: they come in
+                      order of creation.
+    `accepts_get`     whether GET works like POST.
     """
+
+    name: ClassVar[str] = "alibaba"
 
     def __init__(
         self,
@@ -102,11 +71,11 @@ class Alibaba:
         self.flows: dict[str, Store] = {}
         for instance_id in instance_ids:
             self.add_instance(instance_id)
-        self._nonces: dict[tuple[str, str], float] = {}
+        self._nonces = Nonces()
 
     @property
     def access_key_secret(self) -> str:
-        """The secret of the key that `Sandbox.toml` names."""
+        """The secret of the key in `settings`."""
         return self.keys[self.access_key_id].secret
 
     def add_instance(self, instance_id: str) -> Store:
@@ -115,16 +84,43 @@ class Alibaba:
         self.flows[instance_id] = store
         return store
 
+    def fill(self, random_of: RandomOf, sizes: Sizes) -> None:
+        """Add generated flows to each instance."""
+        count = sizes.of("alibaba.contact_flows", sizes.flows)
+        for instance_id, store in self.flows.items():
+            for flow in alibaba_data.flows(random_of(instance_id), count, instance_id):
+                store.add(flow)
+
+    def settings(self) -> dict[str, object]:
+        """Return what callflow.toml says of this account, without secrets."""
+        return {
+            "access_key_id": self.access_key_id,
+            "instance_ids": list(self.flows),
+            "base_url": self.url,
+        }
+
+    def secrets(self) -> dict[str, str]:
+        """Return the secrets of this account, by their keys in callflow.toml."""
+        token = self.keys[self.access_key_id].security_token
+        temporary = {"security_token": token} if token else {}
+        return {"access_key_secret": self.access_key_secret, **temporary}
+
     def records(self) -> dict[str, list[Any]]:
-        """The flows as they are now, by instance id: what complete lists return."""
+        """Return the records as they are now, by stream: what complete lists return."""
         with self._lock:
-            return {instance_id: store.records() for instance_id, store in self.flows.items()}
+            return {
+                "contact_flows": [flow for each in self.flows.values() for flow in each.records()]
+            }
+
+    def change(self) -> list[str]:
+        """Change nothing in the demo."""
+        return []
 
     def handle(self, request: Request) -> Response:
         """Answer one request."""
         request_id = str(uuid.uuid4()).upper()
         with self._lock:
-            answer = self._route(request, request_id)
+            answer = self._answer(request, request_id)
         return Response(
             answer.status, answer.body, {**answer.headers, "x-acs-request-id": request_id}
         )
@@ -134,32 +130,9 @@ class Alibaba:
         shanghai = datetime.fromtimestamp(self.clock(), UTC) + timedelta(hours=8)
         return shanghai.strftime("%Y-%m-%d %H:%M:%S.0")
 
-    def _route(self, request: Request, request_id: str) -> Response:
-        if request.path != "/" or request.method not in ("POST", "GET"):
-            return error(404, "InvalidAction.NotFound", _NO_SUCH_API, request_id)
-        if request.method == "GET" and not self.accepts_get:
-            text = "The specified HTTP method is not supported."
-            return error(400, "UnsupportedHTTPMethod", text, request_id)
-        parameters = _parameters(request)
-        signed = _read_v3(request) or _read_v1(request, parameters)
-        if isinstance(signed, _Refused):
-            return error(signed.status, signed.code, signed.message, request_id)
-        refused = self._refusal(signed)
-        if refused is not None:
-            return error(refused.status, refused.code, refused.message, request_id)
-        if signed.version != "2020-07-01":
-            text = "Specified parameter Version is not valid."
-            return error(404, "InvalidVersion", text, request_id)
-        action = {
-            "ListContactFlows": self._list_contact_flows,
-            "GetContactFlow": self._get_contact_flow,
-            "ListPhoneNumbers": self._list_phone_numbers,
-            "ListInstances": self._list_instances,
-        }.get(signed.action)
-        if action is None:
-            return error(404, "InvalidAction.NotFound", _NO_SUCH_API, request_id)
-        outcome = action(dict(parameters))
-        if isinstance(outcome, _Refused):
+    def _answer(self, request: Request, request_id: str) -> Response:
+        outcome = self._outcome(request)
+        if isinstance(outcome, Refused):
             return error(outcome.status, outcome.code, outcome.message, request_id)
         return json_response(
             200,
@@ -172,128 +145,88 @@ class Alibaba:
             },
         )
 
-    # -- the signature -----------------------------------------------------------------------
-
-    def _refusal(self, signed: _Signed) -> "_Refused | None":
+    def _outcome(self, request: Request) -> dict[str, object] | Refused:
+        """Check the request, do what it asks for; return the `Data` of the answer."""
+        if request.path != "/" or request.method not in ("POST", "GET"):
+            return _NO_SUCH_API
+        if request.method == "GET" and not self.accepts_get:
+            text = "The specified HTTP method is not supported."
+            return Refused(400, "UnsupportedHTTPMethod", text)
+        given = parameters_of(request)
+        signed = read(request, given)
+        if isinstance(signed, Refused):
+            return signed
         now = self.clock()
-        try:
-            date = datetime.strptime(signed.date, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-        except ValueError:
-            text = "Specified time stamp or date value is not well formatted."
-            return _Refused(400, "InvalidTimeStamp.Format", text)
-        if abs(now - date.timestamp()) > signed.max_age.total_seconds():
-            text = "Specified time stamp or date value is expired."
-            return _Refused(400, "InvalidTimeStamp.Expired", text)
-        key = self.keys.get(signed.access_key_id)
-        if key is None:
-            text = "Specified access key is not found."
-            return _Refused(404, "InvalidAccessKeyId.NotFound", text)
-        if not key.active:
-            text = "Specified access key is disabled."
-            return _Refused(400, "InvalidAccessKeyId.Inactive", text)
-        if key.security_token != signed.security_token:
-            text = "Specified SecurityToken is not valid."
-            return _Refused(400, "InvalidSecurityToken.MismatchWithAccessKey", text)
-        if key.expires_at <= now:
-            text = "Specified SecurityToken is expired."
-            return _Refused(400, "InvalidSecurityToken.Expired", text)
-        expected = signed.sign(key.secret, signed.string_to_sign)
-        if not hmac.compare_digest(expected.encode(), signed.signature.encode()):
-            text = (
-                "Specified signature is not matched with our calculation. "
-                f"server string to sign is:{signed.string_to_sign}"
-            )
-            return _Refused(400, "SignatureDoesNotMatch", text)
-        return self._used(signed, now)
-
-    def _used(self, signed: _Signed, now: float) -> "_Refused | None":
-        if len(self._nonces) > 10_000:
-            self._nonces = {k: at for k, at in self._nonces.items() if now - at < 3600}
-        nonce = (signed.access_key_id, signed.nonce)
-        if nonce in self._nonces:
-            text = "Specified signature nonce was used already."
-            return _Refused(400, "SignatureNonceUsed", text)
-        self._nonces[nonce] = now
-        return None
+        refused = refusal(signed, self.keys, now) or self._nonces.use(signed, now)
+        if refused is not None:
+            return refused
+        if signed.version != "2020-07-01":
+            return Refused(404, "InvalidVersion", "Specified parameter Version is not valid.")
+        action = {
+            "ListContactFlows": self._list_contact_flows,
+            "GetContactFlow": self._get_contact_flow,
+            "ListPhoneNumbers": self._list_phone_numbers,
+            "ListInstances": self._list_instances,
+        }.get(signed.action)
+        return _NO_SUCH_API if action is None else action(dict(given))
 
     # -- the actions -------------------------------------------------------------------------
 
-    def _instance(self, parameters: Parameters) -> "Store | _Refused":
+    def _instance(self, parameters: Parameters) -> Store | Refused:
         instance_id = parameters.get("InstanceId", "")
         if not instance_id:
-            return _missing("InstanceId")
+            return missing("InstanceId")
         store = self.flows.get(instance_id)
         if store is None:
             text = f"The specified instance {instance_id} does not exist."
-            return _Refused(404, "NotExists.InstanceId", text)
+            return Refused(404, "NotExists.InstanceId", text)
         return store
 
-    def _list_contact_flows(self, parameters: Parameters) -> "dict[str, object] | _Refused":
+    def _list_contact_flows(self, parameters: Parameters) -> dict[str, object] | Refused:
         store = self._instance(parameters)
-        window = self._window(parameters)
-        if isinstance(store, _Refused):
+        window = _window(parameters, unlimited=self.unlimited_pages)
+        if isinstance(store, Refused):
             return store
-        if isinstance(window, _Refused):
+        if isinstance(window, Refused):
             return window
         for name, allowed in _CHOICES.items():
             if parameters.get(name) and parameters[name] not in allowed:
-                return _Refused(400, "InvalidParameter", f"The parameter {name} is not valid.")
+                return Refused(400, "InvalidParameter", f"The parameter {name} is not valid.")
         kind, pattern = parameters.get("Type"), parameters.get("SearchPattern")
-
-        def wanted(flow: Any) -> bool:
-            if not isinstance(flow, dict):
-                return False
-            text = f"{flow.get('Name') or ''}\n{flow.get('Description') or ''}"
-            return (not kind or flow.get("Type") == kind) and (not pattern or pattern in text)
-
         rows = store.listed(
             by_update=True,
             descending=parameters.get("SortOrder") != "ASC",
             ties=self.ties,
-            wanted=wanted if kind or pattern else None,
+            wanted=partial(_matches, kind, pattern) if kind or pattern else None,
         )
         return _page(window, rows, lambda row: msgspec.Raw(row.json))
 
-    def _get_contact_flow(self, parameters: Parameters) -> "dict[str, object] | _Refused":
-        """A list row without its numbers. A published flow has no draft id and cannot be got."""
+    def _get_contact_flow(self, parameters: Parameters) -> dict[str, object] | Refused:
+        """Return a list row without its numbers. Without a draft a flow is not found."""
         store = self._instance(parameters)
-        if isinstance(store, _Refused):
+        if isinstance(store, Refused):
             return store
         for name in ("ContactFlowId", "DraftId"):
             if not parameters.get(name):
-                return _missing(name)
+                return missing(name)
         text = store.find(parameters["ContactFlowId"])
         flow = {} if text is None else msgspec.json.decode(text)
         if text is None or flow.get("DraftId") != parameters["DraftId"]:
             flow_id = parameters["ContactFlowId"]
             gone = f"The specified contact flow {flow_id} does not exist."
-            return _Refused(404, "NotExists.ContactFlowId", gone)
+            return Refused(404, "NotExists.ContactFlowId", gone)
         return {name: value for name, value in flow.items() if name != "NumberList"}
 
-    def _list_phone_numbers(self, parameters: Parameters) -> "dict[str, object] | _Refused":
-        """The numbers of an instance, each with the flow it reaches."""
+    def _list_phone_numbers(self, parameters: Parameters) -> dict[str, object] | Refused:
+        """List the numbers of an instance, each with the flow that it reaches."""
         store = self._instance(parameters)
-        window = self._window(parameters)
-        if isinstance(store, _Refused):
+        window = _window(parameters, unlimited=self.unlimited_pages)
+        if isinstance(store, Refused):
             return store
-        if isinstance(window, _Refused):
+        if isinstance(window, Refused):
             return window
         numbers = [
-            {
-                "Number": number,
-                "ContactFlowId": flow.get("ContactFlowId"),
-                "ContactFlowName": flow.get("Name"),
-                "InstanceId": parameters["InstanceId"],
-                "Active": True,
-                "Usage": "Bidirection",
-                "City": "",
-                "Province": "",
-                "Provider": "",
-                "CreateTime": "1615000000000",
-                "SkillGroups": [],
-                "Tags": "",
-                "UserId": "",
-            }
+            _number(number, flow, parameters["InstanceId"])
             for flow in store.records()
             if isinstance(flow, dict)
             for number in flow.get("NumberList") or []
@@ -301,52 +234,16 @@ class Alibaba:
         ]
         return _page(window, numbers)
 
-    def _list_instances(self, parameters: Parameters) -> "dict[str, object] | _Refused":
-        window = self._window(parameters)
-        if isinstance(window, _Refused):
+    def _list_instances(self, parameters: Parameters) -> dict[str, object] | Refused:
+        window = _window(parameters, unlimited=self.unlimited_pages)
+        if isinstance(window, Refused):
             return window
-        instances = [
-            {
-                "Id": instance_id,
-                "Name": instance_id,
-                "Status": "Running",
-                "DomainName": instance_id,
-                "AliyunUid": "1000000000000000",
-                "ConsoleUrl": f"https://ccc.example.com/{instance_id}",
-                "CreateTime": 1_614_900_000_000,
-                "Description": "",
-                "NumberList": [],
-                "AdminList": [],
-            }
-            for instance_id in self.flows
-        ]
-        return _page(window, instances)
-
-    def _window(self, parameters: Parameters) -> "tuple[int, int] | _Refused":
-        """PageNumber and PageSize; both required, both 1 to 100."""
-        numbers = []
-        for name in ("PageNumber", "PageSize"):
-            if not parameters.get(name):
-                return _missing(name)
-            number = whole_number(parameters[name])
-            if number is None:
-                return _Refused(400, "InvalidParameter.Format", f"{name} is not a number.")
-            if number < 1:
-                return _Refused(400, "Parameter.Minimum", f"{name} is less than 1.")
-            if number > 100 and not (self.unlimited_pages and name == "PageNumber"):
-                return _Refused(400, "Parameter.Maximum", f"{name} is greater than 100.")
-            numbers.append(number)
-        return numbers[0], numbers[1]
+        return _page(window, [_described(instance_id) for instance_id in self.flows])
 
 
-@dataclass(frozen=True, slots=True)
-class _Refused:
-    status: int
-    code: str
-    message: str
-
-
-_NO_SUCH_API = "Specified api is not found, please check your url and method."
+_NO_SUCH_API = Refused(
+    404, "InvalidAction.NotFound", "Specified api is not found, please check your url and method."
+)
 
 _CHOICES = {
     "Type": ("MAIN_FLOW", "SUB_FLOW", "SURVEY_FLOW"),
@@ -355,8 +252,64 @@ _CHOICES = {
 }
 
 
-def _missing(name: str) -> _Refused:
-    return _Refused(400, f"Missing{name}", f"{name} is mandatory for this action.")
+def _window(parameters: Parameters, *, unlimited: bool) -> tuple[int, int] | Refused:
+    """Read PageNumber and PageSize; both are required, and 1 to 100."""
+    numbers = []
+    for name in ("PageNumber", "PageSize"):
+        if not parameters.get(name):
+            return missing(name)
+        number = whole_number(parameters[name])
+        if number is None:
+            return Refused(400, "InvalidParameter.Format", f"{name} is not a number.")
+        if number < 1:
+            return Refused(400, "Parameter.Minimum", f"{name} is less than 1.")
+        if number > 100 and not (unlimited and name == "PageNumber"):
+            return Refused(400, "Parameter.Maximum", f"{name} is greater than 100.")
+        numbers.append(number)
+    return numbers[0], numbers[1]
+
+
+def _matches(kind: str | None, pattern: str | None, flow: Any) -> bool:
+    """Return whether a flow is of this Type, and its name or description holds the pattern."""
+    if not isinstance(flow, dict):
+        return False
+    text = f"{flow.get('Name') or ''}\n{flow.get('Description') or ''}"
+    return (not kind or flow.get("Type") == kind) and (not pattern or pattern in text)
+
+
+def _number(number: str, flow: dict[str, Any], instance_id: str) -> dict[str, object]:
+    """Return a row of ListPhoneNumbers."""
+    return {
+        "Number": number,
+        "ContactFlowId": flow.get("ContactFlowId"),
+        "ContactFlowName": flow.get("Name"),
+        "InstanceId": instance_id,
+        "Active": True,
+        "Usage": "Bidirection",
+        "City": "",
+        "Province": "",
+        "Provider": "",
+        "CreateTime": "1615000000000",
+        "SkillGroups": [],
+        "Tags": "",
+        "UserId": "",
+    }
+
+
+def _described(instance_id: str) -> dict[str, object]:
+    """Return a row of ListInstances."""
+    return {
+        "Id": instance_id,
+        "Name": instance_id,
+        "Status": "Running",
+        "DomainName": instance_id,
+        "AliyunUid": "1000000000000000",
+        "ConsoleUrl": f"https://ccc.example.com/{instance_id}",
+        "CreateTime": 1_614_900_000_000,
+        "Description": "",
+        "NumberList": [],
+        "AdminList": [],
+    }
 
 
 def _page(
@@ -371,79 +324,7 @@ def _page(
     }
 
 
-def _parameters(request: Request) -> list[tuple[str, str]]:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    form: list[tuple[str, str]] = []
-    if kind == "application/x-www-form-urlencoded":
-        form = parse_qsl(request.body.decode("latin-1"), keep_blank_values=True)
-    return request.query + form
-
-
-def _read_v3(request: Request) -> _Signed | _Refused | None:
-    headers = request.headers
-    authorization = headers.get("authorization")
-    if authorization is None:
-        return None
-    parts = _AUTHORIZATION.fullmatch(authorization)
-    names = frozenset(parts[2].split(";")) if parts else frozenset()
-    if parts is None or not MUST_BE_SIGNED <= names <= headers.keys():
-        text = "The request signature does not conform to Aliyun standards."
-        return _Refused(400, "IncompleteSignature", text)
-    token = headers.get("x-acs-security-token")
-    if token is not None and "x-acs-security-token" not in names:
-        text = "The request signature does not conform to Aliyun standards."
-        return _Refused(400, "IncompleteSignature", text)
-    return _Signed(
-        version=headers["x-acs-version"],
-        action=headers["x-acs-action"],
-        access_key_id=parts[1],
-        nonce=headers["x-acs-signature-nonce"],
-        date=headers["x-acs-date"],
-        max_age=timedelta(minutes=15),
-        security_token=token,
-        signature=parts[3],
-        string_to_sign=signature.v3_string_to_sign(
-            request.method, request.query, headers, names, request.body
-        ),
-        sign=signature.v3_signature,
-    )
-
-
-def _read_v1(request: Request, parameters: list[tuple[str, str]]) -> _Signed | _Refused:
-    given = dict(parameters)
-    for name in (
-        "AccessKeyId",
-        "Action",
-        "Version",
-        "Timestamp",
-        "SignatureNonce",
-        "SignatureMethod",
-        "SignatureVersion",
-        "Signature",
-    ):
-        if not given.get(name):
-            return _missing(name)
-    if (given["SignatureMethod"], given["SignatureVersion"]) != ("HMAC-SHA1", "1.0"):
-        text = "The request signature does not conform to Aliyun standards."
-        return _Refused(400, "IncompleteSignature", text)
-    if given.get("Format", "XML").upper() != "JSON":
-        text = "The sandbox answers in JSON only: send Format=JSON (the service's default is XML)."
-        return _Refused(400, "InvalidParameter.Format", text)
-    return _Signed(
-        version=given["Version"],
-        action=given["Action"],
-        access_key_id=given["AccessKeyId"],
-        nonce=given["SignatureNonce"],
-        date=given["Timestamp"],
-        max_age=timedelta(minutes=31),
-        security_token=given.get("SecurityToken"),
-        signature=given["Signature"],
-        string_to_sign=signature.v1_string_to_sign(request.method, parameters),
-        sign=signature.v1_signature,
-    )
-
-
-# -- the error answers, for the emulator and as the `response` of a Fault ------------------------
+# -- error answers, for the emulator and for a fault's `response` --------------------------------
 
 
 def error(
@@ -453,7 +334,7 @@ def error(
     request_id: str = "SANDBOX-REQUEST",
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """The gateway's error body (Alibaba's docs, 'Common error codes')."""
+    """Return the gateway's error body (Alibaba's docs, 'Common error codes')."""
     body = {
         "RequestId": request_id,
         "HostId": "ccc.cn-shanghai.aliyuncs.com",
@@ -467,19 +348,19 @@ def error(
 def throttled(
     status: int = 400, *, retry_after_ms: int | None = None, code: str = "Throttling.User"
 ) -> Response:
-    """Too many calls. The documents say HTTP 400; `retry_after_ms` adds `x-acs-retry-after`."""
+    """Report too many calls (documented: HTTP 400); `retry_after_ms` adds `x-acs-retry-after`."""
     headers = {} if retry_after_ms is None else {"x-acs-retry-after": str(retry_after_ms)}
     text = "Request was denied due to user flow control."
     return error(status, code, text, headers=headers)
 
 
 def unavailable() -> Response:
-    """The service is away."""
+    """Report that the service is down."""
     text = "The request has failed due to a temporary failure of the server."
     return error(503, "ServiceUnavailable", text)
 
 
 def not_ok(code: str = "InternalError", message: str = "boom", status: int = 500) -> Response:
-    """HTTP 200 with the failure in the envelope."""
+    """Report a failure in the envelope of an HTTP 200."""
     body = {"Code": code, "HttpStatusCode": status, "Message": message, "RequestId": "R5"}
     return json_response(200, body)

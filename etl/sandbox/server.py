@@ -1,68 +1,88 @@
-"""Start and stop the sandbox: three emulators on three ports of 127.0.0.1."""
+"""Start and stop the sandbox: one emulator for each provider, each on its own port of 127.0.0.1."""
 
+import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar, Protocol
 
-from etl.sandbox import data
+from etl.sandbox import FIRST_PORT, data
 from etl.sandbox.alibaba import Alibaba
-from etl.sandbox.data import Sizes
+from etl.sandbox.data import RandomOf, Sizes
 from etl.sandbox.twilio import Twilio
 from etl.sandbox.wire import Clock, Emulator, serving
 from etl.sandbox.zoom import Zoom
 
-Ports = tuple[int, int, int]
-"""Of Zoom, Twilio and Alibaba; 0 is a free one."""
+
+class Emulated(Emulator, Protocol):
+    """What an emulator needs in order to be part of the sandbox.
+
+    `name` is the provider's name in callflow.toml.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, *, clock: Clock | None = None, keep_requests: int | None = 10_000) -> None:
+        """Make an empty one that keeps the last `keep_requests` requests (None: all of them)."""
+
+    def fill(self, random_of: RandomOf, sizes: Sizes) -> None:
+        """Add generated records."""
+
+    def settings(self) -> Mapping[str, object]:
+        """Return what callflow.toml says of this account, without secrets."""
+
+    def secrets(self) -> Mapping[str, str]:
+        """Return the secrets of this account, by their keys in callflow.toml."""
+
+    def records(self) -> Mapping[str, list[Any]]:
+        """Return the records as they are now, by stream: what complete lists return."""
+
+    def change(self) -> list[str]:
+        """Change something, for the demo; return what somebody did, one verb phrase each."""
+
+
+EMULATORS: tuple[type[Emulated], ...] = (Zoom, Twilio, Alibaba)
+"""The emulators, in the order of the providers that they emulate."""
+
+PORTS = tuple(range(FIRST_PORT, FIRST_PORT + len(EMULATORS)))
+"""The ports of `callflow sandbox` by default, in the order of EMULATORS."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """Three running emulators. Their attributes and rows may be changed while they run."""
+    """The running emulators, by name. Their attributes and records may be changed meanwhile.
 
-    zoom: Zoom
-    twilio: Twilio
-    alibaba: Alibaba
+    Each is an attribute too: `sandbox.zoom`.
+    """
+
+    emulators: Mapping[str, Emulated]
+
+    def __getattr__(self, name: str) -> Any:
+        """Return the emulator called `name`."""
+        if name in EMULATED:
+            return self.emulators[name]
+        raise AttributeError(f"there is no emulator {name!r}")
 
     def toml(self) -> str:
-        """The `[sources…]` part of a callflow.toml, with credentials that the emulators accept."""
-        instances = ", ".join(f'"{instance_id}"' for instance_id in self.alibaba.flows)
-        key = self.alibaba.keys[self.alibaba.access_key_id]
-        sts = f'security_token = "{key.security_token}"\n' if key.security_token else ""
-        return f"""\
-[sources.zoom_demo]
-provider = "zoom"
-account_id = "{self.zoom.account_id}"
-client_id = "{self.zoom.client_id}"
-client_secret = "{self.zoom.client_secret}"
-base_url = "{self.zoom.url}/v2"
-token_url = "{self.zoom.url}/oauth/token"
-requests_per_second = 0
+        """Return the `[sources…]` part of a callflow.toml, with secrets that are accepted."""
+        return "\n".join(toml(each, each.secrets()) for each in self.emulators.values())
 
-[sources.twilio_demo]
-provider = "twilio"
-account_sid = "{self.twilio.account_sid}"
-auth_token = "{self.twilio.auth_token}"
-base_url = "{self.twilio.url}"
-requests_per_second = 0
+    def records(self) -> dict[str, Mapping[str, list[Any]]]:
+        """Return all records as they are now: `{"zoom": {"flows": [...]}, ...}`."""
+        return {name: emulator.records() for name, emulator in self.emulators.items()}
 
-[sources.alibaba_demo]
-provider = "alibaba"
-access_key_id = "{self.alibaba.access_key_id}"
-access_key_secret = "{key.secret}"
-{sts}instance_ids = [{instances}]
-base_url = "{self.alibaba.url}"
-requests_per_second = 0
-"""
 
-    def records(self) -> dict[str, Any]:
-        """All rows as they are now: `{"zoom": [...], "twilio": {...}, "alibaba": {...}}`."""
-        return {
-            "zoom": self.zoom.records(),
-            "twilio": self.twilio.records(),
-            "alibaba": self.alibaba.records(),
-        }
+EMULATED = frozenset(emulator.name for emulator in EMULATORS)
+
+
+def toml(emulator: Emulated, secrets: Mapping[str, str]) -> str:
+    """Return the `[sources.NAME_demo]` table of one emulator, with these secrets."""
+    settings = {"provider": emulator.name, **emulator.settings(), **secrets}
+    # JSON's texts, numbers and lists are TOML's too.
+    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in settings.items()]
+    return "\n".join([f"[sources.{emulator.name}_demo]", *lines, "requests_per_second = 0", ""])
 
 
 @contextmanager
@@ -70,39 +90,35 @@ def serve(
     sizes: Sizes | None = None,
     seed: int = 1,
     *,
-    ports: Ports = (0, 0, 0),
+    ports: Sequence[int] = (0,) * len(EMULATORS),
     clock: Clock | None = None,
     keep_requests: int | None = 10_000,
 ) -> Iterator[Sandbox]:
-    """Fill and start the three emulators; stop them on leaving.
+    """Fill and start the emulators; stop them on leaving.
 
-    `sizes` defaults to those of the demo; `data.EMPTY` is quickest. The same seed gives the same
-    data. `clock` is shared by the three; without it each has its own. `keep_requests` bounds each
-    emulator's record of requests (None: unbounded). ConfigError when a port is taken.
+    `data.EMPTY` is quickest to fill. The same seed gives the same data. `ports` are in the order
+    of EMULATORS; 0 is a free one. The emulators share `clock`; without it each has its own.
+    `keep_requests` bounds each emulator's record of requests (None: no bound). Raises ConfigError
+    if a port is taken.
     """
-    sandbox = Sandbox(
-        Zoom(clock=clock, keep_requests=keep_requests),
-        Twilio(clock=clock, keep_requests=keep_requests),
-        Alibaba(clock=clock, keep_requests=keep_requests),
-    )
-    data.fill(sandbox.zoom, sandbox.twilio, sandbox.alibaba, sizes or Sizes(), seed)
-    emulators: tuple[Emulator, ...] = (sandbox.zoom, sandbox.twilio, sandbox.alibaba)
+    made = {each.name: each(clock=clock, keep_requests=keep_requests) for each in EMULATORS}
     with ExitStack() as stack:
-        for emulator, port in zip(emulators, ports, strict=True):
+        for emulator, port in zip(made.values(), ports, strict=True):
+            emulator.fill(partial(data.random_of, seed), sizes or Sizes())
             stack.enter_context(serving(emulator, port))
-        yield sandbox
+        yield Sandbox(made)
 
 
 def run(
-    ports: Ports,
+    ports: Sequence[int],
     sizes: Sizes,
     seed: int,
     stop: threading.Event,
     announce: Callable[[Sandbox], None],
 ) -> None:
-    """Serve in the foreground until `stop` is set; `announce` is called once all three answer.
+    """Serve until `stop` is set; call `announce` once all emulators answer.
 
-    ConfigError when a port is taken.
+    Raises ConfigError if a port is taken.
     """
     with serve(sizes, seed, ports=ports, keep_requests=1000) as sandbox:
         announce(sandbox)

@@ -1,7 +1,7 @@
-"""Records of one kind: changed by a test, listed page by page by an emulator.
+"""Records of one kind: a test changes them, an emulator lists them page by page.
 
-A record is kept as the JSON text that goes over the wire, so that a page of 1000 is one join, and
-so that a record may also be something that no encoder would write.
+A record is kept as the JSON text that goes over the wire. So a page of 1000 is one join, and a
+record may also be text that no encoder would write.
 """
 
 import json
@@ -15,18 +15,18 @@ from typing import Any, Literal
 import msgspec
 
 Paging = Literal["offset/updated", "offset/created", "keyset", "snapshot"]
-"""What a page token means; the providers do not say, so an emulator can be any of these.
+"""What a page token means. The providers do not say, so an emulator can do any of these.
 
-`offset/updated` a position in the list, the last changed first: a change moves rows about.
-`offset/created` a position in the list, the newest first: a deletion moves rows up.
-`keyset`         "what is older than this row": a row that lives all along is never missed.
-`snapshot`       a position in the list as it was when the first page was asked for.
+`offset/updated` a position in the list, last changed first: a change moves rows to the front.
+`offset/created` a position in the list, newest first: a deletion moves later rows up.
+`keyset`         "older than this row": a row that exists during the whole scan is never missed.
+`snapshot`       a position in the list as it was when the first page was requested.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A record and what sorts it: `created` counts up from 1, `updated` is the text of a time."""
+    """A record and what it is sorted by: `created` counts from 1, `updated` is a time as text."""
 
     key: str
     json: bytes
@@ -43,14 +43,50 @@ class Cursor:
     frozen: tuple[Row, ...] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """What a page token was given out for.
+
+    `query`  what the next page must be requested with.
+    `at`     when the token was given out, seconds since 1970 UTC.
+    `before` the token of the page that it came with; None: that was the first page.
+    """
+
+    query: object
+    cursor: Cursor
+    at: float = 0.0
+    before: str | None = None
+
+
+class Tickets:
+    """The page tokens that an emulator has given out; beyond MOST it forgets the oldest."""
+
+    MOST = 10_000
+
+    def __init__(self) -> None:
+        self._tickets: dict[str, Ticket] = {}
+
+    def give(self, token: str, ticket: Ticket) -> str:
+        """Remember what `token` stands for; return it."""
+        if len(self._tickets) >= self.MOST:
+            del self._tickets[next(iter(self._tickets))]
+        self._tickets[token] = ticket
+        return token
+
+    def find(self, token: str, query: object) -> Ticket | None:
+        """Return the token's ticket; None if it is unknown or was given out for another query."""
+        ticket = self._tickets.get(token)
+        return None if ticket is None or ticket.query != query else ticket
+
+
 class Store:
     """Records by key. Every method is atomic; a list is computed at one instant.
 
     `key_field`      the member of a record that is its key.
     `updated_field`  the member with the time of its last change.
-    `stamp`          gives the present time in that member's form.
-    `replica`        an `image()` that lists and look-ups are served from while it is set, as a read
-                     replica that lags behind would.
+    `stamp`          returns the present time in that member's form.
+    `replica`        an `image()`; while it is set, lists and look-ups are served from it, as from a
+                     read replica that lags behind.
     """
 
     def __init__(
@@ -70,10 +106,10 @@ class Store:
         self._sorted: dict[bool, list[Row]] = {}
 
     def add(self, record: object, *, key: str | None = None) -> str:
-        """Add a record, or replace the one with the same key; returns its key.
+        """Add a record, or replace the one with the same key; return its key.
 
-        The key is taken from the record. A record that has none gets a made-up one; `key` gives
-        one, also to have the same record in the list twice.
+        The key is taken from the record; a record without one gets an invented key. `key` sets it,
+        for example to list the same record twice.
         """
         members = record if isinstance(record, dict) else {}
         with self._lock:
@@ -82,14 +118,14 @@ class Store:
             return self._put(key, encode(record), str(members.get(self._updated_field) or ""))
 
     def add_raw(self, text: bytes, *, key: str, updated: str = "") -> str:
-        """Add a record as text, for what no encoder writes: NaN, 5000 digits, a repeated member.
+        """Add a record as text that no encoder writes: NaN, 5000 digits, a repeated member.
 
-        Nothing looks into the text, so `records` fails where json.loads does.
+        The text is not checked, so `records` fails where json.loads does.
         """
         return self._put(key, text, updated)
 
     def load(self, rows: Iterable[tuple[str, bytes, str]]) -> None:
-        """Add many: (key, JSON text, time of last change), the oldest first."""
+        """Add many records: (key, JSON text, time of last change), the oldest first."""
         with self._lock:
             self._sorted.clear()
             for number, (key, text, updated) in enumerate(rows, self._created + 1):
@@ -97,15 +133,15 @@ class Store:
                 self._created = number
 
     def update(self, key: str, **changes: object) -> None:
-        """Change members of a record and, unless it is among them, its time of last change."""
+        """Change members of a record, and its time of last change unless that is among them."""
         self._change(key, {self._updated_field: self._stamp(), **changes})
 
     def update_silently(self, key: str, **changes: object) -> None:
-        """Change members of a record and leave its time of last change as it was."""
+        """Change members of a record, but not its time of last change."""
         self._change(key, changes)
 
     def delete(self, key: str) -> None:
-        """Remove a record. KeyError when there is none."""
+        """Remove a record. Raises KeyError if there is none."""
         with self._lock:
             self._sorted.clear()
             del self._rows[key]
@@ -117,16 +153,16 @@ class Store:
             self._rows.clear()
 
     def get(self, key: str) -> Any:
-        """A copy of a record as it is now. KeyError when there is none."""
+        """Return a copy of a record as it is now. Raises KeyError if there is none."""
         return json.loads(self._rows[key].json)
 
     def keys(self) -> list[str]:
-        """The keys, the oldest record first."""
+        """Return the keys, the oldest record first."""
         with self._lock:
             return list(self._rows)
 
     def records(self) -> list[Any]:
-        """Copies of all records as they are now, the oldest first: the truth to compare with."""
+        """Return copies of all records as they are now, the oldest first."""
         with self._lock:
             return [json.loads(row.json) for row in self._rows.values()]
 
@@ -134,12 +170,12 @@ class Store:
         return len(self._rows)
 
     def image(self) -> Mapping[str, Row]:
-        """The present state, to be set as `replica` later."""
+        """Return the present state, to be set as `replica` later."""
         with self._lock:
             return dict(self._rows)
 
     def find(self, key: str) -> bytes | None:
-        """The JSON text that a look-up by key answers with; None when there is no such record."""
+        """Return the JSON text that a look-up by key gets; None if there is no such record."""
         with self._lock:
             row = (self._rows if self.replica is None else self.replica).get(key)
             return None if row is None else row.json
@@ -152,10 +188,10 @@ class Store:
         ties: Random | None = None,
         wanted: Callable[[Any], bool] | None = None,
     ) -> list[Row]:
-        """All rows, sorted by last change or by creation.
+        """Return all rows, sorted by last change or by creation.
 
         `ties` shuffles rows with the same time of last change; `wanted` filters by the decoded
-        record. The list may be shared: do not change it.
+        record. The returned list may be shared: do not change it.
         """
         with self._lock:
             rows = self._in_order(by_update)
@@ -174,7 +210,7 @@ class Store:
         ties: Random | None = None,
         wanted: Callable[[Any], bool] | None = None,
     ) -> tuple[list[bytes], Cursor | None, int]:
-        """One page of a list: its rows' JSON text, the next page's cursor, the list's length."""
+        """Return one page of a list: its rows' JSON text, the next cursor, the list's length."""
         rows: list[Row] | tuple[Row, ...] | None = cursor.frozen
         if rows is None:
             rows = self.listed(by_update=paging == "offset/updated", ties=ties, wanted=wanted)
@@ -219,10 +255,10 @@ class Store:
 
 
 def encode(record: object) -> bytes:
-    """A record as compact JSON text in UTF-8."""
+    """Encode a record as compact JSON text in UTF-8."""
     try:
         return msgspec.json.encode(record)
-    except UnicodeEncodeError:  # a lone surrogate, which only an escape can carry
+    except UnicodeEncodeError:  # a lone surrogate; only an escape can carry it
         return json.dumps(record, separators=(",", ":")).encode()
 
 

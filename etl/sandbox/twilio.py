@@ -1,6 +1,6 @@
-"""Twilio: Flex flows and channels, as Twilio's Flex API reference and OpenAPI document have them.
+"""Twilio: Flex Flows and channels, as Twilio's Flex API reference and OpenAPI document say.
 
-What they leave open is a switch here: the order of rows, what a page token means, PageSize above
+What they leave open is a switch here: the order of rows, what a page token means, a PageSize above
 1000, how FriendlyName matches, the form of dates.
 """
 
@@ -10,44 +10,55 @@ import hmac
 import secrets
 import threading
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from random import Random
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from urllib.parse import urlencode
 
 import msgspec
 
-from etl.sandbox.store import Cursor, Paging, Store
-from etl.sandbox.wire import Clock, Fault, Request, Response, json_response, whole_number
+from etl.sandbox import twilio_data
+from etl.sandbox.data import RandomOf, Sizes
+from etl.sandbox.exchange import Request, Response, json_response, whole_number
+from etl.sandbox.faults import Fault
+from etl.sandbox.store import Cursor, Paging, Store, Ticket, Tickets
+from etl.sandbox.wire import Clock
 
 
 @dataclass(frozen=True, slots=True)
-class _PageToken:
+class _Query:
     path: str
     filters: Mapping[str, str]
     page_size: int
     page: int
-    before: str | None
-    cursor: Cursor
+
+    def url(self, base: str, token: str | None = None) -> str:
+        """Return the URL that requests this page."""
+        pairs = {**self.filters, "PageSize": str(self.page_size), "Page": str(self.page)}
+        if token:
+            pairs["PageToken"] = token
+        return f"{base}{self.path}?{urlencode(pairs)}"
 
 
 class Twilio:
     """State and behaviour of one Twilio account; public attributes may be changed at any time.
 
     `flex_flows`, `channels` the account's rows, by sid.
-    `suspended`        403 for everybody.
+    `suspended`        whether every request is answered with 403.
     `api_key_may_read` False: the API key, unlike the auth token, has no permission for Flex.
-    `refuses_large_pages` PageSize above 1000: 400, or lowered to 1000.
-    `largest_page`     most rows in an answer, whatever was asked for; a few make a list of few rows
-                       have many pages.
-    `matches_part`     FriendlyName finds parts of names, or whole ones only.
+    `refuses_large_pages` whether a PageSize above 1000 is answered with 400, or lowered to 1000.
+    `largest_page`     the most rows of an answer, whatever was requested; a small number gives a
+                       list of few rows many pages.
+    `matches_part`     whether FriendlyName finds parts of names, or only whole names.
     `date_form`        of the times that `update` writes: "Z" or "+00:00".
     `public_base`      scheme and host of the URLs in `meta`; None: those of the request.
-    `next_base`        the same for next_page_url alone; point it at a stranger to see whether
-                       credentials follow.
+    `next_base`        the same for next_page_url alone; with another host it shows whether
+                       credentials are sent there.
     """
+
+    name: ClassVar[str] = "twilio"
 
     def __init__(self, *, clock: Clock | None = None, keep_requests: int | None = 10_000) -> None:
         self.url = ""
@@ -74,10 +85,38 @@ class Twilio:
         self._lock = threading.RLock()
         self.flex_flows = Store("sid", "date_updated", self._now, self._lock)
         self.channels = Store("sid", "date_updated", self._now, self._lock)
-        self._pages: dict[str, _PageToken] = {}
+        self._tickets = Tickets()
+
+    def fill(self, random_of: RandomOf, sizes: Sizes) -> None:
+        """Add generated Flex Flows, a quarter of what other providers have, and channels."""
+        count = sizes.of("twilio.flex_flows", (sizes.flows + 3) // 4)
+        flows = twilio_data.flex_flows(random_of("flex"), count, self.account_sid, self.date_form)
+        for flow in flows:
+            self.flex_flows.add(flow)
+        count = sizes.of("twilio.channels", sizes.objects)
+        self.channels.load(
+            twilio_data.channels(
+                random_of("channels"), count, self.account_sid, flows, self.date_form
+            )
+        )
+
+    def settings(self) -> dict[str, object]:
+        """Return what callflow.toml says of this account, without secrets."""
+        return {"account_sid": self.account_sid, "base_url": self.url}
+
+    def secrets(self) -> dict[str, str]:
+        """Return the secrets of this account, by their keys in callflow.toml."""
+        return {"auth_token": self.auth_token}
+
+    def change(self) -> list[str]:
+        """Change something, for the demo; return what somebody did, one verb phrase each."""
+        if not len(self.flex_flows):
+            return []
+        self.flex_flows.update(self.flex_flows.keys()[0], enabled=False)
+        return ["switches a Flex Flow off"]
 
     def records(self) -> dict[str, list[Any]]:
-        """The rows as they are now, by stream: what complete lists return."""
+        """Return the records as they are now, by stream: what complete lists return."""
         with self._lock:
             return {
                 "flex_flows": self.flex_flows.records(),
@@ -112,7 +151,7 @@ class Twilio:
         return not_found(request.path) if row is None else Response(200, row)
 
     def _refusal(self, request: Request) -> Response | None:
-        """HTTP Basic: account SID and auth token, or API key SID and secret."""
+        """Check HTTP Basic: account SID and auth token, or API key SID and secret."""
         kind, _, code = request.headers.get("authorization", "").partition(" ")
         try:
             given = base64.b64decode(code, validate=True) if kind.lower() == "basic" else b""
@@ -130,6 +169,41 @@ class Twilio:
         return None
 
     def _list(self, request: Request, store: Store, rows_key: str) -> Response:
+        """GET /v1/FlexFlows or /v1/Channels (Twilio's Flex API reference)."""
+        query = self._query(request, rows_key)
+        if isinstance(query, Response):
+            return query
+        token = request.params.get("PageToken") or None
+        ticket = self._ticket(token, query)
+        if ticket is None:
+            return page_token_refused()
+        rows, following, _ = store.page(
+            self.paging,
+            ticket.cursor,
+            query.page_size,
+            ties=self.ties,
+            wanted=self._wanted(query.filters.get("FriendlyName")),
+        )
+        base = self.public_base or f"http://{request.headers.get('host', '')}"
+        next_url = None
+        if following is not None:
+            after = replace(query, page=query.page + 1)
+            next_ticket = Ticket(after, following, before=token)
+            next_token = self._tickets.give(f"PT{secrets.token_hex(16)}", next_ticket)
+            next_url = after.url(self.next_base or base, next_token)
+        previous = replace(query, page=query.page - 1)
+        meta = {
+            "page": query.page,
+            "page_size": query.page_size,
+            "first_page_url": replace(query, page=0).url(base),
+            "previous_page_url": previous.url(base, ticket.before) if query.page else None,
+            "url": query.url(base, token),
+            "next_page_url": next_url,
+            "key": rows_key,
+        }
+        return json_response(200, {"meta": meta, rows_key: [msgspec.Raw(row) for row in rows]})
+
+    def _query(self, request: Request, rows_key: str) -> _Query | Response:
         params = request.params
         size = whole_number(params.get("PageSize", "50"))
         page = whole_number(params.get("Page", "0"))
@@ -139,55 +213,21 @@ class Twilio:
             return error(400, 20001, "Invalid Page")
         if size > 1000 and self.refuses_large_pages:
             return error(400, 20001, "Page size must be at most 1000")
-        page_size = min(size, self.largest_page)
-        filters = {}
-        if rows_key == "flex_flows" and params.get("FriendlyName"):
-            filters["FriendlyName"] = params["FriendlyName"]
+        name = params.get("FriendlyName") if rows_key == "flex_flows" else None
+        filters = {"FriendlyName": name} if name else {}
+        return _Query(request.path, filters, min(size, self.largest_page), page)
 
-        cursor, before = Cursor(), None
-        token = params.get("PageToken", "")
-        if token:
-            meant = self._pages.get(token)
-            asked = (request.path, filters, page_size, page)
-            if meant is None or asked != (meant.path, meant.filters, meant.page_size, meant.page):
-                return page_token_refused()
-            cursor, before = meant.cursor, meant.before
-        elif page > 0:
-            return page_token_refused()
+    def _ticket(self, token: str | None, query: _Query) -> Ticket | None:
+        """Return what the token stands for; None if it is not valid for the query."""
+        if token is not None:
+            return self._tickets.find(token, query)
+        return None if query.page else Ticket(query, Cursor())
 
-        wanted = self._named(filters["FriendlyName"]) if filters else None
-        rows, following, _ = store.page(
-            self.paging, cursor, page_size, ties=self.ties, wanted=wanted
-        )
-        base = self.public_base or f"http://{request.headers.get('host', '')}"
+    def _wanted(self, name: str | None) -> Callable[[Any], bool] | None:
+        """Return what decides whether a flow has this FriendlyName; None: no name was given."""
+        if name is None:
+            return None
 
-        def url(page: int, token: str | None = None, base: str = base) -> str:
-            query = {**filters, "PageSize": str(page_size), "Page": str(page)}
-            if token:
-                query["PageToken"] = token
-            return f"{base}{request.path}?{urlencode(query)}"
-
-        next_url = None
-        if following is not None:
-            next_token = f"PT{secrets.token_hex(16)}"
-            if len(self._pages) >= 10_000:
-                del self._pages[next(iter(self._pages))]
-            self._pages[next_token] = _PageToken(
-                request.path, filters, page_size, page + 1, token or None, following
-            )
-            next_url = url(page + 1, next_token, self.next_base or base)
-        meta = {
-            "page": page,
-            "page_size": page_size,
-            "first_page_url": url(0),
-            "previous_page_url": url(page - 1, before) if page else None,
-            "url": url(page, token or None),
-            "next_page_url": next_url,
-            "key": rows_key,
-        }
-        return json_response(200, {"meta": meta, rows_key: [msgspec.Raw(row) for row in rows]})
-
-    def _named(self, name: str) -> Any:
         def wanted(flow: Any) -> bool:
             text = flow.get("friendly_name") if isinstance(flow, dict) else None
             return isinstance(text, str) and (name in text if self.matches_part else name == text)
@@ -196,16 +236,16 @@ class Twilio:
 
 
 ACCOUNT_SID = "AC" + "5" * 32
-"""The invented account; written as a sum so that no scanner takes it for a real one."""
+"""The invented account; written as a sum so that no scanner mistakes it for a real one."""
 
 
-# -- the error answers, for the emulator and as the `response` of a Fault ------------------------
+# -- error answers, for the emulator and for a fault's `response` --------------------------------
 
 
 def error(
     status: int, code: int, message: str, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """Twilio's error body (Twilio's docs, 'Error and Warning Dictionary')."""
+    """Return Twilio's error body (Twilio's docs, 'Error and Warning Dictionary')."""
     body = {
         "code": code,
         "message": message,
@@ -216,23 +256,23 @@ def error(
 
 
 def unauthorized() -> Response:
-    """Wrong or no credentials."""
+    """Refuse wrong or missing credentials."""
     return error(401, 20003, "Authenticate", {"WWW-Authenticate": 'Basic realm="Twilio API"'})
 
 
 def not_found(path: str) -> Response:
-    """No such resource, or no such row; `path` as requested."""
+    """Report that there is no such resource or row; `path` as requested."""
     resource = path.removeprefix("/v1")
     return error(404, 20404, f"The requested resource {resource} was not found")
 
 
 def page_token_refused() -> Response:
-    """A PageToken that this list did not give out, or Page without one."""
+    """Refuse a PageToken that this list did not give out, or a Page without one."""
     return error(400, 21481, "Invalid PageToken")
 
 
 def too_many_requests(retry_after: str | None = None) -> Response:
-    """The account's concurrency limit; `retry_after` is the header's text, None leaves it out."""
+    """Report the account's concurrency limit; `retry_after` is the header's text, None omits it."""
     headers = {"Twilio-Concurrent-Requests": "101"}
     if retry_after is not None:
         headers["Retry-After"] = retry_after
@@ -240,10 +280,10 @@ def too_many_requests(retry_after: str | None = None) -> Response:
 
 
 def rate_limit_exceeded() -> Response:
-    """The rate limit of Flex's own (Twilio's docs, error 45010)."""
+    """Report Flex's own rate limit (Twilio's docs, error 45010)."""
     return error(429, 45010, "Rate Limit Exceeded")
 
 
 def unavailable() -> Response:
-    """The service is away."""
+    """Report that the service is down."""
     return error(503, 20503, "Service unavailable")

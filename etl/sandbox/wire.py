@@ -1,41 +1,32 @@
-"""HTTP for the emulators: requests come in, are recorded, may be spoilt by a `Fault`, and go out.
+"""HTTP for the emulators: accept requests, record them, let a `Fault` spoil the answer, send it.
 
 This is the only file of the sandbox that knows sockets. An emulator is anything with the
 attributes of `Emulator`; its `handle` turns a `Request` into a `Response` and never sees a fault.
 """
 
-import json
 import socket
 import socketserver
 import struct
 import threading
 import time
-import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from email.utils import formatdate
-from fnmatch import fnmatchcase
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
-from random import Random
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-import msgspec
-
 from etl.errors import ConfigError
-
-JSON = {"Content-Type": "application/json;charset=UTF-8"}
-
-Delivery = Literal["whole", "reset_at_once", "reset", "truncated", "close_delimited"]
+from etl.sandbox.exchange import Request, Response
+from etl.sandbox.faults import Fault, happening
 
 
 class Clock:
     """The time as one emulator sees it, in seconds since 1970 UTC; a test may move it.
 
-    `frozen_at` stops it at that instant; without it the clock runs with the machine's.
+    `frozen_at` stops the clock at that instant; without it the clock follows the machine's.
     """
 
     def __init__(self, frozen_at: float | None = None) -> None:
@@ -43,123 +34,16 @@ class Clock:
         self._moved = 0.0
 
     def __call__(self) -> float:
-        """Seconds since 1970 UTC."""
+        """Return the seconds since 1970 UTC."""
         return (time.time() if self._frozen_at is None else self._frozen_at) + self._moved
 
     def advance(self, seconds: float) -> None:
-        """Move the time forward, or back when negative."""
+        """Move the time forward, or back if `seconds` is negative."""
         self._moved += seconds
 
 
-@dataclass(slots=True, eq=False)
-class Request:
-    """One request as it arrived, kept for the tests to look at.
-
-    `path`    percent-decoded, without the query; `target` is the raw text of the request line.
-    `query`   decoded pairs in the order sent (`+` is a space); `params` is the same as a dict.
-    `headers` names in lower case, `authorization` included.
-    `at`      the emulator's clock on arrival, seconds since 1970 UTC.
-    `status`  of the answer that was meant for it; 0 while there is none.
-    """
-
-    method: str
-    target: str
-    path: str
-    query: list[tuple[str, str]]
-    headers: dict[str, str]
-    body: bytes
-    at: float
-    status: int = 0
-
-    @property
-    def params(self) -> dict[str, str]:
-        """The query as a dict; of a repeated name the last one counts."""
-        return dict(self.query)
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    """An answer: `body` as it goes over the wire, `headers` without those of the transport."""
-
-    status: int = 200
-    body: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=lambda: JSON)
-
-
-@dataclass(slots=True, eq=False)
-class Fault:
-    """A misfortune: when it happens, and what happens then. Put it into an emulator's `faults`.
-
-    When, all of these must hold:
-    `path`        the request's path; `*` and `?` are wildcards; "" is any.
-    `when`        a predicate of the request.
-    `nth`         only the nth (1, 2 …) of the requests that the two above let through.
-    `every`       only each k-th of them.
-    `probability` drawn from `rng`.
-    `times`       at most so often; None for ever.
-    Of the faults that spoil the answer the first in the list that is due happens, alone; the
-    others count the request all the same (`seen`; `fired` counts what happened).
-
-    What; a fault with nothing but `before_request` spoils nothing and happens beside another:
-    `before_request` is called with the emulator and the request before the request is handled, so
-        rows can change between two pages.
-    `response`    replaces the emulator's answer, which is still worked out, so that a nonce is
-        used up; a callable gets the request and that answer (see `altered`).
-    `delay`       seconds before the first byte.
-    `bytes_per_second` of the body; 0 is at once.
-    `padding`     bytes of white space after the body: still the same JSON, but huge.
-    `delivery`    how it arrives: "reset_at_once" is a TCP reset instead of an answer; the others
-        send `cut` bytes of the body (default: half) and then "reset" the connection, or close it
-        short of its Content-Length ("truncated"), or close it where no Content-Length had been
-        given ("close_delimited", which to HTTP is a whole answer).
-    """
-
-    path: str = ""
-    when: Callable[[Request], bool] | None = None
-    nth: int | None = None
-    every: int | None = None
-    probability: float = 1.0
-    rng: Random = field(default_factory=lambda: Random(0))  # noqa: S311  (not for secrets)
-    times: int | None = 1
-    before_request: Callable[[Any, Request], None] | None = None
-    response: Response | Callable[[Request, Response], Response] | None = None
-    delay: float = 0.0
-    bytes_per_second: float = 0.0
-    padding: int = 0
-    delivery: Delivery = "whole"
-    cut: int | None = None
-    seen: int = 0
-    fired: int = 0
-
-    def counts(self, request: Request) -> bool:
-        """Whether the request is of the kind that is meant; if so it is counted."""
-        if self.path and not fnmatchcase(request.path, self.path):
-            return False
-        if self.when is not None and not self.when(request):
-            return False
-        self.seen += 1
-        return True
-
-    def is_due(self) -> bool:
-        """Whether it happens to the request that was just counted."""
-        return (
-            (self.nth is None or self.seen == self.nth)
-            and (self.every is None or self.seen % self.every == 0)
-            and (self.times is None or self.fired < self.times)
-            and (self.probability >= 1 or self.rng.random() < self.probability)
-        )
-
-    def spoils_answer(self) -> bool:
-        """Whether it does more than calling `before_request`."""
-        return (
-            self.response is not None
-            or self.delivery != "whole"
-            or max(self.delay, self.bytes_per_second, self.padding) > 0
-        )
-
-
 class Emulator(Protocol):
-    """What a provider's emulator shows to the server."""
+    """What an emulator needs in order to be served."""
 
     url: str
     clock: Clock
@@ -171,60 +55,13 @@ class Emulator(Protocol):
         """Answer one request."""
 
 
-def json_response(status: int, body: object, headers: Mapping[str, str] | None = None) -> Response:
-    """An answer with a JSON body; `headers` come on top of the content type."""
-    return Response(status, msgspec.json.encode(body), {**JSON, **(headers or {})})
-
-
-def altered(change: Callable[[Any], object]) -> Callable[[Request, Response], Response]:
-    """For a fault's `response`: the honest answer, its decoded JSON body changed in place."""
-
-    def alter(_: Request, response: Response) -> Response:
-        body = json.loads(response.body)
-        change(body)
-        return Response(response.status, json.dumps(body).encode(), response.headers)
-
-    return alter
-
-
-def html(status: int = 502) -> Response:
-    """What a proxy in front of an API says when the API is away."""
-    reason = HTTPStatus(status).phrase
-    page = f"<html><head><title>{status} {reason}</title></head><body>{reason}</body></html>"
-    return Response(status, page.encode(), {"Content-Type": "text/html; charset=utf-8"})
-
-
-def empty(status: int = 500) -> Response:
-    """A status and nothing else."""
-    return Response(status, b"", {})
-
-
-def redirect(location: str, status: int = 302) -> Response:
-    """Somewhere else, by an absolute URL or a path."""
-    return Response(status, b"", {"Location": location})
-
-
-def gzip_bomb(unpacked: int) -> Response:
-    """A gzip body that unpacks to `unpacked` bytes of white space, about 1000 times its size."""
-    packer = zlib.compressobj(9, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
-    block = b" " * 65_536
-    packed = [packer.compress(block) for _ in range(unpacked // len(block))]
-    packed += [packer.compress(block[: unpacked % len(block)]), packer.flush()]
-    return Response(200, b"".join(packed), {**JSON, "Content-Encoding": "gzip"})
-
-
-def whole_number(text: str) -> int | None:
-    """A number of decimal digits only, as a query parameter must be; None for anything else."""
-    return int(text) if len(text) <= 18 and text.isascii() and text.isdigit() else None
-
-
 @contextmanager
 def serving(emulator: Emulator, port: int = 0) -> Iterator[str]:
     """Serve one emulator on 127.0.0.1 (port 0: a free one) and yield its URL, without a path.
 
-    The URL is also set as `emulator.url`. On leaving, connections are closed and threads joined;
-    an exception inside the emulator or a fault's callable, which the client saw as a 500, is
-    raised again here so that no test overlooks it. ConfigError when the port is taken.
+    The URL is also set as `emulator.url`. On leaving, connections are closed and threads joined.
+    An exception inside the emulator or a fault's callable, which the client saw as a 500, is
+    raised again here so that no test overlooks it. Raises ConfigError if the port is taken.
     """
     try:
         server = _Server(emulator, port)
@@ -245,7 +82,7 @@ def serving(emulator: Emulator, port: int = 0) -> Iterator[str]:
 
 
 class _Server(socketserver.TCPServer):
-    """A thread per connection. Unlike `serve_forever` its stop takes no poll interval."""
+    """One thread per connection. Unlike `serve_forever`, it stops without waiting for a poll."""
 
     allow_reuse_address = True
     request_queue_size = 128
@@ -273,7 +110,7 @@ class _Server(socketserver.TCPServer):
         with self._lock:
             still_open = dict(self._open)
             for connection in still_open:
-                with suppress(OSError):  # the client was quicker
+                with suppress(OSError):  # the client closed it first
                     connection.shutdown(socket.SHUT_RDWR)
         for thread in still_open.values():
             thread.join()
@@ -288,8 +125,8 @@ class _Server(socketserver.TCPServer):
         try:
             self.finish_request(connection, client_address)
         except OSError:
-            pass  # the client went away, or `stop` closed the connection
-        except Exception as error:  # noqa: BLE001  (shown to the test by `serving`)
+            pass  # the client left, or `stop` closed the connection
+        except Exception as error:  # noqa: BLE001  (`serving` raises it)
             self.emulator.errors.append(error)
         finally:
             with self._lock:
@@ -298,37 +135,26 @@ class _Server(socketserver.TCPServer):
                 connection.close()
 
     def answer(self, request: Request) -> tuple[Response, Fault]:
-        """Record the request, let faults happen, handle it. Never raises."""
+        """Record the request, let faults happen, and handle it. Never raises."""
         emulator = self.emulator
         spoiler = Fault()
         try:
             with self._lock:
                 emulator.requests.append(request)
-                happening = self._happening(request)
-            spoiler = next((each for each in happening if each.spoils_answer()), spoiler)
-            for fault in happening:
+                due = happening(list(emulator.faults), request)
+            spoiler = next((each for each in due if each.spoils_answer()), spoiler)
+            for fault in due:
                 if fault.before_request is not None:
                     fault.before_request(emulator, request)
             response = emulator.handle(request)
             if spoiler.response is not None:
                 instead = spoiler.response
                 response = instead if isinstance(instead, Response) else instead(request, response)
-        except Exception as error:  # noqa: BLE001  (shown to the test by `serving`)
+        except Exception as error:  # noqa: BLE001  (`serving` raises it)
             emulator.errors.append(error)
             response = Response(500, f"the sandbox has a bug: {error!r}".encode(), {})
         request.status = response.status
         return response, spoiler
-
-    def _happening(self, request: Request) -> list[Fault]:
-        counted = [fault for fault in list(self.emulator.faults) if fault.counts(request)]
-        happening: list[Fault] = []
-        spoilt = False
-        for fault in counted:
-            if not (spoilt and fault.spoils_answer()) and fault.is_due():
-                fault.fired += 1
-                happening.append(fault)
-                spoilt = spoilt or fault.spoils_answer()
-        return happening
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -337,7 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Say nothing: `requests` has it all."""
+        """Log nothing: `requests` holds every request."""
 
     def answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -354,11 +180,11 @@ class _Handler(BaseHTTPRequestHandler):
         response, fault = self.server.answer(request)
         self.deliver(response, fault)
 
-    # The names that http.server looks up.
+    # http.server looks these names up.
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer  # noqa: N815
 
     def deliver(self, response: Response, fault: Fault) -> None:
-        """Send the answer in the manner of the fault; the one place where answers are spoilt."""
+        """Send the answer, spoilt as the fault says."""
         if fault.delay and self.server.stopping.wait(fault.delay):
             return
         if fault.delivery == "reset_at_once":
@@ -398,7 +224,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return
 
     def reset(self) -> None:
-        """Make the coming close() a TCP reset instead of an orderly end."""
+        """Make the next close() a TCP reset instead of an orderly end."""
         linger_for_no_time = struct.pack("ii", 1, 0)
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_for_no_time)
         self.close_connection = True

@@ -1,8 +1,8 @@
-"""Zoom: server-to-server OAuth and the contact-center flow list, as Zoom's API reference has them.
+"""Zoom: server-to-server OAuth and the list of contact-center flows, as Zoom's API reference says.
 
 What the reference leaves open is a switch here: the order of rows, what a page token means, how
-the last page says so, the status of an expired access token, whether a plain list has archived
-flows, and what becomes of a page_size above 100.
+the last page is marked, the status of an expired access token, whether a plain list has archived
+flows, and how a page_size above 100 is answered.
 """
 
 import base64
@@ -10,20 +10,24 @@ import binascii
 import secrets
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from random import Random
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from urllib.parse import parse_qs, unquote
 
 import msgspec
 
-from etl.sandbox.store import Cursor, Paging, Store
-from etl.sandbox.wire import Clock, Fault, Request, Response, json_response, whole_number
+from etl.sandbox import zoom_data
+from etl.sandbox.data import RandomOf, Sizes
+from etl.sandbox.exchange import Request, Response, json_response, whole_number
+from etl.sandbox.faults import Fault
+from etl.sandbox.store import Cursor, Paging, Store, Ticket, Tickets
+from etl.sandbox.wire import Clock
 
 LIST_SCOPES = ("contact_center_flow:read:admin", "contact_center:read:list_flows:admin")
-"""Classic and granular scope of the list; either will do (Zoom's API reference, 'List flows')."""
+"""Classic and granular scope of the list; one suffices (Zoom's API reference, 'List flows')."""
 
 GET_SCOPES = ("contact_center_flow:read:admin", "contact_center:read:flow:admin")
 """The same for one flow (Zoom's API reference, 'Get a flow')."""
@@ -56,27 +60,27 @@ class _AccessToken:
 
 
 @dataclass(frozen=True, slots=True)
-class _PageToken:
+class _Query:
     filters: Mapping[str, str]
     page_size: int
-    issued_at: float
-    cursor: Cursor
 
 
 class Zoom:
-    """State and behaviour of one Zoom account; every public attribute may be changed at any time.
+    """State and behaviour of one Zoom account; any public attribute may be changed at any time.
 
     `flows`           the account's flows, by flow_id.
-    `expires_in`      life of new access tokens, seconds; what the token response says.
+    `expires_in`      lifetime of new access tokens in seconds, as the token response says.
     `scopes`          of new access tokens.
     `page_token_life` seconds.
-    `last_page_token` how the last page ends: "", null or no such member.
+    `last_page_token` next_page_token of the last page: "", null or missing.
     `expired_status`  HTTP status of code 124.
     `lists_archived`  whether the list without a status filter has archived flows.
-    `refuses_large_pages` page_size above 100: 400, or lowered to 100.
-    `largest_page`    most rows in an answer, whatever was asked for; a few make a list of few rows
-                      have many pages.
+    `refuses_large_pages` whether a page_size above 100 is answered with 400, or lowered to 100.
+    `largest_page`    the most rows of an answer, whatever was requested; a small number gives a
+                      list of few rows many pages.
     """
+
+    name: ClassVar[str] = "zoom"
 
     def __init__(self, *, clock: Clock | None = None, keep_requests: int | None = 10_000) -> None:
         self.url = ""
@@ -102,19 +106,46 @@ class Zoom:
         self._lock = threading.RLock()
         self.flows = Store("flow_id", "last_modified_time", self._now, self._lock)
         self._access: dict[str, _AccessToken] = {}
-        self._pages: dict[str, _PageToken] = {}
+        self._tickets = Tickets()
 
-    def records(self) -> list[Any]:
-        """The flows as they are now: what a complete list returns."""
-        return self.flows.records()
+    def fill(self, random_of: RandomOf, sizes: Sizes) -> None:
+        """Add generated flows."""
+        for flow in zoom_data.flows(random_of("zoom"), sizes.of("zoom.flows", sizes.flows)):
+            self.flows.add(flow)
+
+    def settings(self) -> dict[str, object]:
+        """Return what callflow.toml says of this account, without secrets."""
+        return {
+            "account_id": self.account_id,
+            "client_id": self.client_id,
+            "base_url": f"{self.url}/v2",
+            "token_url": f"{self.url}/oauth/token",
+        }
+
+    def secrets(self) -> dict[str, str]:
+        """Return the secrets of this account, by their keys in callflow.toml."""
+        return {"client_secret": self.client_secret}
+
+    def records(self) -> dict[str, list[Any]]:
+        """Return the records as they are now, by stream: what complete lists return."""
+        return {"flows": self.flows.records()}
+
+    def change(self) -> list[str]:
+        """Change something, for the demo; return what somebody did, one verb phrase each."""
+        keys = self.flows.keys()
+        if len(keys) < 2:
+            return []
+        self.flows.update(keys[0], flow_name="Autumn sale hotline", status="published")
+        self.flows.delete(keys[1])
+        return ["renames a flow", "deletes one"]
 
     def revoke_tokens(self) -> None:
-        """Make all access tokens invalid, as deactivating the app does."""
+        """Invalidate all access tokens, as deactivating the app does."""
         with self._lock:
             self._access.clear()
 
     def handle(self, request: Request) -> Response:
-        """Answer one request; always with the tracking id that Zoom's support asks for."""
+        """Answer one request, with the tracking id that Zoom's support asks for."""
         with self._lock:
             answer = self._route(request)
         tracking = {"x-zm-trackingid": f"SANDBOX_{secrets.token_hex(16)}"}
@@ -180,57 +211,56 @@ class Zoom:
 
     def _list(self, request: Request) -> Response:
         """GET /contact_center/flows (Zoom's API reference, 'List flows'; docs, 'Pagination')."""
-        params = request.params
+        query = self._query(request.params)
+        if isinstance(query, Response):
+            return query
+        cursor = self._cursor(request.params.get("next_page_token", ""), query)
+        if cursor is None:
+            return page_token_refused()
+        rows, following, total = self.flows.page(
+            self.paging,
+            cursor,
+            query.page_size,
+            ties=self.ties,
+            wanted=self._wanted(query.filters),
+        )
+        envelope: dict[str, object] = {}
+        if following is not None:
+            token = secrets.token_urlsafe(26)
+            ticket = Ticket(query, following, self.clock())
+            envelope["next_page_token"] = self._tickets.give(token, ticket)
+        elif self.last_page_token != "missing":  # noqa: S105
+            envelope["next_page_token"] = None if self.last_page_token else ""
+        envelope |= {"page_size": query.page_size, "total_records": total}
+        envelope["flows"] = [msgspec.Raw(row) for row in rows]
+        return json_response(200, envelope)
+
+    def _query(self, params: Mapping[str, str]) -> _Query | Response:
         filters = {name: params[name] for name in FILTERS if params.get(name)}
         wrong = [name for name, value in filters.items() if value not in FILTERS[name]]
         size = whole_number(params.get("page_size", "30")) or 0
         if size < 1 or (size > 100 and self.refuses_large_pages):
             wrong.append("page_size")
-        if wrong:
-            return invalid(wrong)
-        page_size = min(size, self.largest_page)
+        return invalid(wrong) if wrong else _Query(filters, min(size, self.largest_page))
 
-        cursor = Cursor()
-        token = params.get("next_page_token", "")
-        if token:
-            meant = self._pages.get(token)
-            if (
-                meant is None
-                or meant.issued_at + self.page_token_life <= self.clock()
-                or (meant.filters, meant.page_size) != (filters, page_size)
-            ):
-                return page_token_refused()
-            cursor = meant.cursor
+    def _cursor(self, token: str, query: _Query) -> Cursor | None:
+        """Return where the page starts; None if the token is not valid for it."""
+        if not token:
+            return Cursor()
+        ticket = self._tickets.find(token, query)
+        if ticket is None or ticket.at + self.page_token_life <= self.clock():
+            return None
+        return ticket.cursor
 
-        def wanted(flow: Any) -> bool:
-            if not filters and not self.lists_archived:
-                return not isinstance(flow, dict) or flow.get("status") != "archived"
-            return isinstance(flow, dict) and all(flow.get(k) == v for k, v in filters.items())
-
-        rows, following, total = self.flows.page(
-            self.paging,
-            cursor,
-            page_size,
-            ties=self.ties,
-            wanted=wanted if filters or not self.lists_archived else None,
-        )
-        envelope: dict[str, object] = {}
-        if following is not None:
-            envelope["next_page_token"] = self._page_token(filters, page_size, following)
-        elif self.last_page_token != "missing":  # noqa: S105
-            envelope["next_page_token"] = None if self.last_page_token else ""
-        envelope |= {"page_size": page_size, "total_records": total}
-        envelope["flows"] = [msgspec.Raw(row) for row in rows]
-        return json_response(200, envelope)
-
-    def _page_token(self, filters: Mapping[str, str], page_size: int, cursor: Cursor) -> str:
-        now = self.clock()
-        if len(self._pages) > 1000:
-            alive = now - self.page_token_life
-            self._pages = {key: page for key, page in self._pages.items() if page.issued_at > alive}
-        token = secrets.token_urlsafe(26)
-        self._pages[token] = _PageToken(filters, page_size, now, cursor)
-        return token
+    def _wanted(self, filters: Mapping[str, str]) -> Callable[[Any], bool] | None:
+        """Return what decides whether a flow is listed; None: all are."""
+        if filters:
+            return lambda flow: (
+                isinstance(flow, dict) and all(flow.get(k) == v for k, v in filters.items())
+            )
+        if not self.lists_archived:
+            return lambda flow: not isinstance(flow, dict) or flow.get("status") != "archived"
+        return None
 
     def _one(self, flow_id: str) -> Response:
         """GET /contact_center/flows/{flowId} (Zoom's API reference, 'Get a flow')."""
@@ -249,42 +279,42 @@ def _basic(request: Request) -> tuple[str, str] | None:
     return (user, password) if kind.lower() == "basic" else None
 
 
-# -- the error answers, for the emulator and as the `response` of a Fault ------------------------
+# -- error answers, for the emulator and for a fault's `response` --------------------------------
 
 
 def error(status: int, code: int, message: str) -> Response:
-    """Zoom's error body (Zoom's docs, 'Errors')."""
+    """Return Zoom's error body (Zoom's docs, 'Errors')."""
     return json_response(status, {"code": code, "message": message})
 
 
 def oauth_error(word: str, reason: str, status: int = 400) -> Response:
-    """The token endpoint's error body, which is unlike that of the API."""
+    """Return the token endpoint's error body, which differs from the API's."""
     return json_response(status, {"reason": reason, "error": word})
 
 
 def invalid(fields: list[str]) -> Response:
-    """A query parameter that the reference does not allow (Zoom's docs, 'Errors')."""
+    """Refuse query parameters that the reference does not allow (Zoom's docs, 'Errors')."""
     problems = [{"field": name, "message": "Invalid field."} for name in fields]
     return json_response(400, {"code": 300, "message": "Validation Failed.", "errors": problems})
 
 
 def page_token_refused() -> Response:
-    """A next_page_token that is unknown, too old, or sent with other parameters."""
+    """Refuse a next_page_token that is unknown, too old, or sent with other parameters."""
     return error(400, 300, "The next page token is invalid or expired.")
 
 
 def token_expired(status: int = 401) -> Response:
-    """An access token past its time."""
+    """Refuse an expired access token."""
     return error(status, 124, "Access token is expired.")
 
 
 def missing_scope(scope: str = LIST_SCOPES[1]) -> Response:
-    """The app was not given the scope that this call needs."""
+    """Refuse a call whose scope the app was not given."""
     return error(400, 4711, f"Invalid access token, does not contain scopes:[{scope}].")
 
 
 def too_many_this_second() -> Response:
-    """The per-second limit (Zoom's docs, 'Rate limits'); it comes without Retry-After."""
+    """Report the per-second limit (Zoom's docs, 'Rate limits'), without Retry-After."""
     return json_response(
         429,
         {
@@ -297,7 +327,7 @@ def too_many_this_second() -> Response:
 
 
 def too_many_today(until: str = "2026-11-21T00:00:00Z") -> Response:
-    """The daily limit; Retry-After is an instant (`until`, ISO 8601), not a number of seconds."""
+    """Report the daily limit; Retry-After is an instant (`until`, ISO 8601), not a duration."""
     return json_response(
         429,
         {
@@ -310,7 +340,7 @@ def too_many_today(until: str = "2026-11-21T00:00:00Z") -> Response:
 
 
 def too_many_at_once() -> Response:
-    """The concurrency limit."""
+    """Report the concurrency limit."""
     return error(429, 429, "Too many concurrent requests. Try again later.")
 
 

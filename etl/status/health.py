@@ -1,7 +1,7 @@
-"""What state every stream is in, what is wrong with it, and what to do now.
+"""Judge every stream: its state, what is wrong with it, and what to do now.
 
-Pure: out of the settings and what the warehouse has recorded. `callflow status`, the status page,
-/readyz, the metrics and the alerts all tell what stands here.
+Pure: from the settings and what the warehouse has recorded. `callflow status`, the status page,
+/readyz, the metrics and the alerts all report these judgements.
 """
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
@@ -13,7 +13,8 @@ from typing import Any, Literal, Self
 from etl.config.settings import Schedule, Settings
 from etl.providers import named
 from etl.providers.declare import scopes
-from etl.status.timetable import after, in_words, span
+from etl.status.timetable import after
+from etl.status.words import in_words, last_complete, span
 from etl.sync.selection import name_of_scope
 
 State = Literal["good", "never run", "failed", "incomplete", "throttled", "not configured"]
@@ -21,14 +22,14 @@ Role = Literal["leader", "standby", "starting", "stopping", "none"]
 
 _HOUR = timedelta(hours=1)
 OLD = timedelta(seconds=15)
-"""How old an overview of a daemon may be, which makes one every second or two."""
+"""Maximum age of an overview; a healthy daemon makes one every second or two."""
 
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """What has rows and is no longer configured: a source, or an instance of one (Alibaba).
+    """A source, or an instance of one (Alibaba), that has rows and is no longer configured.
 
-    `name` is what `callflow forget` takes.
+    `name` is the argument for `callflow forget`.
     """
 
     name: str
@@ -38,15 +39,17 @@ class Leftover:
 
 @dataclass(frozen=True, slots=True)
 class StreamHealth:
-    """One stream as it stands. Times are UTC.
+    """The state of one stream. Times are UTC, lengths of time are seconds.
 
-    `state`        what the last run says; "throttled": the provider asked not to be asked before
-                   `retry_at`; "not configured": it was synced once, and no source has it any more.
-    `stale`        no complete run within `stale_after` seconds. `age`: seconds since the last one.
-    `problem`      what is wrong, and `advice` what to do now; None when nothing is.
-    `schedule`     in words, such as "every 15m". `next_run_at` is known to the daemon that leads.
-    `running_since` when the run under way began, if one is.
-    `leftovers`    what of it is no longer configured: its source, or instances.
+    `state`         from the last run. "throttled": the provider asked for no requests before
+                    `retry_at`. "not configured": it was synced once, but no source has it now.
+    `stale`         whether there was no complete run within `stale_after`.
+    `problem`       what is wrong, and `advice` what to do now; None if nothing is.
+    `schedule`      in words, such as "every 15m".
+    `age`           since the last complete run ended; None if there was none.
+    `running_since` when the current run started, if one is running.
+    `next_run_at`   known only to the daemon that leads.
+    `leftovers`     the parts that are no longer configured: its source, or instances.
     """
 
     source: str
@@ -78,23 +81,24 @@ class StreamHealth:
 
     @property
     def good(self) -> bool:
-        """Whether nobody need do anything about it."""
+        """Whether it needs no attention."""
         return not self.stale and self.state in ("good", "never run", "not configured")
 
     @property
     def fresh(self) -> bool:
-        """Whether it had a complete run, and that is recent enough."""
+        """Whether it had a complete run, recently enough."""
         return not self.stale and self.age is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """All streams, and the daemon that tells of them, at one instant (UTC).
+    """All streams, and the daemon that reports on them, at one instant (UTC).
 
-    `database`  what is wrong with the warehouse; None: it answers, and its schema is at head.
-    `role`      of this daemon; "none" where no daemon tells. `leader` is the process that leads.
-    `notes`     what a person should know of the daemon: a refused configuration, a taken port.
-    `seen_at`   when the warehouse answered last.
+    `role`     of this daemon; "none" if it is no daemon that reports. `leader` is the process that
+               leads.
+    `seen_at`  when the warehouse last answered.
+    `database` what is wrong with the warehouse; None if it answers and its schema is at head.
+    `notes`    what a person should know about the daemon: a refused configuration, a taken port.
     """
 
     at: datetime
@@ -108,23 +112,23 @@ class Overview:
     notes: tuple[str, ...] = ()
     streams: tuple[StreamHealth, ...] = field(default=())
 
-    def told_at(self, now: datetime) -> Self:
-        """What may be told of it at `now`: after OLD nobody knows whether it is so still."""
+    def as_seen_at(self, now: datetime) -> Self:
+        """Return what can still be said at `now`: an overview older than OLD proves nothing."""
         age = now - self.at
         if age <= OLD:
             return self
-        what = f"the daemon looked at the streams {span(age.total_seconds(), 2)} ago last"
-        advice = "see whether the database server answers; if it does, restart the daemon"
+        what = f"the daemon last looked at the streams {span(age.total_seconds(), 2)} ago"
+        advice = "check that the database server answers; if it does, restart the daemon"
         return replace(self, role="none", database=f"{what} → {advice}")
 
     @property
     def ready(self) -> bool:
-        """Whether a reader can trust what is in the warehouse to be fresh."""
+        """Whether a reader can trust the warehouse to be fresh."""
         return not self.reasons
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Why it is not ready."""
+        """Why it is not ready; empty if it is."""
         found = [self.database] if self.database else []
         for stream in self.streams:
             if stream.state != "not configured" and not stream.fresh:
@@ -133,6 +137,36 @@ class Overview:
                 )
                 found.append(f"{stream.name}: {since}")
         return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What is known about one stream before it is judged.
+
+    `schedule` None means that the stream is not configured; its `provider` is then "".
+    `row`      its row of etl.streams, times in UTC; empty if it was never synced.
+    """
+
+    source: str
+    stream: str
+    provider: str
+    schedule: Schedule | None
+    row: Mapping[str, Any]
+    running_since: datetime | None
+    next_run_at: datetime | None
+    leftovers: tuple[Leftover, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Age:
+    """How old the last complete run of a stream is, in seconds.
+
+    `since_success` None if there was none. `allowed` None if the stream is not configured.
+    """
+
+    since_success: float | None
+    allowed: float | None
+    stale: bool
 
 
 def assess(
@@ -145,13 +179,14 @@ def assess(
     running: Mapping[tuple[str, str], datetime] = {},
     held: Iterable[tuple[str, str, str]] = (),
 ) -> tuple[StreamHealth, ...]:
-    """Every stream, in the order of the names.
+    """Judge every stream that is configured or recorded, in the order of the names.
 
     `recorded`  rows of etl.streams.
-    `now`       by the clock that the rows' times come from. `since` is when somebody began to
-                watch: a stream that never had a complete run is stale `stale_after` later.
-    `next_runs` source → when its next run is planned; `running` (source, stream) → when the run
-                under way began.
+    `now`       by the clock that the rows' times come from.
+    `since`     when watching started: a stream without any complete run becomes stale
+                `stale_after` later, and never if `since` is None.
+    `next_runs` source → when its next run is planned.
+    `running`   (source, stream) → when the current run started.
     `held`      every (source, stream, scope) that has rows, of streams with scopes.
     """
     rows = {(row["source"], row["stream"]): row for row in recorded}
@@ -161,86 +196,115 @@ def assess(
         for stream in named(source.provider).streams
     }
     left = _leftovers(settings, rows, wanted, held)
-    # Of a thousand sources most share a schedule, and a crontab line takes a while to reckon.
+    # Of a thousand sources most share a schedule, and a crontab line takes a while to evaluate.
     allow = cache(stale_after)
     found = []
     for source, stream in sorted(rows.keys() | wanted.keys()):
-        row = rows.get((source, stream), {})
         provider = wanted.get((source, stream))
-        schedule = settings.sources[source].schedule if provider else None
-        ahead = {
-            "next_run_at": next_runs.get(source) if provider else None,
-            "running_since": running.get((source, stream)),
-        }
-        names = left.get((source, stream), ())
-        old = tuple(_leftover(name) for name in names)
-        found.append(
-            _stream(source, stream, provider, schedule, row, now, since, allow, ahead, old)
+        known = Recorded(
+            source=source,
+            stream=stream,
+            provider=provider or "",
+            schedule=settings.sources[source].schedule if provider else None,
+            row=_in_utc(rows.get((source, stream), {})),
+            running_since=running.get((source, stream)),
+            next_run_at=next_runs.get(source) if provider else None,
+            leftovers=tuple(_leftover(name) for name in left.get((source, stream), ())),
         )
+        found.append(_judge(known, now, since, allow))
     return tuple(found)
 
 
-def _stream(
-    source: str,
-    stream: str,
-    provider: str | None,
-    schedule: Schedule | None,
-    row: Mapping[str, Any],
+def _judge(
+    known: Recorded,
     now: datetime,
     since: datetime | None,
     allow: Callable[[Schedule, datetime], timedelta],
-    ahead: Mapping[str, datetime | None],
-    leftovers: tuple[Leftover, ...],
 ) -> StreamHealth:
-    times = {
-        name: row.get(name) and row[name].astimezone(UTC)
-        for name in (
-            "watermark",
-            "last_attempt_at",
-            "last_success_at",
-            "last_full_at",
-            "changed_at",
-            "retry_at",
-        )
-    }
-    state: State = "not configured"
-    allowed = None
-    if schedule is not None:
-        state = _state(row.get("last_status"), times["retry_at"], now)
-        began = times["last_success_at"] or since or now
-        allowed = allow(schedule, began.replace(second=0, microsecond=0)).total_seconds()
-    success = times["last_success_at"]
-    # Never negative: a clock that was set back makes nothing fresher, and nothing stale.
-    age = max(0.0, (now - success).total_seconds()) if success else None
-    waited = age if age is not None else (now - since).total_seconds() if since else 0.0
-    stale = allowed is not None and waited > allowed
-    problem, _, advice = (row.get("error") or "" if provider else "").partition(" → ")
-    if state == "throttled":
-        problem = f"{problem}; paused until {times['retry_at']:%Y-%m-%d %H:%M} UTC"
-        advice = "nothing; it goes on by itself then"
-    if stale and not problem and ahead["running_since"]:
-        begun = f"{ahead['running_since']:%H:%M:%S} UTC"
-        problem = f"{_last_complete(age)}; one is under way since {begun}"
-        advice = "wait for it; it fails, and says why, if the provider does not answer"
-    elif stale and not problem:
-        problem = f"{_last_complete(age)}, and {span(allowed or 0, 2)} is allowed"
-        advice = "see whether a daemon runs and leads; `callflow sync` runs it now"
+    state = _state(known, now)
+    age = _age(known, now, since, allow)
+    problem, advice = _words(known, state, age)
     return StreamHealth(
-        source=source,
-        stream=stream,
-        provider=provider or "",
+        source=known.source,
+        stream=known.stream,
+        provider=known.provider,
         state=state,
-        stale=stale,
+        stale=age.stale,
         problem=problem or None,
         advice=advice or None,
-        schedule=in_words(schedule) if schedule else "",
-        stale_after=allowed,
-        age=age,
-        rows=row.get("rows"),
-        last_status=row.get("last_status"),
-        leftovers=leftovers,
-        **times,
-        **ahead,
+        schedule=in_words(known.schedule) if known.schedule else "",
+        stale_after=age.allowed,
+        age=age.since_success,
+        rows=known.row.get("rows"),
+        last_status=known.row.get("last_status"),
+        running_since=known.running_since,
+        next_run_at=known.next_run_at,
+        leftovers=known.leftovers,
+        **{name: known.row.get(name) for name in _TIMES},
+    )
+
+
+_TIMES = ("watermark", "last_attempt_at", "last_success_at", "last_full_at", "changed_at",
+          "retry_at")  # fmt: skip
+
+
+def _in_utc(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {
+        **row,
+        **{name: row[name].astimezone(UTC) for name in _TIMES if row.get(name) is not None},
+    }
+
+
+def _state(known: Recorded, now: datetime) -> State:
+    """Return the state that the last run left the stream in."""
+    last, retry_at = known.row.get("last_status"), known.row.get("retry_at")
+    if known.schedule is None:
+        return "not configured"
+    if last is None:
+        return "never run"
+    if last == "complete":
+        return "good"
+    if retry_at is not None and retry_at > now:
+        return "throttled"
+    return "incomplete" if last == "incomplete" else "failed"
+
+
+def _age(
+    known: Recorded,
+    now: datetime,
+    since: datetime | None,
+    allow: Callable[[Schedule, datetime], timedelta],
+) -> Age:
+    """Return how old the last complete run is, and whether that is too old."""
+    success = known.row.get("last_success_at")
+    # Never negative: a clock that was set back makes nothing fresher, and nothing stale.
+    age = max(0.0, (now - success).total_seconds()) if success else None
+    if known.schedule is None:
+        return Age(age, None, stale=False)
+    start = success or since or now
+    allowed = allow(known.schedule, start.replace(second=0, microsecond=0)).total_seconds()
+    waited = (now - since).total_seconds() if age is None and since else age or 0.0
+    return Age(age, allowed, stale=waited > allowed)
+
+
+def _words(known: Recorded, state: State, age: Age) -> tuple[str, str]:
+    """Return what is wrong with a stream, and what to do now; both empty if nothing is wrong."""
+    error = known.row.get("error") if known.schedule else None
+    problem, _, advice = (error or "").partition(" → ")
+    if state == "throttled":
+        problem = f"{problem}; paused until {known.row['retry_at']:%Y-%m-%d %H:%M} UTC"
+        return problem, "nothing; it continues automatically after that"
+    if problem or not age.stale:
+        return problem, advice
+    success = last_complete(age.since_success)
+    if known.running_since:
+        return (
+            f"{success}; a run started at {known.running_since:%H:%M:%S} UTC",
+            "wait for it; if the provider does not answer, it fails and says why",
+        )
+    return (
+        f"{success}, and {span(age.allowed or 0, 2)} is allowed",
+        "check that a daemon runs and leads; `callflow sync` runs it now",
     )
 
 
@@ -250,7 +314,7 @@ def _leftovers(
     wanted: Container[tuple[str, str]],
     held: Iterable[tuple[str, str, str]],
 ) -> dict[tuple[str, str], list[str]]:
-    """(source, stream) → the names of what of it is no longer configured."""
+    """Return (source, stream) → the names of its parts that are no longer configured."""
     found = {pair: [pair[0]] for pair in rows if pair not in wanted}
     configured = {
         (source.name, stream.name): scopes(source, stream)
@@ -271,25 +335,11 @@ def _leftover(name: str) -> Leftover:
     )
 
 
-def _last_complete(age: float | None) -> str:
-    return "no complete run yet" if age is None else f"the last complete run is {span(age, 2)} old"
-
-
-def _state(last: str | None, retry_at: datetime | None, now: datetime) -> State:
-    if last is None:
-        return "never run"
-    if last == "complete":
-        return "good"
-    if retry_at is not None and retry_at > now:
-        return "throttled"
-    return "incomplete" if last == "incomplete" else "failed"
-
-
 def stale_after(schedule: Schedule, success: datetime) -> timedelta:
-    """The age from which a stream is stale whose last complete run ended at `success`.
+    """Return the age at which a stream whose last complete run ended at `success` becomes stale.
 
-    Unless it is set, three planned times that passed without another one, and an hour at least. So
-    a crontab line for office hours makes nothing stale overnight.
+    If the schedule does not set it: the time until three planned runs have passed, and at least an
+    hour. So a crontab line for office hours makes nothing stale overnight.
     """
     if schedule.stale_after is not None:
         return schedule.stale_after

@@ -1,4 +1,4 @@
-"""Reading ahead: the next page is fetched while this one is loaded."""
+"""Read ahead: fetch the next page while this one is loaded."""
 
 import contextlib
 import threading
@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-def ahead(
+def prefetch(
     items: Iterator[T],
     *,
     depth: int,
@@ -19,14 +19,16 @@ def ahead(
     size: Callable[[T], int] = lambda item: 0,
     room: int = 0,
 ) -> Generator[T]:
-    """The items of `items`, which a thread produces, `depth` more than were asked for at most.
+    """Yield the items of `items`, which a thread produces ahead of the caller.
 
-    With a depth of 0 nothing is produced before it is asked for. Nor is anything while the items
-    that were produced, and that of the caller until it asks for the next, are of more than `room`
-    by `size`. `tick` is called in the caller's thread, every `every` seconds at least, also while
-    an item is awaited. Whatever `items` raises is raised here, in its place; MemoryError also where
-    the thread could not even say so. When the caller stops early, the generator is closed by its
-    thread as soon as it comes back from what it is waiting for.
+    The thread produces at most `depth` items more than the caller asked for (0: none before it is
+    asked for), and none while the items produced, and the one that the caller has until it asks for
+    the next, exceed `room` by `size` in total.
+
+    `tick` is called in the caller's thread, at least every `every` seconds, also while it waits for
+    an item. What `items` raises is raised here, in its place. Raises MemoryError also if the thread
+    had no memory left to report that. When the caller stops early, the thread closes the generator
+    `items` as soon as it returns from what it waits for.
     """
     between = _Between[T](depth)
     thread = threading.Thread(
@@ -47,12 +49,12 @@ def ahead(
                 with contextlib.suppress(Empty):
                     entry = between.box.get(timeout=every)
                 if entry is None and not alive:
-                    raise MemoryError("the thread that reads ahead has died")
+                    raise MemoryError("the thread that reads ahead died")
             if isinstance(entry, BaseException):
                 try:
                     raise entry
                 finally:
-                    del entry  # or this frame and the error would keep each other alive
+                    del entry  # otherwise this frame and the error keep each other alive
             if not entry:
                 return
             (item,) = entry
@@ -67,7 +69,7 @@ def ahead(
 
 @dataclass(slots=True)
 class _Between(Generic[T]):
-    """What the two threads share: `wanted` items may still be produced, `held` is their size."""
+    """What the two threads share: how many items are `wanted`, and the size of those `held`."""
 
     wanted: int
     held: int = 0
@@ -76,7 +78,7 @@ class _Between(Generic[T]):
     changed: threading.Condition = field(default_factory=threading.Condition)
 
     def ask(self, taken: int) -> None:
-        """Ask for one more item; that of the size `taken` is no longer held."""
+        """Ask for one more item; the last one, of the size `taken`, is no longer held."""
         with self.changed:
             self.wanted += 1
             self.held -= taken
@@ -92,7 +94,7 @@ class _Between(Generic[T]):
             self.changed.notify()
 
     def wait(self, room: int) -> bool:
-        """Wait until an item may be produced; False: none is wanted any more."""
+        """Wait until an item may be produced; return False when no more items are wanted."""
         with self.changed:
             self.changed.wait_for(lambda: self.stopped or (self.wanted > 0 and self.held <= room))
             self.wanted -= 1
@@ -100,7 +102,7 @@ class _Between(Generic[T]):
 
 
 def _produce(items: Iterator[T], between: _Between[T], size: Callable[[T], int], room: int) -> None:
-    with contextlib.suppress(MemoryError):  # the other thread sees that this one has ended
+    with contextlib.suppress(MemoryError):  # the caller sees that this thread has ended
         try:
             while between.wait(room):
                 for item in items:
@@ -111,7 +113,7 @@ def _produce(items: Iterator[T], between: _Between[T], size: Callable[[T], int],
                 else:
                     between.box.put(())
                     break
-        except BaseException as error:  # noqa: BLE001 - it is raised again, in the caller's thread
+        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
             between.box.put(error)
         finally:
             if isinstance(items, Generator):

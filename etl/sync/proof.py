@@ -1,4 +1,4 @@
-"""What a scan saw, and whether that was everything. Values and pure functions only."""
+"""What a scan saw, and whether that was the whole list. Values and pure functions only."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,21 +9,21 @@ from etl.extract.page import Page
 from etl.transform.rows import Rows
 from etl.warehouse.tables import Key
 
-BRAKE_ROWS, BRAKE_SHARE = 10, 0.10
-"""More rows than both of these are never removed at once without `--accept-deletes`."""
-
 Known = Mapping[str, Collection[Key]]
-"""Scope → keys of the records that are in the warehouse already."""
+"""Scope → keys of the records that are already in the warehouse."""
 
 
 @dataclass(slots=True)
 class Scope:
     """What one scan saw of one scope of the list (Page.scope).
 
-    `partial`     only what was modified lately was asked for.
-    `first_total` and `total` are the API's own counts in the first and in the last answer.
-    `head` and `keys` are kept for lists that the API counts: the keys in the first answer, and in
-    all of them.
+    `partial`  whether only what was modified lately was asked for.
+    `unkeyed`  records that became no row.
+    `first_total`, `total`
+               the API's own counts, in its first answer and in the last one.
+    `anchored` whether no row can have slipped between two of its answers.
+    `head`, `keys`
+               keys in the first answer and in all of them; kept for lists that the API counts.
     """
 
     partial: bool = False
@@ -37,9 +37,9 @@ class Scope:
     keys: set[Key] = field(default_factory=set)
 
     def add(self, page: Page, keyed: int, keys: Sequence[Key], *, more: bool = False) -> None:
-        """Count a page; `keyed` of its records became rows, `keys` are theirs, if they are kept.
+        """Count a page, of which `keyed` records became rows; `keys` are theirs, if they are kept.
 
-        `more`: it is a further part of the page that was counted last.
+        `more` says that it is a further part of the page that was counted last.
         """
         if not more:
             self.pages += 1
@@ -57,14 +57,16 @@ class Scope:
 class Scan:
     """What one scan of the whole list saw.
 
-    `begin`        ordinal, within the run, of its first record.
+    `start`        ordinal, within the run, of its first record.
+    `reject`       why the first of the rejected records was rejected, for a message.
     `newest_first` whether its records came in the order of their modification, newest first.
-    `oldest`       modification time of its last record.
-    `doubt`        the error that ended it before the list did.
-    `reject`       why the first of those that were rejected was, for a message.
+    `newest`, `oldest`
+                   modification times of its first and of its last record (UTC).
+    `incomplete_because`
+                   the error that ended it before the list ended.
     """
 
-    begin: int = 0
+    start: int = 0
     pages: int = 0
     received: int = 0
     rejected: int = 0
@@ -74,7 +76,7 @@ class Scan:
     newest: datetime | None = None
     oldest: datetime | None = None
     scopes: dict[str, Scope] = field(default_factory=dict)
-    doubt: CallflowError | None = None
+    incomplete_because: CallflowError | None = None
 
     def add(
         self,
@@ -88,8 +90,8 @@ class Scan:
     ) -> None:
         """Count a page that became `rows`, `keyed` of them records of the list's own table.
 
-        `keys` are theirs, where they are kept; `partial`: only changes were asked for; `more`: it
-        is a further part of the page that was counted last.
+        `keys` are theirs, if they are kept; `partial` says that only changes were asked for,
+        `more` that this is a further part of the page that was counted last.
         """
         self.scopes.setdefault(page.scope, Scope(partial)).add(page, keyed, keys, more=more)
         self.pages += not more
@@ -107,8 +109,13 @@ class Scan:
             self.oldest = time
 
     @property
+    def end(self) -> int:
+        """Return the ordinal, within the run, of the record that comes next."""
+        return self.start + self.received
+
+    @property
     def total(self) -> int | None:
-        """Records of the scopes begun so far by the API's own counts; None where it gives none."""
+        """Return the length of all scopes started so far by the API's count; None without one."""
         totals = [scope.total for scope in self.scopes.values() if scope.total is not None]
         return sum(totals) if len(totals) == len(self.scopes) else None
 
@@ -117,37 +124,38 @@ class Scan:
 class Proof:
     """What the scans of a run prove together.
 
-    `doubt`    what speaks against their having seen everything; None: they have.
-    `begins`   scope → ordinal from which on records count: what was seen before it, and not since,
-               is no longer in the list.
+    `incomplete_because` why they may have missed something; None when they saw the whole list.
+    `starts`             scope → ordinal of the first record that counts: a record that was seen
+                         before it, and not since, is no longer in the list.
     """
 
-    doubt: CallflowError | None = None
-    begins: Mapping[str, int] = field(default_factory=dict)
+    incomplete_because: CallflowError | None = None
+    starts: Mapping[str, int] = field(default_factory=dict)
 
 
 def prove(scans: Sequence[Scan], known: Known, *, counted: bool, where: str) -> Proof:
-    """Whether the last of `scans` came to the end and, with the help of those before, saw all.
+    """Decide whether the last of `scans` reached the end and, with those before, saw everything.
 
-    `counted`: the API tells how many rows its list has. `where` names the stream in messages.
+    `counted` says that the API reports how many rows its list has. `where` names the stream in
+    messages.
     """
     last = scans[-1]
-    if last.doubt is not None:
-        return Proof(last.doubt)
+    if last.incomplete_because is not None:
+        return Proof(last.incomplete_because)
     worst = max(scans, key=lambda scan: scan.rejected)
-    begins: dict[str, int] = {}
+    starts: dict[str, int] = {}
     for name in last.scopes:
         history = [scan.scopes[name] for scan in scans if name in scan.scopes]
-        certified = _proven_from(history, known.get(name, ())) if counted else len(history) - 1
-        if certified is None:
-            # A rejected record is missing in every count: it is the reason that can be mended.
+        since = _proven_since(history, known.get(name, ())) if counted else len(history) - 1
+        if since is None:
+            # A rejected record is missing in every count, and it is the reason that can be fixed.
             return Proof(_rejected(worst, where) or _shortfall(history, name, known, where))
-        begins[name] = [scan.begin for scan in scans if name in scan.scopes][certified]
-    return Proof(_rejected(worst, where), begins)
+        starts[name] = [scan.start for scan in scans if name in scan.scopes][since]
+    return Proof(_rejected(worst, where), starts)
 
 
-def _proven_from(scans: Sequence[Scope], known: Collection[Key]) -> int | None:
-    """The scan from which on everything was seen that was in the list when it began, if any."""
+def _proven_since(scans: Sequence[Scope], known: Collection[Key]) -> int | None:
+    """Return the index of a scan since whose start everything in the list was seen, if any."""
     last, number = scans[-1], len(scans) - 1
     if last.partial:
         reconciled = last.first_total == len(last.keys.union(known))
@@ -156,16 +164,17 @@ def _proven_from(scans: Sequence[Scope], known: Collection[Key]) -> int | None:
         return number  # one answer, one instant, the whole list
     if last.anchored and last.total is not None and len(last.keys) >= last.total:
         return number
-    return certified(scans, known)
+    return complete_since(scans, known)
 
 
-def certified(scans: Sequence[Scope], known: Collection[Key]) -> int | None:
-    """The latest scan whose first answer's rows are all known by now, or None.
+def complete_since(scans: Sequence[Scope], known: Collection[Key]) -> int | None:
+    """Return the index of the latest scan whose first answer's rows are all known by now, if any.
 
-    A record that was seen before that answer (or in it) and again in it or later was in the list at
-    its instant. When there are as many of these as the answer counts, they are all that there were:
-    whatever was not seen since had gone. Needs no order and no meaning of page tokens, only that a
-    count is exact at the instant of its answer and that ids are not used twice.
+    A record that was seen before that answer or in it, and again in it or later, was in the list at
+    the instant of that answer. When there are as many such records as the answer counts, they are
+    all that there were, and a record that was not seen since is gone. This needs no order and no
+    meaning of page tokens; it needs a count that is exact at the instant of its answer, and ids
+    that are never used twice.
     """
     for number in range(len(scans) - 1, -1, -1):
         since = set().union(*(scan.keys for scan in scans[number:]))
@@ -194,7 +203,7 @@ def _shortfall(scans: Sequence[Scope], name: str, known: Known, where: str) -> I
         if len(scans) > 1 and all(_alike(scope, each) for each in scans):
             what += f", the same ones in each of {len(scans)} scans"
             advice = "nothing is removed while the provider's count does not fit its list; the"
-            advice += " next run tries again, tell the provider if it stays"
+            advice += " next run tries again, report it to the provider if it stays"
     return IncompleteError(
         what,
         kind="incomplete_scan",
@@ -204,7 +213,7 @@ def _shortfall(scans: Sequence[Scope], name: str, known: Known, where: str) -> I
 
 
 def _alike(one: Scope, other: Scope) -> bool:
-    """Whether two scans saw the same records and the same counts all along."""
+    """Whether two scans saw the same records, and the same count in each answer."""
     counts = {one.first_total, one.total, other.first_total, other.total}
     return len(counts) == 1 and one.keys == other.keys
 
@@ -218,25 +227,4 @@ def _rejected(scan: Scan, where: str) -> IncompleteError | None:
         kind="rejected_rows",
         where=where,
         advice="see etl.rejects for each of them and why; nothing was removed",
-    )
-
-
-def brake(
-    missing: Collection[Key], rows: int, empty: Collection[str], scoped: bool, where: str
-) -> IncompleteError | None:
-    """Refuse to remove suspiciously much at once: a wrong account, a lost permission, an outage.
-
-    `rows` are in the table now; `empty` are scopes of which nothing at all was returned; `scoped`
-    tells that the first part of a key is its scope.
-    """
-    emptied = empty and (not scoped or any(key[0] in empty for key in missing))
-    if not emptied and len(missing) <= max(BRAKE_ROWS, int(rows * BRAKE_SHARE)):
-        return None
-    source, _, stream = where.partition(".")
-    return IncompleteError(
-        f"{len(missing)} of {rows} {stream.replace('_', ' ')} of {source} were not returned; "
-        "nothing was removed",
-        kind="safety_stop",
-        where=where,
-        advice=f"if that is right, run `callflow sync {source} --full --accept-deletes`",
     )

@@ -1,31 +1,25 @@
-"""Scanning a stream's list into staging, as often as it takes to prove that all of it was seen.
+"""Scan a stream's list into staging, as often as it takes to prove that all of it was seen."""
 
-A scan that was killed goes on where it was, if the provider's pointer to the next page can be kept
-(`Stream.resumable`): every batch is committed together with its checkpoint.
-"""
-
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
-from datetime import datetime
-from typing import Annotated, Any
+from dataclasses import dataclass, replace
+from typing import Any
 
-import msgspec
 from sqlalchemy import Connection
 
-from etl import __version__
-from etl.errors import ContractError, PageTokenError, ProviderError
+from etl.config.redact import Redactor
+from etl.errors import ContractError, MissingError, PageTokenError, ProviderError
 from etl.extract.decode import Packed
-from etl.extract.page import WHOLE, Ask, Page
-from etl.extract.verdict import MissingError
-from etl.load import checkpoint, merge, runs, stage
+from etl.extract.page import Ask, Page
+from etl.load import checkpoint, merge, rejects, stage
 from etl.load.checkpoint import Checkpoint
-from etl.load.stage import Staged
-from etl.providers.declare import request
-from etl.sync.job import Work
-from etl.sync.prefetch import ahead
-from etl.sync.proof import Known, Proof, Scan, Scope, prove
+from etl.load.stage import TablePair
+from etl.providers.declare import request as requested
+from etl.sync.context import RunContext
+from etl.sync.plan import Plan
+from etl.sync.prefetch import prefetch
+from etl.sync.proof import Known, Proof, Scan, prove
+from etl.sync.resume import can_resume, digest, state_of
 from etl.transform.rows import Reject, Rows
 from etl.warehouse import tables
 
@@ -33,102 +27,124 @@ SCANS = 3
 """How often a whole list is scanned in one run before the run ends without a proof."""
 
 RESTARTS = 3
-"""How often a scan begins anew in one run because its page token was refused."""
+"""How often scans of one run start again because their page token was refused."""
 
 MAX_WAIT = 1.0
-"""Seconds after which the pages of a slow provider are staged, be they few: a killed scan goes on
-from there."""
+"""Seconds after which the pages of a slow provider are staged even if there are few, so that a
+killed scan can resume from there."""
 
 PART = 1 << 20
 """Bytes of records that are decoded together, of a page that is too large to be decoded at once;
-and a thousand records at most."""
+and at most a thousand records."""
 
 ROOM = 8 << 20
-"""Bytes of such pages that may wait while another one is asked for."""
+"""Bytes of such pages that may wait while the next page is fetched."""
 
 Batch = Sequence[tuple[Page, Rows]]
+"""Pages without their records, and the rows that these became."""
 
 
-def prepare(work: Work, ask: Ask) -> Ask:
-    """Empty the staging tables; or keep what a killed scan left there, and ask for the rest."""
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The scans of a run, the last of which is the one that counts, and what they prove."""
 
-    run = work.run
+    scans: Sequence[Scan]
+    proof: Proof
 
-    def do(connection: Connection) -> tuple[Checkpoint | None, _Saved | None]:
-        saved: Checkpoint | None = None
-        if _can_resume(work):
-            settings = _digest(work)
-            saved = checkpoint.find(connection, run.source, run.stream, settings, work.pairs[0])
-        state = _read(saved.state) if saved else None
-        if state is None:
-            if work.job.stream.resumable:
-                checkpoint.forget(connection, run.source, run.stream)
-            stage.prepare(connection, work.pairs)
-        return saved, state
+    @property
+    def last(self) -> Scan:
+        """Return the last scan."""
+        return self.scans[-1]
 
-    saved, state = work.write(do)
-    if saved is None:
-        return ask
-    if state is None:
-        run.reason = f"{run.reason}; what etl.checkpoints holds of a scan cannot be read"
-        return ask
-    work.scans, work.ordinal = [_restored(state)], state.ordinal
-    pages = state.pages
-    run.reason = f"{run.reason}; goes on after page {pages} of a scan that was cut off"
-    return replace(ask, resume=saved.following, pages=pages)
+    @property
+    def is_proven(self) -> bool:
+        """Whether all of the list was seen."""
+        return self.proof.incomplete_because is None
+
+    @property
+    def may_have_moved(self) -> bool:
+        """Whether the list was read to its end, but may have moved meanwhile."""
+        because = self.proof.incomplete_because
+        return because is not None and because.kind == "incomplete_scan"
+
+    def why_unproven(self, redact: Redactor) -> str:
+        """Return what speaks against the proof, as the reason for another scan."""
+        because = self.proof.incomplete_because
+        return redact.message(f"{because.where}: {because.what}") if because else ""
 
 
-def read(work: Work, ask: Ask, known: Known) -> Proof:
-    """Scan until the list is proven to have been seen whole; the proof, or what speaks against it.
+@dataclass(frozen=True, slots=True)
+class RunningScan:
+    """A scan under way: `scan` counts what the batches taken from `batches` held."""
 
-    An incremental scan that cannot be proven is followed by full ones in the same run.
+    scan: Scan
+    batches: Generator[Batch]
+
+
+def start_scan(context: RunContext, plan: Plan, request: Ask, scan: Scan) -> RunningScan:
+    """Return a scan that reads as its batches are taken.
+
+    `scan` is empty, or what the interrupted scan saw that `request` resumes. Batches come a page
+    at a time, with no page fetched ahead, if the scan may end early.
     """
-    job, run = work.job, work.run
-    restarts = scans = 0
+    size, depth = (1, 0) if _may_end_early(context, plan) else (context.job.stream.batch, 3)
+    return RunningScan(scan, batches(context, request, scan, size=size, depth=depth))
+
+
+def read(
+    context: RunContext,
+    plan: Plan,
+    known: Known,
+    *,
+    earlier: Sequence[Scan] = (),
+    running: RunningScan | None = None,
+) -> Reading:
+    """Scan into staging until the list is proven to have been seen whole, or cannot be.
+
+    A full scan is repeated up to SCANS times, an incremental one is not. `earlier` are scans that
+    this run made before, `running` is one that it has started.
+    """
+    job, scans, whole = context.job, [*earlier], 0
+    request = plan.request
     while True:
-        scan = _scan(work, ask)
-        ask = replace(ask, resume=None, pages=0)
-        if isinstance(scan.doubt, PageTokenError) and restarts < RESTARTS:
-            restarts += 1
+        if running is None:
+            start = scans[-1].end if scans else 0
+            running = start_scan(context, plan, request, Scan(start=start))
+        _stage(context, plan, running)
+        scans.append(running.scan)
+        running, request = None, replace(request, resume=None, pages=0)
+        if _token_was_refused(scans[-1]) and sum(map(_token_was_refused, scans)) <= RESTARTS:
             continue
-        proof = prove(work.scans, known, counted=job.stream.counted, where=job.name)
-        if proof.doubt is None or proof.doubt.kind != "incomplete_scan":
-            return proof
-        if run.mode == "incremental":
-            reason = job.redact.message(f"{proof.doubt.where}: {proof.doubt.what}")
-            run.mode, run.reason, ask = "full", reason, WHOLE
-            continue
-        scans += 1
-        if scans == SCANS:
-            return proof
+        proof = prove(scans, known, counted=job.stream.counted, where=job.name)
+        reading, whole = Reading(scans, proof), whole + 1
+        if not reading.may_have_moved or plan.mode == "incremental" or whole == SCANS:
+            return reading
 
 
-def batches(work: Work, ask: Ask, *, size: int, depth: int = 3) -> Iterator[Batch]:
-    """One scan of the list, transformed; the last of `work.scans` tells what it saw.
+def _token_was_refused(scan: Scan) -> bool:
+    return isinstance(scan.incomplete_because, PageTokenError)
 
-    It may take as long as the source's `scan_deadline`. It comes `size` pages at a time, or as many
-    as there are after MAX_WAIT seconds; a page that is too large to be held at once comes in parts,
-    and alone. A batch is emptied when the next one is asked for. Up to `depth` pages are asked for
-    ahead. An error of the provider ends the scan and is kept as its doubt: what came before is
-    true.
+
+def batches(
+    context: RunContext, request: Ask, scan: Scan, *, size: int, depth: int = 3
+) -> Generator[Batch]:
+    """Read the list and yield it transformed; count in `scan` what came.
+
+    It may take as long as the source's `scan_deadline`. A batch has `size` pages, or those that
+    came within MAX_WAIT seconds; a page that is too large to be held at once comes in parts, each a
+    batch. A batch is emptied when the next one is asked for. Up to `depth` pages are fetched ahead.
+    An error of the provider ends the scan and is kept in it: what came before is true.
     """
-    job, stream = work.job, work.job.stream
-    if ask.resume is None:
-        work.scans.append(Scan(begin=work.ordinal))
-    scan, before = work.scans[-1], work.run.pages
-    transform, records = stream.transform, stream.tables[0]
-    width = len(tables.key_columns(records))
-    columns = tables.data_columns(records)
-    modified = 2 + columns.index(stream.modified) if stream.modified else 0
+    job = context.job
     batch: list[tuple[Page, Rows]] = []
-    since = job.clock()
-    work.http.allow(job.settings.scan_deadline.total_seconds())
+    since, pages_before = job.clock(), scan.pages
+    context.http.allow(job.settings.scan_deadline.total_seconds())
     try:
-        pages = ahead(
-            stream.pages(work.http, request(job.settings, stream, ask)),
+        pages = prefetch(
+            job.stream.pages(context.http, requested(job.settings, job.stream, request)),
             depth=depth,
-            tick=work.tick,
-            size=_packed,
+            tick=context.database.keep_lease,
+            size=_packed_bytes,
             room=ROOM,
         )
         with closing(pages):
@@ -137,49 +153,53 @@ def batches(work: Work, ask: Ask, *, size: int, depth: int = 3) -> Iterator[Batc
                     if part.part and batch:
                         yield batch
                         batch.clear()
-                    rows = transform(part, work.ordinal)
-                    found = rows.tables[records.fullname]
-                    keys = [row[2 : 2 + width] for row in found] if stream.counted else []
-                    scan.add(
-                        part,
-                        rows,
-                        len(found),
-                        keys,
-                        partial=page.scope in ask.since,
-                        more=number > 0,
-                    )
-                    if rows.rejects and not scan.reject:
-                        scan.reject = job.redact(rows.rejects[0].reason)
-                    if stream.changes == "newest first" and modified:
-                        scan.order([row[modified] for row in found])
-                    work.ordinal += len(part.records)
-                    work.run.pages += not number
-                    job.on_page(scan.received, scan.total)
+                    rows = job.stream.transform(part, scan.end)
+                    _count(context, request, scan, part, rows, more=number > 0)
                     batch.append((replace(part, records=[]), rows))
-                    del rows, found
-                alone = part.part
+                    del rows
+                is_alone = part.part
                 del page, part  # they may be large, and the next one is on its way
-                if alone or len(batch) == size or job.clock() - since > MAX_WAIT:
+                if is_alone or len(batch) == size or job.clock() - since > MAX_WAIT:
                     yield batch
                     batch.clear()
                     since = job.clock()
     except ProviderError as error:
-        scan.doubt = error
-        unread = work.run.pages == before and isinstance(error, ContractError | MissingError)
-        if ask.resume is not None and unread:
-            scan.doubt = PageTokenError(f"the kept page token is not accepted any more: {error}")
+        scan.incomplete_because = error
+        unread = scan.pages == pages_before and isinstance(error, ContractError | MissingError)
+        if request.resume is not None and unread:
+            text = f"the kept page token is not accepted any more: {error}"
+            scan.incomplete_because = PageTokenError(text)
     if batch:
         yield batch
 
 
-def _packed(page: Page) -> int:
-    """Bytes of a page's records that are still to be decoded."""
+def _count(
+    context: RunContext, request: Ask, scan: Scan, page: Page, rows: Rows, *, more: bool
+) -> None:
+    """Count a page, or with `more` a further part of one, that became `rows`."""
+    job, stream = context.job, context.job.stream
+    records = stream.tables[0]
+    found = rows.tables[records.fullname]
+    width = len(tables.key_columns(records))
+    keys = [row[2 : 2 + width] for row in found] if stream.counted else []
+    scan.add(page, rows, len(found), keys, partial=page.scope in request.since, more=more)
+    if rows.rejects and not scan.reject:
+        scan.reject = job.redact(rows.rejects[0].reason)
+    if stream.changes == "newest first" and stream.modified is not None:
+        modified = 2 + tables.data_columns(records).index(stream.modified)
+        scan.order([row[modified] for row in found])
+    context.tally.pages += not more
+    job.on_page(scan.received, scan.total)
+
+
+def _packed_bytes(page: Page) -> int:
+    """Return the size of a page's records that are still to be decoded."""
     return sum(len(record) for record in page.records if isinstance(record, Packed))
 
 
 def _parts(page: Page) -> Iterator[Page]:
-    """`page`, or the parts in which it can be held: the last one has its pointer to the next."""
-    if not _packed(page):
+    """Yield `page`, or the parts in which it can be held: the last one has its next pointer."""
+    if not _packed_bytes(page):
         yield page
         return
     part: list[Any] = []
@@ -193,151 +213,64 @@ def _parts(page: Page) -> Iterator[Page]:
     yield replace(page, records=part, part=True)
 
 
-def _scan(work: Work, ask: Ask) -> Scan:
-    """Scan the list into staging; an incremental scan from the newest on ends early."""
-    run, stream = work.run, work.job.stream
-    early = run.mode == "incremental" and stream.changes == "newest first"
-    pace = {"size": 1, "depth": 0} if early else {"size": stream.batch}
-    staged, settings = 0, ""
-    if keeps := _can_resume(work):
-        staged = work.read(lambda connection: stage.size(connection, work.pairs[0]))
-        settings = _digest(work)
-    begun, work.begun = work.begun, None
-    for batch in begun or batches(work, ask, **pace):
-        scan, following = work.scans[-1], batch[-1][0].following
-        staged += len(rows_of(batch, work.pairs[0]))
-        saved = None
-        if keeps and following and scan.doubt is None:
-            saved = Checkpoint(settings, following, _state(scan, work.ordinal), staged)
-
-        def do(
-            connection: Connection, batch: Batch = batch, saved: Checkpoint | None = saved
-        ) -> None:
-            for pair in work.pairs:
-                stage.copy(connection, pair.stage, rows_of(batch, pair))
-            runs.reject(connection, run, told(work, rejects_of(batch)))
-            if saved is not None:
-                checkpoint.save(connection, run.source, run.stream, saved)
-
-        work.write(do, late=True)
-        if early and _nothing_new(work, batch):
-            break
-    return work.scans[-1]
+def _stage(context: RunContext, plan: Plan, running: RunningScan) -> None:
+    """Take the scan's batches to its end and stage them, with a checkpoint if it can be resumed."""
+    job, database = context.job, context.database
+    ends_early, keeps = _may_end_early(context, plan), can_resume(job, plan)
+    settings = digest(job) if keeps else ""
+    staged = database.read(stage.size, context.tables[0]) if keeps else 0
+    with closing(running.batches):
+        for batch in running.batches:
+            following, saved = batch[-1][0].following, None
+            staged += len(rows_of(batch, context.tables[0]))
+            if keeps and following and running.scan.incomplete_because is None:
+                saved = Checkpoint(settings, following, state_of(running.scan), staged)
+            database.write_then_renew(_stage_batch, context, batch, saved)
+            if ends_early and _is_nothing_new(context, running.scan, batch):
+                break
 
 
-def _nothing_new(work: Work, batch: Batch) -> bool:
-    """A whole page holds only rows that are known and unchanged, down to before the watermark.
+def _stage_batch(
+    connection: Connection, context: RunContext, batch: Batch, saved: Checkpoint | None
+) -> None:
+    for pair in context.tables:
+        stage.copy(connection, pair.stage, rows_of(batch, pair))
+    keep_rejects(connection, context, rejects_of(batch))
+    if saved is not None:
+        checkpoint.save(connection, context.job.source, context.job.stream.name, saved)
+
+
+def _may_end_early(context: RunContext, plan: Plan) -> bool:
+    return plan.mode == "incremental" and context.job.stream.changes == "newest first"
+
+
+def _is_nothing_new(context: RunContext, scan: Scan, batch: Batch) -> bool:
+    """Whether a whole page held only known, unchanged rows that reach back before the watermark.
 
     What follows is older still, and the run that moved the watermark has seen it.
     """
-    scan, mark, pair = work.scans[-1], work.former.watermark, work.pairs[0]
+    mark, pair = context.previous.watermark, context.tables[0]
     page, rows = batch[-1]
     found = rows.tables[pair.current.fullname]
     if not found or page.part or not scan.newest_first or rows.rejects or mark is None:
         return False
     if scan.oldest is None or scan.oldest >= mark:
         return False
-    source, begin = work.run.source, found[0][0]
-    return not work.read(lambda connection: merge.differs(connection, source, pair, begin))
+    return not context.database.read(merge.differs, context.job.source, pair, found[0][0])
 
 
-def rows_of(batch: Batch, pair: Staged) -> list[tuple[Any, ...]]:
-    """A batch's rows of one table."""
+def rows_of(batch: Batch, pair: TablePair) -> list[tuple[Any, ...]]:
+    """Return a batch's rows of one table."""
     return [row for _, rows in batch for row in rows.tables[pair.current.fullname]]
 
 
 def rejects_of(batch: Batch) -> list[Reject]:
-    """A batch's rejects."""
+    """Return a batch's rejects."""
     return [reject for _, rows in batch for reject in rows.rejects]
 
 
-def told(work: Work, rejects: Sequence[Reject]) -> list[Reject]:
-    """`rejects`, whose reasons quote what the provider sent, as they are recorded."""
-    redact = work.job.redact
-    return [replace(each, reason=redact.message(each.reason)) for each in rejects]
-
-
-def _can_resume(work: Work) -> bool:
-    """Whether the run, killed, could be gone on with."""
-    return work.job.stream.resumable and work.run.mode == "full"
-
-
-def _digest(work: Work) -> str:
-    """Of what the staged rows depend on; secrets are asterisks in it."""
-    text = f"{__version__} {tables.REVISION} {work.job.settings.model_dump_json()}"
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-_Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
-_Time = Annotated[datetime, msgspec.Meta(tz=True)]
-
-
-class _SavedScope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A Scope of a list that the API does not count."""
-
-    pages: _Count
-    received: _Count
-    unkeyed: _Count
-
-
-class _Saved(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What has to be known of a scan to go on with it; `ordinal` is that of the next record."""
-
-    begin: _Count
-    pages: _Count
-    received: _Count
-    rejected: _Count
-    warnings: _Count
-    newest_first: bool
-    newest: _Time | None
-    oldest: _Time | None
-    scopes: dict[str, _SavedScope]
-    ordinal: _Count
-
-
-def _state(scan: Scan, ordinal: int) -> dict[str, Any]:
-    """A scan as JSON."""
-    scopes = {
-        name: _SavedScope(scope.pages, scope.received, scope.unkeyed)
-        for name, scope in scan.scopes.items()
-    }
-    saved = _Saved(
-        scan.begin,
-        scan.pages,
-        scan.received,
-        scan.rejected,
-        scan.warnings,
-        scan.newest_first,
-        scan.newest,
-        scan.oldest,
-        scopes,
-        ordinal,
-    )
-    state: dict[str, Any] = msgspec.to_builtins(saved)
-    return state
-
-
-def _read(state: Any) -> _Saved | None:
-    """A saved scan; None when it is nothing that `_state` made."""
-    try:
-        return msgspec.convert(state, _Saved)
-    except msgspec.ValidationError:
-        return None
-
-
-def _restored(state: _Saved) -> Scan:
-    scopes = {
-        name: Scope(pages=scope.pages, received=scope.received, unkeyed=scope.unkeyed)
-        for name, scope in state.scopes.items()
-    }
-    return Scan(
-        begin=state.begin,
-        pages=state.pages,
-        received=state.received,
-        rejected=state.rejected,
-        warnings=state.warnings,
-        newest_first=state.newest_first,
-        newest=state.newest,
-        oldest=state.oldest,
-        scopes=scopes,
-    )
+def keep_rejects(connection: Connection, context: RunContext, found: Sequence[Reject]) -> None:
+    """Keep rejects in the open transaction; their reasons quote the provider, and are redacted."""
+    job = context.job
+    clean = (replace(each, reason=job.redact.message(each.reason)) for each in found)
+    rejects.keep(connection, job.source, job.stream.name, context.database.run_id, clean)

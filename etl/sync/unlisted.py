@@ -1,98 +1,190 @@
-"""Records that a proven scan did not list: have they gone?
+"""Records that a proven full scan did not list: are they deleted?
 
-Only the provider can say. Where it answers for one record, it is asked for each; where it does not,
-a second proven run has to miss it too.
+Only the provider can confirm that. Where it answers for one record, it is asked for each; where it
+does not, a second proven full scan has to miss the record too.
 """
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 from sqlalchemy import Connection
 
 from etl.errors import CallflowError, CredentialsError, IncompleteError, ProviderError
 from etl.extract.page import Lookup, Page
 from etl.load import merge, stage
+from etl.load.unlisted import unlisted_before
 from etl.providers.declare import on_absent, zone_of
-from etl.sync.job import Work
-from etl.sync.prefetch import ahead
-from etl.sync.proof import brake
+from etl.sync.context import RunContext
+from etl.sync.job import Job
+from etl.sync.plan import Plan
+from etl.sync.prefetch import prefetch
+from etl.sync.proof import Scan
+from etl.sync.scan import Reading
+from etl.warehouse import tables
 from etl.warehouse.tables import Key
+
+SAFE_ROWS, SAFE_SHARE = 10, 0.10
+"""More rows than both of these are never deleted at once without `--accept-deletes`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Fate:
-    """What becomes of the records that were not listed.
+class Verdict:
+    """What becomes of the records that were not listed; those it does not name stay.
 
-    `gone` leave their table; `noted` do so if the next full run misses them too; all others stay.
-    `doubt` is why the run is not complete.
+    `deleted`            leave their table.
+    `noted`              do so if the next full scan does not list them either.
+    `found`              exist all the same: records as the provider gave them, to be staged.
+    `incomplete_because` why the run is not complete; None if it is.
     """
 
-    gone: Sequence[Key] = ()
+    deleted: Sequence[Key] = ()
     noted: Sequence[Key] = ()
-    doubt: CallflowError | None = None
+    found: Sequence[object] = ()
+    incomplete_because: CallflowError | None = None
 
 
-def decide(work: Work, missed: Collection[Key]) -> Fate:
-    """The fate of the current records that are not staged, after a proven full scan.
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the warehouse knows of a list that the API counts; empty for other lists.
 
-    `missed` are those that a former run did not list. A record that exists although it was not
-    listed is staged as the provider gives it. Where the API counts its list, the proof rests on the
-    count and not only on the list's end: then two runs can do without the provider's word.
+    `keys`       scope → keys of the current records.
+    `unlisted`   keys of those that a previous full scan did not list.
+    `unreadable` what stands among the latter and is no key.
     """
-    job, stream, scan = work.job, work.job.stream, work.scans[-1]
+
+    keys: Mapping[str, Collection[Key]] = field(default_factory=dict)
+    unlisted: Collection[Key] = ()
+    unreadable: Collection[str] = ()
+
+
+def read_known(context: RunContext) -> Known:
+    """Read what the warehouse knows of the list."""
+    return context.database.read(_known, context.job) if context.job.stream.counted else Known()
+
+
+def _known(connection: Connection, job: Job) -> Known:
+    records, scope = job.stream.tables[0], job.stream.scope
+    width = len(tables.key_columns(records))
+    before, unreadable = unlisted_before(connection, job.source, job.stream.name, width)
+    return Known(merge.known(connection, job.source, records, scope), before.keys(), unreadable)
+
+
+def settled(known: Known, reading: Reading, plan: Plan, verdict: Verdict) -> list[Key]:
+    """Return the records noted as unlisted that are listed again, or are deleted now."""
+    if plan.mode == "incremental" and reading.is_proven:
+        return list(known.unlisted)  # the records that are known add up to the list
+    over = set(verdict.deleted)
+    for scan in reading.scans:
+        over.update(*(scope.keys for scope in scan.scopes.values()))
+    return [key for key in known.unlisted if key in over]
+
+
+def judge_unlisted(context: RunContext, scan: Scan, before: Collection[Key]) -> Verdict:
+    """Decide about the current records that are not staged, after a proven full scan.
+
+    `before` are the keys of those that a previous full scan did not list either.
+    """
+    job, stream = context.job, context.job.stream
     if on_absent(job.settings, stream) == "keep":
-        return Fate()
-    missing = _absent(work)
+        return Verdict()
+    scopes = list(scan.scopes) if stream.scope else []
+    missing = context.database.read(merge.unlisted, job.source, context.tables[0], scopes)
     if not missing:
-        return Fate()
+        return Verdict()
     empty = [name for name, scope in scan.scopes.items() if not scope.received]
-    refused = brake(missing, work.rows, empty, stream.scope is not None, job.name)
+    refused = safety_stop(missing, context.rows, empty, stream.scope is not None, job.name)
     if refused is not None and not job.accept_deletes:
-        return Fate(noted=missing if stream.counted else (), doubt=refused)
-
-    answers = list(ahead(_look_up(work, missing), depth=1, tick=work.tick))
-    by = {state: [key for key, answer in answers if answer.state == state] for state in _STATES}
-    found = [answer.record for _, answer in answers if answer.state == "found"]
-    if found:
-        _stage(work, found)
-    gone, noted, open_ = by["gone"], [], by["undecided"]
-    if stream.counted:
-        gone += [key for key in by["unasked"] if key in missed]
-        noted += [key for key in by["unasked"] if key not in missed]
-    else:
-        open_ += by["unasked"]
-    if open_:
-        return Fate(noted=noted, doubt=_undecided(answers, job.name))
-    return Fate(gone, noted)
+        return Verdict(noted=missing if stream.counted else (), incomplete_because=refused)
+    look_ups = _look_up(context, missing)
+    answers = list(prefetch(look_ups, depth=1, tick=context.database.keep_lease))
+    return weigh(answers, before, counted=stream.counted, where=job.name)
 
 
-_STATES = ("gone", "found", "unasked", "undecided")
+Fate = Literal["delete", "note", "stage", "undecided"]
+
+FATES: Mapping[str, tuple[Fate, Fate, Fate]] = {
+    # look-up's state: if the API counts its list and the record was noted before,
+    #                  if the API counts its list, if it does not
+    "gone": ("delete", "delete", "delete"),
+    "found": ("stage", "stage", "stage"),
+    "unasked": ("delete", "note", "undecided"),
+    "undecided": ("undecided", "undecided", "undecided"),
+}
+"""What becomes of an unlisted record. If the API reports a total, two full scans that miss a record
+are proof enough; otherwise only the provider's own answer is."""
+
+
+def weigh(
+    answers: Sequence[tuple[Key, Lookup]], before: Collection[Key], *, counted: bool, where: str
+) -> Verdict:
+    """Return the verdict on unlisted records from the provider's answers, by FATES.
+
+    Nothing is deleted while one of them is undecided, not even what is confirmed: a later run does.
+    """
+    fates: dict[Fate, list[tuple[Key, Lookup]]] = {}
+    for key, answer in answers:
+        column = 2 if not counted else 0 if key in before else 1
+        fates.setdefault(FATES[answer.state][column], []).append((key, answer))
+    noted = [key for key, _ in fates.get("note", ())]
+    found = [answer.record for _, answer in fates.get("stage", ())]
+    if "undecided" in fates:
+        return Verdict(noted=noted, found=found, incomplete_because=_undecided(answers, where))
+    return Verdict([key for key, _ in fates.get("delete", ())], noted, found)
+
+
+def stage_found(
+    connection: Connection, context: RunContext, records: Sequence[object], ordinal: int
+) -> dict[str, int]:
+    """Stage records that exist although they are not listed; return staged records per scope."""
+    job = context.job
+    page = Page(list(records), 1, zone=zone_of(job.settings))
+    rows = job.stream.transform(page, ordinal)
+    for pair in context.tables:
+        stage.copy(connection, pair.stage, rows.tables[pair.current.fullname])
+    return stage.deduplicate(connection, context.tables, {}, job.stream.scope)
+
+
+def safety_stop(
+    missing: Collection[Key], rows: int, empty: Collection[str], scoped: bool, where: str
+) -> IncompleteError | None:
+    """Refuse to delete suspiciously much at once: a wrong account, a lost permission, an outage.
+
+    `rows` are in the table now; `empty` are scopes of which nothing at all was returned; `scoped`
+    says that the first part of a key is its scope. Returns the error, or None if it is not much.
+    """
+    emptied = empty and (not scoped or any(key[0] in empty for key in missing))
+    if not emptied and len(missing) <= max(SAFE_ROWS, int(rows * SAFE_SHARE)):
+        return None
+    source, _, stream = where.partition(".")
+    return IncompleteError(
+        f"{len(missing)} of {rows} {stream.replace('_', ' ')} of {source} were not returned; "
+        "nothing was removed",
+        kind="safety_stop",
+        where=where,
+        advice=f"if that is right, run `callflow sync {source} --full --accept-deletes`",
+    )
 
 
 def _undecided(answers: Sequence[tuple[Key, Lookup]], where: str) -> IncompleteError:
     left = [answer for _, answer in answers if answer.state in ("unasked", "undecided")]
     return IncompleteError(
-        f"{len(left)} records are no longer listed, but nobody can say that they are gone "
-        f"({left[0].reason}); they are kept",
+        f"{len(left)} records are no longer listed, but the provider does not confirm that they "
+        f"are gone ({left[0].reason}); they are kept",
         kind="undecided",
         where=where,
         advice="let these credentials read single records, or wait for the next run",
     )
 
 
-def _absent(work: Work) -> list[Key]:
-    scopes = list(work.scans[-1].scopes) if work.job.stream.scope else []
-    source, pair = work.run.source, work.pairs[0]
-    return work.read(lambda connection: merge.absent(connection, source, pair, scopes))
-
-
-def _look_up(work: Work, keys: Sequence[Key]) -> Iterator[tuple[Key, Lookup]]:
-    """What the provider says of each; once it refuses to be asked, it is asked no more.
+def _look_up(context: RunContext, keys: Sequence[Key]) -> Iterator[tuple[Key, Lookup]]:
+    """Ask the provider for each record, until it refuses to be asked.
 
     All of it may take as long as a scan.
     """
-    look_up, refused = work.job.stream.look_up, None
-    work.http.allow(work.job.settings.scan_deadline.total_seconds())
+    job, refused = context.job, None
+    look_up = job.stream.look_up
+    context.http.allow(job.settings.scan_deadline.total_seconds())
     if look_up is None:
         refused = Lookup("unasked", reason="the API cannot be asked for one record")
     for key in keys:
@@ -100,23 +192,9 @@ def _look_up(work: Work, keys: Sequence[Key]) -> Iterator[tuple[Key, Lookup]]:
             yield key, refused or Lookup("unasked")
             continue
         try:
-            yield key, look_up(work.http, key)
+            yield key, look_up(context.http, key)
         except CredentialsError as error:
             refused = Lookup("unasked", reason=str(error))
             yield key, refused
         except ProviderError as error:
             yield key, Lookup("undecided", reason=str(error))
-
-
-def _stage(work: Work, records: list[object]) -> None:
-    rows = work.job.stream.transform(
-        Page(records, 1, zone=zone_of(work.job.settings)), work.ordinal
-    )
-    work.ordinal += len(records)
-
-    def do(connection: Connection) -> None:
-        for pair in work.pairs:
-            stage.copy(connection, pair.stage, rows.tables[pair.current.fullname])
-        work.settled = stage.settle(connection, work.pairs, {}, work.job.stream.scope)
-
-    work.write(do)

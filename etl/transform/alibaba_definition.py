@@ -11,7 +11,8 @@ from typing import Any
 
 from sqlalchemy import Table
 
-from etl.extract.decode import TooMuchError, bounded
+from etl.errors import TooMuchError
+from etl.extract.decode import bounded
 from etl.transform.rows import Reject, Rows
 from etl.transform.tree import Inside
 from etl.transform.values import Reader, Row, items, readable, reader

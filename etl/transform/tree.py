@@ -14,12 +14,12 @@ from typing import Any
 from sqlalchemy import Table
 from sqlalchemy.dialects.postgresql import JSONB
 
+from etl.errors import UnkeyedError
 from etl.extract.page import Page
 from etl.transform.rows import Reject, Rows
 from etl.transform.values import (
     Reader,
     Row,
-    UnkeyedError,
     exact_reader,
     items,
     key,

@@ -20,6 +20,7 @@ import msgspec
 from sqlalchemy import Boolean, Column, DateTime, Integer, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
+from etl.errors import UnkeyedError
 from etl.extract.decode import Packed, as_sent, bounded, moment, unpack, whole
 from etl.transform.rows import Reject, Rows
 from etl.warehouse import tables
@@ -42,10 +43,6 @@ _PIECE: Final = 65_536
 
 MAX_ITEMS: Final = 200_000
 """The most children of one kind that a record may have."""
-
-
-class UnkeyedError(ValueError):
-    """The record has no usable key; the message says why."""
 
 
 def storable(text: str) -> bool:

@@ -1,7 +1,7 @@
 """The schema's version: alembic's migrations, run from wherever callflow is installed.
 
-alembic is imported where it is needed: most commands only ask whether the schema is at head, and
-importing it would be a quarter of their start-up.
+alembic is imported inside functions: most commands only ask whether the schema is at head, and the
+import would take a quarter of their start-up time.
 """
 
 import time
@@ -16,24 +16,30 @@ from sqlalchemy.exc import DBAPIError
 
 from etl.errors import SchemaError
 from etl.providers import SCHEMAS
-from etl.warehouse.connect import connect, sqlstate
-from etl.warehouse.rights import name_of, plain_rights
+from etl.warehouse.connect import connect
+from etl.warehouse.rights import name_of, suggest_grants
 from etl.warehouse.tables import REVISION
+from etl.warehouse.translate import sqlstate
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
-State = Literal["empty", "behind", "head", "unknown"]
+State = Literal["empty", "unreleased", "behind", "head", "unknown"]
+"""How a schema compares with this version of callflow; "unreleased" and "unknown" do not fit."""
+
+UNRELEASED = ("0001", "0002")
+"""Revisions from before the first release, from which no migration leads on."""
 
 T = TypeVar("T")
 
 TRIES = 20
-"""How often a migration is tried while other sessions keep locks: for about a minute."""
+"""How often a migration is tried while other sessions hold locks: for about a minute."""
 
 PATIENCE = "1s"
-"""How long one try waits for a lock, and keeps everybody else waiting who wants that table."""
+"""How long one attempt waits for a lock, which blocks all who want that table after it."""
 
-_LOCKED = ("55P03", "40P01")  # a lock cannot be had in time, a deadlock
+_LOCKED = ("55P03", "40P01")
+"""SQLSTATEs: a lock was not available in time, a deadlock."""
 
 _HOLDERS = """
 SELECT session.pid, session.usename, session.application_name, session.state,
@@ -56,7 +62,7 @@ SELECT session.pid, session.usename, session.application_name, session.state,
 
 
 def migrations() -> Path:
-    """The folder of the migrations: in the wheel inside etl, in a checkout beside it."""
+    """Return the directory of the migrations: inside etl in the wheel, beside it in a checkout."""
     here = Path(__file__).resolve().parents[1]
     inside = here / "migrations"
     return inside if inside.is_dir() else here.parent / "migrations"
@@ -72,7 +78,7 @@ def _config(connection: Connection | None = None) -> "Config":
 
 
 def state(connection: Connection) -> State:
-    """How the schema stands to this version of callflow.
+    """Return how the schema compares with this version of callflow.
 
     "unknown" is a revision that this version does not have: the schema is newer than the program.
     """
@@ -83,6 +89,8 @@ def state(connection: Connection) -> State:
         return "empty"
     if current == REVISION:
         return "head"
+    if current in UNRELEASED:
+        return "unreleased"
     from alembic.script import ScriptDirectory
 
     script = ScriptDirectory.from_config(_config())
@@ -91,7 +99,7 @@ def state(connection: Connection) -> State:
 
 
 def is_hidden(connection: Connection) -> bool:
-    """Whether there is a schema of ours whose state this role may not read."""
+    """Return whether there is a schema of ours whose state this role has no right to read."""
     hidden = """
         SELECT NOT (has_schema_privilege(n.oid, 'USAGE') AND coalesce(
             (SELECT has_table_privilege(c.oid, 'SELECT') FROM pg_class c
@@ -103,41 +111,39 @@ def is_hidden(connection: Connection) -> bool:
 def upgrade(
     url: str | URL, *, tries: int = TRIES, sleep: Callable[[float], None] = time.sleep
 ) -> State:
-    """Bring the schema at `url` to head, in one transaction; return how it stood before.
+    """Bring the schema at `url` to head, in one transaction; return its state before.
 
-    Raises SchemaError when the schema is newer than this version of callflow, when something of the
-    user's stands in the way, and when other sessions keep a lock (see `patiently`); WarehouseError
-    for what else Postgres says: it has the SQL that gives the rights which are missing. Nothing was
+    Raises SchemaError if the schema does not fit (`require_known`), if something of the user's
+    depends on what has to change, and if other sessions keep a lock (`patiently`); WarehouseError
+    for anything else that Postgres says, with the SQL that gives missing rights. Nothing was
     changed then.
     """
-
-    def do(connection: Connection) -> State:
-        before = state(connection)
-        if before == "unknown":
-            raise newer()
-        if before != "head":
-            to_head(connection)
-        return before
-
     engine = connect(url)
     try:
-        with plain_rights(engine, "warehouse", migrating=True):
-            return patiently(engine, do, tries=tries, sleep=sleep)
+        with suggest_grants(engine, "warehouse", migrating=True):
+            return patiently(engine, _upgrade, tries=tries, sleep=sleep)
     finally:
         engine.dispose()
 
 
+def _upgrade(connection: Connection) -> State:
+    before = state(connection)
+    if before != "head":
+        to_head(connection)
+    return before
+
+
 def patiently(
     engine: Engine,
-    do: Callable[[Connection], T],
+    change: Callable[[Connection], T],
     *,
     tries: int = TRIES,
     sleep: Callable[[float], None] = time.sleep,
 ) -> T:
-    """`do`, in a transaction that waits for a lock for PATIENCE only; what it returns.
+    """Run `change` in a transaction that waits at most PATIENCE for a lock; return its result.
 
-    Whoever asks for the same lock meanwhile waits behind it, so readers are never kept for long. It
-    is tried up to `tries` times. Raises SchemaError that names the sessions in the way.
+    Readers that ask for the same lock meanwhile wait behind it, so they are never blocked for long.
+    There are up to `tries` attempts. Raises SchemaError that names the sessions in the way.
     """
     for attempt in range(1, tries + 1):
         try:
@@ -145,7 +151,7 @@ def patiently(
                 connection.execute(
                     text("SELECT set_config('lock_timeout', :limit, true)"), {"limit": PATIENCE}
                 )
-                return do(connection)
+                return change(connection)
         except DBAPIError as error:
             if sqlstate(error) not in _LOCKED:
                 raise
@@ -158,29 +164,73 @@ def patiently(
 
 
 def detail(error: DBAPIError) -> str:
-    """What Postgres says of an error beyond its first line; it names objects, no values here."""
+    """Return what Postgres says beyond an error's first line: names of objects, no values here."""
     cause = error.orig
     return (cause.diag.message_detail or "") if isinstance(cause, psycopg.Error) else ""
 
 
 def to_head(connection: Connection) -> None:
-    """Run the migrations that are left, in the open transaction. Raises what Postgres raises."""
+    """Run the migrations that are left, in the open transaction (migrations/env.py).
+
+    Raises SchemaError as `upgrade` does, and what Postgres raises.
+    """
     from alembic import command
 
     command.upgrade(_config(connection), "head")
 
 
 def fit(before: State, url: str | URL, *, behind_too: bool) -> None:
-    """Bring an empty schema, with `behind_too` also an old one, to head; `before` is its state.
+    """Bring an empty schema to head, and with `behind_too` one that is behind.
 
-    Raises SchemaError when it does not fit this version of callflow.
+    `before` is its state. Raises SchemaError if it does not fit this version of callflow.
     """
-    if before == "unknown":
-        raise newer()
+    require_known(before)
     if before == "behind" and not behind_too:
         raise behind()
     if before != "head":
         upgrade(url)
+
+
+def require_known(before: State) -> None:
+    """Raise SchemaError for a state from which this version's migrations do not lead to head."""
+    if before == "unreleased":
+        raise SchemaError(
+            "the schema was made before the first release of callflow (revision "
+            f"{' or '.join(UNRELEASED)}), and no migration leads on from there",
+            where="warehouse",
+            advice="no data was touched: name a new, empty database in warehouse.url, or move the "
+            f"old schemas aside ({_RENAMES}); then run `callflow migrate` and a first full sync",
+        )
+    if before == "unknown":
+        raise SchemaError(
+            "the schema was made by a newer version of callflow",
+            where="warehouse",
+            advice="upgrade callflow to that version; nothing was changed",
+        )
+
+
+_RENAMES = " ".join(f"ALTER SCHEMA {name} RENAME TO old_{name};" for name in SCHEMAS)
+
+
+def behind() -> SchemaError:
+    """Return the error about a schema that an older version of callflow has made."""
+    return SchemaError(
+        "the schema is behind this version of callflow",
+        where="warehouse",
+        advice="run `callflow migrate`",
+    )
+
+
+def hidden(role: str) -> SchemaError:
+    """Return the error about a role for which `is_hidden` holds."""
+    name = name_of(role)
+    return SchemaError(
+        f"the role {role} may not read the schema etl, in which callflow keeps its books",
+        where="warehouse",
+        advice="set warehouse.url to the role that ran `callflow migrate`, or let this one read: "
+        f"GRANT USAGE ON SCHEMA etl TO {name}; GRANT SELECT ON ALL TABLES IN SCHEMA etl TO {name}."
+        " For `callflow sql` it has what it needs",
+    )
 
 
 def _locked(holders: Sequence[tuple[Any, ...]]) -> SchemaError:
@@ -195,34 +245,4 @@ def _locked(holders: Sequence[tuple[Any, ...]]) -> SchemaError:
         where="warehouse",
         advice="let it finish, or end it (SELECT pg_terminate_backend(pid)), then run `callflow "
         "migrate`; nothing was changed",
-    )
-
-
-def hidden(role: str) -> SchemaError:
-    """The error about a role for whom `is_hidden`."""
-    name = name_of(role)
-    return SchemaError(
-        f"the role {role} may not read the schema etl, in which callflow keeps its books",
-        where="warehouse",
-        advice="set warehouse.url to the role that ran `callflow migrate`, or let this one read: "
-        f"GRANT USAGE ON SCHEMA etl TO {name}; GRANT SELECT ON ALL TABLES IN SCHEMA etl TO {name}."
-        " For `callflow sql` it has what it needs",
-    )
-
-
-def behind() -> SchemaError:
-    """The error about a schema that an older version of callflow has made."""
-    return SchemaError(
-        "the schema is behind this version of callflow",
-        where="warehouse",
-        advice="run `callflow migrate`",
-    )
-
-
-def newer() -> SchemaError:
-    """The error about a schema that a newer version of callflow has made."""
-    return SchemaError(
-        "the schema was made by a newer version of callflow",
-        where="warehouse",
-        advice="upgrade callflow to that version; nothing was changed",
     )

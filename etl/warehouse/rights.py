@@ -1,7 +1,6 @@
-"""What migrations and runs need of Postgres that is not there, and the SQL that makes it so.
+"""Rights and objects that migrations and runs need but Postgres lacks, and the SQL that adds them.
 
-An administrator need not make the role of `warehouse.url` more than the owner of our schemas:
-docs/deploy.md, "Database rights".
+The role of `warehouse.url` need only own our schemas: docs/deploy.md, "Database rights".
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +17,7 @@ from etl.config.redact import Redactor
 from etl.errors import WarehouseError
 from etl.providers import SCHEMAS, TABLES
 from etl.warehouse import tables
-from etl.warehouse.connect import plain_errors, sqlstate
+from etl.warehouse.translate import sqlstate, translate_errors
 
 DENIED = "42501"
 
@@ -35,14 +34,14 @@ _RIGHTS: dict[str, Sequence[str]] = {
 """What a run does with each table."""
 
 _USED = tuple(schema for schema in SCHEMAS if schema != "callflow")
-"""Schemas that a run touches; the views of `callflow` are for readers."""
+"""Schemas that a run uses; the views of `callflow` are for readers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
     """Who we are to the server.
 
-    `owners` own our tables. `why_read_only`: what an administrator set, "" where we may write.
+    `owners` own our tables. `why_read_only` says what an administrator set; "" if we can write.
     """
 
     role: str
@@ -52,7 +51,7 @@ class Standing:
 
 
 def standing(connection: Connection) -> Standing:
-    """Ask who the session's role is, whose our tables are, and whether the session may write."""
+    """Ask for the session's role, the owners of our tables, and whether the session can write."""
     row = connection.execute(
         text("""
             SELECT current_user AS role, current_database() AS database,
@@ -75,9 +74,9 @@ def standing(connection: Connection) -> Standing:
 
 
 def missing(connection: Connection, *, migrating: bool) -> list[str]:
-    """Name the rights that a migration, or a run, needs and the session's role does not have.
+    """List the rights that a migration, or a run, needs and the session's role lacks.
 
-    Returns the statements that give them, for an administrator to run in this database.
+    They are statements that give them, for an administrator to run in this database.
     """
     role = name_of(connection.scalar(text("SELECT current_user")))
     found = list(_schemas(connection, role) if migrating else _uses(connection, role))
@@ -105,7 +104,7 @@ def missing(connection: Connection, *, migrating: bool) -> list[str]:
 
 
 def _schemas(connection: Connection, role: str) -> Iterator[str]:
-    """A migration makes the schemas that are not there, and describes all of them."""
+    """Yield what a migration lacks, which makes missing schemas and comments on all of them."""
     found = connection.execute(
         text("""
             SELECT schema, pg_has_role(nspowner, 'USAGE') AS ours,
@@ -123,7 +122,7 @@ def _schemas(connection: Connection, role: str) -> Iterator[str]:
 
 
 def _uses(connection: Connection, role: str) -> Iterator[str]:
-    """A run uses the schemas, and makes staging tables."""
+    """Yield what a run lacks, which uses the schemas and makes staging tables."""
     found = connection.execute(
         text("""
             SELECT nspname, has_schema_privilege(oid, 'USAGE'), has_schema_privilege(oid, 'CREATE')
@@ -139,7 +138,7 @@ def _uses(connection: Connection, role: str) -> Iterator[str]:
 
 
 def lost(connection: Connection) -> list[str]:
-    """Name what a schema at head should have and has not: the statements that make it again."""
+    """List what a schema at head should have but lacks, as statements that make it again."""
     rows = connection.execute(
         text("""
             SELECT nspname || '.' || relname, attname FROM pg_class
@@ -166,7 +165,7 @@ def lost(connection: Connection) -> list[str]:
 
 
 def rehearse(connection: Connection) -> None:
-    """Do to a schema at head what a run does, in the open transaction; the caller rolls it back.
+    """Do what a run does to a schema at head, in the open transaction; the caller rolls it back.
 
     Raises what Postgres raises.
     """
@@ -177,7 +176,7 @@ def rehearse(connection: Connection) -> None:
 
 
 def _nothing(table: Table) -> Iterator[str]:
-    """Statements that ask for every right on a table, and touch no row."""
+    """Yield statements that need every right on a table, and touch no row."""
     name, column = table.fullname, next(iter(table.columns)).name
     rights = _RIGHTS[name]
     yield f"INSERT INTO {name} SELECT * FROM {name} WHERE false"
@@ -188,20 +187,20 @@ def _nothing(table: Table) -> Iterator[str]:
 
 
 def advice(statements: Iterable[str]) -> str:
-    """What to do about rights that are missing."""
+    """Return what to do about missing rights."""
     return f"an administrator has to run, in this database: {' '.join(statements)}"
 
 
 @contextmanager
-def plain_rights(
+def suggest_grants(
     engine: Engine, where: str, redact: Redactor | None = None, *, migrating: bool = False
 ) -> Iterator[None]:
-    """Turn errors into plain ones, as `plain_errors`; a right that is missing is named, with SQL.
+    """Translate errors, as `translate_errors`; name a missing right with the SQL that gives it.
 
     Raises WarehouseError.
     """
     try:
-        with plain_errors(where, redact, engine):
+        with translate_errors(where, redact, engine):
             yield
     except WarehouseError as error:
         cause = error.__cause__
@@ -210,7 +209,7 @@ def plain_rights(
         statements: list[str] = []
         with (
             suppress(WarehouseError),  # what went wrong first says more
-            plain_errors(where),
+            translate_errors(where),
             engine.connect() as connection,
         ):
             role = connection.scalar(text("SELECT current_user"))
@@ -222,5 +221,5 @@ def plain_rights(
 
 
 def name_of(*parts: str | None) -> str:
-    """A name as SQL has it, quoted."""
+    """Return a name as SQL has it, quoted."""
     return sql.Identifier(*(part or "" for part in parts)).as_string()

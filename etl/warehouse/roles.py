@@ -1,12 +1,12 @@
-"""The roles of the embedded Postgres, each with the rights that its work needs and no more.
+"""The roles of the embedded Postgres, each with no more rights than its work needs.
 
     callflow_admin   the superuser that initdb made; it only makes the other two
     callflow         owns the databases, schemas and tables; every command works as it
     callflow_reader  reads; `callflow sql` and the psql that it opens log in as it
 
-Earlier versions let `callflow` be the superuser that initdb made, and Postgres does not let go of
-that one: it stays a superuser and owner of the system's objects for ever. So it is renamed, a new
-`callflow` takes its name and its password, and all that was made in it is given to the new one.
+In earlier versions `callflow` was the superuser that initdb made, and Postgres never lets that role
+be less: it stays a superuser and the owner of the system's objects. So it is renamed, a new
+`callflow` takes its name and password, and all that the old one made is given to the new one.
 """
 
 import secrets
@@ -20,7 +20,7 @@ OWNER = "callflow"
 READER = "callflow_reader"
 DATABASE = "callflow"
 
-# An administrator's session runs no function of anybody else, whatever a role or database has set.
+# An administrator's session runs no user's function, whatever a role or database has set.
 OPTIONS = "-c search_path=pg_catalog -c statement_timeout=0 -c default_transaction_read_only=off"
 
 ATTRIBUTES: Mapping[str, LiteralString] = {
@@ -46,8 +46,8 @@ DATABASES_OF_ADMIN = """
     SELECT datname FROM pg_database
     WHERE datdba = 10 AND datallowconn AND NOT datistemplate AND datname <> 'postgres' ORDER BY 1"""
 
-# Not what belongs to another object (the sequence of a column, the row type of a table, members of
-# an extension): it follows that one.
+# Without what belongs to another object (the sequence of a column, the row type of a table, members
+# of an extension): it follows that object.
 OWNED = """
     WITH owned (class, id) AS (
         SELECT 'pg_class'::regclass::oid, oid FROM pg_class
@@ -80,7 +80,7 @@ OWNED = """
         AND (deptype = 'e' OR deptype IN ('a', 'i') AND type = 'sequence'))
     ORDER BY type = 'schema' DESC, id"""
 
-# What roles were promised on tables that were yet to be made: it binds only who promised it.
+# Default privileges, which apply only to what the role that set them creates.
 PROMISED = """
     WITH promised AS (
         SELECT CASE WHEN nspname IS NULL THEN '' ELSE format('IN SCHEMA %I', nspname) END AS place,
@@ -108,19 +108,19 @@ Session = Connection[tuple[Any, ...]]
 
 
 def in_order(connection: Session) -> bool:
-    """Whether roles and databases are as `set_up` leaves them; any role may ask."""
+    """Return whether roles and databases are as `set_up` leaves them; any role can ask."""
     return bool(_value(connection, IN_ORDER))
 
 
 def is_admin(connection: Session) -> bool:
-    """Whether this session is the superuser's that initdb made, whatever its name is."""
+    """Return whether this session is of the superuser that initdb made, whatever its name."""
     return bool(_value(connection, "SELECT oid = 10 FROM pg_roles WHERE rolname = session_user"))
 
 
 def rename_admin(connection: Session, password: str) -> None:
-    """Make of the superuser `callflow` of earlier versions `callflow_admin`, with this password.
+    """Turn the superuser `callflow` of earlier versions into `callflow_admin`, with this password.
 
-    A new `callflow` has the old password and whatever was set for, and granted to, its namesake.
+    A new `callflow` gets the old password, and all that was set for and granted to the old role.
     `connection` is a session of that superuser in the database postgres. All is done or nothing.
     """
     if _value(connection, "SELECT rolname FROM pg_roles WHERE oid = 10") != OWNER:
@@ -128,7 +128,7 @@ def rename_admin(connection: Session, password: str) -> None:
     heir = f"{OWNER}_{secrets.token_hex(4)}"
     with connection.transaction():
         verifier = _value(connection, "SELECT rolpassword FROM pg_authid WHERE oid = 10")
-        # No session may rename its own role.
+        # No session can rename its own role.
         _run(connection, "CREATE ROLE {} SUPERUSER", heir)
         _run(connection, "SET LOCAL SESSION AUTHORIZATION {}", heir)
         _run(connection, "ALTER ROLE {} RENAME TO {}", OWNER, ADMIN)
@@ -152,10 +152,10 @@ def rename_admin(connection: Session, password: str) -> None:
 
 
 def set_up(connection: Session, passwords: Mapping[str, str], new: Mapping[str, bool]) -> None:
-    """Make the owner, the reader and the database where one is missing, and mend their rights.
+    """Make the owner, the reader and the database if one is missing, and correct their rights.
 
-    `passwords` are the owner's and the reader's; one is set where the role is made, or where it is
-    `new`. `connection` is the administrator's, in the database postgres. May be done at any time.
+    `passwords` are the owner's and the reader's; one is set if its role is made, or if it is `new`.
+    `connection` is the administrator's, in the database postgres. Safe to call at any time.
     """
     with connection.transaction():
         for role, attributes in ATTRIBUTES.items():
@@ -165,7 +165,7 @@ def set_up(connection: Session, passwords: Mapping[str, str], new: Mapping[str, 
             _run(connection, f"ALTER ROLE {{}} {attributes}", role)
             if new[role] or not known:
                 _set_password(connection, role, _hidden(connection, role, passwords[role]))
-        # It ends sessions that are in its way, such as of a database that the demo makes again.
+        # The owner ends sessions in its way, such as those of a database that the demo makes again.
         _run(connection, "GRANT pg_signal_backend TO {}", OWNER)
         _run(connection, "ALTER ROLE {} SET timezone = 'UTC'", READER)
         _run(connection, "ALTER ROLE {} SET statement_timeout = '5min'", READER)
@@ -177,19 +177,19 @@ def set_up(connection: Session, passwords: Mapping[str, str], new: Mapping[str, 
 
 
 def databases_to_give(connection: Session) -> list[str]:
-    """The databases that still belong to the administrator: `give_database` is for each."""
+    """List the databases that still belong to the administrator, each for `give_database`."""
     return [name for (name,) in connection.execute(DATABASES_OF_ADMIN).fetchall()]
 
 
 def give_database(connection: Session) -> list[str]:
     """Give the database of this administrator's session, and what was made in it, to the owner.
 
-    What only a superuser may own stays the administrator's: extensions and their members,
-    event triggers, foreign-data wrappers, publications, subscriptions. Returns a sentence about
-    each other thing that Postgres would not give, which stays as well.
+    What only a superuser can own stays the administrator's: extensions and their members, event
+    triggers, foreign-data wrappers, publications, subscriptions. Returns a sentence about each
+    other object that Postgres refuses to give, which stays as well.
     """
     with connection.transaction():
-        # A session that holds one of the tables is told of, not waited for without end.
+        # If a session holds one of the tables, this fails and says so instead of waiting forever.
         connection.execute("SET LOCAL lock_timeout = '10s'")
         kept = _give(connection)
         _run(connection, "ALTER DATABASE {} OWNER TO {}", connection.info.dbname, OWNER)
@@ -209,11 +209,11 @@ def _give(connection: Session) -> list[str]:
 
 
 def _take_settings(connection: Session) -> None:
-    """Let the owner have the settings of the administrator, who goes without from here on."""
+    """Move the settings of the administrator to the owner."""
     for database, name, value in connection.execute(SETTINGS).fetchall():
         place = sql.SQL("IN DATABASE {} ").format(sql.Identifier(database or ""))
         place = place if database else sql.Composed([])
-        # As a list of values would have to be quoted, one that the session has is taken.
+        # FROM CURRENT spares quoting a list of values.
         connection.execute("SELECT pg_catalog.set_config(%s, %s, true)", [name, value])
         change = sql.SQL("ALTER ROLE {} {}SET {} FROM CURRENT")
         setting = sql.Identifier(*name.split("."))
@@ -223,7 +223,7 @@ def _take_settings(connection: Session) -> None:
 
 
 def _hidden(connection: Session, role: str, password: str) -> str:
-    """What the server keeps of a password, made here: so that no log of statements can hold it."""
+    """Return a password's verifier as the server keeps it, so that no log holds the password."""
     hidden = connection.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256")
     return hidden.decode()
 

@@ -1,11 +1,11 @@
-"""What stands on the tables: views (of every table its history), and all comments.
+"""The views on the tables (the history of each), and all comments.
 
-Neither holds data, but others build on the views: with views, functions and rights of their own,
-which DROP … CASCADE would take along. So a view of ours stays where it is while the tables change
-under it, and is replaced in place only where it has to be: its columns keep their order, new ones
-are appended, as CREATE OR REPLACE VIEW asks for. A migration that Postgres refuses because of them
-has them withdrawn first, unless anything of somebody else's depends on them: then the migration
-stops and names it.
+Neither holds data, but users build on the views, with their own views, functions and rights, which
+DROP … CASCADE would drop as well. So a view of ours stays while the tables under it change, and is
+replaced in place only if it has to change: its columns keep their order and new ones are appended,
+as CREATE OR REPLACE VIEW requires. If Postgres refuses a migration because of our views, they are
+withdrawn first, unless something of a user's depends on them: then the migration stops and names
+it.
 """
 
 import re
@@ -20,8 +20,8 @@ from etl.providers import SCHEMAS, TABLES
 from etl.warehouse import tables
 
 IN_THE_WAY = ("2BP01", "0A000")
-"""SQLSTATEs of a change that something depending on the table rules out: dependent objects still
-exist; the type of a column that a view uses cannot be altered."""
+"""SQLSTATEs of a change that a dependent object prevents: dependent objects still exist; the type
+of a column that a view uses cannot be altered."""
 
 Dependent = tuple[str, str, str | None]
 """Kind, name and owner of something that depends on a relation."""
@@ -76,29 +76,29 @@ SELECT privilege_type, CASE grantee WHEN 0 THEN NULL ELSE pg_catalog.pg_get_user
 
 
 def history(current: Table) -> str:
-    """The name of the view of a table's history."""
+    """Return the name of the view of a table's history."""
     return f"{current.fullname}_history"
 
 
 def create(connection: Connection) -> None:
-    """Create the views that are not there, replace those that have to change.
+    """Create the views that are missing, and replace those that have to change.
 
-    Raises SchemaError when one of their names is taken by something that is not ours.
+    Raises SchemaError if one of their names is taken by something that is not ours.
     """
     for current in TABLES.values():
         name = history(current)
         there = _columns(connection, current)
         query = _query(current, there)
         if there and not _differs(connection, name, query):
-            continue  # readers hold a lock that replacing it would wait for
+            continue  # replacing it would wait for readers
         connection.exec_driver_sql(f"CREATE OR REPLACE VIEW {name} AS {query}")
 
 
 def withdraw(connection: Connection) -> list[str]:
-    """Drop our own views, so that the tables below can change.
+    """Drop our own views, so that the tables under them can change.
 
-    Returns the statements that give them back their owners, options and rights once they are there
-    again. Raises SchemaError, and drops none, when anything that is not ours depends on them.
+    Returns the statements that restore their owners, options and rights after they have been made
+    again. Raises SchemaError, and drops none, if anything that is not ours depends on them.
     """
     names = [name for name in map(history, TABLES.values()) if _exists(connection, name)]
     if found := dependents(connection, names, names, whole=True):
@@ -110,9 +110,9 @@ def withdraw(connection: Connection) -> list[str]:
 
 
 def blocked(connection: Connection, detail: str) -> SchemaError:
-    """The error about a change of a table that Postgres refused; `detail` is what it said of why.
+    """Return the error about a change of a table that Postgres refused; `detail` says why.
 
-    Of all that depends on our tables it names what that mentions.
+    It names what that mentions of all that depends on our tables.
     """
     ours = [table.fullname for table in tables.metadata.sorted_tables]
     ours += map(history, TABLES.values())
@@ -124,10 +124,10 @@ def blocked(connection: Connection, detail: str) -> SchemaError:
 def dependents(
     connection: Connection, names: Collection[str], ours: Collection[str], *, whole: bool
 ) -> list[Dependent]:
-    """What depends on the relations `names` and is not among `ours`: kind, name, owner.
+    """List what depends on the relations `names` and is not among `ours`: kind, name, owner.
 
-    Views on views are found too. `whole`: also what goes without a word when the relation is
-    dropped, such as triggers' helpers and defaults; else only what can stand in the way.
+    Views on views are found too. `whole` includes what disappears silently when the relation is
+    dropped, such as triggers' helpers and defaults; without it only what can stand in the way.
     """
     given = {"names": [*names], "ours": [*ours], "all": whole}
     rows = connection.execute(text(_DEPENDENTS), given).all()
@@ -136,7 +136,7 @@ def dependents(
 
 
 def describe(connection: Connection) -> None:
-    """COMMENT ON every schema, table, view and column, from their definitions."""
+    """Comment on every schema, table, view and column, from their definitions."""
     for schema, comment in SCHEMAS.items():
         connection.exec_driver_sql(f"COMMENT ON SCHEMA {schema} IS {_quoted(comment)}")
     for table in tables.metadata.sorted_tables:
@@ -156,7 +156,7 @@ def _exists(connection: Connection, name: str) -> bool:
 
 
 def _columns(connection: Connection, current: Table) -> list[str]:
-    """The columns of a table's history view as it is, in their order; [] where there is none."""
+    """List the columns of a table's history view as it is, in order; [] if there is no view."""
     name = history(current)
     if not _exists(connection, name):
         return []
@@ -179,7 +179,7 @@ def _columns(connection: Connection, current: Table) -> list[str]:
 
 
 def _members(current: Table) -> dict[str, tuple[str, str]]:
-    """The columns of a history view: how each is read of a current row, and of a former one."""
+    """Return, for each column of a history view, its SQL for a current row and for a closed one."""
     members = {column.name: (column.name, column.name) for column in current.columns}
     return members | {
         "valid_to": ("NULL::timestamptz", "valid_to"),
@@ -188,7 +188,7 @@ def _members(current: Table) -> dict[str, tuple[str, str]]:
 
 
 def _query(current: Table, there: Sequence[str]) -> str:
-    """The query of a history view, its columns in the order `there`, then those that are new."""
+    """Return the query of a history view: first the columns `there`, then those that are new."""
     members = _members(current)
     order = [*there, *(name for name in members if name not in there)]
     now = ", ".join(f"{members[name][0]} AS {name}" for name in order)
@@ -198,7 +198,7 @@ def _query(current: Table, there: Sequence[str]) -> str:
 
 
 def _differs(connection: Connection, name: str, query: str) -> bool:
-    """Whether a view reads anything else than `query`: Postgres spells both the same way."""
+    """Return whether a view differs from `query`, both as Postgres spells them."""
     spelt = text("SELECT pg_catalog.pg_get_viewdef(to_regclass(:name))")
     connection.exec_driver_sql(f"CREATE VIEW staging.as_it_should_be AS {query}")
     wanted = connection.scalar(spelt, {"name": "staging.as_it_should_be"})
@@ -219,7 +219,7 @@ def _comments(current: Table) -> Iterator[str]:
 
 
 def _given(connection: Connection, name: str) -> Iterator[str]:
-    """The statements that give a view, made again, the owner, options and rights that it has."""
+    """Yield statements that restore owner, options and rights of a view that is made again."""
     facts = text(
         "SELECT pg_catalog.pg_get_userbyid(relowner), relowner = current_user::regrole, reloptions"
         " FROM pg_catalog.pg_class WHERE oid = to_regclass(:name)"
@@ -228,7 +228,7 @@ def _given(connection: Connection, name: str) -> Iterator[str]:
     for option in options or ():
         yield f"ALTER VIEW {name} SET ({option})"
     rights = connection.execute(text(_RIGHTS), {"name": name}).all()
-    # Made again, it has the rights that new tables are given; it may have had fewer.
+    # A new view gets the rights that new tables are given by default; it may have had fewer.
     yield (
         "DO $$ DECLARE statement text; BEGIN FOR statement IN SELECT format("
         f"'REVOKE ALL ON {name} FROM %%s', CASE grantee WHEN 0 THEN 'PUBLIC'"
@@ -246,13 +246,13 @@ def _given(connection: Connection, name: str) -> Iterator[str]:
 
 
 def _mentions(detail: str, identity: str) -> bool:
-    """Postgres leaves out a schema that is on the search_path."""
+    """Return whether Postgres names the object; it omits a schema that is on the search_path."""
     bare = identity.partition(".")[2] or identity
     return any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", detail) for name in (identity, bare))
 
 
 def blocked_by(found: Sequence[Dependent]) -> SchemaError:
-    """The error about what stands in the way of a migration, by name."""
+    """Return the error that names what stands in the way of a migration."""
     named = ", ".join(
         f"{kind} {name}" + (f" (owner {owner})" if owner else "") for kind, name, owner in found
     )
@@ -279,5 +279,5 @@ def _name(identifier: str) -> str:
 
 
 def _quoted(text_: str) -> str:
-    """`text_` as a literal; psycopg reads % as the beginning of a placeholder."""
+    """Return `text_` as a literal; psycopg reads % as the start of a placeholder."""
     return "'" + text_.replace("'", "''").replace("%", "%%") + "'"

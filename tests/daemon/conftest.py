@@ -9,18 +9,19 @@ import pytest
 from etl.sandbox import data
 from etl.sandbox.server import Sandbox, serve
 from tests.daemon.processes import Process, free_port, processes, write_config
+from tests.warm import Warm
 
 Start = Callable[..., Process]
 
 
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
-    with serve(data.Sizes(30, 6, 200, 20), seed=3) as running:
+    with serve(data.Sizes(30, 200), seed=3) as running:
         yield running
 
 
 @pytest.fixture
-def start(warehouse: str, tmp_path: Path) -> Iterator[Start]:
+def start(warehouse: str, tmp_path: Path, warm: Warm) -> Iterator[Start]:
     """`start(sandbox or TOML of sources, every=…, more=…, daemon=…)`: a daemon on the warehouse."""
     with processes() as begin:
 
@@ -29,6 +30,6 @@ def start(warehouse: str, tmp_path: Path) -> Iterator[Start]:
             path = tmp_path / f"{port}.toml"
             code = given.pop("code", "")
             write_config(path, url or warehouse, sources, port=port, **given)
-            return begin(path, port, *words, code=code)
+            return begin(path, port, *words, code=code, warm=warm)
 
         yield of

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psycopg
 
 from etl.sandbox.server import Sandbox
 from tests.postgres import dsn
+from tests.warm import Command, Warm
 
 PATIENCE = 180.0
 """Seconds within which anything that is waited for has happened, also on a loaded machine."""
@@ -39,20 +39,28 @@ def until(true: Callable[[], Any], what: str, *heard: "Process") -> Any:
 
 
 class Process:
-    """`callflow daemon` on a configuration of its own."""
+    """`callflow daemon` on a configuration of its own: of `warm`, else from its very start."""
 
-    def __init__(self, path: Path, port: int, *words: str, code: str = "") -> None:
+    def __init__(
+        self, path: Path, port: int, *words: str, code: str = "", warm: Warm | None = None
+    ) -> None:
         self.path, self.port = path, port
         env = {name: value for name, value in os.environ.items() if name[:9] != "CALLFLOW_"}
-        command = ["-c", code] if code else ["-m", "etl", "daemon", *words]
-        self.popen = subprocess.Popen(
-            [sys.executable, *command],
-            env={**env, "CALLFLOW_CONFIG": str(path)},
-            cwd=path.parent,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        env["CALLFLOW_CONFIG"] = str(path)
+        self.popen: Command | subprocess.Popen[str]
+        if warm and not code:
+            out = subprocess.DEVNULL
+            self.popen = warm.start(["daemon", *words], env=env, cwd=path.parent, stdout=out)
+        else:
+            command = ["-c", code] if code else ["-m", "etl", "daemon", *words]
+            self.popen = subprocess.Popen(
+                [sys.executable, *command],
+                env=env,
+                cwd=path.parent,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -79,7 +87,7 @@ class Process:
         return found
 
     def runs(self, **fields: Any) -> list[dict[str, Any]]:
-        """The runs that the log tells of, with such fields."""
+        """Return the runs in the log that have such fields."""
         return [
             each
             for each in self.events("run ended")
@@ -130,11 +138,6 @@ class Process:
         self._reader.join(10)
         if self.popen.stderr is not None:
             self.popen.stderr.close()
-
-
-def ask(url: str, query: str) -> list[tuple[Any, ...]]:
-    with psycopg.connect(dsn(url)) as connection:
-        return connection.execute(query.encode()).fetchall()
 
 
 def write_config(

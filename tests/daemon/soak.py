@@ -19,12 +19,13 @@ from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from etl.sandbox import data
+from etl.sandbox import alibaba_data, data, twilio_data, zoom_data
+from etl.sandbox.exchange import Response
+from etl.sandbox.faults import Fault, html
 from etl.sandbox.server import Sandbox, serve
-from etl.sandbox.wire import Fault, Response, html
 from etl.warehouse.embedded import find_binaries
-from tests.daemon.processes import Process, ask, free_port, processes, until, write_config
-from tests.postgres import running
+from tests.daemon.processes import Process, free_port, processes, until, write_config
+from tests.postgres import ask, running
 from tests.sync import truth
 
 SHARE = 0.05
@@ -64,7 +65,7 @@ class Report:
 def soak(warehouse: str, folder: Path, minutes: float, seed: int, *, every: str = "2s") -> Report:
     """Run it; the warehouse is at the head of the migrations and empty."""
     random, report = Random(seed), Report(seed, minutes)
-    with serve(data.Sizes(250, 12, 1500, 150), seed=seed) as sandbox, processes() as start:
+    with serve(data.Sizes(250, 1500), seed=seed) as sandbox, processes() as start:
         faults = spoil(sandbox, seed)
         port = free_port()
         more = "".join(
@@ -100,7 +101,7 @@ def soak(warehouse: str, folder: Path, minutes: float, seed: int, *, every: str 
 
 
 def spoil(sandbox: Sandbox, seed: int) -> list[Fault]:
-    """Five kinds of failure, each at a fifth of SHARE, for ever."""
+    """Five kinds of failure, each at a fifth of SHARE, forever."""
     kinds: list[dict[str, Any]] = [
         {"response": Response(429, b'{"code": 429, "message": "slower"}', {"Retry-After": "1"})},
         {"response": html(503)},
@@ -125,17 +126,17 @@ def change(sandbox: Sandbox, random: Random) -> None:
     which = random.choice(("zoom", "flex_flows", "channels", "alibaba"))
     instance = random.choice(list(sandbox.alibaba.flows))
     chosen: dict[str, tuple[Any, str, Callable[[], list[Any]]]] = {
-        "zoom": (sandbox.zoom.flows, "flow_name", lambda: data.zoom_flows(random, 1)),
+        "zoom": (sandbox.zoom.flows, "flow_name", lambda: zoom_data.flows(random, 1)),
         "flex_flows": (
             sandbox.twilio.flex_flows,
             "friendly_name",
-            lambda: data.twilio_flex_flows(random, 1, sandbox.twilio.account_sid, "Z"),
+            lambda: twilio_data.flex_flows(random, 1, sandbox.twilio.account_sid, "Z"),
         ),
         "channels": (sandbox.twilio.channels, "task_sid", list),
         "alibaba": (
             sandbox.alibaba.flows[instance],
             "Name",
-            lambda: data.alibaba_flows(random, 1, instance),
+            lambda: alibaba_data.flows(random, 1, instance),
         ),
     }
     store, name, make = chosen[which]

@@ -1,4 +1,4 @@
-"""`callflow daemon` as an operator meets it: a process, its log, its page, and what befalls it."""
+"""`callflow daemon` as an operator meets it: a process, its log, its page, and its troubles."""
 
 import http.server
 import json
@@ -15,12 +15,14 @@ import psycopg
 import pytest
 
 from etl.sandbox import zoom
-from etl.sandbox.alibaba import AccessKey
+from etl.sandbox.alibaba_gateway import AccessKey
+from etl.sandbox.faults import Fault
 from etl.sandbox.server import Sandbox
-from etl.sandbox.wire import Fault
 from tests.daemon.conftest import Start
-from tests.daemon.processes import PATIENCE, ask, free_port, relayed, until, write_config
-from tests.postgres import dsn
+from tests.daemon.processes import PATIENCE, free_port, relayed, until, write_config
+from tests.postgres import ask, dsn
+
+pytestmark = pytest.mark.slow
 
 STREAMS = {
     "alibaba_demo.contact_flows", "twilio_demo.channels", "twilio_demo.flex_flows",
@@ -40,7 +42,7 @@ def zoom_rows(url: str) -> int:
 # -- the main path --------------------------------------------------------------------------------
 
 
-def test_it_keeps_the_warehouse_fresh_until_it_is_told_to_stop(
+def test_it_keeps_the_warehouse_fresh_until_a_signal_stops_it(
     start: Start, sandbox: Sandbox, warehouse: str
 ) -> None:
     daemon = start(sandbox)
@@ -73,7 +75,7 @@ def test_it_keeps_the_warehouse_fresh_until_it_is_told_to_stop(
 
 
 @pytest.mark.fault(64)
-def test_what_is_not_overdue_is_not_run_when_it_starts(
+def test_a_source_that_is_not_overdue_does_not_run_when_it_starts(
     start: Start, sandbox: Sandbox, warehouse: str
 ) -> None:
     first = start(sandbox, every="1h")
@@ -136,7 +138,7 @@ def hold(faults: list[Fault], path: str = "") -> tuple[threading.Event, threadin
     return came, go
 
 
-# -- what befalls it ------------------------------------------------------------------------------
+# -- what goes wrong around it --------------------------------------------------------------------
 
 
 @pytest.mark.fault(48)
@@ -176,7 +178,7 @@ def test_a_source_s_trouble_is_its_own(start: Start, sandbox: Sandbox, warehouse
     daemon.ran(2, source="zoom_demo", status="failed")
     assert not daemon.runs(source="alibaba_demo")
     until(
-        lambda: "alibaba_demo" in {each["source"] for each in daemon.events("not begun")},
+        lambda: "alibaba_demo" in {each["source"] for each in daemon.events("not started")},
         "the long run is not doubled",
         daemon,
     )
@@ -214,7 +216,7 @@ def test_a_daily_limit_pauses_the_account_until_it_is_reset(
     daemon.ran(source="zoom_demo", status="failed")
     daemon.ran(3, source="twilio_demo", stream="channels", status="complete")
     assert len(daemon.runs(source="zoom_demo")) == 1
-    until(lambda: daemon.stream("zoom_demo.flows").get("state") == "throttled", "it is told")
+    until(lambda: daemon.stream("zoom_demo.flows").get("state") == "throttled", "it is reported")
     planned = datetime.fromisoformat(daemon.stream("zoom_demo.flows")["next_run_at"])
     assert abs(planned - reset) < timedelta(minutes=1)
     daemon.kill(signal.SIGTERM)
@@ -244,7 +246,7 @@ def test_a_run_that_hangs_is_given_up_and_the_rest_goes_on(
     assert 'callflow_runs_hung_total{source="zoom_demo"' in daemon.get("/metrics").text
 
 
-def test_a_port_that_is_taken_is_told_and_tried_again(start: Start, sandbox: Sandbox) -> None:
+def test_a_port_that_is_taken_is_reported_and_tried_again(start: Start, sandbox: Sandbox) -> None:
     port = free_port()
     with socket.create_server(("127.0.0.1", port)):
         daemon = start(sandbox, port=port)
@@ -284,7 +286,8 @@ from pathlib import Path
 import structlog
 from etl.config import load as config
 from etl.daemon import logs
-from etl.daemon.daemon import Daemon
+from etl.daemon.context import Surroundings
+from etl.daemon.daemon import run
 from etl.extract.http import utc_now
 
 jump = [timedelta()]
@@ -292,10 +295,10 @@ signal.signal(signal.SIGUSR1, lambda *_: jump.__setitem__(0, timedelta(days=365)
 signal.signal(signal.SIGUSR2, lambda *_: jump.__setitem__(0, timedelta()))
 logs.configure(sys.stderr, as_json=True)
 settings = config.load(Path(os.environ["CALLFLOW_CONFIG"]), os.environ)
-Daemon(
-    settings, load=lambda: settings, env=os.environ, log=structlog.get_logger("callflow"),
+run(settings, Surroundings(
+    load=lambda: settings, env=os.environ, log=structlog.get_logger("callflow"),
     relog=lambda settings: None, wall=lambda: utc_now() + jump[0],
-).run()
+))
 """
 
 
@@ -327,7 +330,7 @@ def test_a_new_configuration_is_taken_and_a_bad_one_is_refused(
     )
     daemon.path.unlink()
     daemon.kill(signal.SIGHUP)
-    until(lambda: daemon.status()["notes"], "the missing file is told")
+    until(lambda: daemon.status()["notes"], "the missing file is reported")
     assert daemon.stream("zoom_demo.flows")["state"] == "good"
 
 
@@ -351,12 +354,13 @@ def test_a_bad_schedule_is_refused_with_what_is_wrong(
 
 
 @pytest.mark.fault(53)
-def test_a_schema_that_is_behind_is_refused_unless_it_may_migrate(
+def test_a_schema_from_before_the_first_release_is_refused(
     start: Start, sandbox: Sandbox, warehouse: str
 ) -> None:
     ask(warehouse, "UPDATE etl.alembic_version SET version_num = '0002' RETURNING 1")
     daemon = start(sandbox)
     assert daemon.ended() == 1
+    assert "before the first release" in daemon.output
     assert "callflow migrate" in daemon.output
 
 
@@ -366,8 +370,8 @@ def test_a_schema_that_changes_under_it_stops_the_runs_until_it_fits(
 ) -> None:
     daemon = start(sandbox)
     daemon.ran(4, status="complete")
-    former = "(SELECT version_num FROM etl.alembic_version)"
-    ((head,),) = ask(warehouse, f"SELECT {former}")
+    previous = "(SELECT version_num FROM etl.alembic_version)"
+    ((head,),) = ask(warehouse, f"SELECT {previous}")
     ask(warehouse, "UPDATE etl.alembic_version SET version_num = '9999' RETURNING 1")
     trouble = until(lambda: daemon.status()["database"], "it is noticed", daemon)
     assert "newer version" in trouble
@@ -382,25 +386,25 @@ def test_a_schema_that_changes_under_it_stops_the_runs_until_it_fits(
 
 
 class Hook(http.server.ThreadingHTTPServer):
-    """A webhook that keeps what it is told."""
+    """A webhook that keeps the messages it gets."""
 
     def __init__(self) -> None:
-        self.told: list[str] = []
-        super().__init__(("127.0.0.1", 0), _Told)
+        self.messages: list[str] = []
+        super().__init__(("127.0.0.1", 0), _Keeps)
 
 
-class _Told(http.server.BaseHTTPRequestHandler):
+class _Keeps(http.server.BaseHTTPRequestHandler):
     server: Hook
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        self.server.told.append(body["text"])
+        self.server.messages.append(body["text"])
         self.send_response(200)
         self.send_header("content-length", "0")
         self.end_headers()
 
     def log_message(self, *args: Any) -> None:
-        """Nothing: the tests look at what it was told."""
+        """Log nothing: the tests look at the messages."""
 
 
 @contextmanager
@@ -416,7 +420,7 @@ def hooked() -> Iterator[Hook]:
         thread.join(10)
 
 
-def test_it_tells_once_that_a_stream_turned_bad_and_once_that_it_is_well_again(
+def test_it_reports_once_that_a_stream_turned_bad_and_once_that_it_is_well_again(
     start: Start, sandbox: Sandbox, warehouse: str
 ) -> None:
     sources, good = sandbox.toml(), sandbox.zoom.client_secret
@@ -424,21 +428,21 @@ def test_it_tells_once_that_a_stream_turned_bad_and_once_that_it_is_well_again(
     with hooked() as hook:
         webhook = f'alert_webhook = "http://127.0.0.1:{hook.server_port}/T0/B0/secret-part"'
         daemon = start(sources, daemon=webhook)
-        until(lambda: hook.told, "it is told", daemon)
+        until(lambda: hook.messages, "it is reported", daemon)
         daemon.ran(3, source="zoom_demo", status="failed")
         daemon.kill(signal.SIGTERM)
         assert daemon.ended() == 0
-        assert len(hook.told) == 1
-        assert hook.told[0].startswith("zoom_demo.flows failed")
-        assert "client_secret" in hook.told[0]
-        daemon = start(sources, daemon=webhook)  # another one knows what was told
+        assert len(hook.messages) == 1
+        assert hook.messages[0].startswith("zoom_demo.flows failed")
+        assert "client_secret" in hook.messages[0]
+        daemon = start(sources, daemon=webhook)  # another one knows what was reported
         daemon.ran(2, source="zoom_demo", status="failed")
-        assert len(hook.told) == 1
+        assert len(hook.messages) == 1
         sandbox.zoom.client_secret = good
-        until(lambda: len(hook.told) == 2, "the recovery is told", daemon)
-        assert "zoom_demo.flows is well again" in hook.told[1]
+        until(lambda: len(hook.messages) == 2, "the recovery is reported", daemon)
+        assert "zoom_demo.flows is well again" in hook.messages[1]
         daemon.ran(2, source="zoom_demo", status="complete")
-        assert len(hook.told) == 2
+        assert len(hook.messages) == 2
         assert "secret-part" not in daemon.output
 
 
@@ -463,7 +467,7 @@ def test_a_run_that_waits_for_its_provider_delays_no_other_account(
     until(lambda: len({run["source"] for run in daemon.runs()}) == 2, "the other goes on", daemon)
 
 
-def test_what_is_rolled_back_at_the_end_is_told(start: Start, sandbox: Sandbox) -> None:
+def test_runs_that_are_rolled_back_at_the_end_are_counted(start: Start, sandbox: Sandbox) -> None:
     came, go = hold(sandbox.zoom.faults, ZOOM_LIST)
     daemon = start(sandbox, daemon='stop_deadline = "2s"', every="1h")
     assert came.wait(PATIENCE)
@@ -475,7 +479,9 @@ def test_what_is_rolled_back_at_the_end_is_told(start: Start, sandbox: Sandbox) 
     go.set()
 
 
-def test_a_new_address_that_is_taken_leaves_the_former_one(start: Start, sandbox: Sandbox) -> None:
+def test_a_new_address_that_is_taken_leaves_the_previous_one(
+    start: Start, sandbox: Sandbox
+) -> None:
     daemon = start(sandbox)
     daemon.ran()
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -550,12 +556,12 @@ def test_a_daemon_that_was_asleep_writes_nothing_when_it_wakes(
     standby.said("this daemon leads")
     standby.ran(2, source="zoom_demo", status="complete")
     go.set()
-    told, before = len(leader.runs()), recorded(warehouse)
+    logged, before = len(leader.runs()), recorded(warehouse)
     leader.kill(signal.SIGCONT)
     leader.said("another daemon leads now")
     standby.ran(len(standby.runs(source="zoom_demo")) + 2, source="zoom_demo", status="complete")
     assert leader.status()["role"] == "standby"
-    late = {run["run_id"] for run in leader.runs()[told:]}
+    late = {run["run_id"] for run in leader.runs()[logged:]}
     assert not late & (recorded(warehouse) - before)
     count = "SELECT count(*) FROM etl.runs WHERE status <> 'complete'"
     assert ask(warehouse, count) == [(0,)]
@@ -580,11 +586,11 @@ def test_a_daemon_that_was_stopped_in_the_middle_of_a_write_is_followed_too(
         leader.kill(signal.SIGSTOP)
     standby.said("this daemon leads")
     standby.ran(2, source="zoom_demo", status="complete")
-    told, before = len(leader.runs()), recorded(warehouse)
+    logged, before = len(leader.runs()), recorded(warehouse)
     leader.kill(signal.SIGCONT)
     leader.said("another daemon leads now")
     standby.ran(len(standby.runs(source="zoom_demo")) + 2, source="zoom_demo", status="complete")
-    late = {run["run_id"] for run in leader.runs()[told:]}
+    late = {run["run_id"] for run in leader.runs()[logged:]}
     assert not late & (recorded(warehouse) - before)
     renamed = "SELECT count(*) FROM zoom.flows WHERE flow_name = 'renamed'"
     assert ask(warehouse, renamed) == [(1,)]

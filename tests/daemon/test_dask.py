@@ -25,23 +25,26 @@ from sqlalchemy import Engine, make_url
 from etl import api
 from etl.config import load as config
 from etl.config.settings import Settings, secrets
+from etl.daemon.dask import Dask
 from etl.daemon.dispatch import Dispatch
-from etl.daemon.executors import Dask
 from etl.errors import ConfigError, StoppedError
 from etl.load import lead
 from etl.load import lease as leases
 from etl.load.lease import Lease, process_name
 from etl.load.runs import Run
-from etl.sandbox import data
-from etl.sandbox.alibaba import AccessKey
+from etl.sandbox import alibaba_data, data
+from etl.sandbox.alibaba_gateway import AccessKey
+from etl.sandbox.exchange import Request
+from etl.sandbox.faults import Fault
 from etl.sandbox.server import Sandbox, serve
-from etl.sandbox.wire import Fault, Request
 from etl.sync.selection import Unit, select
 from etl.warehouse.connect import connect
 from tests.daemon.conftest import Start
-from tests.daemon.processes import ask, free_port, until
-from tests.postgres import dsn
+from tests.daemon.processes import free_port, until
+from tests.postgres import ask, dsn
 from tests.sync import truth
+
+pytestmark = pytest.mark.more
 
 ACCOUNTS, SOURCES, LONG, WORKERS = 32, 40, 8, 8
 """The last eight sources are of the first eight accounts; the first eight have long lists."""
@@ -81,7 +84,7 @@ def sources(sandbox: Sandbox, numbers: range) -> str:
         sandbox.alibaba.keys[key] = AccessKey(f"secret-of-{key}")
         store = sandbox.alibaba.add_instance(instance(number))
         count = 120 if number < LONG else 3 + number % 7
-        for flow in data.alibaba_flows(Random(number), count, instance(number)):
+        for flow in alibaba_data.flows(Random(number), count, instance(number)):
             store.add(flow)
         lines.append(
             f'[sources.s{number:02}]\nprovider = "alibaba"\naccess_key_id = "{key}"\n'
@@ -124,7 +127,7 @@ def one_at_a_time(sent: list[tuple[str, str]]) -> int:
     shared = 0
     for account in {each for each, _ in sent}:
         order = [source for each, source in sent if each == account]
-        changes = sum(former != later for former, later in pairwise(order))
+        changes = sum(previous != later for previous, later in pairwise(order))
         assert changes == len(set(order)) - 1, (account, order)
         shared += changes
     return shared
@@ -306,9 +309,9 @@ def test_runs_of_a_killed_worker_are_made_again_elsewhere(
     assert 0 < len(doomed) <= WORKERS
     runs = ask(warehouse, "SELECT source, status FROM etl.runs ORDER BY source")
     assert runs == [(name, "complete") for name in names]
-    # Who takes a lease raises its epoch: it tells how often a run was begun.
-    begun = dict(ask(warehouse, "SELECT source, epoch FROM etl.leases WHERE source <> '*'"))
-    assert begun == {name: 2 if name in doomed else 1 for name in names}
+    # Taking a lease raises its epoch, which therefore counts the starts of a run.
+    starts = dict(ask(warehouse, "SELECT source, epoch FROM etl.leases WHERE source <> '*'"))
+    assert starts == {name: 2 if name in doomed else 1 for name in names}
     right(sandbox, warehouse)
     assert one_at_a_time(requests(sandbox)) == SOURCES - ACCOUNTS
 
@@ -341,7 +344,7 @@ def test_what_a_run_raises_comes_back(
         dask.submit(int)
 
 
-def test_without_a_worker_nothing_is_begun_and_what_is_cancelled_in_time_never_is(
+def test_without_a_worker_nothing_starts_and_a_call_that_is_cancelled_in_time_never_does(
     tmp_path: Path,
 ) -> None:
     with (
@@ -379,7 +382,7 @@ WITHOUT = """
 import sys
 sys.modules["distributed"] = None
 from etl.errors import ConfigError
-from etl.daemon.executors import Dask
+from etl.daemon.dask import Dask
 try:
     Dask("tcp://127.0.0.1:1")
 except ConfigError as error:
@@ -438,7 +441,7 @@ def test_a_daemon_waits_for_its_cluster_and_goes_on_when_it_is_back(
         until(lambda: any(address in note for note in notes()), "it says so", daemon)
         until(
             lambda: not any(each["running_since"] for each in daemon.status()["streams"]),
-            "it does not wait for runs that nobody makes", daemon,
+            "it does not wait for runs that no worker makes", daemon,
         )  # fmt: skip
         assert ask(warehouse, "SELECT FROM etl.runs") == []
         assert ask(warehouse, "SELECT FROM alibaba.contact_flows") == []
@@ -496,7 +499,7 @@ def test_a_daemon_that_stops_leaves_no_run_behind_that_writes(
     assert ask(warehouse, "SELECT FROM alibaba.contact_flows") == []
 
 
-def test_a_configuration_that_workers_do_not_find_is_told(
+def test_a_configuration_that_workers_do_not_find_is_reported(
     sandbox: Sandbox, warehouse: str, start: Start
 ) -> None:
     text, port = sources(sandbox, range(2)), free_port()
@@ -510,8 +513,8 @@ def test_a_configuration_that_workers_do_not_find_is_told(
         problem = until(lambda: daemon.stream("s00.contact_flows")["problem"], "it shows", daemon)
         assert str(daemon.path) in problem
         elsewhere.rename(daemon.path)
-        told = len(daemon.runs(status="complete"))
-        daemon.ran(told + 2, status="complete")
+        ended = len(daemon.runs(status="complete"))
+        daemon.ran(ended + 2, status="complete")
         right(sandbox, warehouse)
         daemon.kill(signal.SIGTERM)
         assert daemon.ended() == 0

@@ -15,12 +15,14 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from etl.sandbox import data
+from etl.sandbox import zoom_data
 from etl.sandbox.server import Sandbox
 from etl.warehouse.embedded import find_binaries
 from tests.daemon.conftest import Start
-from tests.daemon.processes import ask, until
-from tests.postgres import Cluster, directory, dsn
+from tests.daemon.processes import until
+from tests.postgres import Cluster, ask, directory, dsn
+
+pytestmark = pytest.mark.slow
 
 SIZE = 40 << 20
 
@@ -62,7 +64,7 @@ def cramped(clusters: Callable[[Path], Cluster], disk: Path) -> Iterator[str]:
 
 
 @pytest.mark.fault(49)
-def test_a_full_disk_is_told_and_everything_goes_on_when_there_is_room_again(
+def test_a_full_disk_is_reported_and_everything_goes_on_when_there_is_room_again(
     start: Start, sandbox: Sandbox, cramped: str, disk: Path, seed: int
 ) -> None:
     daemon = start(sandbox, url=cramped)
@@ -72,7 +74,7 @@ def test_a_full_disk_is_told_and_everything_goes_on_when_there_is_room_again(
     with filler.open("wb") as file:
         file.write(b"\0" * shutil.disk_usage(disk).free)
     assert shutil.disk_usage(disk).free == 0
-    for record in data.zoom_flows(Random(seed), 2000):
+    for record in zoom_data.flows(Random(seed), 2000):
         sandbox.zoom.flows.add(record)
     failed = daemon.ran(1, source="zoom_demo", status="failed")[0]
     assert "No space left on device" in failed["error"]

@@ -1,4 +1,4 @@
-"""One run at a time per account, a few per host, in order of coming; what hangs is given up."""
+"""One run at a time per account, a few per host, in order of arrival; what hangs is given up."""
 
 import sys
 import threading
@@ -52,17 +52,17 @@ def run_of(unit: Unit) -> Run:
 
 @dataclass
 class ByHand:
-    """An executor whose runs end when the test says so, and what the dispatcher told."""
+    """An executor whose runs end when the test says so, and what the dispatcher reported."""
 
     workers: int = 2
     now: float = 100.0
-    begun: list[str] = field(default_factory=list)
+    launched: list[str] = field(default_factory=list)
     at_work: dict[str, tuple[Unit, "Future[Run]"]] = field(default_factory=dict)
     stops: dict[str, threading.Event] = field(default_factory=dict)
     ended: list[tuple[str, Any]] = field(default_factory=list)
     started: list[tuple[str, float]] = field(default_factory=list)
     broken: Callable[[str], bool] = lambda name: False
-    queued: bool = False  # as on a cluster without a free thread: accepted, not begun
+    queued: bool = False  # as on a cluster without a free thread: accepted, not started
 
     def __post_init__(self) -> None:
         self.dispatch = Dispatch(
@@ -75,7 +75,7 @@ class ByHand:
 
     def begin(self, unit: Unit, stop: threading.Event) -> "Future[Run]":
         name = name_of(unit)
-        self.begun.append(name)
+        self.launched.append(name)
         self.stops[name] = stop
         if self.broken(name):
             raise RuntimeError("can't start new thread")
@@ -109,26 +109,26 @@ def hand() -> ByHand:
 def test_a_silent_run_leaves_its_place_to_another_account_until_it_is_heard(hand: ByHand) -> None:
     for name in ("a", "b", "c", "d"):
         hand.dispatch.submit(zoom(name))
-    assert hand.begun == ["a.flows", "b.flows"]
-    units = [hand.at_work[name][0] for name in hand.begun]
+    assert hand.launched == ["a.flows", "b.flows"]
+    units = [hand.at_work[name][0] for name in hand.launched]
     hand.now += SILENT + 1
     hand.dispatch.look_again()
-    assert hand.begun == ["a.flows", "b.flows"]  # nobody tells of them, as on a cluster
+    assert hand.launched == ["a.flows", "b.flows"]  # answers are not reported, as on a cluster
     for unit in units:
         hand.dispatch.heard(unit)
     hand.now += SILENT + 1
     hand.dispatch.heard(units[1])
     hand.dispatch.look_again()
-    assert hand.begun == ["a.flows", "b.flows", "c.flows"]
+    assert hand.launched == ["a.flows", "b.flows", "c.flows"]
     hand.now += SILENT + 1
     hand.dispatch.heard(units[0])
     hand.dispatch.heard(units[1])
     hand.dispatch.look_again()
-    assert len(hand.begun) == 3  # c is silent in vain: a and b work again
+    assert len(hand.launched) == 3  # c is silent in vain: a and b work again
     hand.end("c.flows")
-    assert len(hand.begun) == 3
+    assert len(hand.launched) == 3
     hand.end("a.flows")
-    assert hand.begun[-1] == "d.flows"
+    assert hand.launched[-1] == "d.flows"
 
 
 def test_however_many_are_silent_there_is_an_end_of_it(hand: ByHand) -> None:
@@ -139,14 +139,14 @@ def test_however_many_are_silent_there_is_an_end_of_it(hand: ByHand) -> None:
             hand.dispatch.heard(unit)
         hand.now += SILENT + 1
         hand.dispatch.look_again()
-    assert len(hand.begun) == SPARE * hand.workers
+    assert len(hand.launched) == SPARE * hand.workers
 
 
 def test_the_streams_of_a_source_run_in_turn(hand: ByHand) -> None:
     over = hand.dispatch.submit(twilio("t"))
-    assert hand.begun == ["t.flex_flows"]
+    assert hand.launched == ["t.flex_flows"]
     hand.end("t.flex_flows")
-    assert hand.begun == ["t.flex_flows", "t.channels"]
+    assert hand.launched == ["t.flex_flows", "t.channels"]
     assert not over.done()
     hand.end("t.channels")
     assert over.done()
@@ -159,40 +159,40 @@ def test_two_sources_of_one_account_do_not_run_at_once(hand: ByHand) -> None:
     hand.dispatch.submit(first)
     hand.dispatch.submit(second)
     hand.dispatch.submit(twilio("c", 8))
-    assert hand.begun == ["a.flex_flows", "c.flex_flows"]
+    assert hand.launched == ["a.flex_flows", "c.flex_flows"]
     hand.end("a.flex_flows")
-    assert "b.flex_flows" not in hand.begun  # the first one's second stream comes before
+    assert "b.flex_flows" not in hand.launched  # the first one's second stream comes before
     hand.end("a.channels")
-    assert hand.begun[-1] == "b.flex_flows"
+    assert hand.launched[-1] == "b.flex_flows"
 
 
 def test_a_host_has_as_many_runs_as_there_are_workers_and_others_do_not_mind(hand: ByHand) -> None:
     for n in range(4):
         hand.dispatch.submit(zoom(f"slow{n}", at="slow.example"))
     hand.dispatch.submit(zoom("other", at="other.example"))
-    assert hand.begun == ["slow0.flows", "slow1.flows", "other.flows"]
+    assert hand.launched == ["slow0.flows", "slow1.flows", "other.flows"]
     hand.end("other.flows")
-    assert len(hand.begun) == 3
+    assert len(hand.launched) == 3
     hand.end("slow1.flows")
-    assert hand.begun[3:] == ["slow2.flows"]
+    assert hand.launched[3:] == ["slow2.flows"]
     hand.dispatch.submit(zoom("late", at="other.example"))
-    assert hand.begun[4:] == ["late.flows"]
+    assert hand.launched[4:] == ["late.flows"]
     hand.end("slow0.flows")
-    assert hand.begun[5:] == ["slow3.flows"]
+    assert hand.launched[5:] == ["slow3.flows"]
 
 
-def test_who_waits_for_its_account_does_not_hold_others_up(hand: ByHand) -> None:
+def test_a_round_that_waits_for_its_account_does_not_hold_others_up(hand: ByHand) -> None:
     hand.dispatch.submit(zoom("a", "one"))
     hand.dispatch.submit(zoom("b", "one"))
     hand.dispatch.submit(zoom("c", "one"))
     hand.dispatch.submit(zoom("d", "two"))
-    assert hand.begun == ["a.flows", "d.flows"]
+    assert hand.launched == ["a.flows", "d.flows"]
     hand.end("a.flows")
     hand.end("b.flows")
-    assert hand.begun == ["a.flows", "d.flows", "b.flows", "c.flows"]
+    assert hand.launched == ["a.flows", "d.flows", "b.flows", "c.flows"]
 
 
-def test_the_lag_is_told_once_a_round(hand: ByHand) -> None:
+def test_the_lag_is_reported_once_a_round(hand: ByHand) -> None:
     hand.dispatch.submit(twilio("a", 1), late=4.0)
     hand.dispatch.submit(twilio("b", 1), late=1.0)
     hand.dispatch.submit(twilio("c", 2), late=-3.0)
@@ -202,7 +202,7 @@ def test_the_lag_is_told_once_a_round(hand: ByHand) -> None:
     assert hand.started == [("a", 4.0), ("c", 0.0), ("b", 11.0)]
 
 
-def test_what_runs_is_told_with_its_age(hand: ByHand) -> None:
+def test_running_runs_are_listed_with_their_age(hand: ByHand) -> None:
     hand.dispatch.submit(twilio("t"))
     hand.now += 5.0
     ((pair, running),) = hand.dispatch.running().items()
@@ -213,7 +213,7 @@ def test_what_runs_is_told_with_its_age(hand: ByHand) -> None:
 
 
 # --- how a run ends ------------------------------------------------------------------------------
-def test_every_outcome_is_told_once_and_the_round_goes_on(hand: ByHand) -> None:
+def test_every_outcome_is_reported_once_and_the_round_goes_on(hand: ByHand) -> None:
     hand.dispatch.submit(twilio("t"))
     died = KeyError("a bug")
     hand.end("t.flex_flows", died)
@@ -224,7 +224,7 @@ def test_every_outcome_is_told_once_and_the_round_goes_on(hand: ByHand) -> None:
     assert run.status == "complete"
 
 
-def test_a_run_that_was_stopped_or_cancelled_is_told_as_such() -> None:
+def test_a_run_that_was_stopped_or_cancelled_is_reported_as_such() -> None:
     hand = ByHand(queued=True)
     over = hand.dispatch.submit(twilio("t"))
     hand.end("t.flex_flows", StoppedError("stopped"))
@@ -235,7 +235,7 @@ def test_a_run_that_was_stopped_or_cancelled_is_told_as_such() -> None:
     assert all(isinstance(outcome, StoppedError) for _, outcome in hand.ended)
 
 
-def test_an_executor_that_broke_is_told_and_the_next_ones_go_on() -> None:
+def test_an_executor_that_broke_is_reported_and_the_next_runs_go_on() -> None:
     hand = ByHand(broken=lambda name: name.startswith("a."))
     over = hand.dispatch.submit(twilio("a"))
     hand.dispatch.submit(zoom("b"))
@@ -246,7 +246,7 @@ def test_an_executor_that_broke_is_told_and_the_next_ones_go_on() -> None:
     assert hand.over()[2:] == ["b.flows"]
 
 
-def test_who_is_told_and_fails_holds_no_place(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_callback_that_fails_holds_no_slot(caplog: pytest.LogCaptureFixture) -> None:
     """The disk may be full when the end of a run is logged."""
 
     def full(*what: Any) -> None:
@@ -268,11 +268,11 @@ def test_who_is_told_and_fails_holds_no_place(caplog: pytest.LogCaptureFixture) 
     assert [each.levelname for each in caplog.records] == 4 * ["ERROR"]
 
 
-def test_who_is_told_and_fails_does_not_stop_the_queue(caplog: pytest.LogCaptureFixture) -> None:
-    told = []
+def test_a_callback_that_fails_does_not_stop_the_queue(caplog: pytest.LogCaptureFixture) -> None:
+    reported = []
 
     def ended(unit: Unit, outcome: Run | BaseException) -> None:
-        told.append(name_of(unit))
+        reported.append(name_of(unit))
         raise OSError("No space left on device")
 
     def broken(unit: Unit, stop: threading.Event) -> "Future[Run]":
@@ -281,30 +281,30 @@ def test_who_is_told_and_fails_does_not_stop_the_queue(caplog: pytest.LogCapture
     dispatch = Dispatch(broken, workers=1, ended=ended)
     assert dispatch.submit(twilio("a")).done()
     assert dispatch.submit(twilio("b")).done()
-    assert told == ["a.flex_flows", "a.channels", "b.flex_flows", "b.channels"]
+    assert reported == ["a.flex_flows", "a.channels", "b.flex_flows", "b.channels"]
     assert len(caplog.records) == 4
 
 
 # --- what hangs ----------------------------------------------------------------------------------
-def test_a_run_that_is_given_up_frees_its_place_and_is_told_once(hand: ByHand) -> None:
+def test_a_run_that_is_given_up_frees_its_slot_and_is_reported_once(hand: ByHand) -> None:
     over = hand.dispatch.submit(twilio("a"))
     hand.dispatch.submit(zoom("x", at="flex-api.twilio.com"))
     hand.dispatch.submit(zoom("y", at="flex-api.twilio.com"))
-    assert hand.begun == ["a.flex_flows", "x.flows"]
+    assert hand.launched == ["a.flex_flows", "x.flows"]
     hung = hand.running("a.flex_flows")
     hand.dispatch.give_up(hung, TimeoutError("no progress"))
     assert hung.stop.is_set()
     assert not hand.stops["x.flows"].is_set()
-    assert hand.begun[2:] == ["a.channels"]  # the round goes on
+    assert hand.launched[2:] == ["a.channels"]  # the round goes on
     hand.dispatch.give_up(hung, TimeoutError("again"))
-    hand.end("a.flex_flows")  # it ends after all, and nobody minds
+    hand.end("a.flex_flows")  # it ends after all, which changes nothing
     assert [(name, str(outcome)) for name, outcome in hand.ended] == [
         ("a.flex_flows", "no progress")
     ]
-    assert hand.begun[3:] == []
+    assert hand.launched[3:] == []
     hand.end("a.channels")
     assert over.done()
-    assert hand.begun[3:] == ["y.flows"]
+    assert hand.launched[3:] == ["y.flows"]
     assert hand.over() == ["a.flex_flows", "a.channels"]
 
 
@@ -324,11 +324,11 @@ def test_the_last_stream_that_is_given_up_ends_the_round(hand: ByHand) -> None:
     assert over.done()
     assert hand.dispatch.wait(0)
     hand.dispatch.submit(zoom("b", "a"))
-    assert hand.begun == ["a.flows", "b.flows"]
+    assert hand.launched == ["a.flows", "b.flows"]
 
 
 # --- the end -------------------------------------------------------------------------------------
-def test_closed_it_begins_nothing_and_what_is_under_way_goes_on(hand: ByHand) -> None:
+def test_closed_it_starts_nothing_and_runs_under_way_go_on(hand: ByHand) -> None:
     first = hand.dispatch.submit(twilio("a", 1))
     waiting = hand.dispatch.submit(twilio("b", 1))
     hand.dispatch.close()
@@ -339,7 +339,7 @@ def test_closed_it_begins_nothing_and_what_is_under_way_goes_on(hand: ByHand) ->
     hand.end("a.flex_flows")
     assert first.done()
     assert not first.cancelled()
-    assert hand.begun == ["a.flex_flows"]
+    assert hand.launched == ["a.flex_flows"]
     assert hand.over() == ["a.flex_flows"]
     assert hand.dispatch.wait(0)
 
@@ -374,18 +374,18 @@ def test_waiting_ends_with_the_last_run() -> None:
     waited = threads.submit(dispatch.wait, 10 * PATIENCE)
     go.set()
     assert waited.result(PATIENCE)
-    assert ended.qsize() == 2  # all was told by then
+    assert ended.qsize() == 2  # all was reported by then
 
 
 @pytest.fixture
 def hurried() -> Iterator[None]:
     """Threads take turns after every few instructions."""
-    former = sys.getswitchinterval()
+    previous = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
         yield
     finally:
-        sys.setswitchinterval(former)
+        sys.setswitchinterval(previous)
 
 
 @pytest.mark.usefixtures("hurried")
@@ -432,7 +432,7 @@ def test_three_thousand_sources_end_whatever_the_executor_does(
     begin: Callable[..., "Future[Run]"], accounts: int
 ) -> None:
     """They do not nest, and do not take a thousand times as long as three."""
-    told: Counter[str] = Counter()
+    reported: Counter[str] = Counter()
     gate: list[Future[Run]] = []
 
     def gated(unit: Unit, stop: threading.Event) -> "Future[Run]":
@@ -441,7 +441,9 @@ def test_three_thousand_sources_end_whatever_the_executor_does(
             return gate[-1]
         return begin(unit, stop)
 
-    dispatch = Dispatch(gated, workers=8, ended=lambda unit, outcome: told.update([name_of(unit)]))
+    dispatch = Dispatch(
+        gated, workers=8, ended=lambda unit, outcome: reported.update([name_of(unit)])
+    )
     # All wait behind eight runs, and begin when those end.
     for n in range(8):
         dispatch.submit(zoom(f"gate{n}", at="flex-api.twilio.com"))
@@ -451,14 +453,14 @@ def test_three_thousand_sources_end_whatever_the_executor_does(
     for each in gate:
         each.set_exception(StoppedError("stopped"))
     assert all(each.done() for each in rounds)
-    assert set(told.values()) == {1}
-    assert len(told) == 6008
+    assert set(reported.values()) == {1}
+    assert len(reported) == 6008
     assert process_time() - began < 10
 
 
 @dataclass
 class Watched:
-    """An executor that sees how many run at once, by account and host, until they are told of."""
+    """An executor that sees how many run at once, by account and host, until their end."""
 
     executor: Executor
     random: Random
@@ -467,14 +469,14 @@ class Watched:
     accounts: Counter[str] = field(default_factory=Counter)
     hosts: Counter[str] = field(default_factory=Counter)
     most: int = 0
-    begun: Counter[str] = field(default_factory=Counter)
-    told: Counter[str] = field(default_factory=Counter)
+    launched: Counter[str] = field(default_factory=Counter)
+    reported: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
 
     def begin(self, unit: Unit, stop: threading.Event) -> "Future[Run]":
         mine, there = account(unit[0]), host(unit[0])
         with self.lock:
-            self.begun[name_of(unit)] += 1
+            self.launched[name_of(unit)] += 1
             self.accounts[mine] += 1
             self.hosts[there] += 1
             self.most = max(self.most, self.hosts[there])
@@ -496,7 +498,7 @@ class Watched:
 
     def ended(self, unit: Unit, outcome: Run | BaseException) -> None:
         with self.lock:
-            self.told[name_of(unit)] += 1
+            self.reported[name_of(unit)] += 1
             self.accounts[account(unit[0])] -= 1
             self.hosts[host(unit[0])] -= 1
 
@@ -537,8 +539,8 @@ def test_under_stress_no_two_overlap_and_all_end(seed: int) -> None:
     assert watched.wrong == []
     assert watched.most == 3
     every = {name_of(unit): 1 for units in sources for unit in units}
-    assert watched.begun == every
-    assert watched.told == every
+    assert watched.launched == every
+    assert watched.reported == every
     assert dispatch.wait(0)
 
 

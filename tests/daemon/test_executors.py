@@ -1,4 +1,4 @@
-"""A thread for each call, that nobody waits for."""
+"""A thread for each call, which nothing waits for."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from etl.daemon.executors import Threads
 PATIENCE = 30.0
 
 
-def test_what_is_called_gets_its_arguments_and_gives_its_result() -> None:
+def test_a_call_gets_its_arguments_and_gives_its_result() -> None:
     def call(*args: Any, **kwargs: Any) -> Any:
         return args, kwargs
 
@@ -42,7 +42,7 @@ def test_a_call_that_hangs_holds_no_other_up() -> None:
     assert wait(hung, PATIENCE).not_done == set()
 
 
-def test_a_call_that_is_cancelled_before_it_begins_is_not_made() -> None:
+def test_a_call_that_is_cancelled_before_it_starts_is_not_made() -> None:
     """Nor does its thread die of it (pytest would tell)."""
     cancelled = threading.Event()
     made: list[int] = []
@@ -51,12 +51,12 @@ def test_a_call_that_is_cancelled_before_it_begins_is_not_made() -> None:
         """Called in a new thread before anything else is."""
         cancelled.wait(PATIENCE)
 
-    before, former = {*threading.enumerate()}, threading.gettrace()
+    before, previous = {*threading.enumerate()}, threading.gettrace()
     threading.settrace(hold)
     try:
         future = Threads().submit(made.append, 1)
     finally:
-        threading.settrace(former)
+        threading.settrace(previous)
     (thread,) = {*threading.enumerate()} - before
     assert future.cancel()
     cancelled.set()
@@ -69,9 +69,9 @@ def test_a_call_that_is_cancelled_before_it_begins_is_not_made() -> None:
 def test_a_process_ends_although_a_call_hangs() -> None:
     code = (
         "import threading; from etl.daemon.executors import Threads\n"
-        "begun = threading.Event()\n"
-        "Threads().submit(lambda: (begun.set(), threading.Event().wait()))\n"
-        "begun.wait(); print('over')"
+        "called = threading.Event()\n"
+        "Threads().submit(lambda: (called.set(), threading.Event().wait()))\n"
+        "called.wait(); print('over')"
     )
     ended = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True

@@ -91,7 +91,7 @@ def test_the_state_is_what_the_last_run_says(
     assert found.fresh
     if state == "throttled":
         assert found.problem == "z.flows: the API said no; paused until 2026-11-21 13:00 UTC"
-        assert found.advice == "nothing; it goes on by itself then"
+        assert found.advice == "nothing; it continues automatically after that"
     elif state != "good":
         assert (found.problem, found.advice) == ("z.flows: the API said no", "ask it nicely")
 
@@ -101,7 +101,7 @@ def test_an_error_without_advice() -> None:
     assert (found.problem, found.advice) == ("it broke", None)
 
 
-def test_what_no_source_has_any_more_is_not_configured_and_never_stale() -> None:
+def test_what_no_source_has_now_is_not_configured_and_never_stale() -> None:
     """Nor is a stream of the provider that a source had before."""
     old = {**row(900 * DAY), "source": "gone"}
     other = {**row(900 * DAY), "stream": "channels"}
@@ -117,7 +117,7 @@ def test_what_no_source_has_any_more_is_not_configured_and_never_stale() -> None
     assert Overview(NOW, "1", streams=found).ready
 
 
-def test_every_stream_of_every_source_is_told_in_the_order_of_the_names() -> None:
+def test_every_stream_of_every_source_comes_in_the_order_of_the_names() -> None:
     twilio = TwilioSource(name="a", account_sid="AC" + 32 * "0", auth_token=SecretStr("t"))
     running = {("a", "channels"): NOW - MINUTE}
     found = assess(configured(zoom(), twilio), [], NOW, running=running)
@@ -146,10 +146,10 @@ def test_a_stream_is_stale_when_it_is_older_than_is_allowed(
     assert found.state == "good"
     if stale:
         assert "the last complete run is " in (found.problem or "")
-        assert found.advice == "see whether a daemon runs and leads; `callflow sync` runs it now"
+        assert found.advice == "check that a daemon runs and leads; `callflow sync` runs it now"
 
 
-def test_a_stale_stream_that_fails_tells_why_it_fails() -> None:
+def test_a_stale_stream_that_fails_says_why() -> None:
     found = only(row(DAY, "failed", error=ERROR))
     assert (found.stale, found.state) == (True, "failed")
     assert (found.problem, found.advice) == ("z.flows: the API said no", "ask it nicely")
@@ -173,13 +173,13 @@ def test_office_hours_make_nothing_stale_overnight(success: str, until: str) -> 
     ends = datetime.fromisoformat(until + "+00:00")
     assert began + stale_after(OFFICE, began) == ends
     settings = configured(zoom(cron=OFFICE.cron, timezone=OFFICE.timezone))
-    moment, told = began, []
+    moment, judged = began, []
     while moment < began + 4 * DAY:
         (found,) = assess(settings, [row(last_success_at=began)], moment)
-        told.append((moment, found.stale))
+        judged.append((moment, found.stale))
         moment += timedelta(minutes=7)
-    assert not any(stale for moment, stale in told if moment < ends)
-    assert all(stale for moment, stale in told if moment > ends + MINUTE)
+    assert not any(stale for moment, stale in judged if moment < ends)
+    assert all(stale for moment, stale in judged if moment > ends + MINUTE)
 
 
 def test_a_daily_line_may_miss_two_days() -> None:
@@ -204,11 +204,11 @@ def test_what_never_ran_is_stale_when_it_was_watched_for_long_enough(
 
 
 def test_a_row_without_a_run_is_one_that_never_ran() -> None:
-    """Somebody may have been told of it."""
+    """Its state may have been alerted."""
     assert only(row(None, None, told="stale")).state == "never run"
 
 
-def test_a_stream_that_only_ever_failed_is_stale_some_day() -> None:
+def test_a_stream_that_always_failed_becomes_stale() -> None:
     found = only(row(None, "failed", error=ERROR), since=NOW - 2 * HOUR)
     assert (found.state, found.stale, found.age, found.fresh) == ("failed", True, None, False)
     assert found.problem == "z.flows: the API said no"
@@ -229,8 +229,8 @@ def test_times_are_utc() -> None:
         assert time.tzinfo is UTC
 
 
-def test_crontab_lines_of_many_sources_are_not_reckoned_one_by_one() -> None:
-    """All is assessed anew every second, and a line takes 0.1 ms to reckon."""
+def test_crontab_lines_of_many_sources_are_not_evaluated_one_by_one() -> None:
+    """Everything is assessed again every second, and a line takes 0.1 ms to evaluate."""
 
     def cost(**schedule: Any) -> float:
         settings = configured(*(zoom(f"z{n}", **schedule) for n in range(1000)))
@@ -245,7 +245,7 @@ def test_crontab_lines_of_many_sources_are_not_reckoned_one_by_one() -> None:
     assert cost(cron="*/15 8-18 * * MON-FRI") < 3 * cost(every="15m")
 
 
-# --- the whole -----------------------------------------------------------------------------------
+# --- all together --------------------------------------------------------------------------------
 def test_ready_is_when_every_stream_is_fresh_and_the_database_answers() -> None:
     well = only(row())
     failing = only(row(MINUTE, "failed", error=ERROR))

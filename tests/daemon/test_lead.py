@@ -1,4 +1,4 @@
-"""One leads: whoever dies, sleeps, or races for it; and what the former one ran ends with it."""
+"""One daemon leads, whether others die, sleep or race for it; the runs of the previous one end."""
 
 import os
 import threading
@@ -20,10 +20,12 @@ from etl.warehouse.connect import connect
 from etl.warehouse.embedded import find_binaries
 from tests.postgres import Cluster
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 30.0
 
 A, B, C = (f"{name}:1:elsewhere" for name in "abc")
-"""Processes of other machines: nobody can see whether they live."""
+"""Processes of other machines: it cannot be seen whether they live."""
 
 DEAD = "host:{}:{}".format(2**22 + 1, leases.process_name().rsplit(":", 1)[1])
 """One of this machine, that has ended: no pid is as high."""
@@ -37,7 +39,7 @@ def module_url(clusters: Callable[[Path], Cluster]) -> Iterator[str]:
 
 
 def impatient(raw: Any, _: Any) -> None:
-    """A test that waits for itself fails, and does not hang."""
+    """Make a test that waits for itself fail instead of hang."""
     raw.execute("SET statement_timeout = '20s'")
     raw.commit()
 
@@ -113,7 +115,7 @@ BLOCKED = """SELECT count(*) > 0 FROM pg_stat_activity
 
 
 # --- who leads -----------------------------------------------------------------------------------
-def test_who_comes_first_leads_and_nobody_else(engine: Engine) -> None:
+def test_the_first_daemon_leads_and_no_other(engine: Engine) -> None:
     assert who(engine) is None
     first = leads(engine, A)
     assert first == Lease(*PLACE, A, 1)
@@ -154,20 +156,20 @@ def test_a_dead_leader_of_this_machine_is_followed_at_once(engine: Engine) -> No
 
 def test_a_restart_under_the_same_name_waits_and_keeps_its_own_lead(engine: Engine) -> None:
     """As in a container, where a restarted daemon is process 1 again."""
-    former = leads(engine, A)
+    previous = leads(engine, A)
     run = hold(engine, A)
     assert lead(engine, A) is None
     execute(engine, LET_IT_END)
     again = leads(engine, A)
-    assert again.epoch == former.epoch + 1
+    assert again.epoch == previous.epoch + 1
     assert renewable(engine, again)
-    assert not renewable(engine, former)
+    assert not renewable(engine, previous)
     assert not renewable(engine, run)
     assert who(engine) == A
 
 
 def test_a_lead_that_was_renewed_stays(engine: Engine) -> None:
-    """Nobody took it while it had ended."""
+    """No daemon took it while it had ended."""
     lease = leads(engine, A)
     execute(engine, LET_IT_END)
     with engine.begin() as connection:
@@ -175,7 +177,7 @@ def test_a_lead_that_was_renewed_stays(engine: Engine) -> None:
     assert lead(engine, B) is None
 
 
-def test_what_is_rolled_back_was_not_taken(engine: Engine) -> None:
+def test_a_lead_that_is_rolled_back_was_not_taken(engine: Engine) -> None:
     leads(engine, A)
     run = hold(engine, A)
     execute(engine, LET_IT_END)
@@ -221,8 +223,8 @@ def test_of_six_that_race_for_it_one_leads(module_url: str, engine: Engine, befo
     assert renewable(engine, winner)
 
 
-# --- what the former leader ran ------------------------------------------------------------------
-def test_who_takes_the_lead_revokes_what_the_former_one_runs(engine: Engine) -> None:
+# --- runs of the previous leader ------------------------------------------------------------------
+def test_a_new_leader_revokes_the_runs_of_the_previous_one(engine: Engine) -> None:
     leads(engine, A)
     mine, other = hold(engine, A, "flows"), hold(engine, C, "channels")
     execute(engine, LET_IT_END)
@@ -242,7 +244,7 @@ def test_who_takes_the_lead_revokes_what_the_former_one_runs(engine: Engine) -> 
     assert hold(engine, B).epoch == mine.epoch + 2
 
 
-def test_who_only_looks_revokes_nothing(engine: Engine) -> None:
+def test_a_daemon_that_only_looks_revokes_nothing(engine: Engine) -> None:
     leads(engine, A)
     run = hold(engine, A)
     assert lead(engine, B) is None
@@ -250,10 +252,10 @@ def test_who_only_looks_revokes_nothing(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("ends", ["commits", "rolls back"])
-def test_who_cannot_revoke_a_run_that_is_writing_does_not_lead_yet(
+def test_a_daemon_that_cannot_revoke_a_run_that_is_writing_does_not_lead_yet(
     engine: Engine, ends: str
 ) -> None:
-    """The former leader was stopped in the middle of a merge."""
+    """The previous leader was stopped in the middle of a merge."""
     leads(engine, A)
     writing, other = hold(engine, A, "flows"), hold(engine, A, "channels")
     execute(engine, LET_IT_END)
@@ -274,7 +276,9 @@ def test_who_cannot_revoke_a_run_that_is_writing_does_not_lead_yet(
     assert not renewable(engine, other)
 
 
-def test_who_is_stopped_in_the_middle_of_a_write_is_followed_at_once(engine: Engine) -> None:
+def test_a_leader_that_is_stopped_in_the_middle_of_a_write_is_followed_at_once(
+    engine: Engine,
+) -> None:
     """Its lead ended after that write began: Postgres ends it, and nothing of it stays."""
     leads(engine, A)
     writing, staging, other = (hold(engine, A, name) for name in ("flows", "queues", "channels"))
@@ -296,7 +300,9 @@ def test_who_is_stopped_in_the_middle_of_a_write_is_followed_at_once(engine: Eng
     assert renewable(engine, theirs)
 
 
-def test_who_is_stopped_while_it_renews_its_lead_is_followed_at_once(engine: Engine) -> None:
+def test_a_leader_that_is_stopped_while_it_renews_its_lead_is_followed_at_once(
+    engine: Engine,
+) -> None:
     lease = leads(engine, A)
     execute(engine, LET_IT_END_LATER)
     with engine.connect() as zombie:
@@ -307,8 +313,8 @@ def test_who_is_stopped_while_it_renews_its_lead_is_followed_at_once(engine: Eng
         zombie.invalidate()
 
 
-def test_who_looks_while_another_one_leads_waits_for_nobody(engine: Engine) -> None:
-    """A run of the leader is just beginning, and holds its row."""
+def test_a_daemon_that_looks_while_another_one_leads_does_not_wait(engine: Engine) -> None:
+    """A run of the leader is just starting, and holds its row."""
     first = leads(engine, A)
     with engine.connect() as run, engine.begin() as connection:
         transaction = run.begin()
@@ -323,7 +329,7 @@ def begin_run(connection: Connection, led: Lease) -> Lease:
     return leases.acquire(connection, "s", "flows", holder=led.holder)
 
 
-def test_a_run_that_is_just_beginning_is_seen_and_revoked(engine: Engine) -> None:
+def test_a_run_that_is_just_starting_is_seen_and_revoked(engine: Engine) -> None:
     first = leads(engine, DEAD)  # so that its lead can be taken while it lasts
     with engine.connect() as connection:
         transaction = connection.begin()
@@ -336,7 +342,7 @@ def test_a_run_that_is_just_beginning_is_seen_and_revoked(engine: Engine) -> Non
     assert not renewable(engine, run)
 
 
-def test_who_waits_for_the_next_leader_s_commit_does_not_begin(engine: Engine) -> None:
+def test_a_run_that_waits_for_the_next_leader_s_commit_does_not_start(engine: Engine) -> None:
     first = leads(engine, DEAD)
     with engine.connect() as heir:
         transaction = heir.begin()
@@ -352,19 +358,19 @@ def test_who_waits_for_the_next_leader_s_commit_does_not_begin(engine: Engine) -
     assert isinstance(stopped.exception(PATIENCE), StoppedError)
 
 
-def test_nothing_is_begun_without_the_lead(engine: Engine) -> None:
+def test_no_run_starts_without_the_lead(engine: Engine) -> None:
     first = leads(engine, A)
     with engine.begin() as connection:
         leases.stand_by(connection, first)
     execute(engine, LET_IT_END)
     with pytest.raises(StoppedError, match="does not lead any more"), engine.begin() as connection:
-        leases.stand_by(connection, first)  # nobody else leads, but anybody may
+        leases.stand_by(connection, first)  # no other daemon leads, but any may
     leads(engine, B)
     with pytest.raises(StoppedError), engine.begin() as connection:
         leases.stand_by(connection, first)
 
 
-def test_runs_begin_side_by_side_and_the_lead_can_be_renewed_meanwhile(engine: Engine) -> None:
+def test_runs_start_side_by_side_and_the_lead_can_be_renewed_meanwhile(engine: Engine) -> None:
     first = leads(engine, A)
     with engine.connect() as one, engine.connect() as two:
         both = [one.begin(), two.begin()]
@@ -378,7 +384,7 @@ def test_runs_begin_side_by_side_and_the_lead_can_be_renewed_meanwhile(engine: E
 
 
 def test_runs_of_a_leader_that_came_and_went_unseen_are_revoked(engine: Engine) -> None:
-    """C looks who led: A. It sleeps; B leads, begins a run and falls asleep too. C goes on."""
+    """C looks who led: A. It sleeps; B leads, starts a run and falls asleep too. C goes on."""
     leads(engine, A)
     execute(engine, LET_IT_END)
     begun: list[Lease] = []

@@ -30,7 +30,7 @@ def every(interval: timedelta, share: float = 0.0) -> Schedule:
 
 
 class Rounds:
-    """Where a scheduler submits to, and what it tells."""
+    """Where a scheduler submits to, and what it reports."""
 
     def __init__(self) -> None:
         self.submitted: SimpleQueue[tuple[str, float, Future[None]]] = SimpleQueue()
@@ -81,7 +81,7 @@ def planned(
 
 # --- rounds --------------------------------------------------------------------------------------
 @pytest.mark.fault(64)
-def test_a_round_that_still_runs_is_not_doubled_and_each_miss_is_told(
+def test_a_round_that_still_runs_is_not_doubled_and_each_miss_is_reported(
     timer: BackgroundScheduler, rounds: Rounds
 ) -> None:
     planned(timer, {"a": every(SECOND)}, now=datetime.now(UTC))
@@ -138,8 +138,8 @@ def test_what_was_missed_is_made_up_for_by_one_round_however_late(
     assert rounds.submitted.empty()
 
 
-def test_a_round_that_ends_before_it_was_begun_leaves_no_trace() -> None:
-    """As where nothing is begun any more: the next one comes all the same."""
+def test_a_round_that_ends_before_it_started_leaves_no_trace() -> None:
+    """As when nothing is started any more: the next round comes anyway."""
     count: SimpleQueue[str] = SimpleQueue()
 
     def submit(source: str, late: float) -> "Future[None]":
@@ -181,7 +181,7 @@ def test_a_source_that_cannot_be_submitted_is_planned_again(
 
 
 # --- the plan ------------------------------------------------------------------------------------
-def test_what_is_overdue_is_spread_and_the_rest_is_planned_by_its_age(
+def test_overdue_sources_are_spread_and_the_rest_is_planned_by_its_age(
     timer: BackgroundScheduler, seed: int
 ) -> None:
     lines = {f"s{n}": every(100 * MINUTE, 0.1) for n in range(2000)}
@@ -205,7 +205,7 @@ def test_a_few_that_are_overdue_do_not_wait_for_the_sake_of_a_long_interval(
     assert all(NOON <= time <= NOON + SECOND for time in found.values())
 
 
-def test_without_jitter_what_is_overdue_runs_now(timer: BackgroundScheduler) -> None:
+def test_without_jitter_overdue_sources_run_now(timer: BackgroundScheduler) -> None:
     lines = {"a": every(HOUR), "b": Schedule(cron="0 * * * *", jitter=0.0)}
     assert planned(timer, lines, {"a": 2 * HOUR, "b": 2 * HOUR}) == {"a": NOON, "b": NOON}
 
@@ -220,7 +220,7 @@ def test_the_first_times_of_many_sources_with_one_line_are_apart(
     assert len({time.second for time in found.values()}) > 40
 
 
-def test_who_is_asked_to_wait_waits(timer: BackgroundScheduler) -> None:
+def test_a_source_that_was_asked_to_wait_waits(timer: BackgroundScheduler) -> None:
     lines = {name: every(HOUR) for name in "abc"}
     ages: dict[str, timedelta | None] = {"a": None, "b": 10 * MINUTE, "c": None}
     found = planned(timer, lines, ages, paused={"a": 5 * MINUTE, "b": 5 * MINUTE})
@@ -273,7 +273,9 @@ def test_times_are_moved_one_way_only(timer: BackgroundScheduler) -> None:
         move(timer, "gone", NOON)
 
 
-def test_what_is_brought_forward_runs_at_once(timer: BackgroundScheduler, rounds: Rounds) -> None:
+def test_a_source_that_is_brought_forward_runs_at_once(
+    timer: BackgroundScheduler, rounds: Rounds
+) -> None:
     now = datetime.now(UTC)
     planned(timer, {"a": every(HOUR)}, {"a": timedelta()}, now=now)
     timer.resume()

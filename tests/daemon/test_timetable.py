@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from etl.config import load as config
 from etl.config.settings import Schedule
 from etl.errors import ConfigError
-from etl.status.timetable import after, due, gap, in_words, span
+from etl.status.timetable import after, due, gap
+from etl.status.words import in_words, span
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
@@ -265,7 +266,7 @@ EVERY = Schedule(every=timedelta(minutes=10))
         (timedelta.min, NOON + 10 * MINUTE),
     ],
 )
-def test_what_is_due_by_its_age(age: timedelta | None, expected: datetime) -> None:
+def test_an_interval_is_due_by_its_age(age: timedelta | None, expected: datetime) -> None:
     assert due(EVERY, age, NOON) == expected
 
 
@@ -282,7 +283,7 @@ def test_what_is_due_by_its_age(age: timedelta | None, expected: datetime) -> No
         (timedelta.min, NOON + 5 * MINUTE),
     ],
 )
-def test_what_is_due_by_a_line(age: timedelta | None, expected: datetime) -> None:
+def test_a_cron_line_is_due_by_its_times(age: timedelta | None, expected: datetime) -> None:
     assert due(cron("5 * * * *"), age, NOON) == expected
 
 

@@ -8,7 +8,9 @@ from typing import Any
 
 from etl.extract.http import Http, Seam
 from etl.extract.verdict import judge_status
-from etl.sandbox.wire import Clock, Fault, Request, Response, json_response, serving
+from etl.sandbox.exchange import Request, Response, json_response
+from etl.sandbox.faults import Fault
+from etl.sandbox.wire import Clock, serving
 
 
 class Time:

@@ -14,7 +14,9 @@ from pydantic import SecretStr
 from etl.errors import (
     ContractError,
     CredentialsError,
+    MissingError,
     ProviderError,
+    TooLargeError,
     UnavailableError,
     UnreachableRowsError,
 )
@@ -22,22 +24,14 @@ from etl.extract.alibaba import contact_flows, probe_contact_flows
 from etl.extract.decode import Packed, unpack
 from etl.extract.http import Http
 from etl.extract.page import WHOLE, Ask, Page
-from etl.extract.verdict import MissingError, TooLargeError
 from etl.providers import STREAMS
 from etl.providers.declare import open_http, request
 from etl.sandbox import alibaba as emulated
-from etl.sandbox.alibaba import AccessKey, Alibaba
-from etl.sandbox.wire import (
-    Clock,
-    Fault,
-    Request,
-    Response,
-    altered,
-    empty,
-    html,
-    json_response,
-    serving,
-)
+from etl.sandbox.alibaba import Alibaba
+from etl.sandbox.alibaba_gateway import AccessKey
+from etl.sandbox.exchange import Request, Response, json_response
+from etl.sandbox.faults import Fault, altered, empty, html
+from etl.sandbox.wire import Clock, serving
 from tests.extract.scripted import Script, Time
 from tests.extract.sources import alibaba_flows, alibaba_source
 

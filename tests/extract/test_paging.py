@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from etl.errors import ContractError, CredentialsError
+from etl.errors import ContractError, CredentialsError, MissingError, UnreadableError
 from etl.extract.answer import Answer
 from etl.extract.http import Http
 from etl.extract.page import Ask, Lookup, Params
 from etl.extract.paging import CursorList, Envelope, Guard, look_up, pages
 from etl.extract.twilio import channels
-from etl.extract.verdict import MissingError, UnreadableError
 from etl.extract.zoom import flows
-from etl.sandbox.wire import Fault, Request, Response, empty, json_response
+from etl.sandbox.exchange import Request, Response, json_response
+from etl.sandbox.faults import Fault, empty
 from tests.extract.scripted import Script, connected
 from tests.extract.sources import twilio_lists, zoom_flows
 from tests.extract.test_twilio import page, sids

@@ -24,8 +24,9 @@ from etl.extract.twilio import (
     probe_flex_flows,
 )
 from etl.sandbox import twilio as emulated
+from etl.sandbox.exchange import Response, json_response
+from etl.sandbox.faults import Fault, empty, html, redirect
 from etl.sandbox.twilio import Twilio
-from etl.sandbox.wire import Fault, Response, empty, html, json_response, redirect
 from tests.extract.scripted import Script, Time, connected
 from tests.extract.sources import twilio_lists
 

@@ -17,7 +17,8 @@ from etl.errors import (
 from etl.extract.page import Page
 from etl.extract.zoom import flows, look_up_flow, probe_flows
 from etl.sandbox import zoom as emulated
-from etl.sandbox.wire import Fault, Response, empty, html, json_response
+from etl.sandbox.exchange import Response, json_response
+from etl.sandbox.faults import Fault, empty, html
 from etl.sandbox.zoom import Zoom
 from tests.extract.scripted import Script, Time
 from tests.extract.sources import zoom_flows
@@ -62,7 +63,7 @@ def test_all_pages_are_read_to_the_end(rows: int, end: Any) -> None:
     zoom.last_page_token = end
     with zoom_flows(zoom) as http:
         pages = list(flows(http))
-    assert sorted(ids(pages)) == sorted(r["flow_id"] for r in zoom.records())
+    assert sorted(ids(pages)) == sorted(r["flow_id"] for r in zoom.flows.records())
     assert [page.number for page in pages] == list(range(1, max(1, -(-rows // 100)) + 1))
     assert all((p.total, p.scope, p.anchored) == (rows, "", False) for p in pages)
     assert len(zoom.requests) == len(pages) + 1 == http.requests + 1  # and one for the token

@@ -62,7 +62,7 @@ def loaded(clusters: Callable[[Path], Cluster], bin_dir: Path) -> Iterator[tuple
 
 @pytest.fixture(scope="module")
 def providers() -> Iterator[Sandbox]:
-    with serve(data.Sizes(30, 6, 200, 20), seed=3) as running:
+    with serve(data.Sizes(30, 200), seed=3) as running:
         yield running
 
 

@@ -1,10 +1,9 @@
-"""`python -m tests.faults.table`: writes the table of faults and their tests into the docs.
+"""The table of faults and their tests, which `make docs` writes into docs/reliability.md.
 
 The marks are read from the source of the tests; no test is run or imported.
 """
 
 import ast
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TypeAlias
@@ -12,9 +11,6 @@ from typing import TypeAlias
 from tests.faults.catalogue import CATALOGUE, FAULTS, Fault
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENT = ROOT / "docs" / "reliability.md"
-BEGIN = "<!-- faults: written by `make docs` -->"
-END = "<!-- faults: end -->"
 
 Test: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -131,19 +127,3 @@ def _row(fault: Fault, tests: Mapping[int, Mapping[str, list[str]]]) -> str:
     ]
     cells = (str(fault.number), fault.name, fault.outcome, "<br>".join(shown) or "no test yet")
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-def written(document: str, tests: Mapping[int, Mapping[str, list[str]]]) -> str:
-    """The document with the table in its place. Raises ValueError where it has no place for it."""
-    before, begin, rest = document.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the document has no {BEGIN} … {END}")
-    return f"{before}{BEGIN}\n\n{table(tests)}\n{END}{after}"
-
-
-if __name__ == "__main__":
-    text = DOCUMENT.read_text(encoding="utf-8")
-    now = written(text, found())
-    DOCUMENT.write_text(now, encoding="utf-8")
-    sys.stdout.write(f"{DOCUMENT.name}: {'as it was' if now == text else 'written'}\n")

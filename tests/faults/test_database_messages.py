@@ -18,7 +18,8 @@ from etl.sandbox.server import Sandbox, serve
 from etl.sync.job import Job
 from etl.sync.run import run_stream
 from etl.sync.selection import select
-from etl.warehouse.connect import connect, plain_errors
+from etl.warehouse.connect import connect
+from etl.warehouse.translate import translate_errors
 from tests.daemon.processes import until
 from tests.postgres import dsn
 
@@ -27,7 +28,7 @@ SECRET = "triggerCanary-77aa88bb"
 
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
-    with serve(data.Sizes(5, 1, 0, 3), seed=3) as running:
+    with serve(data.Sizes(5, 0), seed=3) as running:
         yield running
 
 
@@ -92,7 +93,7 @@ def test_a_refusal_of_our_own_is_not_blamed_on_the_user(engine: Engine) -> None:
     for statement in (row + ";" + row, "INSERT INTO zoom.flows (source) VALUES ('a')"):
         with (
             pytest.raises(WarehouseError) as caught,
-            plain_errors("x"),
+            translate_errors("x"),
             engine.begin() as connection,
         ):
             connection.exec_driver_sql(statement)
@@ -120,7 +121,7 @@ def test_a_locked_table_is_named_and_who_locks_it(
         other.execute(lock.encode())
         with (
             pytest.raises(WarehouseError) as caught,
-            plain_errors("x", Redactor(), engine),
+            translate_errors("x", Redactor(), engine),
             engine.begin() as connection,
         ):
             connection.exec_driver_sql("SET LOCAL lock_timeout = '50ms'")
@@ -131,7 +132,11 @@ def test_a_locked_table_is_named_and_who_locks_it(
 
 @pytest.mark.fault(50)
 def test_a_statement_that_takes_too_long_says_which_limit_ended_it(engine: Engine) -> None:
-    with pytest.raises(WarehouseError) as caught, plain_errors("x"), engine.begin() as connection:
+    with (
+        pytest.raises(WarehouseError) as caught,
+        translate_errors("x"),
+        engine.begin() as connection,
+    ):
         connection.exec_driver_sql("SET LOCAL statement_timeout = '20ms'")
         connection.exec_driver_sql("SELECT pg_sleep(60)")
     assert "(57014)" in caught.value.what
@@ -145,7 +150,7 @@ def test_a_transaction_that_idles_too_long_says_which_limit_ended_it(
     with (
         psycopg.connect(dsn(warehouse), autocommit=True) as other,
         pytest.raises(WarehouseError) as caught,
-        plain_errors("x"),
+        translate_errors("x"),
         engine.connect() as connection,
     ):
         pid = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
@@ -165,7 +170,7 @@ def test_a_transaction_that_idles_too_long_says_which_limit_ended_it(
 def advice(url: str, **changes: object) -> tuple[str, str]:
     engine = connect(make_url(url).set(**changes))  # type: ignore[arg-type]
     try:
-        with pytest.raises(WarehouseError) as caught, plain_errors("x"), engine.connect():
+        with pytest.raises(WarehouseError) as caught, translate_errors("x"), engine.connect():
             pass
     finally:
         engine.dispose()

@@ -10,8 +10,8 @@ import pytest
 from psycopg import sql
 
 from etl.config import load as config
+from etl.sandbox.faults import Fault
 from etl.sandbox.server import Sandbox
-from etl.sandbox.wire import Fault
 from etl.sync.job import Job
 from etl.sync.run import run_stream
 from etl.sync.selection import select

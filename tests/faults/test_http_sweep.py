@@ -24,8 +24,9 @@ import pytest
 from etl.config import load as config
 from etl.load.runs import Run
 from etl.sandbox import data
+from etl.sandbox.exchange import JSON, Request, Response, json_response
+from etl.sandbox.faults import Fault, empty, html, redirect
 from etl.sandbox.server import Sandbox, serve
-from etl.sandbox.wire import JSON, Fault, Request, Response, empty, html, json_response, redirect
 from etl.sync.job import Job
 from etl.sync.run import run_stream
 from etl.sync.selection import select
@@ -33,7 +34,9 @@ from etl.warehouse.connect import connect
 from tests.proxies import Authority, in_tls
 from tests.sync import truth
 
-SAMPLE = 45
+pytestmark = pytest.mark.slow
+
+SAMPLE = 25
 SEED = 8919
 STREAMS = {
     "zoom_demo.flows": "zoom",
@@ -191,7 +194,7 @@ def of_stream(name: str, rows: truth.Rows) -> truth.Rows:
 
 @contextmanager
 def playing(warehouse: str, folder: Any) -> Iterator[Play]:
-    with serve(data.Sizes(7, 7, 7, 7), seed=5) as sandbox:
+    with serve(data.Sizes(7, 7, {"twilio.flex_flows": 7}), seed=5) as sandbox:
         sandbox.zoom.largest_page = sandbox.twilio.largest_page = 3
         play = Play(sandbox, warehouse, sandbox.toml(), folder)
         try:

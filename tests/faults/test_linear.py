@@ -22,6 +22,8 @@ from etl.errors import ContractError
 from etl.extract.answer import asked_wait, instant, words
 from etl.extract.url import same_origin
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 SHORT, TIMES = 2_000, 4
 PIECES = (
@@ -160,6 +162,6 @@ def test_expressions_are_found_wherever_they_stand() -> None:
     assert {
         "etl.config.redact._PRIVATE",
         "etl.extract.answer._SECONDS",
-        "etl.config.load._KUBERNETES",
+        "etl.config.read._KUBERNETES",
     } <= names
     assert any(name.startswith("etl.extract.zoom:") for name in names)

@@ -12,8 +12,6 @@ import logging
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import urllib.parse
 from collections import deque
@@ -30,18 +28,21 @@ from rich.console import Console
 from sqlalchemy import Engine, text
 from sqlalchemy.engine import make_url
 
-from etl.commands import check
+from etl.commands import check, lines
 from etl.config import load as config
-from etl.config.settings import Settings, redactor
+from etl.config.settings import Settings, Warehouse, redactor
 from etl.daemon import alerts, logs
 from etl.load.runs import Run
-from etl.sandbox.wire import JSON, Clock, Fault, Request, Response, json_response, serving
-from etl.status import query, show
+from etl.sandbox.exchange import JSON, Request, Response, json_response
+from etl.sandbox.faults import Fault
+from etl.sandbox.wire import Clock, serving
+from etl.status import documents, queries
 from etl.sync.job import Job
 from etl.sync.run import run_stream
 from etl.sync.selection import select
 from tests.daemon.processes import Process, free_port, until
 from tests.postgres import dsn
+from tests.warm import Warm
 
 ZOOM = "zoomCanary/1+aB&c'd<e>9"
 TWILIO = "0123456789abcdef0123456789fedcba"
@@ -287,9 +288,9 @@ def shown(runs: list[Run]) -> Iterator[tuple[str, str]]:
     """What is shown of runs, and what is recorded of them."""
     for run in runs:
         stream = io.StringIO()
-        Console(file=stream, soft_wrap=True, width=10_000).print(show.run_line(run))
+        Console(file=stream, soft_wrap=True, width=10_000).print(lines.run_line(run))
         yield "run line", stream.getvalue()
-        yield "run as JSON", show.run_json(run)
+        yield "run as JSON", documents.run_json(run)
         yield "error", run.error or ""
 
 
@@ -478,10 +479,9 @@ def test_a_bug_in_one_look_of_check_is_its_finding_and_the_next_looks_follow(
         raise OverflowError(f"{ZOOM} {OBEYED}")
 
     units = [(source, replace(stream, probe=bug)) for source, stream in select(settings, [])]
-    reachable = type(settings).model_validate(
-        {**settings.model_dump(), "warehouse": {"url": SecretStr(dsn(warehouse))}}
-    )
-    found = list(check.check(reachable, units, {}))
+    own = Warehouse(url=SecretStr(dsn(warehouse)))
+    reachable = settings.model_copy(update={"warehouse": own})
+    found = list(check.check(reachable, units, {}, redactor(reachable)))
     assert [each.subject for each in found[-6:]] == [f"{a.name}.{b.name}" for a, b in units]
     for finding in found[-6:]:
         assert not finding.good
@@ -521,9 +521,10 @@ def hook() -> Iterator[Hook]:
         thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.fault(41, 72)
 def test_no_command_and_no_page_shows_what_a_provider_repeats(
-    echo: Echo, hook: Hook, warehouse: str, tmp_path: Path
+    echo: Echo, hook: Hook, warehouse: str, tmp_path: Path, warm: Warm
 ) -> None:
     port = free_port()
     own = str(make_url(warehouse).password)
@@ -541,11 +542,8 @@ def test_no_command_and_no_page_shows_what_a_provider_repeats(
         return output
 
     def command(*words: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "etl", *words, "--config", str(path)],
-            capture_output=True, text=True, timeout=300, cwd=tmp_path,
-            env={k: v for k, v in os.environ.items() if not k.startswith("CALLFLOW_")},
-        )  # fmt: skip
+        env = {k: v for k, v in os.environ.items() if not k.startswith("CALLFLOW_")}
+        done = warm.run([*words, "--config", str(path)], env=env, cwd=tmp_path)
         assert "Traceback" not in done.stderr
         assert done.returncode == (0 if words[0] == "status" else 1), (
             words,
@@ -594,10 +592,10 @@ def test_what_an_older_version_recorded_is_shown_as_clean(
                  " VALUES ('zoom_eu', 'flows', 'failed', now(), :error)"),
             {"error": error.replace("\0", "")},
         )  # fmt: skip
-    overview = query.status(engine, settings)
+    overview = queries.status(engine, settings, redactor(settings))
     for stream in overview.streams:
-        search(show.stream_line(stream), "status")
-        search(show.stream_json(stream), "status --json")
+        search(lines.stream_line(stream), "status")
+        search(documents.stream_json(stream), "status --json")
     told = alerts.alerts(overview.streams, {}, redactor(settings))
     search(json.dumps(alerts.payload(told), ensure_ascii=False), "webhook")
     assert "HTTP 400" in json.dumps(alerts.payload(told))

@@ -82,7 +82,7 @@ def test_everything_runs_with_the_rights_of_the_document(
         ["sql", "--csv", "SELECT count(*) FROM zoom.flows_history"],
     )
     assert done.codes == [0] * 8, done
-    assert "as loader; the first sync makes the tables" in done.stdout
+    assert "as loader; the first sync creates the tables" in done.stdout
     assert "as loader; the schema is up to date" in done.stdout
     assert "administrator" not in done.stderr
     if bin_dir == find_binaries(os.environ):  # once is enough: it takes its time
@@ -198,7 +198,7 @@ def test_tables_and_columns_that_are_gone_are_named_with_the_sql_that_makes_them
     assert done.codes == [1, 1]
     assert "`callflow check`: it names what is missing" in done.stdout
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("FAIL")]
-    statements = line.partition("make it again: ")[2].split("; ")
+    statements = line.partition("create them again: ")[2].split("; ")
     assert [each.split("(")[0].strip() for each in statements] == [
         "CREATE TABLE etl.absences",
         "ALTER TABLE twilio.channels ADD COLUMN task_sid TEXT;",

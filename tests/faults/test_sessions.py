@@ -18,16 +18,20 @@ from sqlalchemy.exc import DBAPIError
 
 from etl.config import load as config
 from etl.errors import WarehouseError
+from etl.sandbox.faults import Fault
 from etl.sandbox.server import Sandbox
-from etl.sandbox.wire import Fault
 from etl.sync.job import Job
 from etl.sync.run import run_stream
 from etl.sync.selection import select
 from etl.warehouse import migrate
-from etl.warehouse.connect import SESSION, connect, plain_errors
+from etl.warehouse.connect import connect
+from etl.warehouse.session import SESSION
+from etl.warehouse.translate import translate_errors
 from tests.daemon.processes import Process, free_port, until
 from tests.faults.conftest import commands, name_in, write_config
 from tests.postgres import directory, dsn
+
+pytestmark = pytest.mark.slow
 
 HOSTILE = {
     "search_path": '"$user", public, pg_catalog',
@@ -356,7 +360,7 @@ def test_a_server_that_is_gone_is_an_error_at_once(loaded: tuple[str, str]) -> N
     engine = connect(url.set(port=free_port()))
     with (
         pytest.raises(WarehouseError, match="check that the server runs"),
-        plain_errors("here"),
+        translate_errors("here"),
         engine.connect(),
     ):
         pass

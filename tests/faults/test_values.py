@@ -11,19 +11,18 @@ from datetime import UTC
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 from etl.extract.decode import MAX_RECORDS, moment, page, unpack
 from etl.extract.page import Page
 from etl.load.runs import Run
 from etl.providers import STREAMS, TABLES
-from etl.sandbox.wire import Response
+from etl.sandbox.exchange import Response
 from etl.transform.values import as_json, parse_time, reader
 from etl.warehouse.embedded import find_binaries
 from tests.fuzz.campaign import Campaign, campaign
 from tests.fuzz.raw import LISTS, Raw, packed
-from tests.postgres import Cluster, dsn
+from tests.postgres import Cluster, ask
 from tests.transform.named import transformed
 
 ZOOM, CHANNELS, ALIBABA = "zoom_raw.flows", "twilio_raw.channels", "alibaba_raw.contact_flows"
@@ -116,11 +115,6 @@ def warehouse(fed: tuple[Raw, Campaign, Path, str]) -> str:
     return fed[3]
 
 
-def ask(url: str, query: str) -> list[tuple[Any, ...]]:
-    with psycopg.connect(dsn(url)) as connection:
-        return connection.execute(query.encode()).fetchall()
-
-
 def definition(activities: int) -> bytes:
     nodes = [
         {
@@ -199,6 +193,7 @@ BOMBS: dict[str, tuple[str, Callable[[], list[bytes]], str | None]] = {
 }
 
 
+@pytest.mark.slow
 @linux
 @pytest.mark.fault(27, 36, 40, 57)
 @pytest.mark.parametrize("name", BOMBS)
@@ -276,6 +271,7 @@ def test_pages_that_wait_for_each_other_stay_within_memory_too(provider: Raw, ch
     assert run["peak"] < 256
 
 
+@pytest.mark.slow
 @linux
 @pytest.mark.fault(63)
 @pytest.mark.parametrize("more", [5, 30])

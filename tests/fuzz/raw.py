@@ -5,7 +5,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from etl.sandbox.wire import JSON, Clock, Fault, Request, Response, json_response, serving
+from etl.sandbox.exchange import JSON, Request, Response, json_response
+from etl.sandbox.faults import Fault
+from etl.sandbox.wire import Clock, serving
 
 TOKEN = {"access_token": "t", "token_type": "bearer", "expires_in": 3600, "scope": ""}
 LISTS = {

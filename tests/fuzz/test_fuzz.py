@@ -6,6 +6,8 @@ import pytest
 
 from tests.fuzz.campaign import SIZES, campaign
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.fault(16, 17, 32, 33, 34, 35, 36, 37, 39, 41)
 def test_every_odd_record_is_in_its_table_or_in_the_rejects(

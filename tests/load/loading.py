@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Table, select
 from etl.extract.page import Page
 from etl.load import merge, stage
 from etl.load.merge import Written
-from etl.load.stage import Staged
+from etl.load.stage import TablePair
 from etl.providers import STREAMS
 from etl.transform.rows import Rows
 from etl.warehouse import tables
@@ -45,8 +45,8 @@ def at(hour: float) -> datetime:
     return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=hour)
 
 
-def pairs_of(source: str, kind: Kind) -> list[Staged]:
-    return [stage.staged(source, table) for table in kind.tables]
+def pairs_of(source: str, kind: Kind) -> list[TablePair]:
+    return [stage.pair_of(source, table) for table in kind.tables]
 
 
 def scan(
@@ -64,7 +64,7 @@ def scan(
                 stage.copy(connection, pair.stage, rows.tables[pair.current.fullname])
         start += len(records)
     with connection.begin():
-        return stage.settle(connection, pairs, {}, kind.scope)
+        return stage.deduplicate(connection, pairs, {}, kind.scope)
 
 
 def load(

@@ -19,6 +19,8 @@ from etl.warehouse import tables
 from tests.load.loading import CONTACT_FLOWS, FLEX_FLOWS, FLOWS, SHANGHAI, Kind, at, pairs_of
 from tests.load.test_merge import flow
 
+pytestmark = pytest.mark.slow
+
 SIZE = 250
 """Records of the smaller of two loads."""
 
@@ -126,7 +128,7 @@ def staged(connection: Connection, kind: Kind, *scans: Sequence[Any], source: st
 
 def settled(connection: Connection, kind: Kind, begin: int = 0) -> dict[str, int]:
     name = "ccc" if kind.scope else ""
-    return stage.settle(connection, pairs_of("s", kind), {name: begin}, kind.scope)
+    return stage.deduplicate(connection, pairs_of("s", kind), {name: begin}, kind.scope)
 
 
 def merged(
@@ -183,7 +185,7 @@ def nothing_changed(connection: Connection, size: int) -> None:
     staged(connection, FLOWS, flows(size))
     with connection.begin():
         assert settled(connection, FLOWS) == {"": size}
-        assert merge.absent(connection, "s", pairs_of("s", FLOWS)[0], []) == []
+        assert merge.unlisted(connection, "s", pairs_of("s", FLOWS)[0], []) == []
         assert merged(connection, FLOWS, 1) == merge.Written()
 
 
@@ -191,7 +193,7 @@ def nothing_changed_below(connection: Connection, size: int) -> None:
     staged(connection, CONTACT_FLOWS, [contact_flow(number) for number in range(size // 20)])
     with connection.begin():
         settled(connection, CONTACT_FLOWS)
-        assert merge.absent(connection, "s", pairs_of("s", CONTACT_FLOWS)[0], ["ccc"]) == []
+        assert merge.unlisted(connection, "s", pairs_of("s", CONTACT_FLOWS)[0], ["ccc"]) == []
         assert merged(connection, CONTACT_FLOWS, 1) == merge.Written()
 
 
@@ -216,7 +218,7 @@ def half_gone(connection: Connection, size: int) -> None:
     staged(connection, FLOWS, flows(size)[::2])
     with connection.begin():
         settled(connection, FLOWS)
-        gone = merge.absent(connection, "s", pairs_of("s", FLOWS)[0], [])
+        gone = merge.unlisted(connection, "s", pairs_of("s", FLOWS)[0], [])
         assert len(gone) == size // 2
         assert merged(connection, FLOWS, 1, gone=gone).deleted == size // 2
 

@@ -282,7 +282,7 @@ def test_keys_and_values_with_odd_characters(connection: Connection) -> None:
     assert load(connection, "s", FLOWS, [record], now=at(1)) == Written(updated=1, rows=1)
     pairs = pairs_of("s", FLOWS)
     with connection.begin():
-        assert merge.absent(connection, "s", pairs[0], []) == [("b",)]
+        assert merge.unlisted(connection, "s", pairs[0], []) == [("b",)]
     written = load(connection, "s", FLOWS, gone=[(ODD,), ("b",)], now=at(2))
     assert written == Written(deleted=2, rows=3)
     closed = [row["flow_name"] for row in versions_of(connection, TABLES["zoom.flows"])]
@@ -311,7 +311,7 @@ def test_two_sources_with_the_same_ids_do_not_touch_each_other(connection: Conne
     load(connection, "two", FLOWS, [flow("a", "new", "z", "9")], gone=[("c",), ("b",)], now=at(2))
     scan(connection, "two", FLOWS)
     with connection.begin():
-        assert merge.absent(connection, "two", pairs_of("two", FLOWS)[0], []) == [("a",)]
+        assert merge.unlisted(connection, "two", pairs_of("two", FLOWS)[0], []) == [("a",)]
     assert {table: rows_of(connection, table, "one") for table in FLOWS.tables} == before
     for table in FLOWS.tables:
         assert {row["source"] for row in versions_of(connection, table)} <= {"two"}
@@ -328,14 +328,14 @@ def test_the_absent_are_those_not_staged_in_key_order_and_within_the_scopes(
     with connection.begin():
         for plan in ("mergejoin", "indexscan", "indexonlyscan", "bitmapscan"):  # they sort
             connection.execute(text(f"SET LOCAL enable_{plan} = off"))
-        assert merge.absent(connection, "s", pair, ["i2"]) == [
+        assert merge.unlisted(connection, "s", pair, ["i2"]) == [
             ("i2", "-"),
             ("i2", "Z"),
             ("i2", "a"),
         ]
-        assert len(merge.absent(connection, "s", pair, ["i1", "i2"])) == 7
-        assert len(merge.absent(connection, "s", pair, [])) == 11
-        assert merge.absent(connection, "s", pair, ["i9"]) == []
+        assert len(merge.unlisted(connection, "s", pair, ["i1", "i2"])) == 7
+        assert len(merge.unlisted(connection, "s", pair, [])) == 11
+        assert merge.unlisted(connection, "s", pair, ["i9"]) == []
 
 
 @pytest.mark.fault(55)
@@ -399,7 +399,7 @@ def test_more_rows_than_a_statement_takes_parameters_can_go_at_once(
     scan(connection, "s", CHANNELS, [{"sid": "CH1"}])
     pairs = pairs_of("s", CHANNELS)
     with connection.begin():
-        gone = merge.absent(connection, "s", pairs[0], [])
+        gone = merge.unlisted(connection, "s", pairs[0], [])
         assert len(gone) == count - 1
         written = merge.merge(connection, "s", pairs, gone, at(1))
     assert written == Written(deleted=count - 1, rows=count - 1)

@@ -149,6 +149,7 @@ def told(cells: Cells) -> Cells:
     return (*others, json.loads(extra) if extra else None)
 
 
+@pytest.mark.slow
 @pytest.mark.every_postgres
 @pytest.mark.parametrize("kind", [FLOWS, CONTACT_FLOWS], ids=["zoom", "alibaba"])
 def test_random_histories_equal_the_model(connection: Connection, kind: Kind, seed: int) -> None:
@@ -170,8 +171,8 @@ def test_random_histories_equal_the_model(connection: Connection, kind: Kind, se
                     stage.copy(connection, pair.stage, rows)
                     staged[pair.current.fullname] += rows
         with connection.begin():
-            found = stage.settle(connection, pairs, {}, None)
-            absent = merge.absent(connection, source, pairs[0], [])
+            found = stage.deduplicate(connection, pairs, {}, None)
+            absent = merge.unlisted(connection, source, pairs[0], [])
             here = {row[2 : 2 + width] for row in staged[kind.tables[0].fullname]}
             assert found == ({"": len(here)} if here else {})
             assert absent == sorted(

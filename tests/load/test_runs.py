@@ -1,14 +1,16 @@
 """Bookkeeping: runs, how far a stream is, and what was rejected."""
 
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, select, text
 
-from etl.load import runs
+from etl.load import rejects, runs, unlisted
 from etl.load.runs import Outcome, Progress, Run
+from etl.load.unlisted import unlisted_before
 from etl.providers import TABLES
 from etl.transform.rows import Reject
 from etl.warehouse import tables
@@ -19,10 +21,9 @@ def new_run(source: str = "s", stream: str = "flows", **members: Any) -> Run:
     return Run(uuid.uuid4().hex, source, stream, **{"mode": "full", "started_at": at(0), **members})
 
 
-def finish(connection: Connection, run: Run, **more: Any) -> None:
-    """`more` is what the run's outcome tells."""
+def finish(connection: Connection, run: Run, **outcome: Any) -> Run:
     with connection.begin():
-        runs.finish(connection, run, Outcome(**{"rows": 0, **more}))
+        return runs.finish(connection, run, Outcome(**{"rows": 0, **outcome}))
 
 
 def stream_row(connection: Connection, source: str = "s") -> dict[str, Any]:
@@ -44,7 +45,7 @@ def test_a_complete_full_run_is_recorded_whole(connection: Connection) -> None:
         reason="asked for", absent=11, retries=13, throttled_seconds=1.25, retry_at=at(9),
     )  # fmt: skip
     marks = {"i": at(5), "j": at(3), "empty": None}
-    finish(
+    run = finish(
         connection, run, marks=marks, changed_at=at(7), read_at=at(6), rows=12, full=True,
         newest_first=True,
     )  # fmt: skip
@@ -89,9 +90,9 @@ def test_a_run_without_success_keeps_what_the_last_one_proved(
     connection: Connection, status: Any
 ) -> None:
     good = new_run(status="complete")
-    finish(connection, good, marks={"": at(3)}, changed_at=at(4), full=True)
+    good = finish(connection, good, marks={"": at(3)}, changed_at=at(4), full=True)
     bad = new_run(status=status, watermark_before=at(3), error_kind="contract", error="why")
-    finish(connection, bad)
+    bad = finish(connection, bad)
     assert bad.watermark_after == at(3)
     row = stream_row(connection)
     assert (row["last_status"], row["last_run_id"], row["error"]) == (status, bad.run_id, "why")
@@ -202,30 +203,28 @@ def test_a_run_that_is_recorded_already_stays_as_it_is(connection: Connection) -
     """The answer to its COMMIT was lost, and its failure is to be recorded."""
     run = new_run(status="complete")
     with connection.begin():
-        assert not runs.recorded(connection, run)
+        assert not runs.recorded(connection, "s", run.run_id)
     finish(connection, run, marks={"": at(3)}, rows=5)
     before = rows_of(connection, tables.runs), stream_row(connection)
-    run.status, run.error = "failed", "connection lost"
     with connection.begin():
-        assert runs.recorded(connection, run)
-        runs.finish(connection, run)
+        assert runs.recorded(connection, "s", run.run_id)
+        runs.finish(connection, replace(run, status="failed", error="connection lost"))
     assert (rows_of(connection, tables.runs), stream_row(connection)) == before
 
 
 def test_missing_records_are_remembered_until_they_are_back_or_gone(
     connection: Connection,
 ) -> None:
-    first, second, other = new_run(), new_run(), new_run("t")
     a, b, c = ("i", "a\"'%s"), ("i", "b"), ("j", "ü")
     with connection.begin():
-        runs.note_missing(connection, first, [a, b, c], [])
-        runs.note_missing(connection, other, [a], [])
-        runs.note_missing(connection, second, [a], [c])
+        unlisted.note(connection, "s", "flows", "first", unlisted=[a, b, c])
+        unlisted.note(connection, "t", "flows", "other", unlisted=[a])
+        unlisted.note(connection, "s", "flows", "second", unlisted=[a], settled=[c])
     with connection.begin():
-        found = runs.missing_since(connection, "s", "flows", 2)
-        assert found == ({a: first.run_id, b: first.run_id}, [])
-        assert runs.missing_since(connection, "t", "flows", 2) == ({a: other.run_id}, [])
-        assert runs.missing_since(connection, "s", "channels", 2) == ({}, [])
+        found = unlisted_before(connection, "s", "flows", 2)
+        assert found == ({a: "first", b: "first"}, [])
+        assert unlisted_before(connection, "t", "flows", 2) == ({a: "other"}, [])
+        assert unlisted_before(connection, "s", "channels", 2) == ({}, [])
 
 
 def test_the_rows_of_the_stream_s_own_table_are_counted_per_source(connection: Connection) -> None:
@@ -242,7 +241,7 @@ def test_the_rows_of_the_stream_s_own_table_are_counted_per_source(connection: C
 
 def reject(connection: Connection, run: Run, *found: Reject) -> None:
     with connection.begin():
-        runs.reject(connection, run, found)
+        rejects.keep(connection, run.source, run.stream, run.run_id, found)
 
 
 def test_a_reject_is_kept_once_with_when_it_was_first_and_last_seen(

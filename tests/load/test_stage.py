@@ -52,7 +52,7 @@ def test_copy_keeps_every_value_of_every_type(connection: Connection) -> None:
     with connection.begin():
         connection.execute(text("SET TIME ZONE 'UTC'"))
     for table in TABLES.values():
-        pair = stage.staged("s", table)
+        pair = stage.pair_of("s", table)
         columns = list(pair.stage.columns)
         rows = [
             tuple(CELLS[type(c.type)][index % len(CELLS[type(c.type)])] for c in columns)
@@ -101,7 +101,7 @@ def test_copying_straight_refuses_a_key_that_is_there_or_comes_twice(
 
 
 def test_sql_null_and_json_null_are_two_things(connection: Connection) -> None:
-    pair = stage.staged("s", TABLES["alibaba.contact_flow_numbers"])
+    pair = stage.pair_of("s", TABLES["alibaba.contact_flow_numbers"])
     with connection.begin():
         stage.prepare(connection, [pair])
         stage.copy(connection, pair.stage, [(0, "i", "f", "1", None), (0, "i", "f", "2", "null")])
@@ -110,7 +110,7 @@ def test_sql_null_and_json_null_are_two_things(connection: Connection) -> None:
 
 
 def test_copying_nothing_is_nothing(connection: Connection) -> None:
-    pair = stage.staged("s", TABLES["twilio.channels"])
+    pair = stage.pair_of("s", TABLES["twilio.channels"])
     with connection.begin():
         stage.prepare(connection, [pair])
         stage.copy(connection, pair.stage, [])
@@ -227,7 +227,8 @@ def test_what_came_before_the_proven_scan_and_not_since_is_dropped(connection: C
     pairs = pairs_of("s", CONTACT_FLOWS)
     scan(connection, "s", CONTACT_FLOWS, page("a", "b"), page("b", "c"), scope="one")
     with connection.begin():
-        assert stage.settle(connection, pairs, {"other": 9, "one": 2}, "instance_id") == {"one": 2}
+        left = stage.deduplicate(connection, pairs, {"other": 9, "one": 2}, "instance_id")
+        assert left == {"one": 2}
     assert [row.contact_flow_id for row in rows_of_stage(connection, pairs[0])] == ["b", "c"]
     assert [row.number for row in rows_of_stage(connection, pairs[1])] == ["b", "c"]
 
@@ -268,7 +269,7 @@ def test_clearing_leaves_nothing_and_does_nothing_to_empty_tables(connection: Co
     assert rows_of(connection, TABLES["twilio.channels"]) == []
 
 
-def rows_of_stage(connection: Connection, pair: stage.Staged) -> list[Any]:
+def rows_of_stage(connection: Connection, pair: stage.TablePair) -> list[Any]:
     keys = [pair.stage.c[name] for name in tables.key_columns(pair.current)]
     with connection.begin():
         return list(connection.execute(select(pair.stage).order_by(*keys)).all())

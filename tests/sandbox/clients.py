@@ -111,7 +111,7 @@ def alibaba_call(
     return v3_send(http, alibaba, v3_headers(alibaba, action), params)
 
 
-def alibaba_data(http: httpx.Client, alibaba: Alibaba, action: str, **params: str) -> Any:
+def alibaba_get(http: httpx.Client, alibaba: Alibaba, action: str, **params: str) -> Any:
     answer = alibaba_call(http, alibaba, action, **params)
     assert answer.status_code == 200, answer.text
     assert answer.json()["Code"] == "OK"

@@ -8,11 +8,14 @@ import httpx
 import pytest
 
 from etl.sandbox import alibaba as errors
-from etl.sandbox import data
-from etl.sandbox.alibaba import AccessKey, Alibaba
+from etl.sandbox import alibaba_data
+from etl.sandbox.alibaba import Alibaba
+from etl.sandbox.alibaba_gateway import MUST_BE_SIGNED, AccessKey
+from etl.sandbox.exchange import Response
+from etl.sandbox.faults import Fault
 from etl.sandbox.server import Sandbox
-from etl.sandbox.wire import Clock, Fault, Response
-from tests.sandbox.clients import alibaba_call, alibaba_data, v3_headers, v3_send
+from etl.sandbox.wire import Clock
+from tests.sandbox.clients import alibaba_call, alibaba_get, v3_headers, v3_send
 
 PAGE = {"InstanceId": "ccc-sandbox", "PageNumber": "1", "PageSize": "100"}
 
@@ -35,7 +38,8 @@ EXAMPLE = {
 
 @pytest.fixture
 def alibaba(sandbox: Sandbox) -> Alibaba:
-    return sandbox.alibaba
+    emulator: Alibaba = sandbox.alibaba
+    return emulator
 
 
 def flow(flow_id: str, minute: int, **more: object) -> dict[str, object]:
@@ -44,7 +48,7 @@ def flow(flow_id: str, minute: int, **more: object) -> dict[str, object]:
 
 
 def listed(http: httpx.Client, alibaba: Alibaba, **params: str) -> list[str]:
-    page = alibaba_data(http, alibaba, "ListContactFlows", **{**PAGE, **params})
+    page = alibaba_get(http, alibaba, "ListContactFlows", **{**PAGE, **params})
     return [row["ContactFlowId"] for row in page["List"]]
 
 
@@ -72,7 +76,7 @@ def test_pages_cover_the_list(http: httpx.Client, alibaba: Alibaba) -> None:
     for number in range(25):
         store.add(flow(f"f{number}", number))
     pages = [
-        alibaba_data(
+        alibaba_get(
             http,
             alibaba,
             "ListContactFlows",
@@ -121,7 +125,7 @@ def test_filters(http: httpx.Client, alibaba: Alibaba) -> None:
     assert listed(http, alibaba, SearchPattern="默认") == ["sub", "main"]
     assert listed(http, alibaba, SearchPattern="默认", Type="SUB_FLOW") == ["sub"]
     assert listed(http, alibaba, SearchPattern="流程 默认") == []
-    page = alibaba_data(http, alibaba, "ListContactFlows", **PAGE, Type="SURVEY_FLOW")
+    page = alibaba_get(http, alibaba, "ListContactFlows", **PAGE, Type="SURVEY_FLOW")
     assert page["TotalCount"] == 0
 
 
@@ -151,7 +155,7 @@ def test_page_number_above_100_as_the_english_reference_has_it(
     http: httpx.Client, alibaba: Alibaba
 ) -> None:
     alibaba.unlimited_pages = True
-    page = alibaba_data(http, alibaba, "ListContactFlows", **{**PAGE, "PageNumber": "5000"})
+    page = alibaba_get(http, alibaba, "ListContactFlows", **{**PAGE, "PageNumber": "5000"})
     assert (page["PageNumber"], page["List"]) == (5000, [])
     assert (
         code(alibaba_call(http, alibaba, **{**PAGE, "PageSize": "101"}))[1] == "Parameter.Maximum"
@@ -226,7 +230,7 @@ def test_a_wrong_header(
     assert code(v3_send(http, alibaba, headers, PAGE)) == expected
 
 
-@pytest.mark.parametrize("left_out", sorted(errors.MUST_BE_SIGNED))
+@pytest.mark.parametrize("left_out", sorted(MUST_BE_SIGNED))
 def test_every_needed_header_must_be_signed(
     http: httpx.Client, alibaba: Alibaba, left_out: str
 ) -> None:
@@ -234,7 +238,7 @@ def test_every_needed_header_must_be_signed(
     answer = v3_send(http, alibaba, headers, PAGE)
     assert code(answer) == (200, "OK")
     request = alibaba.requests[-1]
-    names = ";".join(sorted(errors.MUST_BE_SIGNED - {left_out}))
+    names = ";".join(sorted(MUST_BE_SIGNED - {left_out}))
     text = f"ACS3-HMAC-SHA256 Credential={alibaba.access_key_id},SignedHeaders={names},Signature="
     request.headers["authorization"] = text + "0" * 64
     assert json.loads(alibaba.handle(request).body)["Code"] == "IncompleteSignature"
@@ -298,7 +302,7 @@ def test_get_contact_flow_needs_the_draft_id(http: httpx.Client, alibaba: Alibab
     ids = {"InstanceId": "ccc-sandbox", "ContactFlowId": str(EXAMPLE["ContactFlowId"])}
     assert code(alibaba_call(http, alibaba, "GetContactFlow", **ids)) == (400, "MissingDraftId")
     draft = {**ids, "DraftId": str(EXAMPLE["DraftId"])}
-    found = alibaba_data(http, alibaba, "GetContactFlow", **draft)
+    found = alibaba_get(http, alibaba, "GetContactFlow", **draft)
     assert found == {name: value for name, value in EXAMPLE.items() if name != "NumberList"}
     for wrong in ({"DraftId": "other"}, {"ContactFlowId": "other"}):
         answer = alibaba_call(http, alibaba, "GetContactFlow", **{**draft, **wrong})
@@ -309,12 +313,12 @@ def test_phone_numbers_and_instances(http: httpx.Client, alibaba: Alibaba) -> No
     store = alibaba.flows["ccc-sandbox"]
     store.add(flow("f1", 1, Name="one", NumberList=["400289****", "+442079460000"]))
     store.add(flow("f2", 2, Name="two", NumberList=None))
-    numbers = alibaba_data(http, alibaba, "ListPhoneNumbers", **PAGE)
+    numbers = alibaba_get(http, alibaba, "ListPhoneNumbers", **PAGE)
     assert [(n["Number"], n["ContactFlowId"], n["ContactFlowName"]) for n in numbers["List"]] == [
         ("400289****", "f1", "one"),
         ("+442079460000", "f1", "one"),
     ]
-    instances = alibaba_data(http, alibaba, "ListInstances", PageNumber="1", PageSize="1")
+    instances = alibaba_get(http, alibaba, "ListInstances", PageNumber="1", PageSize="1")
     assert instances["TotalCount"] == 2
     assert [instance["Id"] for instance in instances["List"]] == ["ccc-sandbox"]
 
@@ -344,14 +348,14 @@ def test_error_answers_are_the_documents(alibaba: Alibaba) -> None:
 
 
 def test_generated_flows_are_what_the_list_returns(http: httpx.Client, alibaba: Alibaba) -> None:
-    flows = [*data.alibaba_flows(Random(3), 40, "ccc-sandbox")]
-    flows += data.awkward_alibaba_flows("ccc-sandbox")
+    flows = [*alibaba_data.flows(Random(3), 40, "ccc-sandbox")]
+    flows += alibaba_data.awkward_flows("ccc-sandbox")
     for each in flows:
         alibaba.flows["ccc-sandbox"].add(each)
-    page = alibaba_data(http, alibaba, "ListContactFlows", **PAGE)
+    page = alibaba_get(http, alibaba, "ListContactFlows", **PAGE)
 
     def key(row: dict[str, str]) -> str:
         return row["ContactFlowId"]
 
     assert sorted(page["List"], key=key) == sorted(flows, key=key)
-    assert alibaba.records()["ccc-sandbox"] == flows
+    assert alibaba.records() == {"contact_flows": flows}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from etl.sandbox import data
+from etl.sandbox import alibaba_data, data, twilio_data, zoom_data
 from etl.sandbox.data import Sizes
 from etl.sandbox.server import Sandbox, serve
 
@@ -25,7 +25,7 @@ RESERVED = (
     r"\+6127010\d{4}",  # ACMA
 )
 
-SIZES = Sizes(zoom_flows=300, twilio_flex_flows=120, twilio_channels=2000, alibaba_flows=150)
+SIZES = Sizes(300, 2000, {"twilio.flex_flows": 120, "alibaba.contact_flows": 150})
 
 
 @pytest.fixture(scope="module")
@@ -44,24 +44,28 @@ def strings(value: Any) -> list[str]:
 
 
 def test_sizes_are_kept_and_the_seed_decides(generated: dict[str, Any]) -> None:
-    assert len(generated["zoom"]) == 300
-    assert {key: len(rows) for key, rows in generated["twilio"].items()} == {
-        "flex_flows": 120,
-        "channels": 2000,
+    counts = {
+        (name, stream): len(rows)
+        for name, lists in generated.items()
+        for stream, rows in lists.items()
     }
-    assert [len(rows) for rows in generated["alibaba"].values()] == [150, 150]
+    assert counts == {
+        ("zoom", "flows"): 300,
+        ("twilio", "flex_flows"): 120,
+        ("twilio", "channels"): 2000,
+        ("alibaba", "contact_flows"): 2 * 150,
+    }
     with serve(SIZES, seed=5) as again, serve(SIZES, seed=6) as other:
         assert again.records() == generated
         assert other.records()["zoom"] != generated["zoom"]
-    first, second = generated["alibaba"].values()
-    assert {row["ContactFlowId"] for row in first}.isdisjoint(
-        row["ContactFlowId"] for row in second
-    )
+    flows = generated["alibaba"]["contact_flows"]
+    assert [*Counter(flow["InstanceId"] for flow in flows).values()] == [150, 150]
+    assert len({flow["ContactFlowId"] for flow in flows}) == 300
 
 
 def test_keys_are_unique_and_well_formed(generated: dict[str, Any]) -> None:
     for rows, key, pattern in (
-        (generated["zoom"], "flow_id", r"[A-Za-z0-9_-]{22}"),
+        (generated["zoom"]["flows"], "flow_id", r"[A-Za-z0-9_-]{22}"),
         (generated["twilio"]["flex_flows"], "sid", r"FO[0-9a-f]{32}"),
         (generated["twilio"]["channels"], "sid", r"CH[0-9a-f]{32}"),
     ):
@@ -74,11 +78,11 @@ def test_keys_are_unique_and_well_formed(generated: dict[str, Any]) -> None:
 
 
 def test_every_telephone_number_is_fictional_or_masked(generated: dict[str, Any]) -> None:
-    entries = [entry for flow in generated["zoom"] for entry in flow["entry_points"]]
+    entries = [entry for flow in generated["zoom"]["flows"] for entry in flow["entry_points"]]
     numbers = [entry["entry_number"] for entry in entries if "entry_number" in entry]
     identities = [flow["contact_identity"] for flow in generated["twilio"]["flex_flows"]]
     numbers += [each.removeprefix("whatsapp:") for each in identities if each is not None]
-    flows = [flow for rows in generated["alibaba"].values() for flow in rows]
+    flows = generated["alibaba"]["contact_flows"]
     numbers += [number for flow in flows for number in flow["NumberList"]]
     assert len(numbers) > 300
     for number in numbers:
@@ -99,7 +103,7 @@ def test_addresses_are_of_example_domains(generated: dict[str, Any]) -> None:
 
 
 def test_zoom_has_every_kind_of_flow(generated: dict[str, Any]) -> None:
-    flows = generated["zoom"]
+    flows = generated["zoom"]["flows"]
     assert {flow["status"] for flow in flows} == {"published", "draft", "archived", "debugging"}
     assert {flow["channel"] for flow in flows} == {"voice", "video", "messaging", "email"}
     languages = {e["entry_language"] for flow in flows for e in flow["entry_points"]}
@@ -148,7 +152,7 @@ def test_twilio_has_every_integration_and_some_orphans(generated: dict[str, Any]
 
 
 def test_alibabas_definitions_hang_together(generated: dict[str, Any]) -> None:
-    flows = [flow for rows in generated["alibaba"].values() for flow in rows]
+    flows = generated["alibaba"]["contact_flows"]
     kinds = set()
     for flow in flows:
         activities = json.loads(flow["Definition"])["activities"]
@@ -178,21 +182,21 @@ def test_no_time_is_later_than_the_newest(generated: dict[str, Any]) -> None:
 
 def test_awkward_rows_have_keys_of_their_own() -> None:
     for rows, key in (
-        (data.awkward_zoom_flows(), "flow_id"),
-        (data.awkward_twilio_flex_flows(), "sid"),
-        (data.awkward_twilio_channels(), "sid"),
-        (data.awkward_alibaba_flows("ccc-x"), "ContactFlowId"),
+        (zoom_data.awkward_flows(), "flow_id"),
+        (twilio_data.awkward_flex_flows(), "sid"),
+        (twilio_data.awkward_channels(), "sid"),
+        (alibaba_data.awkward_flows("ccc-x"), "ContactFlowId"),
     ):
         assert len({row[key] for row in rows}) == len(rows) >= 5
         assert json.loads(json.dumps(rows)) == rows
-    dashed = [row["flow_id"] for row in data.awkward_zoom_flows()]
+    dashed = [row["flow_id"] for row in zoom_data.awkward_flows()]
     assert any(flow_id.startswith("-") for flow_id in dashed)
-    assert {row["InstanceId"] for row in data.awkward_alibaba_flows("ccc-x")} == {"ccc-x"}
+    assert {row["InstanceId"] for row in alibaba_data.awkward_flows("ccc-x")} == {"ccc-x"}
 
 
 def test_dates_come_in_either_form() -> None:
-    flows = data.twilio_flex_flows(Random(1), 3, "AC" + "5" * 32, "+00:00")
-    rows = list(data.twilio_channels(Random(1), 3, "AC" + "5" * 32, flows, "+00:00"))
+    flows = twilio_data.flex_flows(Random(1), 3, "AC" + "5" * 32, "+00:00")
+    rows = list(twilio_data.channels(Random(1), 3, "AC" + "5" * 32, flows, "+00:00"))
     for row in [*flows, *(json.loads(text) for _, text, _ in rows)]:
         assert row["date_updated"].endswith("+00:00")
     assert [updated for _, _, updated in rows] == [
@@ -211,7 +215,7 @@ def test_an_empty_sandbox_is_empty() -> None:
     with serve(data.EMPTY) as sandbox:
         assert isinstance(sandbox, Sandbox)
         assert sandbox.records() == {
-            "zoom": [],
+            "zoom": {"flows": []},
             "twilio": {"flex_flows": [], "channels": []},
-            "alibaba": {"ccc-sandbox": [], "ccc-sandbox-survey": []},
+            "alibaba": {"contact_flows": []},
         }

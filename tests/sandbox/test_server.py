@@ -9,13 +9,13 @@ import httpx
 import pytest
 
 from etl.errors import ConfigError
-from etl.sandbox.alibaba import AccessKey
+from etl.sandbox.alibaba_gateway import AccessKey
 from etl.sandbox.data import EMPTY, Sizes
 from etl.sandbox.server import Sandbox, run, serve
 from etl.sandbox.wire import Clock
-from tests.sandbox.clients import alibaba_data, twilio_pages, zoom_pages
+from tests.sandbox.clients import alibaba_get, twilio_pages, zoom_pages
 
-SMALL = Sizes(zoom_flows=5, twilio_flex_flows=4, twilio_channels=7, alibaba_flows=3)
+SMALL = Sizes(5, 7, {"twilio.flex_flows": 4, "alibaba.contact_flows": 3})
 
 
 def sources(sandbox: Sandbox) -> dict[str, dict[str, Any]]:
@@ -70,13 +70,18 @@ def test_the_records_are_what_the_lists_return(http: httpx.Client) -> None:
     with serve(SMALL) as sandbox:
         truth = sandbox.records()
         listed = [flow for page in zoom_pages(http, sandbox.zoom) for flow in page]
-        assert sorted(listed) == sorted(flow["flow_id"] for flow in truth["zoom"])
+        assert sorted(listed) == sorted(flow["flow_id"] for flow in truth["zoom"]["flows"])
         for path, stream in (("FlexFlows", "flex_flows"), ("Channels", "channels")):
             sids = [sid for page in twilio_pages(http, sandbox.twilio, path) for sid in page]
             assert sorted(sids) == sorted(row["sid"] for row in truth["twilio"][stream])
-        for instance_id, flows in truth["alibaba"].items():
+        for instance_id in sandbox.alibaba.flows:
+            flows = [
+                flow
+                for flow in truth["alibaba"]["contact_flows"]
+                if flow["InstanceId"] == instance_id
+            ]
             params = {"InstanceId": instance_id, "PageNumber": "1", "PageSize": "100"}
-            page = alibaba_data(http, sandbox.alibaba, "ListContactFlows", **params)
+            page = alibaba_get(http, sandbox.alibaba, "ListContactFlows", **params)
             assert {flow["ContactFlowId"] for flow in page["List"]} == {
                 flow["ContactFlowId"] for flow in flows
             }
@@ -86,7 +91,7 @@ def test_the_records_are_what_the_lists_return(http: httpx.Client) -> None:
 def test_several_sandboxes_share_nothing() -> None:
     with serve(EMPTY) as one, serve(EMPTY) as two:
         one.zoom.flows.add({"flow_id": "a"})
-        assert two.zoom.records() == []
+        assert two.zoom.records() == {"flows": []}
         assert len({one.zoom.url, one.twilio.url, one.alibaba.url, two.zoom.url}) == 4
 
 

@@ -15,9 +15,11 @@ import msgspec
 import pytest
 
 from etl.sandbox import signature
-from etl.sandbox.alibaba import AccessKey, Alibaba
+from etl.sandbox.alibaba import Alibaba
+from etl.sandbox.alibaba_gateway import AccessKey
+from etl.sandbox.exchange import Request
 from etl.sandbox.server import Sandbox
-from etl.sandbox.wire import Clock, Request
+from etl.sandbox.wire import Clock
 from tests.sandbox.clients import alibaba_call
 
 EMPTY_BODY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"

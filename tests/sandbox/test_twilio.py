@@ -7,12 +7,13 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from etl.sandbox import data
 from etl.sandbox import twilio as errors
+from etl.sandbox import twilio_data
+from etl.sandbox.exchange import Response
 from etl.sandbox.server import Sandbox
 from etl.sandbox.store import Paging
 from etl.sandbox.twilio import Twilio
-from etl.sandbox.wire import Clock, Response
+from etl.sandbox.wire import Clock
 from tests.sandbox.clients import twilio_get, twilio_pages
 
 # The OpenAPI document's example of a channel.
@@ -30,7 +31,8 @@ CHANNEL = {
 
 @pytest.fixture
 def twilio(sandbox: Sandbox) -> Twilio:
-    return sandbox.twilio
+    emulator: Twilio = sandbox.twilio
+    return emulator
 
 
 def fill(twilio: Twilio, count: int) -> list[str]:
@@ -232,12 +234,12 @@ def test_a_change_is_stamped_in_the_chosen_form(twilio: Twilio) -> None:
 def test_generated_and_awkward_rows_are_what_the_lists_return(
     http: httpx.Client, twilio: Twilio
 ) -> None:
-    flows = data.twilio_flex_flows(Random(3), 40, twilio.account_sid)
-    flows += data.awkward_twilio_flex_flows()
+    flows = twilio_data.flex_flows(Random(3), 40, twilio.account_sid)
+    flows += twilio_data.awkward_flex_flows()
     for flow in flows:
         twilio.flex_flows.add(flow)
-    twilio.channels.load(data.twilio_channels(Random(4), 60, twilio.account_sid, flows[:40]))
-    for channel in data.awkward_twilio_channels():
+    twilio.channels.load(twilio_data.channels(Random(4), 60, twilio.account_sid, flows[:40]))
+    for channel in twilio_data.awkward_channels():
         twilio.channels.add(channel)
     page = twilio_get(http, twilio, "FlexFlows", PageSize="1000").json()
     assert page["flex_flows"][::-1] == flows == twilio.records()["flex_flows"]

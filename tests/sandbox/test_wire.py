@@ -12,28 +12,19 @@ import httpx
 import pytest
 
 from etl.errors import ConfigError
+from etl.sandbox.exchange import Request, Response, json_response
+from etl.sandbox.faults import Fault, altered, empty, gzip_bomb, html, redirect
 from etl.sandbox.server import Sandbox
 from etl.sandbox.twilio import Twilio
-from etl.sandbox.wire import (
-    Clock,
-    Fault,
-    Request,
-    Response,
-    altered,
-    empty,
-    gzip_bomb,
-    html,
-    json_response,
-    redirect,
-    serving,
-)
+from etl.sandbox.wire import Clock, serving
 from tests.sandbox.clients import twilio_get, twilio_pages
 
 
 @pytest.fixture
 def twilio(sandbox: Sandbox) -> Twilio:
     sandbox.twilio.channels.add({"sid": "CH1"})
-    return sandbox.twilio
+    emulator: Twilio = sandbox.twilio
+    return emulator
 
 
 @contextmanager

@@ -7,11 +7,12 @@ from typing import Literal
 import httpx
 import pytest
 
-from etl.sandbox import data
 from etl.sandbox import zoom as errors
+from etl.sandbox import zoom_data
+from etl.sandbox.exchange import Response
 from etl.sandbox.server import Sandbox
 from etl.sandbox.store import Paging
-from etl.sandbox.wire import Clock, Response
+from etl.sandbox.wire import Clock
 from etl.sandbox.zoom import Zoom
 from tests.sandbox.clients import zoom_get, zoom_pages, zoom_token
 
@@ -52,7 +53,8 @@ PAGE_TOKEN_REFUSED = {"code": 300, "message": "The next page token is invalid or
 
 @pytest.fixture
 def zoom(sandbox: Sandbox) -> Zoom:
-    return sandbox.zoom
+    emulator: Zoom = sandbox.zoom
+    return emulator
 
 
 @pytest.fixture
@@ -397,11 +399,11 @@ def test_a_change_is_stamped_unless_it_is_silent(zoom: Zoom) -> None:
     zoom.clock = Clock(frozen_at=1_700_000_000)
     flow_id = zoom.flows.add(EXAMPLE)
     zoom.flows.update_silently(flow_id, status="archived")
-    assert zoom.records() == [{**EXAMPLE, "status": "archived"}]
+    assert zoom.flows.records() == [{**EXAMPLE, "status": "archived"}]
     zoom.flows.update(flow_id, flow_name="new")
     stamp = "2023-11-14T22:13:20Z"
     changed = {**EXAMPLE, "status": "archived", "flow_name": "new", "last_modified_time": stamp}
-    assert zoom.records() == [changed]
+    assert zoom.flows.records() == [changed]
     zoom.flows.update(flow_id, last_modified_time="2020-01-01T00:00:00Z")
     assert zoom.flows.get(flow_id)["last_modified_time"] == "2020-01-01T00:00:00Z"
 
@@ -409,12 +411,12 @@ def test_a_change_is_stamped_unless_it_is_silent(zoom: Zoom) -> None:
 def test_generated_and_awkward_flows_are_what_the_list_returns(
     http: httpx.Client, zoom: Zoom, token: str
 ) -> None:
-    flows = data.zoom_flows(Random(3), 40) + data.awkward_zoom_flows()
+    flows = zoom_data.flows(Random(3), 40) + zoom_data.awkward_flows()
     for flow in flows:
         zoom.flows.add(flow)
     page = zoom_get(http, zoom, token, page_size="100").json()
     assert page["flows"][::-1] == flows
-    assert zoom.records() == flows
+    assert zoom.flows.records() == flows
 
 
 def test_error_answers_are_the_documents() -> None:

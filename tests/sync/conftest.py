@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine
 
 from etl.config import load as config
 from etl.load.runs import Run
@@ -14,7 +15,6 @@ from etl.sandbox.server import Sandbox, serve
 from etl.sync.job import Job
 from etl.sync.run import run_stream
 from etl.sync.selection import select
-from etl.warehouse.connect import connect
 from etl.warehouse.embedded import find_binaries
 from tests.postgres import Cluster
 from tests.sync import kills
@@ -24,7 +24,17 @@ from tests.sync.victims import Nursery
 Sync = Callable[..., Run]
 Starter = Callable[..., Sync]
 
-SMALL = data.Sizes(zoom_flows=230, twilio_flex_flows=25, twilio_channels=2300, alibaba_flows=120)
+SMALL = data.Sizes(230, 2300, {"twilio.flex_flows": 25, "alibaba.contact_flows": 120})
+
+
+@pytest.fixture
+def engine(emptied: Engine) -> Engine:
+    return emptied
+
+
+@pytest.fixture
+def warehouse(engine: Engine) -> str:
+    return engine.url.render_as_string(hide_password=False)
 
 
 @pytest.fixture
@@ -40,9 +50,8 @@ def full_sandbox() -> Iterator[Sandbox]:
 
 
 @pytest.fixture
-def sync(warehouse: str, tmp_path: Path) -> Iterator[Callable[..., Sync]]:
+def sync(engine: Engine, tmp_path: Path) -> Starter:
     """`sync(sandbox)("zoom_demo.flows")` runs that stream; keywords go to its Job."""
-    engine = connect(warehouse)
     waits: list[float] = []
 
     def of(sandbox: Sandbox, **source: Any) -> Sync:
@@ -64,8 +73,7 @@ def sync(warehouse: str, tmp_path: Path) -> Iterator[Callable[..., Sync]]:
 
         return run
 
-    yield of
-    engine.dispose()
+    return of
 
 
 @pytest.fixture(scope="module")

@@ -18,10 +18,12 @@ from etl.load.runs import Run
 from etl.sync.job import Job
 from etl.sync.run import run_stream
 from etl.warehouse.connect import connect
-from tests.postgres import dsn
+from tests.postgres import ask, dsn
 from tests.sync import kills
-from tests.sync.twins import World, ask, do
+from tests.sync.twins import World, do
 from tests.sync.victims import Nursery, Point, Trap, stream_of
+
+pytestmark = pytest.mark.slow
 
 ZOOM = "zoom_demo.flows"
 CHANNELS = "twilio_demo.channels"

@@ -7,16 +7,16 @@ from typing import Any
 import psycopg
 import pytest
 
+from etl.config.redact import Redactor
 from etl.sandbox.server import Sandbox
-from etl.status import query
-from etl.sync import scan
+from etl.status import queries
 from etl.sync.proof import Scan, Scope
+from etl.sync.resume import scan_of, state_of
 from etl.warehouse.connect import connect
-from tests.postgres import dsn
+from tests.postgres import ask, dsn
 from tests.sync import truth
 from tests.sync.conftest import Starter
 from tests.sync.test_modes import CHANNELS, CONTACT_FLOWS, INSTANCE, fill
-from tests.sync.truth import ask
 
 ZOOM = "zoom_demo.flows"
 
@@ -76,7 +76,7 @@ def test_times_that_nobody_can_read_have_the_list_read_whole(
         write(warehouse, f"UPDATE etl.streams SET {column} = %s", time)
         engine = connect(warehouse)
         with engine.connect() as connection:
-            query.recorded(connection)
+            queries.recorded(connection, Redactor())
         engine.dispose()
         sandbox.alibaba.flows[INSTANCE].update_silently("flow-0003", Name=f"at {time}")
         again = run(CONTACT_FLOWS)
@@ -129,14 +129,13 @@ def test_absences_that_are_no_keys_are_left_out_and_forgotten(
 def test_no_json_at_all_is_taken_for_a_scan_that_was_cut_off(seed: int) -> None:
     random = Random(seed)
     scopes = {"": Scope(pages=3, received=9, unkeyed=1)}
-    sound = scan._state(Scan(pages=3, received=9, scopes=scopes), 9)
-    restored = scan._read(json.loads(json.dumps(sound)))
-    assert restored is not None
-    assert scan._restored(restored) == Scan(pages=3, received=9, scopes=scopes)
+    saved = Scan(pages=3, received=9, scopes=scopes)
+    sound = state_of(saved)
+    assert scan_of(json.loads(json.dumps(sound))) == saved
     odd: list[Any] = [None, [], {}, 1, "x", True, -1, 1.5, 10**30, "2026-01-01", [sound], {"": 3}]
-    assert all(scan._read(value) is None for value in odd)
+    assert all(scan_of(value) is None for value in odd)
     for _ in range(300):
         name, value = random.choice([*sound]), random.choice(odd)
-        read = scan._read({**sound, name: value})
-        assert read is None or scan._state(scan._restored(read), read.ordinal)[name] == value
-        assert scan._read({key: each for key, each in sound.items() if key != name}) is None
+        restored = scan_of({**sound, name: value})
+        assert restored is None or state_of(restored)[name] == value
+        assert scan_of({key: each for key, each in sound.items() if key != name}) is None

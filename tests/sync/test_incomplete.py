@@ -8,20 +8,14 @@ from typing import Any
 
 import pytest
 
-from etl.sandbox import alibaba, data, twilio, zoom
+from etl.sandbox import alibaba, alibaba_data, twilio, twilio_data, zoom
+from etl.sandbox.exchange import Response, json_response
+from etl.sandbox.faults import Fault, altered, html, redirect
 from etl.sandbox.server import Sandbox
-from etl.sandbox.wire import (
-    Fault,
-    Response,
-    altered,
-    html,
-    json_response,
-    redirect,
-    serving,
-)
+from etl.sandbox.wire import serving
 from etl.sandbox.zoom import Zoom
+from tests.postgres import ask
 from tests.sync.conftest import Starter
-from tests.sync.truth import ask
 
 ZOOM = "zoom_demo.flows"
 
@@ -296,7 +290,7 @@ def test_a_twilio_flow_that_jumped_over_a_page_border_is_kept_as_it_is_now(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
     """Twilio gives no count: its list is a hint, the look-up of what it left out the verdict."""
-    for record in data.twilio_flex_flows(random.Random(1), 1200, "AC", "Z"):
+    for record in twilio_data.flex_flows(random.Random(1), 1200, "AC", "Z"):
         sandbox.twilio.flex_flows.add(record)
     run = sync(sandbox)
     assert run("twilio_demo.flex_flows").status == "complete"
@@ -339,7 +333,7 @@ def test_without_the_right_to_read_one_flow_a_second_run_confirms(
 def test_twilio_flows_stay_when_nobody_can_say_that_they_are_gone(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
-    for record in data.awkward_twilio_flex_flows():
+    for record in twilio_data.awkward_flex_flows():
         sandbox.twilio.flex_flows.add(record)
     run = sync(sandbox)
     run("twilio_demo.flex_flows")
@@ -359,7 +353,7 @@ def test_twilio_flows_stay_when_nobody_can_say_that_they_are_gone(
 def test_an_error_envelope_in_a_200_is_never_an_empty_list(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
-    for record in data.awkward_alibaba_flows("ccc-sandbox"):
+    for record in alibaba_data.awkward_flows("ccc-sandbox"):
         sandbox.alibaba.flows["ccc-sandbox"].add(record)
     run = sync(sandbox)
     before = run("alibaba_demo.contact_flows")
@@ -376,7 +370,7 @@ def test_a_foreign_next_page_is_never_asked(
 ) -> None:
     foreign = Zoom()
     with serving(foreign) as elsewhere:
-        for record in data.twilio_flex_flows(random.Random(1), 1200, "AC", "Z"):
+        for record in twilio_data.flex_flows(random.Random(1), 1200, "AC", "Z"):
             sandbox.twilio.flex_flows.add(record)
         sandbox.twilio.next_base = elsewhere
         result = sync(sandbox)("twilio_demo.flex_flows")

@@ -6,7 +6,6 @@ KILLS=… sets how many kills at random instants there are; each named point is 
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -19,14 +18,18 @@ import psycopg
 import pytest
 
 from etl.sandbox import twilio
-from etl.sandbox.wire import Fault, Response, json_response
+from etl.sandbox.exchange import Response, json_response
+from etl.sandbox.faults import Fault
 from etl.warehouse.embedded import find_binaries
 from tests.machine import slowness
-from tests.postgres import Cluster, dsn
+from tests.postgres import Cluster, ask, dsn
 from tests.sync import kills
 from tests.sync.kills import Named, Tally
-from tests.sync.twins import STREAMS, Scene, World, ask, do, happen, state_of
+from tests.sync.twins import STREAMS, Scene, World, do, happen, state_of
 from tests.sync.victims import Nursery, Point, ViolationError
+from tests.warm import Warm
+
+pytestmark = pytest.mark.slow
 
 RANDOM_KILLS = int(os.environ.get("KILLS", "20"))
 
@@ -49,6 +52,7 @@ def undone(
         assert world.restart(scene)[ZOOM].status == "complete"
 
 
+@pytest.mark.more
 @pytest.mark.fault(59)
 def test_kills_at_random_instants(world: World, seed: int) -> None:
     tally = Tally()
@@ -334,7 +338,7 @@ def command(undone: tuple[World, Scene], tmp_path: Path) -> list[str]:
     url = f'[warehouse]\nurl = "{dsn(world.url)}"\n\n'
     path.write_text(url + world.sandbox.toml(), encoding="utf-8")
     path.chmod(0o600)
-    return [sys.executable, "-m", "etl", "sync", "zoom_demo", "-c", str(path)]
+    return ["sync", "zoom_demo", "-c", str(path)]
 
 
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
@@ -415,12 +419,12 @@ CASES = [
 @pytest.mark.fault(60)
 @pytest.mark.parametrize(("phase", "number"), CASES)
 def test_a_signal_ends_the_command_within_five_seconds(
-    undone: tuple[World, Scene], command: list[str], phase: str, number: signal.Signals
+    undone: tuple[World, Scene], command: list[str], phase: str, number: signal.Signals, warm: Warm
 ) -> None:
     world, scene = undone
     with (
         PHASES[phase](world) as reached,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process,
+        warm.start(command, env=os.environ) as process,
     ):
         try:
             until = time.monotonic() + 120
@@ -439,5 +443,5 @@ def test_a_signal_ends_the_command_within_five_seconds(
             _, errors = process.communicate()
     in_time = took < 5 * slowness()
     assert (process.returncode, in_time) == (CODES[number], True), (took, errors)
-    assert b"Traceback" not in errors
+    assert "Traceback" not in errors
     assert world.judge(scene) == {ZOOM: False}

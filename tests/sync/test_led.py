@@ -11,6 +11,7 @@ from etl.load import lead
 from etl.load import lease as leases
 from etl.load.lease import Lease
 from etl.sandbox.server import Sandbox
+from tests.postgres import ask
 
 DAEMON, OTHER, PERSON = (f"{name}:1:elsewhere" for name in ("daemon", "other", "person"))
 
@@ -39,15 +40,10 @@ def depose(engine: Engine) -> None:
     take(engine, OTHER)
 
 
-def ask(engine: Engine, query: str) -> Any:
-    with engine.begin() as connection:
-        return [tuple(row) for row in connection.execute(text(query))]
-
-
 def recorded(engine: Engine) -> tuple[Any, Any]:
     return (
-        ask(engine, "SELECT source, stream, status FROM etl.runs"),
-        ask(engine, "SELECT source, stream FROM etl.streams"),
+        ask(engine.url, "SELECT source, stream, status FROM etl.runs"),
+        ask(engine.url, "SELECT source, stream FROM etl.streams"),
     )
 
 
@@ -75,7 +71,7 @@ def test_a_run_of_a_daemon_that_leads_no_more_begins_nothing(
         run("zoom_demo.flows", leader=led, holder=DAEMON)
     assert not full_sandbox.zoom.requests
     assert recorded(engine) == ([], [])
-    assert ask(engine, "SELECT source, stream FROM etl.leases") == [("*", "daemon")]
+    assert ask(engine.url, "SELECT source, stream FROM etl.leases") == [("*", "daemon")]
 
 
 @pytest.mark.parametrize("name", COLUMNS)
@@ -90,7 +86,7 @@ def test_a_run_under_way_whose_daemon_is_deposed_writes_nothing(
         assert run(name).status == "complete"
         with engine.begin() as connection:  # there is something to mend
             connection.execute(text(f"UPDATE {table} SET {column} = 'x'"))
-    before = (ask(engine, content), recorded(engine))
+    before = (ask(engine.url, content), recorded(engine))
     led = take(engine, DAEMON)
     pages: list[int] = []
 
@@ -102,7 +98,7 @@ def test_a_run_under_way_whose_daemon_is_deposed_writes_nothing(
     with pytest.raises(StoppedError, match="does not lead any more"):
         run(name, leader=led, holder=DAEMON, on_page=deposed, full=True)
     assert pages
-    assert (ask(engine, content), recorded(engine)) == before
+    assert (ask(engine.url, content), recorded(engine)) == before
     again = run(name, holder=PERSON, full=True)  # the stream is free at once
     assert (again.status, again.inserted + again.updated > 20) == ("complete", True)
 
@@ -135,7 +131,7 @@ def test_a_leader_takes_a_lease_that_its_lost_worker_left_at_once(
         return
     assert run.status == "complete"
     query = "SELECT epoch FROM etl.leases WHERE source = 'zoom_demo'"
-    assert ask(engine, query) == [(left.epoch + 1,)]
+    assert ask(engine.url, query) == [(left.epoch + 1,)]
 
 
 def test_who_does_not_lead_waits_for_a_lease_of_its_own_name(

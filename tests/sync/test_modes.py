@@ -6,12 +6,11 @@ from typing import Any
 import psycopg
 import pytest
 
+from etl.sandbox.faults import Fault, altered
 from etl.sandbox.server import Sandbox
-from etl.sandbox.wire import Fault, altered
-from tests.postgres import dsn
+from tests.postgres import ask, dsn
 from tests.sync import truth
 from tests.sync.conftest import Starter
-from tests.sync.truth import ask
 
 CONTACT_FLOWS = "alibaba_demo.contact_flows"
 CHANNELS = "twilio_demo.channels"

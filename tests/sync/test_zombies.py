@@ -10,10 +10,13 @@ from random import Random
 
 import pytest
 
+from tests.postgres import ask
 from tests.sync import kills
 from tests.sync.kills import Named, Tally
-from tests.sync.twins import STREAMS, World, ask
+from tests.sync.twins import STREAMS, World
 from tests.sync.victims import Point
+
+pytestmark = pytest.mark.slow
 
 RANDOM_ZOMBIES = int(os.environ.get("ZOMBIES", "8"))
 
@@ -118,6 +121,7 @@ def test_a_zombie_that_wakes_up_does_not_disturb_who_is_at_work(
     world.restart(scene)
 
 
+@pytest.mark.more
 @pytest.mark.fault(62)
 def test_zombies_at_random_instants(world: World, seed: int) -> None:
     """So many, and more of them until one was fenced: where a run stops is a matter of luck."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import psycopg
 
+from etl.providers import TABLES
 from etl.sandbox.server import Sandbox
 from tests.postgres import dsn
 
@@ -28,7 +29,7 @@ def of(sandbox: Sandbox) -> Rows:
         _zoom(flow, rows)
     for flow in sandbox.twilio.flex_flows.records():
         inside = flow.get("integration") or {}
-        names = COLUMNS["twilio.flex_flows"].split()[1:]
+        names = COLUMNS["twilio.flex_flows"][1:]
         rows["twilio.flex_flows"].add(
             (
                 "twilio_demo",
@@ -48,7 +49,7 @@ def of(sandbox: Sandbox) -> Rows:
                 "twilio_demo",
                 *(
                     _time(channel.get(name)) if name.startswith("date_") else channel.get(name)
-                    for name in COLUMNS["twilio.channels"].split()[1:]
+                    for name in COLUMNS["twilio.channels"][1:]
                 ),
             )
         )
@@ -62,7 +63,7 @@ def _zoom(flow: dict[str, Any], rows: Rows) -> None:
     def cells(record: dict[str, Any], table: str) -> tuple[Any, ...]:
         return tuple(
             _time(record.get(name)) if name.endswith("_time") else record.get(name)
-            for name in COLUMNS[table].split()[2:]
+            for name in COLUMNS[table][2:]
         )
 
     head = ("zoom_demo", flow["flow_id"])
@@ -105,26 +106,10 @@ def _alibaba(instance: str, flow: dict[str, Any], rows: Rows) -> None:
 
 
 COLUMNS = {
-    "zoom.flows": "source flow_id flow_name flow_description channel_type channel channel_source "
-    "status modified_by last_modified_time",
-    "zoom.flow_versions": "source flow_id flow_version_id flow_version flow_version_description "
-    "flow_version_status flow_version_modified_by flow_version_last_modified_time",
-    "zoom.entry_points": "source flow_id entry_id entry_name entry_number entry_language "
-    "email_address",
-    "twilio.flex_flows": "source sid account_sid friendly_name channel_type chat_service_sid "
-    "contact_identity enabled integration_type integration_flow_sid integration_url "
-    "integration_workspace_sid integration_workflow_sid integration_channel integration_timeout "
-    "integration_priority integration_creation_on_message integration_retry_count janitor_enabled "
-    "long_lived date_created date_updated url",
-    "twilio.channels": "source sid account_sid flex_flow_sid user_sid task_sid date_created "
-    "date_updated url",
-    "alibaba.contact_flows": "source instance_id contact_flow_id name type description definition "
-    "draft_id published editor created_time updated_time",
-    "alibaba.contact_flow_numbers": "source instance_id contact_flow_id number",
-    "alibaba.contact_flow_activities": "source instance_id contact_flow_id activity_id type name "
-    "node_index properties",
-    "alibaba.contact_flow_transitions": "source instance_id contact_flow_id activity_id position "
-    "event edge_id next_activity_id",
+    table.fullname: [
+        column.name for column in table.columns if column.name not in ("extra", "valid_from")
+    ]
+    for table in TABLES.values()
 }
 
 
@@ -133,7 +118,7 @@ def stored(url: str) -> Rows:
     rows: Rows = {}
     with psycopg.connect(dsn(url)) as connection:
         for table, columns in COLUMNS.items():
-            found = connection.execute(f"SELECT {', '.join(columns.split())} FROM {table}")
+            found = connection.execute(f"SELECT {', '.join(columns)} FROM {table}")
             rows[table] = {
                 tuple(json.dumps(c, sort_keys=True) if isinstance(c, dict) else c for c in row)
                 for row in found
@@ -148,9 +133,3 @@ def versions(url: str) -> Rows:
             table: set(connection.execute(f"SELECT ctid::text, xmin::text FROM {table}"))
             for table in COLUMNS
         }
-
-
-def ask(url: str, query: str) -> list[tuple[Any, ...]]:
-    """The rows that a query gives."""
-    with psycopg.connect(dsn(url)) as connection:
-        return connection.execute(query).fetchall()

@@ -24,13 +24,13 @@ from etl.config.settings import Settings
 from etl.load import stage
 from etl.load.runs import Run
 from etl.providers.declare import Stream
-from etl.sandbox import data
+from etl.sandbox import alibaba_data, data, twilio_data, zoom_data
+from etl.sandbox.faults import Fault
 from etl.sandbox.server import Sandbox
 from etl.sandbox.store import Store
-from etl.sandbox.wire import Fault
 from etl.sync.selection import select
 from etl.warehouse import tables
-from tests.postgres import dsn
+from tests.postgres import ask, dsn
 from tests.sync import truth
 from tests.sync.victims import Child, Nursery, Order, ViolationError
 
@@ -42,7 +42,7 @@ STREAMS = (
 )
 """What is killed; the twin of `zoom_demo` is `zoom_twin`."""
 
-SIZES = data.Sizes(zoom_flows=44, twilio_flex_flows=24, twilio_channels=260, alibaba_flows=14)
+SIZES = data.Sizes(44, 260, {"twilio.flex_flows": 24, "alibaba.contact_flows": 14})
 
 State = dict[str, Counter[tuple[Any, ...]]]
 Start = Literal["empty", "changed", "all", "absent", "same"]
@@ -68,11 +68,6 @@ RUN_COLUMNS = (
     "watermark_after",
     "error_kind",
 )
-
-
-def ask(connection: psycopg.Connection[Any], query: str, *values: object) -> list[tuple[Any, ...]]:
-    """The rows of a query that was put together here."""
-    return connection.execute(query.encode(), values).fetchall()
 
 
 def _tables_of(stream: Stream) -> Iterator[Table]:
@@ -125,7 +120,7 @@ def rows_of(
     }
     if staging:
         for table in stream.tables:
-            pair = stage.staged(source, table).stage
+            pair = stage.pair_of(source, table).stage
             name = f'"{pair.schema}"."{pair.name}"'
             if ask(connection, "SELECT to_regclass(%s)", name) != [(None,)]:
                 names[name] = ""
@@ -299,7 +294,7 @@ class World:
                 query = f"DELETE FROM {table.fullname} WHERE source = %s AND stream = %s"
                 do(connection, query, source, stream.name)
         for table in stream.tables:
-            pair = stage.staged(source, table).stage
+            pair = stage.pair_of(source, table).stage
             do(connection, f'DROP TABLE IF EXISTS "{pair.schema}"."{pair.name}"')
 
     def run(self, names: Sequence[str], **more: Any) -> tuple[dict[str, Run], float]:
@@ -442,7 +437,7 @@ class World:
         left = []
         with self.asking() as connection:
             for table in self.stream(name).tables:
-                pair = stage.staged(source, table).stage
+                pair = stage.pair_of(source, table).stage
                 place = f'"{pair.schema}"."{pair.name}"'
                 if ask(connection, "SELECT to_regclass(%s)", place) == [(None,)]:
                     continue
@@ -566,7 +561,7 @@ Changes = list[Callable[[], object]]
 
 
 def _zoom_changes(sandbox: Sandbox, flows: Store, key: str, random: Random) -> Changes:
-    (other,) = data.zoom_flows(random, 1)
+    (other,) = zoom_data.flows(random, 1)
     number, versions = random.randrange(10**6), flows.get(key)["flow_versions"]
     return [
         lambda: flows.add(other),
@@ -579,7 +574,7 @@ def _zoom_changes(sandbox: Sandbox, flows: Store, key: str, random: Random) -> C
 
 
 def _flex_flow_changes(sandbox: Sandbox, flows: Store, key: str, random: Random) -> Changes:
-    (other,) = data.twilio_flex_flows(random, 1, sandbox.twilio.account_sid)
+    (other,) = twilio_data.flex_flows(random, 1, sandbox.twilio.account_sid)
     return [
         lambda: flows.add(other),
         lambda: flows.update(key, friendly_name=other["friendly_name"], enabled=False),
@@ -589,7 +584,7 @@ def _flex_flow_changes(sandbox: Sandbox, flows: Store, key: str, random: Random)
 
 def _channel_changes(sandbox: Sandbox, flows: Store, key: str, random: Random) -> Changes:
     account, flex_flows = sandbox.twilio.account_sid, sandbox.twilio.flex_flows.records()
-    ((_, text, _),) = data.twilio_channels(random, 1, account, flex_flows)
+    ((_, text, _),) = twilio_data.channels(random, 1, account, flex_flows)
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(sandbox.twilio.clock()))
     other = {**json.loads(text), "date_created": now, "date_updated": now}
     return [
@@ -599,7 +594,7 @@ def _channel_changes(sandbox: Sandbox, flows: Store, key: str, random: Random) -
 
 
 def _alibaba_changes(sandbox: Sandbox, flows: Store, key: str, random: Random) -> Changes:
-    (other,) = data.alibaba_flows(random, 1, flows.get(key)["InstanceId"])
+    (other,) = alibaba_data.flows(random, 1, flows.get(key)["InstanceId"])
     shanghai = time.gmtime(sandbox.alibaba.clock() + 8 * 3600)
     other["UpdatedTime"] = time.strftime("%Y-%m-%d %H:%M:%S.0", shanghai)
     return [

@@ -21,9 +21,11 @@ from sqlalchemy import Table
 from etl.providers import STREAMS, TABLES
 from etl.providers.declare import Stream
 from etl.sandbox import twilio, zoom
+from etl.sandbox.exchange import Request, Response
+from etl.sandbox.faults import Fault, html, redirect
 from etl.sandbox.server import Sandbox
 from etl.sandbox.store import Paging, Store
-from etl.sandbox.wire import Clock, Fault, Request, Response, html, redirect
+from etl.sandbox.wire import Clock
 from etl.warehouse import tables
 
 Record = dict[str, Any]

@@ -11,7 +11,7 @@ That stands for a table of its own: it is updated only after the transaction it 
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,8 +23,8 @@ from etl.extract.http import Http
 from etl.extract.page import Page
 from etl.load import merge, runs, stage
 from etl.load.runs import Outcome, Run
-from etl.load.stage import Staged
-from etl.providers.declare import open_http, request
+from etl.load.stage import TablePair
+from etl.providers.declare import request
 from etl.sync.job import Job
 from etl.transform.rows import Rows
 from etl.warehouse import tables
@@ -43,16 +43,15 @@ class Desk:
     http: Http
     connection: Connection
     run: Run
-    pairs: Sequence[Staged]
+    pairs: Sequence[TablePair]
     now: datetime
     watermark: datetime | None
     ordinal: int = 0
 
     def pages(self) -> Iterator[tuple[Page, Rows]]:
         """The whole list, as the product's extractor reads it."""
-        with closing(
-            self.job.stream.pages(self.http, request(self.job.settings, self.job.stream))
-        ) as pages:  # type: ignore[type-var]
+        stream = self.job.stream
+        with closing(stream.pages(self.http, request(self.job.settings, stream))) as pages:  # type: ignore[type-var]
             for page in pages:
                 yield page, self.rows(page)
 
@@ -64,7 +63,8 @@ class Desk:
     def times(self, rows: Rows) -> list[datetime]:
         """The records' times of modification."""
         records = self.job.stream.tables[0]
-        place = 2 + tables.data_columns(records).index(self.job.stream.modified or "")
+        assert self.job.stream.modified is not None
+        place = 2 + tables.data_columns(records).index(self.job.stream.modified)
         return [row[place] for row in rows.tables[records.fullname]]
 
     def put(self, batch: Iterable[Rows], choose: Callable[[list[Key]], list[Key]]) -> list[Key]:
@@ -75,14 +75,17 @@ class Desk:
                 for pair in self.pairs:
                     found = rows.tables[pair.current.fullname]
                     stage.copy(self.connection, pair.stage, found)
-            stage.settle(self.connection, self.pairs, {}, self.job.stream.scope)
-            absent = merge.absent(self.connection, self.run.source, self.pairs[0], [])
+            stage.deduplicate(self.connection, self.pairs, {}, self.job.stream.scope)
+            absent = merge.unlisted(self.connection, self.run.source, self.pairs[0], [])
             gone = choose(absent)
             written = merge.merge(self.connection, self.run.source, self.pairs, gone, self.now)
-            self.run.inserted += written.inserted
-            self.run.updated += written.updated
-            self.run.deleted += written.deleted
-            self.run.rows_written += written.rows
+            self.run = replace(
+                self.run,
+                inserted=self.run.inserted + written.inserted,
+                updated=self.run.updated + written.updated,
+                deleted=self.run.deleted + written.deleted,
+                rows_written=self.run.rows_written + written.rows,
+            )
             if written.rows:
                 self.save(changed_at=self.now)
         return absent
@@ -115,19 +118,21 @@ def at_work(job: Job) -> Iterator[Desk]:
     """Connections, and a run that is recorded: complete, or failed where the provider did."""
     source, stream = job.settings.name, job.stream
     run = Run(uuid.uuid4().hex, source, stream.name, "full", datetime.now(UTC))
-    http = open_http(job.settings, stream, clock=job.clock, sleep=job.sleep, now=job.now)
+    http = job.connect()
     with http, job.engine.connect() as connection:
         with connection.begin():
-            former = runs.progress(connection, source, stream.name)
-            now = runs.instant(connection, former)
-        pairs = [stage.staged(source, table) for table in stream.tables]
+            previous = runs.progress(connection, source, stream.name)
+            now = runs.instant(connection, previous)
+        pairs = [stage.pair_of(source, table) for table in stream.tables]
+        desk = Desk(job, http, connection, run, pairs, now, previous.watermark)
+        outcome = None
         try:
-            yield Desk(job, http, connection, run, pairs, now, former.watermark)
-            run.status = "complete"
+            yield desk
+            desk.run, outcome = replace(desk.run, status="complete"), Outcome(0)
         except ProviderError as error:
-            run.status, run.error_kind, run.error = "failed", error.kind, str(error)
+            desk.run = replace(desk.run, status="failed", error_kind=error.kind, error=str(error))
         with connection.begin():
-            runs.finish(connection, run, Outcome(0) if run.status == "complete" else None)
+            desk.run = runs.finish(connection, desk.run, outcome)
 
 
 def naive_delete() -> RunStream:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from etl.errors import UnkeyedError
 from etl.providers import TABLES
 from etl.transform.values import (
     MAX_DEPTH,
-    UnkeyedError,
     as_json,
     escaped,
     items,

@@ -47,7 +47,7 @@ def stream(source: str = "zoom_eu", name: str = "flows", **given: Any) -> Stream
 
 
 def overview(*streams: StreamHealth, **given: Any) -> Overview:
-    """What a daemon that leads tells of `streams`; `given` is what differs."""
+    """Return the overview of a daemon that leads; `given` is what differs."""
     values: dict[str, Any] = {
         "at": NOW,
         "version": "0.1.0",
@@ -61,7 +61,7 @@ def overview(*streams: StreamHealth, **given: Any) -> Overview:
 
 
 def left(name: str) -> Leftover:
-    """What is no longer configured, as it is told."""
+    """Return what is no longer configured, as it is shown."""
     what = "no longer configured; its rows stay as they were"
     return Leftover(name, what, f"`callflow forget {name}` moves them to history")
 
@@ -128,8 +128,8 @@ DOWN = replace(
     database="Postgres at db.internal:5432 refuses connections → see whether it runs; callflow"
     " keeps trying and loses nothing",
     seen_at=ago(minutes=3, seconds=5),
-    notes=("the changed callflow.toml was refused, the former one is in use: sources.zoom_eu.every:"
-           " expected a number with a unit → run `callflow check`",),
+    notes=("the changed callflow.toml was refused, the previous one is in use:"
+           " sources.zoom_eu.every: expected a number with a unit → run `callflow check`",),
 )  # fmt: skip
 
 

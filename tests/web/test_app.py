@@ -1,4 +1,4 @@
-"""Who is answered, and what programs are told: /healthz, /readyz, /metrics, /api/status."""
+"""Which requests are answered, and what programs get: /healthz, /readyz, /metrics, /api/status."""
 
 import base64
 import socket
@@ -29,7 +29,7 @@ def basic(password: str, user: str = "anyone") -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def locked() -> Iterator[httpx.Client]:
-    """A client of a server that has a token, and does not send it by itself."""
+    """A client of a server with a token, which it does not send automatically."""
     with running(token=TOKEN) as client:
         yield client
 
@@ -175,7 +175,7 @@ def test_every_answer_carries_the_headers_that_protect_it() -> None:
         assert statuses == {200, 401, 404, 500, 503}
 
 
-def test_what_is_not_there_is_a_plain_line() -> None:
+def test_a_path_that_does_not_exist_is_one_plain_line() -> None:
     with running() as client:
         for path in ("/nowhere", "/healthz/", "/..%2f..%2fetc/passwd", "/status.html"):
             answer = client.get(path)
@@ -220,9 +220,9 @@ def test_it_is_not_ready_when_the_daemon_looks_no_more(age: int, status: int) ->
         answer = client.get("/readyz")
         assert answer.status_code == status
         assert ("looked at the streams 16s ago last" in answer.text) is (status == 503)
-        told = client.get("/api/status").json()
-        assert told["ready"] is (status == 200)
-        assert (told["database"], told["role"]) == (
+        shown = client.get("/api/status").json()
+        assert shown["ready"] is (status == 200)
+        assert (shown["database"], shown["role"]) == (
             (None, "leader")
             if status == 200
             else (
@@ -246,16 +246,16 @@ def test_the_status_is_the_overview() -> None:
     with running(fleet.DOWN) as client:
         answer = client.get("/api/status")
     assert answer.headers["content-type"] == "application/json"
-    told = answer.json()
-    assert told["at"] == "2026-03-14T03:12:40+00:00"
-    assert told["seen_at"] == "2026-03-14T03:09:35+00:00"
-    assert (told["role"], told["leader"], told["version"]) == ("leader", "etl-1:4711", "0.1.0")
-    assert told["database"] == fleet.DOWN.database
-    assert told["notes"] == list(fleet.DOWN.notes)
-    assert told["ready"] is False
-    assert told["reasons"] == [fleet.DOWN.database, "zoom_us.flows: 2h 31m old"]
-    assert "runs_error" not in told
-    streams = {each["name"]: each for each in told["streams"]}
+    shown = answer.json()
+    assert shown["at"] == "2026-03-14T03:12:40+00:00"
+    assert shown["seen_at"] == "2026-03-14T03:09:35+00:00"
+    assert (shown["role"], shown["leader"], shown["version"]) == ("leader", "etl-1:4711", "0.1.0")
+    assert shown["database"] == fleet.DOWN.database
+    assert shown["notes"] == list(fleet.DOWN.notes)
+    assert shown["ready"] is False
+    assert shown["reasons"] == [fleet.DOWN.database, "zoom_us.flows: 2h 31m old"]
+    assert "runs_error" not in shown
+    streams = {each["name"]: each for each in shown["streams"]}
     assert set(streams) == {each.name for each in fleet.DOWN.streams}
     failed = streams["zoom_us.flows"]
     assert (failed["good"], failed["fresh"], failed["stale"]) == (False, False, True)
@@ -270,10 +270,10 @@ def test_the_status_is_the_overview() -> None:
 def test_the_status_adds_the_runs_when_asked() -> None:
     with running() as client:
         assert "runs" not in client.get("/api/status?runs=0").json()["streams"][0]
-        told = client.get("/api/status", params={"runs": "1", "q": "ZOOM_eu"}).json()
-    assert [each["name"] for each in told["streams"]] == ["zoom_eu.flows"]
-    assert told["runs_error"] is None
-    runs = told["streams"][0]["runs"]
+        shown = client.get("/api/status", params={"runs": "1", "q": "ZOOM_eu"}).json()
+    assert [each["name"] for each in shown["streams"]] == ["zoom_eu.flows"]
+    assert shown["runs_error"] is None
+    runs = shown["streams"][0]["runs"]
     expected = fleet.last_runs(fleet.SOME_BAD)["zoom_eu", "flows"]
     assert len(runs) == 30
     assert runs[0]["started_at"] == expected[0].started_at.isoformat()
@@ -288,12 +288,12 @@ def test_the_status_says_why_there_are_no_runs() -> None:
         raise WarehouseError("Postgres is away", advice="start it")
 
     with running(recent=away) as client:
-        told = client.get("/api/status?runs=1").json()
-    assert told["runs_error"] == "Postgres is away → start it"
-    assert all(each["runs"] == [] for each in told["streams"])
+        shown = client.get("/api/status?runs=1").json()
+    assert shown["runs_error"] == "Postgres is away → start it"
+    assert all(each["runs"] == [] for each in shown["streams"])
 
 
-def test_the_status_tells_the_runs_of_only_so_many_streams() -> None:
+def test_the_status_has_the_runs_of_only_so_many_streams() -> None:
     asked: list[int] = []
 
     def recent(pairs: Sequence[tuple[str, str]]) -> fleet.Runs:

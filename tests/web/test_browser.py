@@ -1,4 +1,4 @@
-"""The status page in a real Chromium. It works without JavaScript, and asks nobody else."""
+"""The status page in a real Chromium. It works without JavaScript, and asks no other server."""
 
 import shutil
 from collections.abc import Iterator
@@ -11,6 +11,8 @@ from playwright.sync_api import Browser, Page, Request, ViewportSize, sync_playw
 from etl.status.health import Overview
 from tests.web import fleet
 from tests.web.running import running
+
+pytestmark = pytest.mark.slow
 
 ARGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
         "--disable-background-networking", "--disable-component-update",
@@ -86,7 +88,7 @@ def opened(
     script: bool = False,
     token: str | None = None,
 ) -> Iterator[Page]:
-    """The page in the browser; afterwards nothing was complained of, and nobody else was asked."""
+    """Yield the page in the browser; then check that it logged nothing and asked only us."""
     complaints: list[str] = []
     requests: list[Request] = []
     with ExitStack() as stack:
@@ -114,8 +116,18 @@ def opened(
         assert {each for each in paths if each.startswith("/")} == {"/", "/style.css"}
 
 
-@pytest.mark.parametrize("name", VIEWS)
-@pytest.mark.parametrize("viewport", [PHONE, LAPTOP], ids=["360", "1280"])
+@pytest.mark.parametrize(
+    ("name", "viewport"),
+    [
+        *(pytest.param(name, PHONE, id=f"360-{name}") for name in VIEWS),
+        *(
+            pytest.param(
+                name, LAPTOP, id=f"1280-{name}", marks=[] if name == "many" else pytest.mark.more
+            )
+            for name in VIEWS
+        ),
+    ],
+)
 def test_it_fits_without_sideways_scrolling(
     browser: Browser, name: str, viewport: ViewportSize
 ) -> None:
@@ -170,7 +182,16 @@ def test_the_first_screen_says_what_to_do(browser: Browser) -> None:
             assert box["y"] + box["height"] < viewport["height"]
 
 
-@pytest.mark.parametrize("name", ["some bad", "all well", "database down", "each state"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "each state",
+        *(
+            pytest.param(name, marks=pytest.mark.more)
+            for name in ("some bad", "all well", "database down")
+        ),
+    ],
+)
 def test_all_text_stands_out_in_light_and_in_dark(browser: Browser, name: str) -> None:
     grounds = []
     for scheme in ("light", "dark"):

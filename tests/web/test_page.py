@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from etl.daemon.web.app import PAGE
+from etl.daemon.web.contents import PAGE
 from etl.errors import WarehouseError
 from etl.status.health import Overview
 from tests.web import fleet
@@ -109,7 +109,7 @@ def test_it_says_first_how_things_stand() -> None:
     assert ("html", {"lang": "en"}) in shown.tags
 
 
-def test_a_stream_tells_its_state_freshness_rows_and_runs() -> None:
+def test_a_stream_shows_its_state_freshness_rows_and_runs() -> None:
     runs = {
         ("zoom_eu", "flows"): [
             fleet.run(inserted=3, updated=1, deleted=1, rejected=2, records=1234, requests=7),
@@ -150,7 +150,7 @@ STATES = {
     "failed": fleet.stream(state="failed"),
     "incomplete": fleet.stream(state="incomplete"),
     "throttled": fleet.stream(state="throttled", problem="daily limit; paused until 04:00 UTC",
-                              advice="nothing; it goes on by itself then"),
+                              advice="nothing; it continues automatically after that"),
     "not configured": fleet.stream(state="not configured", provider="", schedule="",
                                    stale_after=None, next_run_at=None),
 }  # fmt: skip
@@ -207,7 +207,7 @@ def test_when_the_database_is_away_it_says_so_first() -> None:
         "The database cannot be used",
         "Postgres at db.internal:5432 refuses connections",
         "Do now see whether it runs; callflow keeps trying",
-        "as it was last known, 3m ago (2026-03-14 03:09 UTC): 2 of 5 streams need attention",
+        "as last known, 3m ago (2026-03-14 03:09 UTC): 2 of 5 streams need attention",
         "the changed callflow.toml was refused",
         "Do now run `callflow check`",
         "Needs attention",
@@ -217,15 +217,15 @@ def test_when_the_database_is_away_it_says_so_first() -> None:
     places = [shown.text.index(words) for words in order]
     assert places == sorted(places)
     never = page(replace(fleet.DOWN, seen_at=None))
-    assert "The database has not answered since this process began." in never.text
+    assert "The database has not answered since this process started." in never.text
 
 
 def test_when_the_daemon_hangs_it_says_so_first() -> None:
     with running(fleet.ALL_WELL, now=lambda: fleet.NOW + timedelta(minutes=5)) as client:
         shown = Page(client.get("/").text)
     assert shown.titles()[0] == "daemon hangs · callflow"
-    assert "The daemon hangs It looked at the streams 5m ago last" in shown.text
-    assert "as it was last known, 5m ago (2026-03-14 03:12 UTC)" in shown.text
+    assert "The daemon hangs It last looked at the streams 5m ago" in shown.text
+    assert "as last known, 5m ago (2026-03-14 03:12 UTC)" in shown.text
 
 
 def test_slow_runs_are_left_out() -> None:
@@ -362,9 +362,9 @@ def test_the_filter(query: str, found: list[str]) -> None:
 
     with running(fleet.SOME_BAD, recent) as client:
         shown = Page(client.get("/", params={"q": query}).text)
-        told = client.get("/api/status", params={"q": query}).json()
+        status = client.get("/api/status", params={"q": query}).json()
     assert sorted(".".join(pair) for pair in asked) == found
-    assert sorted(each["name"] for each in told["streams"]) == found
+    assert sorted(each["name"] for each in status["streams"]) == found
     assert f"{len(found)} of 5 streams match “{query}”" in shown.text.replace("twilio chan", query)
     assert ("No stream matches." in shown.text) is (not found)
     assert "2 of 5 streams need attention" in shown.text

@@ -125,7 +125,7 @@ NO_ADDRESSES = ("8787", ":8787", "", "[]:8787", "127.0.0.1:", "127.0.0.1:http", 
 
 
 @pytest.mark.parametrize("address", NO_ADDRESSES)
-def test_what_is_no_address_is_refused(address: str) -> None:
+def test_a_text_that_is_no_address_is_refused(address: str) -> None:
     with pytest.raises(ConfigError) as refused:
         listen(address)
     assert f"cannot listen on {address}: no host and port" in str(refused.value)
@@ -246,7 +246,7 @@ def test_an_answer_has_a_second_more_then_its_connection_ends() -> None:
         ),
     ],
 )
-def test_what_comes_byte_by_byte_has_to_come_in_time(begin: bytes) -> None:
+def test_a_request_that_comes_byte_by_byte_has_to_come_in_time(begin: bytes) -> None:
     sock = listen("127.0.0.1:0")
     with serving(APP, sock, head=0.3), connect(sock) as client:
         client.sendall(begin)
@@ -296,7 +296,7 @@ def test_requests_that_are_sent_at_once_are_answered_in_turn() -> None:
         assert said(client).count(b"HTTP/1.1 200 OK") == 301
 
 
-def test_what_is_no_request_is_no_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_invalid_request_is_no_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     chunked = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     sock = listen("127.0.0.1:0")
     with serving(APP, sock):
@@ -308,9 +308,9 @@ def test_what_is_no_request_is_no_line_in_the_log(caplog: pytest.LogCaptureFixtu
             assert client.recv(12) == b"HTTP/1.1 405"  # before the body has come
             client.sendall(b"no chunk\r\n")
             said(client)
-    told = [each for each in caplog.records if each.levelno > logging.INFO]
-    assert [each.getMessage() for each in told if each.name.startswith("uvicorn")] == []
-    assert [each.getMessage() for each in told if each.name == "asyncio"] == []
+    logged = [each for each in caplog.records if each.levelno > logging.INFO]
+    assert [each.getMessage() for each in logged if each.name.startswith("uvicorn")] == []
+    assert [each.getMessage() for each in logged if each.name == "asyncio"] == []
 
 
 # --- too many of them -----------------------------------------------------------------------------
@@ -355,7 +355,7 @@ def test_a_new_connection_is_spared_until_its_request_can_have_come() -> None:
         assert answered(new)
 
 
-def test_what_is_being_answered_is_cut_last() -> None:
+def test_a_request_that_is_being_answered_is_cut_last() -> None:
     """The oldest is under way; the next one is not read; then one rests; the last asks nothing."""
     asked, go_on = threading.Semaphore(0), threading.Event()
 
@@ -420,6 +420,7 @@ def many_files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("many_files")
 @pytest.mark.parametrize(
     ("count", "sent"), [(300, [HALF]), (1000, SENT)], ids=["300 half", "1000 mixed"]

@@ -1,4 +1,4 @@
-"""What the daemon answers over HTTP. It gets values and callables, and knows no SQL.
+"""What the daemon answers over HTTP, out of values and callables; it knows no SQL.
 
     /healthz      the process is alive                                        open
     /readyz       what is in the warehouse is fresh; the reasons where not    open
@@ -6,8 +6,8 @@
     /api/status   the Overview as JSON; ?runs=1 adds each stream's last runs, ?q= narrows it
     /             the same for a person; ?q=, ?page=, ?still=1 (no reloading)
 
-All but the first two need the token where one is set. Where none is set, only requests that name
-this machine by a loopback name are answered: a page elsewhere whose host name was pointed at
+If a token is set, all but the first two need it. If none is set, only requests that name this
+machine by a loopback name are answered: a web page elsewhere whose host name was pointed at
 127.0.0.1 (DNS rebinding) gets nothing.
 """
 
@@ -15,7 +15,6 @@ import base64
 import binascii
 import hmac
 import ipaddress
-import itertools
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -26,7 +25,7 @@ from urllib.parse import urlencode
 
 from anyio import move_on_after
 from anyio.to_thread import run_sync
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
@@ -39,21 +38,19 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from etl.daemon.web.chart import changes, chart, seconds, took
+from etl.daemon.web.contents import Plan, between, headline, matching, paged, word
 from etl.errors import CallflowError, WarehouseError
 from etl.load.runs import Run
-from etl.status.health import OLD, Leftover, Overview, StreamHealth
-from etl.status.show import as_json
-from etl.status.timetable import span
+from etl.status.documents import as_json
+from etl.status.health import Overview, StreamHealth
+from etl.status.words import span
 
 Pairs = Sequence[tuple[str, str]]
 Runs = Mapping[tuple[str, str], Sequence[Run]]
 Recent = Callable[[Pairs], Runs]
 
-PAGE = 60
-"""How many streams one page shows in full."""
-
 API_RUNS = 200
-"""For how many streams at most one answer of /api/status tells the last runs."""
+"""For how many streams at most one answer of /api/status has the last runs."""
 
 _HERE = Path(__file__).parent
 _OPEN = ("/healthz", "/readyz")
@@ -81,6 +78,19 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What every request is answered from; `app` explains the fields."""
+
+    view: Callable[[], Overview]
+    recent: Recent
+    metrics: Callable[[], bytes]
+    token: str | None
+    now: Callable[[], datetime]
+    patience: float
+    template: Template
+
+
 def app(
     view: Callable[[], Overview],
     recent: Recent,
@@ -90,91 +100,112 @@ def app(
     now: Callable[[], datetime] = _utc_now,
     patience: float = 5.0,
 ) -> Starlette:
-    """The application.
+    """Return the application.
 
-    `view`      gives the newest Overview at once, and never raises.
+    `view`      returns the newest Overview at once, and never raises.
     `recent`    asks the database for the last runs (newest first, at most 30) of the streams that
-                it is given as (source, stream). It may raise CallflowError. What takes longer than
-                `patience` seconds is shown without; at most four such questions are open at a time.
-    `metrics`   gives the text of /metrics.
+                it is given as (source, stream). It may raise CallflowError. If it takes longer than
+                `patience` seconds, the page is shown without runs; at most four such questions are
+                open at a time.
+    `metrics`   returns the text of /metrics.
     `token`     what clients must send; None: only loopback names are answered.
-    `now`       the clock that `Overview.at` comes from. One that is OLD is not ready.
+    `now`       the clock that `Overview.at` comes from. An overview that is OLD is not ready.
     """
-    ask = _limited(recent)
     template = _templates().get_template("status.html")
-
-    async def runs_of(streams: Sequence[StreamHealth]) -> tuple[Runs, str | None]:
-        pairs = [(stream.source, stream.stream) for stream in streams]
-        if not pairs:
-            return {}, None
-        with move_on_after(patience):
-            try:
-                return await run_sync(ask, pairs, abandon_on_cancel=True), None
-            except CallflowError as error:
-                return {}, str(error)
-        return {}, f"the database did not answer within {patience:g} s"
-
-    async def readyz(request: Request) -> Response:
-        shown = view().told_at(now())
-        reasons = shown.reasons
-        lines = ["not ready" if reasons else "ready"]
-        if token is None or _knows(request.headers, token):
-            lines += reasons
-        return PlainTextResponse("\n".join(lines) + "\n", 503 if reasons else 200)
-
-    async def metrics_text(request: Request) -> Response:
-        text = await run_sync(metrics)
-        return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-    async def api_status(request: Request) -> Response:
-        shown = view().told_at(now())
-        streams = matching(shown.streams, _query(request))
-        runs, why = None, None
-        if request.query_params.get("runs", "0") not in ("", "0"):
-            if len(streams) > API_RUNS:
-                detail = f"runs=1 tells of at most {API_RUNS} streams; narrow them with q=, as in"
-                raise HTTPException(400, f"{detail} /api/status?runs=1&q=zoom_eu")
-            runs, why = await runs_of(streams)
-        text = await run_sync(lambda: as_json(_status(shown, streams, runs, why)) + "\n")
-        return Response(_bytes(text), headers={"Content-Type": "application/json"})
-
-    async def page(request: Request) -> Response:
-        shown = view().told_at(now())
-        plan = paged(shown, _query(request), request.query_params.get("page", ""))
-        runs, why = await runs_of(plan.streams)
-        moment = now()
-        head = headline(shown, moment)
-        text = await run_sync(
-            lambda: template.render(
-                view=shown,
-                head=head,
-                icon=_ICONS[head.tone],
-                not_ready=shown.reasons,
-                plan=plan,
-                runs=runs,
-                why=why,
-                still=request.query_params.get("still") == "1",
-                ago=lambda time: f"{_between(time, moment)} ago",
-                since=lambda time: _between(time, moment),
-                until=lambda time: "due" if time <= moment else f"in {_between(moment, time)}",
-            )
-        )
-        return Response(_bytes(text), headers={"Content-Type": "text/html; charset=utf-8"})
-
     application = Starlette(
         routes=[
             Route("/healthz", _fixed("ok\n", "text/plain")),
-            Route("/readyz", readyz),
-            Route("/metrics", metrics_text),
-            Route("/api/status", api_status),
+            Route("/readyz", _readyz),
+            Route("/metrics", _metrics),
+            Route("/api/status", _api_status),
             Route("/style.css", _fixed((_HERE / "style.css").read_text("utf-8"), "text/css")),
-            Route("/", page),
+            Route("/", _page),
         ],
         middleware=[Middleware(_guarded, token=token), Middleware(GZipMiddleware)],
         exception_handlers={HTTPException: _refuse, Exception: _broken},
     )
+    application.state.callflow = _State(
+        view, _limited(recent), metrics, token, now, patience, template
+    )
     application.router.redirect_slashes = False  # it would repeat the Host that the client named
     return application
+
+
+# --- handlers -------------------------------------------------------------------------------------
+def _state(request: Request) -> _State:
+    state: _State = request.app.state.callflow
+    return state
+
+
+async def _readyz(request: Request) -> Response:
+    state = _state(request)
+    reasons = state.view().as_seen_at(state.now()).reasons
+    lines = ["not ready" if reasons else "ready"]
+    if state.token is None or _knows(request.headers, state.token):
+        lines += reasons
+    return PlainTextResponse("\n".join(lines) + "\n", 503 if reasons else 200)
+
+
+async def _metrics(request: Request) -> Response:
+    text = await run_sync(_state(request).metrics)
+    return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+async def _api_status(request: Request) -> Response:
+    state = _state(request)
+    shown = state.view().as_seen_at(state.now())
+    streams = matching(shown.streams, _query(request))
+    runs, why = None, None
+    if request.query_params.get("runs", "0") not in ("", "0"):
+        if len(streams) > API_RUNS:
+            detail = f"runs=1 answers for at most {API_RUNS} streams; narrow them with q=, as in"
+            raise HTTPException(400, f"{detail} /api/status?runs=1&q=zoom_eu")
+        runs, why = await _runs_of(state, streams)
+    text = await run_sync(lambda: as_json(_status(shown, streams, runs, why)) + "\n")
+    return Response(_bytes(text), headers={"Content-Type": "application/json"})
+
+
+async def _page(request: Request) -> Response:
+    state = _state(request)
+    shown = state.view().as_seen_at(state.now())
+    plan = paged(shown, _query(request), request.query_params.get("page", ""))
+    runs, why = await _runs_of(state, plan.streams)
+    still = request.query_params.get("still") == "1"
+    text = await run_sync(_rendered, state, shown, plan, runs, why, still)
+    return Response(_bytes(text), headers={"Content-Type": "text/html; charset=utf-8"})
+
+
+def _rendered(
+    state: _State, shown: Overview, plan: Plan, runs: Runs, why: str | None, still: bool
+) -> str:
+    moment = state.now()
+    head = headline(shown, moment)
+    return state.template.render(
+        view=shown,
+        head=head,
+        icon=_ICONS[head.tone],
+        not_ready=shown.reasons,
+        plan=plan,
+        runs=runs,
+        why=why,
+        still=still,
+        ago=lambda time: f"{between(time, moment)} ago",
+        since=lambda time: between(time, moment),
+        until=lambda time: "due" if time <= moment else f"in {between(moment, time)}",
+    )
+
+
+async def _runs_of(state: _State, streams: Sequence[StreamHealth]) -> tuple[Runs, str | None]:
+    """Return the last runs of `streams`, or none of them and why."""
+    pairs = [(stream.source, stream.stream) for stream in streams]
+    if not pairs:
+        return {}, None
+    with move_on_after(state.patience):
+        try:
+            return await run_sync(state.recent, pairs, abandon_on_cancel=True), None
+        except CallflowError as error:
+            return {}, str(error)
+    return {}, f"the database did not answer within {state.patience:g} s"
 
 
 def _fixed(text: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
@@ -185,7 +216,7 @@ def _fixed(text: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
 
 
 def _limited(recent: Recent) -> Recent:
-    """`recent`, four at a time: a database that hangs must not collect threads."""
+    """Return `recent`, four at a time: a database that hangs must not pile up threads."""
     free = threading.BoundedSemaphore(4)
 
     def ask(pairs: Pairs) -> Runs:
@@ -215,7 +246,7 @@ def _guarded(inner: ASGIApp, token: str | None) -> ASGIApp:
 
 def _refusal(path: str, headers: Headers, token: str | None) -> Response | None:
     if token is None:
-        # Nothing but "ok" is behind /healthz, and a probe may name its host as it likes.
+        # /healthz answers nothing but "ok", and a probe may use any host name.
         if path == "/healthz" or _loopback(headers.get("host", "")):
             return None
         return PlainTextResponse(
@@ -264,7 +295,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
 
 
 async def _broken(request: Request, error: Exception) -> Response:
-    text = "500: something broke while this was answered; callflow's log says what.\n"
+    text = "500: answering this failed; callflow's log says why.\n"
     # uvicorn ends the connection when this has been sent.
     return PlainTextResponse(text, 500, headers={**_HEADERS, "Connection": "close"})
 
@@ -274,135 +305,8 @@ def _query(request: Request) -> str:
 
 
 def _bytes(text: str) -> bytes:
-    # A lone surrogate in a provider's message is no reason to show nothing.
+    # Half a surrogate pair in a provider's message must not make the page fail.
     return text.encode("utf-8", "replace")
-
-
-# --- what is told ---------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
-class Headline:
-    """`tone` is "well", "bad" or "down"; `title` a few words, `sentence` one sentence.
-
-    Where something else goes first, `streams` says how the streams stand.
-    """
-
-    tone: str
-    title: str
-    sentence: str
-    detail: str = ""
-    advice: str = ""
-    streams: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What one page shows: its streams by source, those that need attention, and where it is.
-
-    `found` is how many streams match `query`; `more_bad` how many bad ones are on later pages.
-    """
-
-    query: str
-    number: int
-    pages: int
-    found: int
-    streams: tuple[StreamHealth, ...]
-    sources: tuple[tuple[str, tuple[StreamHealth, ...]], ...]
-    bad: tuple[StreamHealth, ...]
-    more_bad: int
-    left: tuple[Leftover, ...]
-
-    def link(self, number: int = 1, still: bool = False) -> str:
-        """The address of another page of the same streams."""
-        given = {"q": self.query, "page": "" if number == 1 else str(number)}
-        given["still"] = "1" if still else ""
-        query = urlencode({name: value for name, value in given.items() if value})
-        return f"/?{query}" if query else "/"
-
-
-def headline(view: Overview, now: datetime) -> Headline:
-    """How things stand, in one sentence."""
-    bad = sum(not stream.good for stream in view.streams)
-    total = len(view.streams)
-    streams = f"{total:,} stream{'s' * (total != 1)}"
-    trouble = f"{bad:,} of {streams} need{'s' * (bad == 1)} attention" if bad else ""
-    if now - view.at > OLD:
-        return Headline(
-            "down",
-            "daemon hangs",
-            "The daemon hangs",
-            f"It looked at the streams {span((now - view.at).total_seconds(), 2)} ago last, and"
-            " should every 2s.",
-            "restart it; what it had not committed is done again",
-            trouble,
-        )
-    if view.database is not None:
-        problem, _, advice = view.database.partition(" → ")
-        sentence = "The database cannot be used"
-        return Headline("down", "database trouble", sentence, problem, advice, trouble)
-    if bad:
-        return Headline("bad", f"{bad:,} bad", trouble)
-    if not total:
-        return Headline("well", "no streams", "There are no streams yet")
-    waiting = sum(stream.state == "never run" for stream in view.streams)
-    detail = f"{waiting:,} had no run yet." if waiting else ""
-    every = f"All {streams} are well" if total > 1 else "The one stream is well"
-    return Headline("well", "all well", every, detail)
-
-
-def _between(earlier: datetime, later: datetime) -> str:
-    """In its largest unit, from a day or an hour on in two: "40s", "3m", "1h 5m"."""
-    length = max(0.0, (later - earlier).total_seconds())
-    return span(length, 1 if length < 3600 else 2)
-
-
-def word(stream: StreamHealth) -> str:
-    """Its state in a word or two; "stale" replaces "good"."""
-    if not stream.stale:
-        return stream.state
-    return "stale" if stream.state == "good" else f"{stream.state}, stale"
-
-
-def matching(streams: Sequence[StreamHealth], query: str) -> list[StreamHealth]:
-    """The streams that have every word of `query` in name, provider or state, in any case."""
-    words = query.lower().split()
-    if not words:
-        return list(streams)
-    return [
-        stream
-        for stream in streams
-        if all(each in f"{stream.name} {stream.provider} {word(stream)}".lower() for each in words)
-    ]
-
-
-def paged(view: Overview, query: str, number: str) -> Plan:
-    """What page `number` of the streams that match `query` shows; sources in trouble come first."""
-    found = matching(view.streams, query)
-    troubled = {stream.source for stream in found if not stream.good}
-    found.sort(key=lambda stream: (stream.source not in troubled, stream.source, stream.stream))
-    pages = max(1, -(-len(found) // PAGE))
-    wanted = int(number) if number.isdecimal() and len(number) < 7 else 1
-    here = min(max(1, wanted), pages)
-    shown = tuple(found[(here - 1) * PAGE : here * PAGE])
-    sources = tuple(
-        (source, tuple(streams))
-        for source, streams in itertools.groupby(shown, key=lambda stream: stream.source)
-    )
-    return Plan(
-        query=query,
-        number=here,
-        pages=pages,
-        found=len(found),
-        streams=shown,
-        sources=sources,
-        bad=tuple(sorted((stream for stream in shown if not stream.good), key=_weight)),
-        more_bad=sum(not stream.good for stream in found[here * PAGE :]),
-        left=tuple({left.name: left for each in found for left in each.leftovers}.values()),
-    )
-
-
-def _weight(stream: StreamHealth) -> int:
-    """The gravest first: what grows old, what fails, what is not proven, what waits."""
-    return -2 * stream.stale - (stream.state == "failed") + (stream.state == "throttled")
 
 
 def _status(
@@ -411,17 +315,17 @@ def _status(
     runs: Runs | None,
     why: str | None,
 ) -> dict[str, Any]:
-    told = asdict(view) | {"ready": view.ready, "reasons": view.reasons}
-    told["streams"] = [
+    answer = asdict(view) | {"ready": view.ready, "reasons": view.reasons}
+    answer["streams"] = [
         {"name": stream.name, "good": stream.good, "fresh": stream.fresh, **asdict(stream)}
         for stream in streams
     ]
     if runs is not None:
-        told["runs_error"] = why
-        for stream, shown in zip(streams, told["streams"], strict=True):
+        answer["runs_error"] = why
+        for stream, shown in zip(streams, answer["streams"], strict=True):
             last = runs.get((stream.source, stream.stream), ())
             shown["runs"] = [asdict(run) | {"duration": seconds(run)} for run in last]
-    return told
+    return answer
 
 
 def _templates() -> Environment:

@@ -1,7 +1,7 @@
-"""The small chart of a stream's last runs: where its bars stand, and the words that say the same.
+"""The small chart of a stream's last runs: where its bars are, and words that say the same.
 
-Upwards is how long a run took, downwards how many rows it changed; below stands a mark where a run
-did not end well, so that nothing is told by colour alone.
+A bar's length upwards is how long the run took, downwards how many rows it changed. Below it is a
+mark if the run did not end well, so that nothing is shown by colour alone.
 """
 
 from collections import Counter
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from etl.load.runs import Run
-from etl.status.timetable import span
+from etl.status.words import span
 
 SLOTS = 30
 WIDTH, HEIGHT = 240, 54
@@ -26,7 +26,7 @@ _MARKS = {
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One run. `x` is the left edge of its slot; the paths are SVG's; an empty one is no mark."""
+    """One run. `x` is the left edge of its slot; the others are SVG paths, empty for no mark."""
 
     x: int
     status: str
@@ -47,7 +47,7 @@ class Chart:
 
 
 def chart(runs: Sequence[Run]) -> Chart | None:
-    """The chart of `runs` (newest first; the last 30 are shown); None when there are none."""
+    """Return the chart of `runs` (newest first; the last 30 are shown); None if there are none."""
     shown = runs[:SLOTS]
     if not shown:
         return None
@@ -56,7 +56,7 @@ def chart(runs: Sequence[Run]) -> Chart | None:
     bars = []
     for place, run in enumerate(reversed(shown), start=SLOTS - len(shown)):
         x = place * _SLOT
-        # Half a unit at least: a run that took no time was one all the same.
+        # At least half a unit: a run that took no time must be seen too.
         up = max(0.5, _UP * seconds(run) / longest if longest else 0.0)
         down = max(1.0, _DOWN * changed(run) / most) if changed(run) else 0.0
         bars.append(
@@ -70,30 +70,30 @@ def chart(runs: Sequence[Run]) -> Chart | None:
             )
         )
     counts = Counter(run.status for run in shown)
-    told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-    words = f"The last {len(shown)} runs: {told}; the longest took {took(longest)}"
+    each = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    words = f"The last {len(shown)} runs: {each}; the longest took {took(longest)}"
     words += f", the most rows changed are {most:,}." if most else ", none changed a row."
     rows = f"{_short(most)} row{'s' * (most != 1)}" if most else "no rows"
     return Chart(tuple(bars), words, took(longest), rows)
 
 
 def seconds(run: Run) -> float:
-    """How long the run took; 0 where the clock was set back, or its end is not known."""
+    """Return the seconds that the run took; 0 if the clock was set back or it has no end."""
     return max(0.0, (run.finished_at - run.started_at).total_seconds()) if run.finished_at else 0.0
 
 
 def took(length: float) -> str:
-    """A length of time in seconds for people: "0.4s", "1m 5s"."""
+    """Return a length of time in seconds for people: "0.4s", "1m 5s"."""
     return f"{length:.1f}s" if length < 9.95 else span(length, 2)
 
 
 def changed(run: Run) -> int:
-    """How many rows the run put in, altered or took out."""
+    """Return how many rows the run inserted, updated or deleted."""
     return run.inserted + run.updated + run.deleted
 
 
 def changes(run: Run) -> str:
-    """What the run did, in words: "3 new, 1 changed, 1 gone"."""
+    """Return what the run did, in words: "3 new, 1 changed, 1 gone"."""
     counts = (
         (run.inserted, "new"),
         (run.updated, "changed"),
@@ -110,7 +110,7 @@ def _title(run: Run) -> str:
 
 
 def _short(count: int) -> str:
-    """In five characters at most, for there is no more room: 950, 1.2k, 44k, 1.0M."""
+    """Return a count in at most five characters, which is all the room: 950, 1.2k, 44k, 1.0M."""
     for size, letter in ((1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")):
         if count >= size:
             return f"{count / size:.{int(count < 10 * size)}f}{letter}"

@@ -19,18 +19,18 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from etl.errors import ConfigError
 
-_GRACE = 1.0  # seconds that an answer on its way has when serving ends
-_BACKLOG = 128  # of them at once are accepted before what they sent is read
+_GRACE = 1.0  # seconds for an answer on its way when serving ends
+_BACKLOG = 128  # connections that are accepted at once, before their requests are read
 
 _ADVICE = {
     errno.EADDRINUSE: "stop what listens there, or choose another port",
-    errno.EADDRNOTAVAIL: "this machine has no such address; 127.0.0.1 is reached from here only",
+    errno.EADDRNOTAVAIL: "this machine has no such address; 127.0.0.1 is reachable from here only",
     errno.EACCES: "choose a port from 1024 up",
 }
 
 
 def listen(address: str) -> socket.socket:
-    """A socket that listens on `address`: "127.0.0.1:8787", "[::1]:8787"; port 0 is a free one.
+    """Return a socket that listens on `address`, such as "127.0.0.1:8787"; port 0 is a free one.
 
     "[::]:8787" listens on all addresses of both kinds. The caller closes it; `serving` does, too.
     Raises ConfigError when the port is taken, the address is not this machine's, or is not allowed.
@@ -70,17 +70,18 @@ def serving(
 ) -> Iterator[None]:
     """Serve `app` on the listening socket in a thread; on leaving, end it and close the socket.
 
-    Takes no signals and writes no access log. An answer on its way has a second to get through,
-    then its connection is cut: a client that reads slowly does not keep the daemon.
+    Takes no signals and writes no access log. At the end an answer on its way has a second to get
+    through; then its connection is cut, so that a client that reads slowly does not hold up the
+    daemon.
 
-    `connections` are open at most, because each holds a file, and the runs need files too. A new
-    one is always accepted: where there are too many, another one makes room, see `_Connection`. So
-    more than _BACKLOG of them are needed.
+    At most `connections` are open, because each holds a file, and the runs need files too. A new
+    one is always accepted; if there are too many, another one is cut, see `_Connection`. Therefore
+    `connections` must be more than _BACKLOG.
 
     The head of a request has to arrive within `head` seconds, from the connection's start or from
-    the first byte after the previous answer. Between an answer and that byte may lie 5 s. In its
-    first `young` seconds a connection is spared where another one can make room. Each ends after
-    `lifetime` seconds, whatever its client does or leaves undone.
+    the first byte after the previous answer, which must come within 5 s of that answer. In its
+    first `young` seconds a connection is spared if another one can be cut. Each ends after
+    `lifetime` seconds, whatever its client does.
     """
     protocol: Any = partial(_Connection, connections, head, young, lifetime)
     server = uvicorn.Server(
@@ -91,7 +92,7 @@ def serving(
             loop="asyncio",
             lifespan="off",
             log_config=None,
-            log_level="error",  # of requests that are none, anybody could fill the log with notes
+            log_level="error",  # otherwise anyone could fill the log with invalid requests
             access_log=False,
             proxy_headers=False,
             server_header=False,
@@ -102,7 +103,7 @@ def serving(
     )
     runner = asyncio.Runner()
     loop = runner.get_loop()
-    # A daemon thread, and so are those it starts: a database that hangs keeps no process alive.
+    # A daemon thread, as are those it starts: a database that hangs keeps no process alive.
     thread = threading.Thread(target=_run, args=(runner, server, sock), name="http", daemon=True)
     thread.start()
     try:
@@ -110,7 +111,7 @@ def serving(
     finally:
         server.should_exit = True
         thread.join(_GRACE)
-        with suppress(RuntimeError):  # its loop is closed: it ended by itself
+        with suppress(RuntimeError):  # its loop is closed: the server has ended already
             loop.call_soon_threadsafe(_cut, server)
         thread.join()
         sock.close()
@@ -127,14 +128,14 @@ def _cut(server: uvicorn.Server) -> None:
 
 
 class _Connection(H11Protocol):
-    """One client's connection. uvicorn by itself waits for ever for one that sends nothing.
+    """One client's connection. uvicorn alone would wait forever for one that sends nothing.
 
-    Where there are more than `limit`, the one is cut of which least is lost: first those that sent
-    no whole request and are no longer young, then those between two requests, then those whose
-    client does not read its answer, then young ones, whose request may just not have been read yet.
-    Of these it is one of the client that has most of them, and the oldest. So neither a client that
-    holds many connections nor many clients that hold one each keep others out, and one behind which
-    many stand, such as a reverse proxy, may have as many as are free.
+    If there are more than `limit`, the one whose end costs least is cut: first one that sent no
+    whole request and is no longer young, then one between two requests, then one whose client does
+    not read its answer, then a young one, whose request may only not have been read yet. Among
+    equals it is the oldest one of the client that has most. So neither a client with many
+    connections nor many clients with one each keep others out, and a reverse proxy, which stands
+    for many clients, may have as many as are free.
     """
 
     def __init__(
@@ -175,7 +176,7 @@ class _Connection(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         if not self.cycle or self.conn.our_state is h11.IDLE:
             super().send_400_response(msg)
-        else:  # its answer is on its way or was given: nothing else can be said
+        else:  # its answer is on its way or was sent: there can be no other one
             self.cycle.disconnected = True
             self.transport.abort()
 
@@ -193,7 +194,7 @@ class _Connection(H11Protocol):
         return bool(self.cycle) and not self.cycle.response_complete
 
     def _loss(self) -> int:
-        """How much is lost when it is cut."""
+        """Return how much its end would cost."""
         if not self.cycle:
             return 3 if self.loop.time() - self._since < self._young else 0
         if self._answering():
@@ -208,7 +209,7 @@ class _Connection(H11Protocol):
         lightest = [each for each, loss in losses.items() if loss == least]
         held = Counter(each._who for each in lightest)
         victim = max(lightest, key=lambda each: (held[each._who], -each._since))
-        self.connections.discard(victim)  # it is told of its end later
+        self.connections.discard(victim)  # it hears of its end later
         victim.transport.abort()
 
     def _leave(self) -> None:
@@ -219,7 +220,7 @@ class _Connection(H11Protocol):
 
 
 def network_of(host: str) -> str:
-    """What stands for one client: its address, of IPv6 the first half, of which it has all."""
+    """Return what stands for one client: its address, or the first half if it is an IPv6 one."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

@@ -1,0 +1,67 @@
+"""The options that several commands share, and the settings that they lead to."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from etl.config import load as config
+from etl.config.redact import Redactor
+from etl.config.settings import Settings, redactor
+from etl.providers import PROVIDERS
+from etl.sandbox import FIRST_PORT
+
+ConfigPath = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        metavar="FILE",
+        help="The configuration file. Default: $CALLFLOW_CONFIG, else ./callflow.toml.",
+    ),
+]
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="SOURCE[.STREAM]",
+        help="Sources or streams. Default: all.",
+        show_default=False,
+    ),
+]
+DEFAULT_PORTS = tuple(range(FIRST_PORT, FIRST_PORT + len(PROVIDERS)))
+if TYPE_CHECKING:
+    _Ports = tuple[int, ...]
+else:
+    _Ports = tuple[(int,) * len(PROVIDERS)]  # typer reads as many values as the type has members
+Ports = Annotated[
+    _Ports,
+    typer.Option(
+        metavar=" ".join(provider.name.upper() for provider in PROVIDERS),
+        help="The ports, 0 to 65535; 0: any free one.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
+WithMigrate = Annotated[
+    bool, typer.Option("--migrate", help="Migrate the schema first if it is behind.")
+]
+
+
+@dataclass(slots=True)
+class Secrets:
+    """The redactor for the message of a command that fails; it learns the secrets from `load`."""
+
+    redact: Redactor = field(default_factory=Redactor)
+
+
+def load(context: typer.Context, path: Path | None) -> tuple[Settings, Redactor]:
+    """Read the settings and make the command's only redactor, also for its last message.
+
+    Raises ConfigError.
+    """
+    settings = config.load(path, os.environ)
+    redact = redactor(settings)
+    if isinstance(context.obj, Secrets):
+        context.obj.redact = redact
+    return settings, redact

@@ -1,0 +1,119 @@
+"""Print the rows of a query: as a table, as CSV, as JSON. The first row is the header."""
+
+import json
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from etl.commands import values
+from etl.config.redact import harmless
+
+
+def print_table(console: Console, rows: Iterator[Sequence[Any]], title: str = "") -> int:
+    """Print rows as a table; return how many there were.
+
+    If a row is wider than the console, each column of each row gets a line.
+    """
+    header = [Text(harmless(name)) for name in next(rows)]
+    body = [[Text(harmless(_cell(value), keep="\n")) for value in row] for row in rows]
+    lines = [header, *body]
+    widths = (max(max(map(cell_len, line[n].plain.split("\n"))) for line in lines)
+              for n in range(len(header)))  # fmt: skip
+    if sum(width + 3 for width in widths) + 1 <= console.width:
+        _print_grid(console, header, body, title)
+    else:
+        _print_records(console, header, body, title)
+    return len(body)
+
+
+def _print_grid(
+    console: Console, header: Sequence[Text], body: Sequence[Sequence[Text]], title: str
+) -> None:
+    grid = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for name in header:
+        grid.add_column(name, overflow="fold")
+    for row in body:
+        grid.add_row(*row)
+    console.print(grid)
+
+
+def _print_records(
+    console: Console, header: Sequence[Text], body: Sequence[Sequence[Text]], title: str
+) -> None:
+    if title:
+        console.print(Text(title, style="bold"))
+    if not body:
+        console.print(Text(", ").join(header))
+    for number, row in enumerate(body, 1):
+        console.print(Text(f"── {number} ──", style="dim"))
+        record = Table.grid(padding=(0, 2, 0, 0))
+        record.add_column(no_wrap=True)
+        record.add_column(overflow="fold")
+        for name, value in zip(header, row, strict=True):
+            record.add_row(name, value)
+        console.print(record)
+
+
+def write_csv(rows: Iterator[Sequence[Any]]) -> None:
+    """Write rows to stdout as CSV that COPY reads: NULL is nothing, an empty text is "".
+
+    On a terminal, control characters are replaced.
+    """
+    shown = partial(harmless, keep="\t\n") if sys.stdout.isatty() else str
+    for row in rows:
+        sys.stdout.write(",".join(shown(_quoted(value)) for value in row) + "\n")
+
+
+def write_json(rows: Iterator[Sequence[Any]]) -> None:
+    """Write rows to stdout as JSON, one object a line. Column names must be unique.
+
+    On a terminal, control characters are written as JSON's escapes.
+    """
+    shown = _without_control if sys.stdout.isatty() else str
+    keys = [json.dumps(name, ensure_ascii=False) for name in next(rows)]
+    for row in rows:
+        members = (f"{key}: {values.as_json(each)}" for key, each in zip(keys, row, strict=True))
+        sys.stdout.write(shown(f"{{{', '.join(members)}}}") + "\n")
+
+
+def _without_control(line: str) -> str:
+    """Return the same JSON with escapes for the characters that a terminal would obey."""
+    if line.isprintable():
+        return line
+    return "".join(
+        each
+        if harmless(each) == each
+        else "".join(
+            f"\\u{unit:04x}"
+            for unit in memoryview(each.encode("utf-16-le", "surrogatepass")).cast("H")
+        )
+        for each in line
+    )
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, datetime):
+        return value.isoformat(sep=" ", timespec="seconds").removesuffix(":00")
+    return values.as_text(value)
+
+
+def _quoted(value: Any) -> str:
+    if value is None:
+        return ""
+    text = values.as_text(value)
+    if text in ("", "\\.") or re.search('[",\r\n]', text):
+        return '"' + text.replace('"', '""') + '"'
+    return text

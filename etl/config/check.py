@@ -1,0 +1,197 @@
+"""The tables of a draft → frozen settings, or one problem per key in words that hold no value."""
+
+import contextlib
+import json
+import re
+import ssl
+import urllib.parse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_origin
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from etl.config.draft import PLACEHOLDER, TABLES, Draft, keys_of, kinds, unknown_key
+from etl.config.files import read_text
+from etl.config.hosts import is_loopback, is_private
+from etl.config.lines import Key
+from etl.config.settings import Settings, Source, Table
+from etl.config.values import did_you_mean
+from etl.errors import ConfigError
+
+_TYPES = {str: "text", bool: "true or false", int: "a number", float: "a number"}
+_TYPES |= {list: "a list", dict: "a table"}  # what else TOML has is a date or a time
+_NO_TABLE = "expected a table, such as [sources.zoom_eu] or [warehouse]"
+
+
+def check(draft: Draft) -> Settings | None:
+    """Validate the draft's tables and add what is wrong to its problems; None: nothing to use."""
+    for key, table, model in draft.tables():
+        _prepare(key, table, model, draft)
+    _refuse_private_hosts(draft)
+    return _validate(draft)
+
+
+def _prepare(path: Key, table: dict[str, Any], model: type[Table], draft: Draft) -> None:
+    """Give the table's values the types that pydantic checks, and look at them together."""
+    for name, info in model.model_fields.items():
+        key, value = (*path, name), table.get(name)
+        if isinstance(value, str) and key in draft.variables:
+            table[name] = value = _from_text(info.annotation, value)
+        if name in ("data_dir", "ca_file") and isinstance(value, str) and value:
+            with contextlib.suppress(ConfigError):
+                table[name] = str(draft.path(value, key))
+        if any(
+            isinstance(item, str) and PLACEHOLDER.fullmatch(item)
+            for item in (value if isinstance(value, list) else [value])
+        ):
+            draft.problem(key, f"is still the placeholder; expected {info.description}")
+        elif name == "ca_file" and isinstance(value, str) and value:
+            _look_at_certificates(Path(table[name]), key, draft)
+    for name, message in model.conflicts(table).items():
+        draft.problem((*path, name), message)
+
+
+def _from_text(kind: Any, text: str) -> Any:
+    """Return what a variable's text means to a key of type `kind`; as it is where that is none."""
+    each_kind = kinds(kind)
+    with contextlib.suppress(ValueError, RecursionError):
+        if kind in (int, float):
+            return kind(text)
+        if bool in each_kind and text.lower() in ("true", "false"):
+            return text.lower() == "true"
+        if any(get_origin(each) is tuple for each in each_kind):
+            listed = text.lstrip().startswith("[")
+            return json.loads(text) if listed else [item.strip() for item in text.split(",")]
+    return text
+
+
+def _look_at_certificates(file: Path, key: Key, draft: Draft) -> None:
+    try:
+        text, _ = read_text(file, 8 << 20)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
+    except ConfigError as error:
+        draft.problem(key, f"{error.what}; expected a file of certificates in PEM form")
+    except (ssl.SSLError, ValueError, OSError):
+        draft.problem(key, "holds no certificate; expected a file of certificates in PEM form")
+
+
+def _refuse_private_hosts(draft: Draft) -> None:
+    """Check the URLs that requests go to; what a name resolves to is checked on connecting."""
+    general = draft.tree.get("network")
+    allowed = general.get("allow_private_hosts") if isinstance(general, dict) else None
+    for path, table, model in draft.tables():
+        own = table.get("allow_private_hosts")
+        if (allowed if own is None else own) is True:
+            continue
+        for name in model.model_fields:
+            url = table.get(name) if name.endswith("_url") or name == "alert_webhook" else None
+            with contextlib.suppress(ValueError):
+                parts = urllib.parse.urlsplit(url if isinstance(url, str) else "")
+                host = parts.hostname or ""
+                if parts.scheme == "https" and is_private(host) and not is_loopback(host):
+                    draft.problem((*path, name), _private(name))
+
+
+def _private(name: str) -> str:
+    where = "[network]" if name == "alert_webhook" else "[network] or for the source"
+    return (
+        "leads to a private network or a cloud's metadata service; expected a public host; if this"
+        f" is intended, set allow_private_hosts = true in {where}"
+    )
+
+
+def _validate(draft: Draft) -> Settings | None:
+    for name in draft.tree.keys() - {"sources", *TABLES}:
+        draft.problem((name,), unknown_key(name, ["sources", *TABLES]))
+        del draft.tree[name]
+    models = {path: model for path, _, model in draft.tables()}
+    tree = {**draft.tree, "path": draft.file, "warnings": tuple(draft.warnings)}
+    if isinstance(draft.tree.get("sources"), dict):
+        _name_sources(draft)
+        tree["sources"] = _sources(models, draft)
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        for found in error.errors(include_input=False, include_url=False):
+            _explain(found, (), models, draft)
+        return None
+
+
+def _name_sources(draft: Draft) -> None:
+    """Give each source the name of its table."""
+    for name, table in draft.sources().items():
+        if not re.fullmatch("[a-z][a-z0-9_]{0,39}", name):
+            fit = re.sub("[^a-z0-9]+", "_", name.lower()).strip("_0123456789")[:40] or "zoom_eu"
+            wanted = "a name of at most 40 characters (a-z, 0-9, _) that starts with a letter"
+            draft.problem(("sources", name), f"expected {wanted}; for example [sources.{fit}]")
+        if isinstance(table, dict):
+            if "name" in table:
+                message = "unknown key; a source has the name of its table, as in [sources.zoom_eu]"
+                draft.problem(("sources", name, "name"), message)
+            table["name"] = name
+
+
+def _sources(models: Mapping[Key, type[Table]], draft: Draft) -> dict[str, Source]:
+    """Validate each source by its provider's model; leave out those with a problem."""
+    read: dict[str, Source] = {}
+    for name, table in draft.sources().items():
+        key = ("sources", name)
+        if not isinstance(table, dict):
+            draft.problem(key, _NO_TABLE)
+        elif key not in models:
+            draft.problem((*key, "provider"), _provider_problem(key, draft))
+        else:
+            streams = draft.streams(key)
+            given = {each: value for each, value in table.items() if each not in streams}
+            if "options" in given:
+                known = keys_of(models[key], streams)
+                draft.problem((*key, "options"), unknown_key("options", known))
+            given["options"] = {each: table[each] for each in streams if each in table}
+            try:
+                read[name] = draft.providers[table["provider"]].settings.model_validate(given)
+            except ValidationError as error:
+                for found in error.errors(include_input=False, include_url=False):
+                    _explain(found, key, models, draft)
+    return read
+
+
+def _explain(error: ErrorDetails, at: Key, models: Mapping[Key, type[Table]], draft: Draft) -> None:
+    """Turn one of pydantic's errors about the table `at` into a problem of its key."""
+    kind, inside = error["type"], tuple(str(part) for part in error["loc"])
+    key = (*at, *(inside[1:] if inside[:1] == ("options",) else inside))
+    if kind == "extra_forbidden":
+        streams = draft.streams(at) if len(key) == 3 else ()
+        draft.problem(key, unknown_key(key[-1], keys_of(models[key[:-1]], streams)))
+        return
+    if key[:-1] not in models and key[:-2] in models:
+        kind, key = "item", key[:-1]
+    if kind == "conflict" or key in draft.unread or (len(key) == 3 and key[2] == "name"):
+        return  # reported already
+    info = models[key[:-1]].model_fields.get(key[-1]) if key[:-1] in models else None
+    if info is None:
+        draft.problem(key, _NO_TABLE)
+        return
+    message = error["msg"] if kind == "problem" else f"expected {info.description}"
+    if kind == "missing":
+        message = f"missing; {message}"
+    elif kind.endswith("_type"):
+        value: Any = draft.tree
+        for part in key:
+            value = value[part]
+        message += f", not {_TYPES.get(type(value), 'a date or a time')}"
+    draft.problem(key, f"{message}; for example {draft.example(key, info)}")
+
+
+def _provider_problem(key: Key, draft: Draft) -> str:
+    sources = draft.tree["sources"]
+    given, names = sources[key[1]].get("provider"), [f'"{name}"' for name in draft.providers]
+    wanted = " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+    if given is not None:
+        return f"expected {wanted}{did_you_mean(given, draft.providers)}"
+    message = f"missing; expected {wanted}; for example provider = {names[0]}"
+    if all((*key, name) in draft.variables for name in sources[key[1]].keys() - {"name"}):
+        others = sources.keys() - {key[1]}
+        message += f"; only environment variables name this source{did_you_mean(key[1], others)}"
+    return message

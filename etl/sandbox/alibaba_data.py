@@ -1,0 +1,207 @@
+"""Generated and awkward contact flows of Alibaba Cloud CCC."""
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from random import Random
+
+from etl.sandbox.data import (
+    AWKWARD_NAME,
+    LANGUAGES,
+    NEWEST,
+    Record,
+    phone_numbers,
+    random_of,
+)
+
+_ZH = LANGUAGES["zh-CN"]
+_MASKED = ("400289", "021800", "010800")
+
+
+def flows(random: Random, count: int, instance_id: str) -> list[Record]:
+    """Invent rows of ListContactFlows of one instance: all types, drafts, numbers, definitions."""
+    numbers = phone_numbers(random)
+    return [_flow(random, instance_id, numbers) for _ in range(count)]
+
+
+def _flow(random: Random, instance_id: str, numbers: Iterator[str]) -> Record:
+    kind = random.choices(("MAIN_FLOW", "SUB_FLOW", "SURVEY_FLOW"), (60, 28, 12))[0]
+    # Few distinct instants, so that some rows share one, as after a bulk change.
+    changed = NEWEST - timedelta(minutes=10 * random.randrange(20_000))
+    published = random.random() < 0.8
+    flow: Record = {
+        "Type": kind,
+        "Definition": definition(random),
+        "Description": f"{random.randint(1, 4)}.{random.randrange(10)}",
+        "UpdatedTime": changed.strftime("%Y-%m-%d %H:%M:%S.0"),
+        "Editor": "",
+        "Published": published,
+        "InstanceId": instance_id,
+        "Name": f"{random.choice(_ZH[0])}-{random.choice(_ZH[1])}",
+        "ContactFlowId": _uuid(random),
+        "CreatedTime": (changed - _age(random)).strftime("%Y-%m-%d %H:%M:%S.0"),
+        "NumberList": [],
+    }
+    if not published or random.random() < 0.2:
+        flow["DraftId"] = _uuid(random)
+        flow["Editor"] = f"agent-{random.randrange(40):03}"
+    if kind == "MAIN_FLOW" and published:
+        masked = random.choice(([], [f"{random.choice(_MASKED)}****"]))
+        flow["NumberList"] = [next(numbers) for _ in range(random.randrange(3))] + masked
+    return flow
+
+
+def _age(random: Random) -> timedelta:
+    return timedelta(minutes=random.randrange(1, 500_000))
+
+
+def _uuid(random: Random) -> str:
+    text = f"{random.getrandbits(128):032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def definition(random: Random) -> str:
+    """Invent a flow's definition: JSON text, shaped like the one in Alibaba's API reference.
+
+    That reference shows the activity types INCOMING_CALL, PLAY_SAY and HANGUP; the others are
+    invented so that the graph has branches.
+    """
+    end = f"{random.getrandbits(32):08x}"
+    greeting = f"{random.getrandbits(32):08x}"
+    queues = [f"{random.getrandbits(32):08x}" for _ in range(random.randrange(4))]
+    menu = f"{random.getrandbits(32):08x}" if queues else end
+    activities = [
+        _activity(random, "INCOMING_CALL", "开始", {}, {"complete": greeting}),
+        _activity(random, "HANGUP", "挂机", {}, {"complete": None}, id=end, index=999),
+        _activity(
+            random,
+            "PLAY_SAY",
+            "放音",
+            {"say": _ZH[2], "audioResourceId": "", "audioType": "tts", "audioInterrupt": False},
+            {"complete": menu},
+            id=greeting,
+            index=1,
+        ),
+    ]
+    if queues:
+        activities += _branches(random, menu, queues, end)
+    return json.dumps(
+        {"activities": activities, "description": ""}, ensure_ascii=False, separators=(",", ":")
+    )
+
+
+def _branches(random: Random, menu: str, queues: list[str], end: str) -> list[Record]:
+    """Invent a menu that leads to queues."""
+    keys: dict[str, str | None] = {f"press_{n}": q for n, q in enumerate(queues, 1)}
+    found = [
+        _activity(
+            random,
+            "DTMF_MENU",
+            "按键菜单",
+            {"timeout": 5, "retries": 3},
+            {**keys, "timeout": end, "error": end},
+            id=menu,
+            index=2,
+        )
+    ]
+    for number, queue in enumerate(queues, 3):
+        found.append(
+            _activity(
+                random,
+                "TRANSFER_TO_QUEUE",
+                random.choice(_ZH[0]),
+                {"skillGroupId": f"skg-{random.randrange(30)}", "maxWait": 120},
+                {"complete": end, "overflow": end, "error": None},
+                id=queue,
+                index=number,
+            )
+        )
+    return found
+
+
+def _activity(
+    random: Random,
+    kind: str,
+    name: str,
+    properties: Record,
+    events: dict[str, str | None],
+    *,
+    id: str | None = None,  # noqa: A002
+    index: int = 0,
+) -> Record:
+    position = {"x": random.randrange(100, 2000) / 2, "y": random.randrange(100, 900)}
+    return {
+        "type": kind,
+        "id": id or f"{random.getrandbits(32):08x}",
+        "name": name,
+        "properties": {**properties, "position": position},
+        "events": [
+            {"event": event, "next": following}
+            if following is None
+            else {
+                "event": event,
+                "next": following,
+                "edgeId": f"{random.getrandbits(32):08x}",
+            }
+            for event, following in events.items()
+        ],
+        "nodeIndex": index,
+    }
+
+
+# Rows that the documents allow but naive code does not expect. Every value fits its column.
+
+_DEFINITIONS: dict[str, object] = {
+    "null": None,
+    "empty": "",
+    "text": "not JSON {",
+    "list": "[]",
+    "null-text": "null",
+    "no-activities": '{"description":"x"}',
+    "null-activities": '{"activities":null}',
+    "null-members": (
+        '{"activities":[{"id":"a1","type":null,"name":null,"properties":null,"events":null},'
+        '{"id":"a2"},{"id":"a3","events":[]}]}'
+    ),
+    "twins": (
+        '{"activities":[{"id":"a","type":"ADDED_LATER","name":"","nodeIndex":-1,'
+        '"properties":{"position":{"x":485.5,"y":-0.25},"added":[1]},"added":1,'
+        '"events":[{"event":"complete","next":"a","edgeId":"e"},'
+        '{"event":"complete","next":"gone"},{"event":null,"next":null},{}]}]}'
+    ),
+}
+
+
+def awkward_flows(instance_id: str) -> list[Record]:
+    """Return definitions that are empty, no JSON, or odd JSON; null lists; odd times."""
+    common = {"InstanceId": instance_id, "Type": "SUB_FLOW", "UpdatedTime": "2021-03-08 15:34:49.0"}
+    defined: list[Record] = [
+        {**common, "ContactFlowId": f"definition-{what}", "Definition": text}
+        for what, text in _DEFINITIONS.items()
+    ]
+    names = flows(random_of(0, "names"), 1, "")[0].keys() | {"DraftId"}
+    return [
+        *defined,
+        {"InstanceId": instance_id, "ContactFlowId": "-only-the-key"},
+        {**dict.fromkeys(names), "InstanceId": instance_id, "ContactFlowId": "all-null"},
+        {
+            **common,
+            "ContactFlowId": "ALL-NULL",
+            "Name": AWKWARD_NAME,
+            "Description": "",
+            "DraftId": "",
+            "Editor": "",
+            "Type": "ADDED_LATER",
+            "Published": False,
+            "UpdatedTime": "2021-03-08 15:34:49.123456",
+            "CreatedTime": "2021-03-08 15:34:49",
+            "NumberList": ["400289****", "", "+442079460000", "ext. 5 / 内线"],
+            "AddedLater": {"x": 1},
+        },
+        {
+            **common,
+            "ContactFlowId": "no-numbers",
+            "NumberList": [],
+            "Definition": definition(random_of(0, instance_id)),
+        },
+    ]

@@ -1,0 +1,118 @@
+"""Read the recorded state of sources and streams from the warehouse."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from psycopg.errors import LockNotAvailable
+from sqlalchemy import ARRAY, Connection, DateTime, Engine, Text, func, literal, select, true
+from sqlalchemy.exc import DBAPIError
+
+from etl import __version__
+from etl.config.redact import Redactor
+from etl.config.settings import Settings
+from etl.load import lead, leftovers
+from etl.load.runs import Run, readable
+from etl.providers import PROVIDERS
+from etl.status import health
+from etl.status.health import Overview
+from etl.warehouse import tables
+from etl.warehouse.translate import translate_errors
+
+Scopes = Sequence[tuple[str, str, str]]
+"""(source, stream, scope), such as ("alibaba_sh", "contact_flows", "ccc-test")."""
+
+
+def recorded(connection: Connection, redact: Redactor) -> tuple[datetime, list[dict[str, Any]]]:
+    """Return the database's clock (UTC) and every row of etl.streams, in the order of their names.
+
+    The rows' errors pass `redact`: an older version, or another program, may have written them.
+    """
+    columns = [
+        readable(column).label(column.name) if isinstance(column.type, DateTime) else column
+        for column in tables.streams.columns
+    ]
+    found = connection.execute(select(*columns).order_by(*tables.streams.primary_key))
+    rows = [dict(row._mapping) for row in found]
+    for row in rows:
+        row["error"] = row["error"] and redact.message(row["error"])
+    now = connection.execute(select(func.clock_timestamp())).scalar_one()
+    return now.astimezone(UTC), rows
+
+
+def scopes(connection: Connection, otherwise: Scopes = ()) -> Scopes:
+    """Return every scope that has rows, of the streams whose lists are split into scopes.
+
+    Runs in the open transaction and waits for no lock: if another session has locked one of the
+    tables, return `otherwise`.
+    """
+    attempt = connection.begin_nested()
+    try:
+        connection.exec_driver_sql("SET LOCAL lock_timeout = '200ms'")
+        return [
+            (source, stream.name, scope)
+            for provider in PROVIDERS
+            for stream in provider.streams
+            if stream.scope is not None
+            for source, scope in leftovers.begins(connection, stream.tables[0], 2)
+        ]
+    except DBAPIError as error:
+        if not isinstance(error.orig, LockNotAvailable):
+            raise
+        return otherwise
+    finally:
+        attempt.rollback()  # that puts lock_timeout back, too
+
+
+def recent(
+    engine: Engine,
+    streams: Sequence[tuple[str, str]],
+    redact: Redactor,
+    limit: int = 30,
+) -> dict[tuple[str, str], list[Run]]:
+    """Return the last `limit` runs of each of `streams`, newest first.
+
+    Times are UTC; errors pass `redact`. Raises WarehouseError, also after 3 seconds without a
+    result.
+    """
+    names = func.unnest(
+        literal([source for source, _ in streams], ARRAY(Text)),
+        literal([stream for _, stream in streams], ARRAY(Text)),
+    )
+    wanted = names.table_valued("source", "stream", name="wanted").render_derived()
+    runs = tables.runs
+    latest = (
+        select(runs)
+        .where(runs.c.source == wanted.c.source, runs.c.stream == wanted.c.stream)
+        .order_by(runs.c.started_at.desc())
+        .limit(limit)
+        .lateral()
+    )
+    found: dict[tuple[str, str], list[Run]] = {pair: [] for pair in streams}
+    with translate_errors("status", redact), engine.begin() as connection:
+        connection.exec_driver_sql("SET LOCAL statement_timeout = '3s'")
+        for row in connection.execute(select(latest).select_from(wanted.join(latest, true()))):
+            run = Run(**{name: _utc(value) for name, value in row._mapping.items()})
+            shown = replace(run, error=run.error and redact.message(run.error))
+            found[run.source, run.stream].append(shown)
+    return found
+
+
+def status(engine: Engine, settings: Settings, redact: Redactor) -> Overview:
+    """Return `overview` on a connection of `engine`. Raises WarehouseError."""
+    with translate_errors("status", redact), engine.connect() as connection:
+        return overview(connection, settings, redact)
+
+
+def overview(connection: Connection, settings: Settings, redact: Redactor) -> Overview:
+    """Return the state of every stream that is configured or was ever synced, and who leads."""
+    now, rows = recorded(connection, redact)
+    held = scopes(connection)
+    leader = lead.leader(connection)
+    streams = health.assess(settings, rows, now, held=held)
+    return Overview(at=now, version=__version__, leader=leader, seen_at=now, streams=streams)
+
+
+def _utc(value: Any) -> Any:
+    return value.astimezone(UTC) if isinstance(value, datetime) else value

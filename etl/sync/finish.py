@@ -1,0 +1,216 @@
+"""The end of a run: what it records, whether it was complete, incomplete or failed."""
+
+import contextlib
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Connection, Table
+from sqlalchemy.exc import DBAPIError
+
+from etl.errors import (
+    BusyError,
+    CallflowError,
+    IncompleteError,
+    LeaseLostError,
+    StoppedError,
+    UnavailableError,
+    UnreachableRowsError,
+    internal,
+)
+from etl.load import lease as leases
+from etl.load import runs
+from etl.load.lease import Lease
+from etl.load.merge import Written
+from etl.load.runs import Marks, Outcome, Run
+from etl.load.transaction import StopWatcher, brief_transaction
+from etl.sync.context import RunContext, Tally
+from etl.sync.job import Job
+from etl.sync.lease import require_lead
+from etl.sync.plan import Plan
+from etl.sync.proof import Scan
+from etl.warehouse.rights import suggest_grants
+
+_LONG = timedelta(days=32).total_seconds()  # no limit of a provider is reset later
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run that came to its end did, as its last transaction knows it.
+
+    `scan`   the last scan.
+    `staged` records that it saw, each once.
+    `now`    instant of the changes (UTC).
+    `seen`   the table of what it saw: the staging table, or the current one.
+    `incomplete_because` why it may have missed something; None if it saw everything.
+    """
+
+    plan: Plan
+    scan: Scan
+    staged: int
+    written: Written
+    now: datetime
+    seen: Table
+    incomplete_because: CallflowError | None
+
+
+def record_end(connection: Connection, context: RunContext, result: Result) -> Run:
+    """Record the run in the transaction of its changes; return it as recorded."""
+    because, written, is_full = result.incomplete_because, result.written, _is_full(result)
+    rows = context.rows + written.inserted - written.deleted
+    run = replace(
+        _run_so_far(context.job, context.tally),
+        status="complete",
+        mode=result.plan.mode,
+        reason=result.plan.reason,
+        records=result.staged + sum(scope.unkeyed for scope in result.scan.scopes.values()),
+        rejected=result.scan.rejected,
+        warnings=result.scan.warnings,
+        inserted=written.inserted,
+        updated=written.updated,
+        deleted=written.deleted,
+        unchanged=result.staged - written.inserted - written.updated,
+        rows_written=written.rows,
+        absent=rows - result.staged if is_full else 0,
+    )
+    outcome = Outcome(rows, result.now if written.rows else None)
+    if because is not None:
+        return runs.finish(connection, _not_complete(run, context.job, because), outcome)
+    outcome = replace(
+        outcome,
+        marks=_watermarks(connection, context, result),
+        read_at=run.started_at,
+        full=is_full,
+        newest_first=_came_newest_first(result.scan) if is_full else None,
+    )
+    return runs.finish(connection, run, outcome)
+
+
+def _is_full(result: Result) -> bool:
+    """Whether the run saw the whole list, and is proven to."""
+    return result.plan.mode == "full" and result.incomplete_because is None
+
+
+def _not_complete(run: Run, job: Job, because: CallflowError) -> Run:
+    """Return a run that reached its end, but not that of the list, or not with a proof."""
+    reached_the_end = isinstance(because, IncompleteError | UnreachableRowsError)
+    return replace(
+        run,
+        status="incomplete" if reached_the_end else "failed",
+        error_kind=because.kind,
+        error=job.redact.message(str(because)),
+        retry_at=_retry_at(because),
+    )
+
+
+def _run_so_far(job: Job, tally: Tally) -> Run:
+    """Return the run with what is known of it whatever happens."""
+    http = tally.http
+    return Run(
+        tally.run_id,
+        job.source,
+        job.stream.name,
+        tally.plan.mode,
+        tally.started_at,
+        reason=tally.plan.reason,
+        pages=tally.pages,
+        watermark_before=tally.watermark_before,
+        requests=http.requests if http else 0,
+        retries=http.retries if http else 0,
+        throttled_seconds=round(http.throttled_seconds, 3) if http else 0.0,
+    )
+
+
+def _watermarks(connection: Connection, context: RunContext, result: Result) -> Marks | None:
+    """Return the watermarks of a proven run; None if the list has no modification times.
+
+    A scope that was read in several answers which are not anchored to each other keeps its previous
+    watermark: what changed while it was read may have been missed, and be older than its newest
+    row.
+    """
+    stream, previous = context.job.stream, context.previous.watermarks
+    if stream.modified is None:
+        return None
+    newest = runs.watermarks(
+        connection, result.seen, context.job.source, stream.modified, stream.scope
+    )
+    marks: dict[str, datetime | None] = {}
+    for name, scope in result.scan.scopes.items():
+        times = [newest.get(name)]
+        if result.plan.mode == "incremental":
+            times.append(previous.get(name))
+        if stream.changes != "since" or scope.anchored or scope.pages == 1:
+            marks[name] = max((time for time in times if time), default=None)
+        elif name in previous:
+            marks[name] = previous[name]
+    return marks
+
+
+def _came_newest_first(scan: Scan) -> bool:
+    """Whether the list came newest first; a list of one time only proves nothing."""
+    return scan.newest_first and scan.newest != scan.oldest
+
+
+def set_hint_bits(context: RunContext, run: Run) -> None:
+    """Read what was written, so that its hint bits are set while its pages are fresh.
+
+    Otherwise the next reader rewrites those pages; with data checksums that is WAL: 68 MB for
+    200,000 rows were seen in a run without changes. The run is committed, so errors do not matter
+    any more.
+    """
+    if run.rows_written:
+        with contextlib.suppress(DBAPIError, StoppedError):
+            for pair in context.tables:
+                context.database.read(runs.count, run.source, pair.current)
+
+
+def record_failure(
+    job: Job, tally: Tally, watcher: StopWatcher, lease: Lease | None, error: CallflowError
+) -> Run:
+    """Record a run that broke off; in etl.streams only while its lease is ours.
+
+    If the failure cannot be recorded either, the caller still gets the run. Raises StoppedError
+    when the run should stop, or its daemon does not lead any more.
+    """
+    run = replace(
+        _run_so_far(job, tally),
+        status="busy" if isinstance(error, BusyError | LeaseLostError) else "failed",
+        error_kind=error.kind,
+        error=job.redact.message(str(error)),
+        reason=tally.plan.reason and job.redact.message(tally.plan.reason),
+        retry_at=_retry_at(error),
+    )
+    try:
+        with translate_errors(job), brief_transaction(job.engine, watcher) as connection:
+            require_lead(job, connection)
+            if lease is not None and run.status == "failed":
+                leases.renew(connection, lease)
+            return runs.finish(connection, run)
+    except LeaseLostError as lost:
+        return record_failure(job, tally, watcher, None, lost)
+    except StoppedError:
+        raise
+    except Exception:  # noqa: BLE001 - there is nowhere to record it; the caller reports the run
+        return replace(run, finished_at=datetime.now(UTC))
+
+
+@contextlib.contextmanager
+def translate_errors(job: Job) -> Iterator[None]:
+    """Turn what the database and a lack of memory raise into errors that give advice.
+
+    After a MemoryError, let go of what filled the memory. Raises CallflowError.
+    """
+    try:
+        with suggest_grants(job.engine, job.name, job.redact):
+            yield
+    except MemoryError as error:
+        traceback.clear_frames(error.__traceback__)
+        error.__traceback__ = None
+        raise internal(error, job.name) from None
+
+
+def _retry_at(error: CallflowError) -> datetime | None:
+    """Return when the provider may be asked again (UTC), if it asked for longer than runs wait."""
+    wait = error.wait if isinstance(error, UnavailableError) else None
+    return None if wait is None else datetime.now(UTC) + timedelta(seconds=min(wait, _LONG))

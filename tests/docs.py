@@ -1,0 +1,207 @@
+"""`python -m tests.docs` (`make docs`): write what the documents derive from the code.
+
+The table of faults is derived from the marks of the tests, everything else from `PROVIDERS` and the
+definitions of the tables. `tests/test_docs.py` holds each part up to date.
+"""
+
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic.fields import FieldInfo
+from sqlalchemy import Table, make_url
+
+from etl.config.settings import Source
+from etl.providers import PROVIDERS, SCHEMAS
+from etl.providers.declare import Provider
+from etl.warehouse import tables
+from tests.faults.table import found, table
+
+ROOT = Path(__file__).resolve().parents[1]
+
+POSTGRES = make_url("postgresql+psycopg://").get_dialect()()
+Providers = tuple[Provider, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a document that is written from the code: the lines between two others.
+
+    `wraps` is put before and after what `write` returns.
+    """
+
+    file: str
+    begin: str
+    end: str
+    write: Callable[[Providers], str]
+    wraps: tuple[str, str] = ("\n", "\n")
+
+    def written(self, text: str, providers: Providers = PROVIDERS) -> str:
+        """Return the document `text` with this part up to date.
+
+        Raises ValueError where it has no place for it.
+        """
+        before, begin, rest = text.partition(self.begin)
+        _, end, after = rest.partition(self.end)
+        if not begin or not end:
+            raise ValueError(f"{self.file} has no {self.begin} … {self.end}")
+        first, last = self.wraps
+        return f"{before}{begin}\n{first}{self.write(providers)}{last}{end}{after}"
+
+
+def markdown(file: str, name: str, write: Callable[[Providers], str]) -> Part:
+    begin, end = f"<!-- {name}: written by `make docs` -->", f"<!-- {name}: end -->"
+    return Part(file, begin, end, write)
+
+
+def rows(header: str, lines: Iterable[tuple[str, ...]]) -> str:
+    """A Markdown table; `header` has its columns with "|" between them."""
+    below = "|".join("---" for _ in header.split("|"))
+    escaped = (" | ".join(cell.replace("|", "\\|") for cell in line) for line in lines)
+    return "".join([f"| {header} |\n|{below}|\n", *(f"| {line} |\n" for line in escaped)])
+
+
+def faults(providers: Providers) -> str:
+    return table(found())
+
+
+def needs(providers: Providers) -> str:
+    """What an administrator has to find or set up for each provider."""
+    return rows(
+        "provider | credentials | where they are | rights",
+        ((each.title, each.credentials, each.setup.rstrip("."), each.rights) for each in providers),
+    )
+
+
+def own_keys(provider: Provider) -> dict[str, FieldInfo]:
+    """The keys of a source that only this provider has, in their order."""
+    fields = provider.settings.model_fields
+    return {name: fields[name] for name in fields if name not in Source.model_fields}
+
+
+def keys(providers: Providers) -> str:
+    """The keys of each provider's sources, with their defaults."""
+
+    def shown(name: str, info: FieldInfo) -> str:
+        given = info.is_required() or info.default is None
+        return f"`{name}`" if given else f"`{name}` (`{info.default}`)"
+
+    return rows(
+        "`provider` | keys of its own (default) | `base_url` | `requests_per_second`",
+        (
+            (
+                f"`{each.name}`",
+                ", ".join(shown(*key) for key in own_keys(each).items()),
+                f"`{each.settings.model_fields['base_url'].default}`",
+                f"{each.settings.model_fields['requests_per_second'].default:g}",
+            )
+            for each in providers
+        ),
+    )
+
+
+def first_sentence(each: Table) -> str:
+    """A table's comment without what it says of the JSON."""
+    return str(each.comment).removesuffix(f" One row per item of {each.info['record']}.")
+
+
+def streams(providers: Providers) -> str:
+    """The streams, their tables, and what happens by default to a record that is not listed."""
+    found = []
+    for stream in (stream for provider in providers for stream in provider.streams):
+        first, *children = [(f"`{each.fullname}`", first_sentence(each)) for each in stream.tables]
+        found.append((f"`{stream.name}`", *first, f"`{stream.on_absent}`"))
+        found += [("", *child, "") for child in children]
+    return rows("stream | table | holds | `on_absent`", found)
+
+
+def citus(providers: Providers) -> str:
+    """The statements that distribute the providers' tables and their history."""
+    current = [each for p in providers for stream in p.streams for each in stream.tables]
+    names = [each.fullname for each in (*current, *map(tables.history, current))]
+    near = ["none"] + [names[0]] * (len(names) - 1)
+    lines = (
+        f"SELECT create_distributed_table('{name}', 'source', colocate_with => '{other}');"
+        for name, other in zip(names, near, strict=True)
+    )
+    return "\n".join(["```sql citus-data", *lines, "```\n"])
+
+
+def dictionary(providers: Providers) -> str:
+    """Every table that a person reads, with its columns."""
+    found = []
+    for provider in providers:
+        found += [f"## {provider.title}\n", f"{provider.comment}\n"]
+        for stream in provider.streams:
+            found += [described(each) for each in stream.tables]
+    found += ["## Bookkeeping\n", f"{SCHEMAS['etl']}\n"]
+    own = [each for each in tables.metadata.sorted_tables if each.schema == "etl"]
+    found += [described(each) for each in sorted(own, key=lambda each: each.name)]
+    return "\n".join(found)
+
+
+def described(each: Table) -> str:
+    key = ", ".join(f"`{column.name}`" for column in each.primary_key)
+    columns = rows(
+        "column | type | comment",
+        (
+            (f"`{column.name}`", type_of(column.type), prose(str(column.comment)))
+            for column in each.columns
+        ),
+    )
+    return f"### {each.fullname}\n\n{prose(str(each.comment))} Key: {key}.\n\n{columns}"
+
+
+def prose(comment: str) -> str:
+    """A comment in Markdown, the places in the provider's JSON as code."""
+    marked = re.sub(r"(?<!\S)\w[\w.]*\[\](\.\w+(\[\])?)*", r"`\g<0>`", comment)
+    return re.sub(r"([<*])", r"\\\1", marked)
+
+
+def type_of(kind: Any) -> str:
+    text = str(kind.compile(dialect=POSTGRES)).removesuffix(' COLLATE "C"').lower()
+    return text.replace("timestamp with time zone", "timestamptz")
+
+
+def examples(providers: Providers) -> str:
+    """A commented source of each provider, under what an administrator must know."""
+    return "\n".join("".join(f"{line}\n" for line in example(each)) for each in providers)
+
+
+def example(provider: Provider) -> Iterator[str]:
+    rights = provider.rights.replace("`", "")
+    prose = f"{provider.title}. {provider.setup} Rights: {rights}."
+    yield from (f"# {line}" for line in textwrap.wrap(prose, 97, break_on_hyphens=False))
+    yield "#"
+    for line in provider.example.strip().split("\n"):
+        yield f"# {line.removeprefix('# ')}".rstrip()
+
+
+PARTS = (
+    markdown("docs/reliability.md", "faults", faults),
+    markdown("README.md", "needs", needs),
+    markdown("README.md", "keys", keys),
+    markdown("README.md", "streams", streams),
+    markdown("docs/scale.md", "citus", citus),
+    markdown("docs/tables.md", "tables", dictionary),
+    Part(
+        "etl/config/callflow.example.toml",
+        "# --- Any number of sources, even several of one provider:",
+        "# --- Any source can also have these keys, in its table above.",
+        examples,
+        ("\n", "\n\n"),
+    ),
+)
+
+
+if __name__ == "__main__":
+    for file in dict.fromkeys(part.file for part in PARTS):
+        text = now = (ROOT / file).read_text(encoding="utf-8")
+        for part in PARTS:
+            now = part.written(now) if part.file == file else now
+        (ROOT / file).write_text(now, encoding="utf-8")
+        sys.stdout.write(f"{file}: {'unchanged' if now == text else 'written'}\n")

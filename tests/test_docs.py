@@ -1,0 +1,26 @@
+"""What the documents derive from the code is up to date, for any number of providers."""
+
+import pytest
+
+from etl.providers import PROVIDERS
+from tests.docs import PARTS, ROOT, Part
+
+
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: f"{part.file} {part.write.__name__}")
+def test_the_document_is_what_the_code_says(part: Part) -> None:
+    text = (ROOT / part.file).read_text(encoding="utf-8")
+    assert part.written(text) == text, f"{part.file} is out of date: run `make docs`"
+
+
+def test_a_provider_less_is_a_provider_less_in_each_part() -> None:
+    for part in PARTS:
+        if part.write.__name__ != "faults":
+            without = part.write(PROVIDERS[1:])
+            assert PROVIDERS[0].streams[0].tables[0].fullname not in without
+            assert PROVIDERS[0].title not in without
+            assert len(without) < len(part.write(PROVIDERS))
+
+
+def test_a_document_without_the_place_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"README\.md has no <!-- needs: written"):
+        PARTS[1].written("# callflow\n")
