@@ -27,6 +27,20 @@ Auth = Callable[[Any, Seam], tuple[Sign, Judge]]
 
 
 @dataclass(frozen=True, slots=True)
+class Detail:
+    """How a record is completed that its list does not hold whole: one more request for it.
+
+    `fetch`       asks for the record with a key without source, and returns it as `transform` reads
+                  it: what the list says of it, and the rest.
+    `fingerprint` columns that the list fills, and of which one changes whenever the record does.
+                  A record is asked for only if it is new, or if one of them is unlike its row's.
+    """
+
+    fetch: Callable[[Http, tuple[Any, ...]], Any]
+    fingerprint: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Stream:
     """One list of a provider, from its API to its tables.
 
@@ -36,6 +50,7 @@ class Stream:
     `transform`  turns a page into rows.
     `look_up`    asks for one record by its key without source; None: the API cannot do that.
     `probe`      sends one cheap request that shows whether credentials and rights suffice.
+    `detail`     completes the records of a list that does not hold them whole; None: it does.
     `modified`   the column of the provider's modification time: the watermark; None: it has none.
     `scope`      the key column that splits the list (Alibaba: its instances).
     `counted`    whether the API says how many rows the list has.
@@ -57,6 +72,7 @@ class Stream:
     transform: Transform
     look_up: Callable[[Http, tuple[Any, ...]], Lookup] | None
     probe: Callable[[Http, Ask], str]
+    detail: Detail | None = None
     modified: str | None = None
     scope: str | None = None
     counted: bool = True

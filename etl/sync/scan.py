@@ -15,6 +15,7 @@ from etl.load import checkpoint, merge, rejects, stage
 from etl.load.checkpoint import Checkpoint
 from etl.load.stage import TablePair
 from etl.providers.declare import request as requested
+from etl.providers.declare import zone_of
 from etl.sync.context import RunContext
 from etl.sync.plan import Plan
 from etl.sync.prefetch import prefetch
@@ -238,6 +239,21 @@ def _stage_batch(
     keep_rejects(connection, context, rejects_of(batch))
     if saved is not None:
         checkpoint.save(connection, context.job.source, context.job.stream.name, saved)
+
+
+def stage_records(
+    connection: Connection,
+    context: RunContext,
+    records: Sequence[object],
+    ordinal: int,
+    scope: str = "",
+) -> None:
+    """Stage records of one scope that were asked for one by one; the first one has `ordinal`."""
+    page = Page(list(records), 1, scope, zone=zone_of(context.job.settings))
+    rows = context.job.stream.transform(page, ordinal)
+    for pair in context.tables:
+        stage.copy(connection, pair.stage, rows.tables[pair.current.fullname])
+    keep_rejects(connection, context, rows.rejects)
 
 
 def _may_end_early(context: RunContext, plan: Plan) -> bool:
