@@ -83,7 +83,7 @@ def probe_flows(http: Http, ask: Ask = WHOLE) -> str:
     granted = http.sign.scopes if isinstance(http.sign, AccessToken) else frozenset()
     scopes = {scope for scope in granted if _SCOPE.fullmatch(scope)}
     if not scopes:
-        return f"{line}; scopes: not told"
+        return f"{line}; scopes: unknown"
     named = ", ".join(http.redact.name(scope) for scope in sorted(scopes)[:_MANY])
     more = f" and {len(scopes) - _MANY} more" if len(scopes) > _MANY else ""
     line += f"; scopes: {named}{more}"
