@@ -23,7 +23,7 @@ from etl.errors import (
 from etl.extract.alibaba import contact_flows, probe_contact_flows
 from etl.extract.decode import Packed, unpack
 from etl.extract.http import Http
-from etl.extract.page import WHOLE, Ask, Page
+from etl.extract.page import EVERYTHING, Page, ScanRequest
 from etl.providers import STREAMS
 from etl.providers.declare import open_http, request
 from etl.sandbox import alibaba as emulated
@@ -58,12 +58,14 @@ def ids(pages: list[Page]) -> list[str]:
     return [row["ContactFlowId"] for row in read]
 
 
-def asked(whole: Ask, ask: Ask, size: int) -> Ask:
+def asked(whole: ScanRequest, ask: ScanRequest, size: int) -> ScanRequest:
     """`ask` of the list that `whole` names, in pages of `size` rows."""
     return replace(ask, scopes=whole.scopes, zone=whole.zone, size=size)
 
 
-def scanned(fake: Any, ask: Ask = WHOLE, *, page_size: int = 100, **changes: Any) -> list[Page]:
+def scanned(
+    fake: Any, ask: ScanRequest = EVERYTHING, *, page_size: int = 100, **changes: Any
+) -> list[Page]:
     with alibaba_flows(fake, **changes) as (http, whole):
         return list(contact_flows(http, asked(whole, ask, page_size)))
 
@@ -86,16 +88,16 @@ def envelope(rows: Any, total: Any, **data: Any) -> dict[str, Any]:
     return {"Code": "OK", "Data": {"List": rows, "TotalCount": total, **data}}
 
 
-def after(since: datetime, read_at: datetime | None = None) -> Ask:
+def after(since: datetime, read_at: datetime | None = None) -> ScanRequest:
     """Changes from `since` on (Shanghai's time); those before were read at `read_at`, or now."""
     mark = since.replace(tzinfo=ZoneInfo("Asia/Shanghai")).astimezone(UTC)
-    return Ask({"ccc-sandbox": mark}, read_at or datetime.now(UTC))
+    return ScanRequest({"ccc-sandbox": mark}, read_at or datetime.now(UTC))
 
 
 # --- pages ---------------------------------------------------------------------------------------
 @pytest.mark.fault(26)
-@pytest.mark.parametrize("ask", [WHOLE, after(START)])
-def test_a_page_that_is_too_large_is_asked_for_in_parts(ask: Ask) -> None:
+@pytest.mark.parametrize("ask", [EVERYTHING, after(START)])
+def test_a_page_that_is_too_large_is_asked_for_in_parts(ask: ScanRequest) -> None:
     fake = filled(110)
     flows = fake.flows["ccc-sandbox"]
     for key in flows.keys()[50:]:
@@ -521,7 +523,7 @@ LIES = ["a total that grows", "a total beyond all measure", "one page forever", 
 def test_no_lie_is_followed_forever(lie: str, since: datetime | None) -> None:
     fake = lying(lie)
     pages: list[Page] = []
-    ask = WHOLE if since is None else after(since)
+    ask = EVERYTHING if since is None else after(since)
     with alibaba_flows(fake) as (http, whole):
         try:
             for page in contact_flows(http, asked(whole, ask, 10)):
@@ -612,7 +614,7 @@ def test_how_far_down_changes_are_read(
 ) -> None:
     """Down to the watermark and a page further, or less the lag where rows may still come late."""
     fake = filled(600, apart=150.0)
-    ask = Ask(
+    ask = ScanRequest(
         {"ccc-sandbox": since.replace(tzinfo=UTC) - (8 * HOUR if since.year > 1 else 0 * HOUR)},
         read_at and read_at.replace(tzinfo=UTC),
     )
@@ -641,7 +643,7 @@ def test_a_watermark_in_the_night_when_clocks_change(night: str, clock: str) -> 
     mark = datetime.fromisoformat(f"{night} {clock}")
     fake = filled(300, 60.0, mark - timedelta(minutes=200))
     zone = ZoneInfo("Europe/Berlin")
-    ask = Ask({"ccc-sandbox": mark.replace(tzinfo=zone).astimezone(UTC)}, datetime.now(UTC))
+    ask = ScanRequest({"ccc-sandbox": mark.replace(tzinfo=zone).astimezone(UTC)}, datetime.now(UTC))
     pages = scanned(fake, ask, page_size=10, timezone="Europe/Berlin")
     assert {f"f{number:05}" for number in range(200, 300)} <= set(ids(pages))
     assert all(page.anchored for page in pages)
@@ -653,7 +655,7 @@ def test_times_with_a_zone_are_compared_in_the_zone_of_the_source() -> None:
     parts = [envelope(rows[:10], 50), envelope(rows[8:16], 50), envelope(rows[14:21], 50)]
     since = (START + timedelta(hours=40)).replace(tzinfo=UTC)
     fake = Script(*parts)
-    pages = scanned(fake, Ask({"ccc-sandbox": since}, datetime.now(UTC)), page_size=10)
+    pages = scanned(fake, ScanRequest({"ccc-sandbox": since}, datetime.now(UTC)), page_size=10)
     assert [page.anchored for page in pages] == [True, True]  # down to 2 hours below it
 
 
@@ -824,7 +826,7 @@ class World:
             self.newest_first = self.newest_first or self.alive
 
     def scan(
-        self, http: Http, whole: Ask, ask: Ask, page_size: int
+        self, http: Http, whole: ScanRequest, ask: ScanRequest, page_size: int
     ) -> tuple[list[Page], dict[str, str]]:
         """The pages of a scan, and what it returned (id → time)."""
         self.first, self.newest_first = {}, {}
@@ -839,7 +841,7 @@ class World:
         return dict(then.items() & self.alive.items())
 
 
-def scans_of(world: World, scans: int = 4) -> Iterator[tuple[Http, Ask]]:
+def scans_of(world: World, scans: int = 4) -> Iterator[tuple[Http, ScanRequest]]:
     """So many times a connection, with some time between."""
     time = Time()
     with serving(world.fake):
@@ -860,7 +862,7 @@ def whole_scans(rng: random.Random) -> Iterator[bool]:
     """
     world = World(rng, rng.randint(101, 420))
     for http, whole in scans_of(world):
-        pages, seen = world.scan(http, whole, WHOLE, 100)
+        pages, seen = world.scan(http, whole, EVERYTHING, 100)
         anchored = all(page.anchored for page in pages)
         if anchored:
             assert world.alive.items() <= seen.items()
@@ -882,7 +884,7 @@ def test_an_anchored_scan_by_type_misses_nothing(seed: int) -> None:
         if proven:
             continue
         world.fake.clock.advance(200_000)
-        pages, seen = world.scan(http, whole, WHOLE, 20)
+        pages, seen = world.scan(http, whole, EVERYTHING, 20)
         proven = all(page.anchored for page in pages)
         if proven:
             assert pages[-1].total == len(world.alive)
@@ -899,8 +901,8 @@ class Mirror:
     mark: datetime | None = None
     read_at: datetime | None = None
 
-    def ask(self) -> Ask:
-        return Ask({"ccc-sandbox": self.mark}, self.read_at) if self.mark else WHOLE
+    def ask(self) -> ScanRequest:
+        return ScanRequest({"ccc-sandbox": self.mark}, self.read_at) if self.mark else EVERYTHING
 
     def move(self, seen: dict[str, str], read_at: datetime) -> None:
         local = datetime.fromisoformat(max(seen.values()))
@@ -938,7 +940,7 @@ def changes_only(rng: random.Random) -> Iterator[tuple[int, bool]]:
                     mirror.move(seen, started)
                 yield len(pages), anchored
             if not counted:
-                pages, seen = world.scan(http, whole, WHOLE, size)
+                pages, seen = world.scan(http, whole, EVERYTHING, size)
                 mirror.known.update(seen)
                 if all(page.anchored for page in pages) and len(seen) >= (pages[-1].total or 0):
                     assert world.alive.items() <= seen.items()

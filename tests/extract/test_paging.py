@@ -9,7 +9,7 @@ import pytest
 from etl.errors import ContractError, CredentialsError, MissingError, UnreadableError
 from etl.extract.answer import Answer
 from etl.extract.http import Http
-from etl.extract.page import Ask, Lookup, Params
+from etl.extract.page import Lookup, Params, ScanRequest
 from etl.extract.paging import CursorList, Envelope, Guard, look_up, pages
 from etl.extract.twilio import channels
 from etl.extract.zoom import flows
@@ -177,10 +177,10 @@ def test_a_new_list_is_read_to_its_end() -> None:
 def test_only_a_resumable_list_gives_pointers_and_goes_on_from_one(resumable: bool) -> None:
     script = Script({"things": [{"id": "c"}], "next": "3"}, {"things": []})
     with connected(script) as http:
-        found = list(pages(http, numbered(resumable=resumable), Ask(resume="2", pages=2)))
+        found = list(pages(http, numbered(resumable=resumable), ScanRequest(resume="2", pages=2)))
     assert script.requests[0].params == ({"after": "2"} if resumable else {})
     assert [p.number for p in found] == ([3, 4] if resumable else [1, 2])
-    assert [p.following for p in found] == (["3", None] if resumable else [None, None])
+    assert [p.next_pointer for p in found] == (["3", None] if resumable else [None, None])
 
 
 def test_an_error_names_the_page_that_is_to_blame() -> None:
