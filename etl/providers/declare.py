@@ -17,7 +17,7 @@ from etl.config.redact import Redactor
 from etl.config.settings import Schedule, Source, StreamOptions, redactor
 from etl.config.settings import Table as SettingsTable
 from etl.extract.http import Http, Seam, Sign, utc_now
-from etl.extract.page import WHOLE, Ask, Lookup, Page
+from etl.extract.page import EVERYTHING, Lookup, Page, ScanRequest
 from etl.extract.route import route_of
 from etl.extract.verdict import Judge
 from etl.transform.tree import Transform
@@ -46,7 +46,7 @@ class Stream:
 
     `tables`     the table of the records, then those of their children, parents first.
     `auth`       authenticates the requests.
-    `pages`      reads the list page by page, in full or what the `Ask` wants of it.
+    `pages`      reads the list page by page, in full or what the `ScanRequest` wants of it.
     `transform`  turns a page into rows.
     `look_up`    asks for one record by its key without source; None: the API cannot do that.
     `probe`      sends one cheap request that shows whether credentials and rights suffice.
@@ -68,10 +68,10 @@ class Stream:
     name: str
     tables: tuple[Table, ...]
     auth: Auth
-    pages: Callable[[Http, Ask], Iterator[Page]]
+    pages: Callable[[Http, ScanRequest], Iterator[Page]]
     transform: Transform
     look_up: Callable[[Http, tuple[Any, ...]], Lookup] | None
-    probe: Callable[[Http, Ask], str]
+    probe: Callable[[Http, ScanRequest], str]
     detail: Detail | None = None
     modified: str | None = None
     scope: str | None = None
@@ -151,7 +151,7 @@ def open_http(
     )
 
 
-def request(source: Source, stream: Stream, ask: Ask = WHOLE) -> Ask:
+def request(source: Source, stream: Stream, ask: ScanRequest = EVERYTHING) -> ScanRequest:
     """Return `ask` completed with what the source's settings and the stream say."""
     return replace(
         ask,

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from etl.config.redact import Redactor
 from etl.errors import ContractError, MissingError, PageTokenError, ProviderError
 from etl.extract.decode import Packed
-from etl.extract.page import Ask, Page
+from etl.extract.page import Page, ScanRequest
 from etl.load import checkpoint, merge, rejects, stage
 from etl.load.checkpoint import Checkpoint
 from etl.load.stage import TablePair
@@ -82,7 +82,7 @@ class RunningScan:
     batches: Generator[Batch]
 
 
-def start_scan(context: RunContext, plan: Plan, request: Ask, scan: Scan) -> RunningScan:
+def start_scan(context: RunContext, plan: Plan, request: ScanRequest, scan: Scan) -> RunningScan:
     """Return a scan that reads as its batches are taken.
 
     `scan` is empty, or what the interrupted scan saw that `request` resumes. Batches come a page
@@ -127,7 +127,7 @@ def _token_was_refused(scan: Scan) -> bool:
 
 
 def batches(
-    context: RunContext, request: Ask, scan: Scan, *, size: int, depth: int = 3
+    context: RunContext, request: ScanRequest, scan: Scan, *, size: int, depth: int = 3
 ) -> Generator[Batch]:
     """Read the list and yield it transformed; count in `scan` what came.
 
@@ -175,7 +175,7 @@ def batches(
 
 
 def _count(
-    context: RunContext, request: Ask, scan: Scan, page: Page, rows: Rows, *, more: bool
+    context: RunContext, request: ScanRequest, scan: Scan, page: Page, rows: Rows, *, more: bool
 ) -> None:
     """Count a page, or with `more` a further part of one, that became `rows`."""
     job, stream = context.job, context.job.stream
@@ -207,7 +207,7 @@ def _parts(page: Page) -> Iterator[Page]:
     room = PART
     for record in page.records:
         if part and room < len(record):
-            yield replace(page, records=part, following=None, part=True)
+            yield replace(page, records=part, next_pointer=None, part=True)
             part, room = [], PART
         part.append(record)
         room -= max(len(record), PART // 1000)
@@ -222,7 +222,7 @@ def _stage(context: RunContext, plan: Plan, running: RunningScan) -> None:
     staged = database.read(stage.size, context.tables[0]) if keeps else 0
     with closing(running.batches):
         for batch in running.batches:
-            following, saved = batch[-1][0].following, None
+            following, saved = batch[-1][0].next_pointer, None
             staged += len(rows_of(batch, context.tables[0]))
             if keeps and following and running.scan.incomplete_because is None:
                 saved = Checkpoint(settings, following, state_of(running.scan), staged)

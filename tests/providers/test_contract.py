@@ -13,7 +13,7 @@ from sqlalchemy import MetaData
 from etl.config.settings import Source
 from etl.config.values import Rate, Secret, WebUrl
 from etl.extract.http import Http, Seam
-from etl.extract.page import Ask, Lookup, Page
+from etl.extract.page import Lookup, Page, ScanRequest
 from etl.providers import PROVIDERS, TABLES
 from etl.providers.declare import Provider, Stream
 from etl.transform.tree import tree
@@ -76,7 +76,7 @@ bare = current(
 )
 
 
-def pages(http: Http, ask: Ask) -> Iterator[Page]:
+def pages(http: Http, ask: ScanRequest) -> Iterator[Page]:
     raise NotImplementedError
 
 
@@ -84,7 +84,7 @@ def look_up(http: Http, key: tuple[Any, ...]) -> Lookup:
     raise NotImplementedError
 
 
-def probe(http: Http, ask: Ask) -> str:
+def probe(http: Http, ask: ScanRequest) -> str:
     raise NotImplementedError
 
 

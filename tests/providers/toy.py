@@ -18,7 +18,7 @@ from etl.config.values import Rate, Secret, WebUrl, Word
 from etl.errors import ContractError, MissingError
 from etl.extract.answer import Answer
 from etl.extract.http import Http, Seam, Sign
-from etl.extract.page import WHOLE, Ask, Lookup, Page
+from etl.extract.page import EVERYTHING, Lookup, Page, ScanRequest
 from etl.extract.paging import CursorList, Envelope, count, look_up, pages
 from etl.extract.verdict import Judge, judge_status
 from etl.providers.declare import Provider, Stream
@@ -94,7 +94,7 @@ def _read(body: dict[str, Any], cursor: str | None, where: str) -> Envelope:
 MENUS = CursorList(_request, _read, records=("menus",), id_member="menu_id")
 
 
-def menu_pages(http: Http, ask: Ask = WHOLE) -> Iterator[Page]:
+def menu_pages(http: Http, ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
     return pages(http, MENUS)
 
 
@@ -102,7 +102,7 @@ def look_up_menu(http: Http, key: tuple[str, ...]) -> Lookup:
     return look_up(http, key, path="/menus/{}", members=("menu_id",), provider="Toy", noun="menu")
 
 
-def probe(http: Http, ask: Ask = WHOLE) -> str:
+def probe(http: Http, ask: ScanRequest = EVERYTHING) -> str:
     return f"{http.call('GET', '/menus')['total']} menus"
 
 
