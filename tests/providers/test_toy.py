@@ -20,9 +20,11 @@ from etl.config import load as config
 from etl.config.settings import Source
 from etl.config.values import Rate, Secret, WebUrl, Word
 from etl.errors import ContractError, MissingError
-from etl.extract.http import Answer, Http, Judge, Seam, Sign, judge_status
-from etl.extract.page import WHOLE, Ask, Lookup, Page
-from etl.extract.paging import Guard, count, look_up
+from etl.extract.answer import Answer
+from etl.extract.http import Http, Seam, Sign
+from etl.extract.page import WHOLE, Ask, Lookup, Params
+from etl.extract.paging import CursorList, Envelope, count, look_up, pages
+from etl.extract.verdict import Judge, judge_status
 from etl.load.runs import Run
 from etl.providers.declare import Provider, Stream, open_http, request
 from etl.sandbox.exchange import Request, Response, json_response
@@ -87,26 +89,21 @@ def judge(answer: Answer) -> None:
     judge_status(answer)
 
 
-def pages(http: Http, ask: Ask = WHOLE) -> Iterator[Page]:
-    """Follow `next` until it is null."""
-    guard = Guard(http.where, "menu_id")
-    number, cursor = 1, None
-    while True:
-        params: dict[str, str] = {"cursor": cursor} if cursor else {}
-        body = http.call("GET", "/menus", params, at=f"page {number}", records=("menus",))
-        rows, cursor = body.get("menus"), body.get("next")
-        if not isinstance(rows, list) or not (cursor is None or isinstance(cursor, str)):
-            raise ContractError("the answer is no page of menus", where=http.where)
-        guard.note(rows)
-        yield Page(rows, number, total=count(body.get("total")))
-        guard.follow(cursor)
-        if cursor is None:
-            return
-        number += 1
+def list_request(http: Http, cursor: str | None) -> tuple[str, Params]:
+    return "/menus", {} if cursor is None else {"cursor": cursor}
+
+
+def read(body: dict[str, Any], cursor: str | None, where: str) -> Envelope:
+    if not isinstance(body.get("menus"), list):
+        raise ContractError("the answer holds no list `menus`", where=where)
+    return Envelope(body["menus"], body.get("next"), total=count(body.get("total")))
+
+
+MENUS = CursorList(list_request, read, records=("menus",), id_member="menu_id")
 
 
 def look_up_menu(http: Http, key: tuple[str, ...]) -> Lookup:
-    return look_up(http, "/menus", key, member="menu_id", provider="Toy", noun="menu")
+    return look_up(http, key, path="/menus/{}", members=("menu_id",), provider="Toy", noun="menu")
 
 
 def probe(http: Http, ask: Ask = WHOLE) -> str:
@@ -124,7 +121,7 @@ TOY = Provider(
             name="menus",
             tables=family(menus),
             auth=authenticate,
-            pages=pages,
+            pages=lambda http, ask: pages(http, MENUS, ask),
             transform=tree(menus, noun="menu"),
             look_up=look_up_menu,
             probe=probe,
