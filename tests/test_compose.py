@@ -71,7 +71,7 @@ def test_the_file_is_what_the_compose_specification_says(
     services = {**SERVICES, "callflow": {**SERVICES["callflow"], **slip}}
     path = tmp_path / "docker-compose.yml"
     path.write_text(yaml.safe_dump({**COMPOSE, "services": services}), encoding="utf-8")
-    # Its own copy of the schema: this asks nobody.
+    # With its own copy of the schema: nothing is downloaded.
     command = ["-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(path)]
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stdout + done.stderr
@@ -116,7 +116,7 @@ def test_the_two_profiles_need_nothing_of_each_other() -> None:
     assert not mounted["live"] & mounted["demo"]
     assert {ROOT / path for path in mounted["demo"]} == {ROOT / "examples/demo/sandbox.toml"}
     assert all((ROOT / path).is_file() for path in mounted["demo"])
-    # Nothing is declared that nobody mounts: Compose reads those files all the same.
+    # Everything that is declared is mounted: Compose would read unused files too.
     declared = [*COMPOSE["configs"].values(), *COMPOSE["secrets"].values()]
     assert {entry["file"] for entry in declared} == mounted["live"] | mounted["demo"]
 
@@ -251,7 +251,7 @@ def test_the_healthcheck_tells_good_from_bad(command: Sequence[str], path: str) 
         assert server.asked == [path]
     with answering(503) as server:
         assert probed(command, server.server_port) == 1
-    assert probed(command, server.server_port) == 1  # nobody listens
+    assert probed(command, server.server_port) == 1  # nothing listens
 
 
 # --- what it would run ---------------------------------------------------------------------------

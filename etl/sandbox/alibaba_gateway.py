@@ -1,7 +1,6 @@
 """Alibaba's gateway: who sent a request, and whether its signature, clock and nonce are in order.
 
-The rules are those of Alibaba's docs, 'Request syntax and signature method V3' and 'RPC API
-signature'. What the signature is computed from is in `signature.py`.
+What a signature is computed from is in `signature.py`.
 """
 
 import hmac

@@ -40,7 +40,7 @@ class Emulated(Emulator, Protocol):
         """Return the records as they are now, by stream: what complete lists return."""
 
     def change(self) -> list[str]:
-        """Change something, for the demo; return what somebody did, one verb phrase each."""
+        """Change something for the demo; return what "someone" did, one verb phrase per change."""
 
 
 EMULATORS: tuple[type[Emulated], ...] = (Zoom, Twilio, Alibaba)
