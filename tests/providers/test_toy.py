@@ -22,7 +22,7 @@ from etl.config.values import Rate, Secret, WebUrl, Word
 from etl.errors import ContractError, MissingError
 from etl.extract.answer import Answer
 from etl.extract.http import Http, Seam, Sign
-from etl.extract.page import WHOLE, Ask, Lookup, Params
+from etl.extract.page import WHOLE, Ask, Lookup, Page
 from etl.extract.paging import CursorList, Envelope, count, look_up, pages
 from etl.extract.verdict import Judge, judge_status
 from etl.load.runs import Run
@@ -89,17 +89,22 @@ def judge(answer: Answer) -> None:
     judge_status(answer)
 
 
-def list_request(http: Http, cursor: str | None) -> tuple[str, Params]:
-    return "/menus", {} if cursor is None else {"cursor": cursor}
+def _request(http: Http, cursor: str | None) -> tuple[str, dict[str, str]]:
+    return "/menus", {"cursor": cursor} if cursor else {}
 
 
-def read(body: dict[str, Any], cursor: str | None, where: str) -> Envelope:
-    if not isinstance(body.get("menus"), list):
-        raise ContractError("the answer holds no list `menus`", where=where)
-    return Envelope(body["menus"], body.get("next"), total=count(body.get("total")))
+def _read(body: dict[str, Any], cursor: str | None, where: str) -> Envelope:
+    rows, following = body.get("menus"), body.get("next")
+    if not isinstance(rows, list) or not (following is None or isinstance(following, str)):
+        raise ContractError("the answer is no page of menus", where=where)
+    return Envelope(rows, following, total=count(body.get("total")))
 
 
-MENUS = CursorList(list_request, read, records=("menus",), id_member="menu_id")
+MENUS = CursorList(_request, _read, records=("menus",), id_member="menu_id")
+
+
+def menu_pages(http: Http, ask: Ask = WHOLE) -> Iterator[Page]:
+    return pages(http, MENUS)
 
 
 def look_up_menu(http: Http, key: tuple[str, ...]) -> Lookup:
@@ -121,7 +126,7 @@ TOY = Provider(
             name="menus",
             tables=family(menus),
             auth=authenticate,
-            pages=lambda http, ask: pages(http, MENUS, ask),
+            pages=menu_pages,
             transform=tree(menus, noun="menu"),
             look_up=look_up_menu,
             probe=probe,
@@ -259,14 +264,14 @@ def test_the_toy_syncs_end_to_end(toy: Toy, job: Job, warehouse: str) -> None:
     assert ask(warehouse, watermark) == [("toy_test", "menus", None, 9)]
 
 
-def test_a_provider_of_ones_own_is_refused_politely_like_any_other(toy: Toy, job: Job) -> None:
+def test_wrong_credentials_are_reported_without_the_token(toy: Toy, job: Job) -> None:
     toy.token = "another"
     run: Run = run_stream(job)
     assert (run.status, run.error_kind) == ("failed", "credentials")
     assert "toy-token-of-this-test" not in str(run.error)
 
 
-def test_its_probe_asks_once(toy: Toy, job: Job) -> None:
+def test_its_probe_sends_one_request(toy: Toy, job: Job) -> None:
     with open_http(job.settings, job.stream) as http:
         assert job.stream.probe(http, request(job.settings, job.stream)) == "10 menus"
     assert len(toy.requests) == 1

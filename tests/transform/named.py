@@ -15,8 +15,8 @@ Named = dict[str, Any]
 
 
 def example(name: str) -> Any:
-    """An answer that the provider's own document shows, as it stands there."""
-    path = Path(__file__).parent / "data" / f"{name}.json"
+    """An answer that the provider's own document shows, as it stands there: "zoom/flows"."""
+    path = Path(__file__).parents[1] / "providers" / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8"))
 
 

@@ -34,7 +34,7 @@ def defined(content: Any) -> Rows:
 
 
 def test_the_documented_contact_flow_becomes_exactly_these_rows() -> None:
-    records = example("alibaba_list_contact_flows")["Data"]["List"]
+    records = example("alibaba/contact_flows")["Data"]["List"]
     rows = transformed("alibaba.contact_flows", records, scope="ccc-test", zone=SHANGHAI)
     flow = {
         "ord": 0,
@@ -109,7 +109,7 @@ def test_the_documented_contact_flow_becomes_exactly_these_rows() -> None:
 
 
 def test_a_field_added_later_is_kept() -> None:
-    records = example("alibaba_response_ok")["Data"]["List"]
+    records = example("alibaba/contact_flows_response_ok")["Data"]["List"]
     rows = transformed("alibaba.contact_flows", records, scope="ccc-test", zone=SHANGHAI)
     assert named(rows, "alibaba.contact_flows")[0]["extra"] == {"FieldAddedLater": {"x": 1}}
     assert rows.tables["alibaba.contact_flow_activities"] == []

@@ -295,7 +295,7 @@ def assert_activities_kept(rows: Rows, ordinal: int, definition: str) -> None:
             assert_kept(table, activity, row, None, {"events"})
 
 
-DOCUMENTED = example("twilio_channels")["flex_chat_channels"][0]
+DOCUMENTED = example("twilio/channels")["flex_chat_channels"][0]
 
 near_valid = st.builds(
     lambda changes, drop, more: {

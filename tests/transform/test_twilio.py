@@ -20,7 +20,7 @@ def flex_flow(**members: Any) -> tuple[Named, Rows]:
 
 
 def test_the_first_document_s_flex_flow_becomes_exactly_this_row() -> None:
-    rows = transformed("twilio.flex_flows", example("twilio_flex_flows")["flex_flows"])
+    rows = transformed("twilio.flex_flows", example("twilio/flex_flows_strings")["flex_flows"])
     texts = ("account_sid", "chat_service_sid", "contact_identity", "friendly_name", "sid")
     assert named(rows, "twilio.flex_flows") == [
         {
@@ -41,7 +41,7 @@ def test_the_first_document_s_flex_flow_becomes_exactly_this_row() -> None:
 
 
 def test_the_openapi_document_s_flex_flow_becomes_exactly_this_row() -> None:
-    rows = transformed("twilio.flex_flows", example("twilio_flex_flows_openapi")["flex_flows"], 7)
+    rows = transformed("twilio.flex_flows", example("twilio/flex_flows")["flex_flows"], 7)
     assert named(rows, "twilio.flex_flows") == [
         {
             "ord": 7,
@@ -67,7 +67,7 @@ def test_the_openapi_document_s_flex_flow_becomes_exactly_this_row() -> None:
 
 
 def test_each_type_of_integration_fills_its_own_columns() -> None:
-    page = Page(example("twilio_flex_flows_integrations")["flex_flows"], 1)
+    page = Page(example("twilio/flex_flows_integrations")["flex_flows"], 1)
     rows = STREAMS["twilio.flex_flows"].transform(page, 0)
     found = [
         {name: cell for name, cell in row.items() if name.startswith("integration")}
@@ -158,7 +158,7 @@ def test_a_value_that_does_not_fit_is_null_kept_and_counted(member: str, sent: A
 
 
 def test_the_documented_channel_becomes_exactly_this_row() -> None:
-    rows = transformed("twilio.channels", example("twilio_channels")["flex_chat_channels"], 3)
+    rows = transformed("twilio.channels", example("twilio/channels")["flex_chat_channels"], 3)
     assert named(rows, "twilio.channels") == [
         {
             "ord": 3,

@@ -15,7 +15,7 @@ def flows(*records: Any, start: int = 0) -> Rows:
 
 
 def test_the_documented_values_become_exactly_these_rows() -> None:
-    rows = transformed("zoom.flows", example("zoom_list_flows_2025")["flows"])
+    rows = transformed("zoom.flows", example("zoom/flows")["flows"])
     assert named(rows, "zoom.flows") == [
         {
             "ord": 0,
@@ -59,7 +59,7 @@ def test_the_documented_values_become_exactly_these_rows() -> None:
 
 def test_the_first_document_s_placeholders_load_as_they_stand() -> None:
     """Every value is "<string>", also ids (so children repeat), times and integers."""
-    rows = transformed("zoom.flows", example("zoom_list_flows")["flows"], 40)
+    rows = transformed("zoom.flows", example("zoom/flows_placeholders")["flows"], 40)
     texts = dict.fromkeys(("flow_id", "flow_name", "flow_description", "modified_by"), "<string>")
     flow = {
         "partial": False,
