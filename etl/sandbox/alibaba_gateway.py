@@ -190,7 +190,7 @@ def refusal(signed: Signed, keys: Mapping[str, AccessKey], now: float) -> Refuse
 
 
 class Nonces:
-    """The nonces that each access key has used in the last hour."""
+    """The nonces that each access key has used; beyond 10,000 only those of the last hour."""
 
     def __init__(self) -> None:
         self._used: dict[tuple[str, str], float] = {}

@@ -50,6 +50,9 @@ PORTS = tuple(range(FIRST_PORT, FIRST_PORT + len(EMULATORS)))
 """The ports of `callflow sandbox` by default, in the order of EMULATORS."""
 
 
+_NAMES = frozenset(emulator.name for emulator in EMULATORS)
+
+
 @dataclass(frozen=True, slots=True)
 class Sandbox:
     """The running emulators, by name. Their attributes and records may be changed meanwhile.
@@ -61,7 +64,7 @@ class Sandbox:
 
     def __getattr__(self, name: str) -> Any:
         """Return the emulator called `name`."""
-        if name in EMULATED:
+        if name in _NAMES:
             return self.emulators[name]
         raise AttributeError(f"there is no emulator {name!r}")
 
@@ -72,9 +75,6 @@ class Sandbox:
     def records(self) -> dict[str, Mapping[str, list[Any]]]:
         """Return all records as they are now: `{"zoom": {"flows": [...]}, ...}`."""
         return {name: emulator.records() for name, emulator in self.emulators.items()}
-
-
-EMULATED = frozenset(emulator.name for emulator in EMULATORS)
 
 
 def toml(emulator: Emulated, secrets: Mapping[str, str]) -> str:
