@@ -53,14 +53,14 @@ def test_the_toy_syncs_end_to_end(toy: Toy, job: Job, warehouse: str) -> None:
     assert ask(warehouse, watermark) == [("toy_test", "menus", None, 9)]
 
 
-def test_a_provider_of_ones_own_is_refused_politely_like_any_other(toy: Toy, job: Job) -> None:
+def test_wrong_credentials_are_reported_without_the_token(toy: Toy, job: Job) -> None:
     toy.token = "another"
     run: Run = run_stream(job)
     assert (run.status, run.error_kind) == ("failed", "credentials")
     assert "toy-token-of-this-test" not in str(run.error)
 
 
-def test_its_probe_asks_once(toy: Toy, job: Job) -> None:
+def test_its_probe_sends_one_request(toy: Toy, job: Job) -> None:
     with open_http(job.settings, job.stream) as http:
         assert job.stream.probe(http, request(job.settings, job.stream)) == "10 menus"
     assert len(toy.requests) == 1
