@@ -40,12 +40,10 @@ def engine(warehouse: str) -> Iterator[Engine]:
 def record(engine: Engine, name: str, number: int, status: str = "complete", **more: object) -> Run:
     source, stream = name.split(".")
     began = NOON + number * MINUTE
-    run = Run(f"{name}-{number}", source, stream, "full", began)
-    for key, value in {"status": status, **more}.items():
-        setattr(run, key, value)
+    values: dict[str, Any] = {"status": status, **more}
+    run = Run(f"{name}-{number}", source, stream, "full", began, **values)
     with engine.begin() as connection:
-        runs.finish(connection, run, Outcome(7) if status == "complete" else None)
-    return run
+        return runs.finish(connection, run, Outcome(7) if status == "complete" else None)
 
 
 # --- recorded ------------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ def test_a_role_or_database_that_only_reads_is_told(
     done = commands(path, ["check"], ["sync", "--json"], ["status"], ["sql", "SELECT 1"])
     assert done.codes == [1, 1, 0, 0], done
     assert "default_transaction_read_only is on" in done.stdout
-    assert "name the server that takes writes" in done.stdout
+    assert "name a server that accepts writes" in done.stdout
     assert "connect to the primary" in done.stdout
 
 

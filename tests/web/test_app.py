@@ -219,14 +219,14 @@ def test_it_is_not_ready_when_the_daemon_looks_no_more(age: int, status: int) ->
     with running(READY, now=lambda: fleet.NOW + timedelta(seconds=age)) as client:
         answer = client.get("/readyz")
         assert answer.status_code == status
-        assert ("looked at the streams 16s ago last" in answer.text) is (status == 503)
+        assert ("last looked at the streams 16s ago" in answer.text) is (status == 503)
         shown = client.get("/api/status").json()
         assert shown["ready"] is (status == 200)
         assert (shown["database"], shown["role"]) == (
             (None, "leader")
             if status == 200
             else (
-                "the daemon looked at the streams 16s ago last → see whether the database server "
+                "the daemon last looked at the streams 16s ago → check that the database server "
                 "answers; if it does, restart the daemon",
                 "none",
             )
