@@ -9,7 +9,7 @@ import inspect
 import json
 import re
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,20 @@ def omissions(declared: Declared) -> Iterator[str]:
         if source is not None and not found:
             yield from options(declared, stream)
             yield from recorded(declared, stream, source)
+
+
+def unemulated(
+    providers: Iterable[Provider], emulated: Mapping[str, Collection[str]]
+) -> Iterator[str]:
+    """What the sandbox lacks; `emulated` has the lists of each emulator, by its provider's name."""
+    for provider in providers:
+        if provider.name not in emulated:
+            yield f"{provider.name}: no emulator → add one to EMULATORS of etl/sandbox/server.py"
+            continue
+        for stream in provider.streams:
+            if stream.name not in emulated[provider.name]:
+                where = f"{provider.name}.{stream.name}"
+                yield f"{where}: not emulated → add the list to etl/sandbox/{provider.name}.py"
 
 
 def prose(provider: Provider) -> Iterator[str]:
