@@ -1,4 +1,4 @@
-"""callflow.toml and the environment: what is accepted, what is said, and what is never said."""
+"""callflow.toml and the environment: what is accepted, and what messages say and never say."""
 
 import json
 import os
@@ -458,7 +458,7 @@ def test_find_prefers_the_argument_then_the_variable(tmp_path: Path) -> None:
     assert find(None, {"CALLFLOW_CONFIG": ""}) == find(None, {})
 
 
-def test_the_working_directory_is_the_last_place(tmp_path: Path) -> None:
+def test_the_working_directory_is_searched_last(tmp_path: Path) -> None:
     with chdir(tmp_path):
         empty = load(None, {})
         assert empty.path is None
@@ -470,7 +470,7 @@ def test_the_working_directory_is_the_last_place(tmp_path: Path) -> None:
         require_sources(found)
 
 
-def test_a_file_without_sources_loads_and_says_so_when_they_are_needed(read: Loader) -> None:
+def test_a_file_without_sources_loads_and_is_refused_when_they_are_needed(read: Loader) -> None:
     with pytest.raises(ConfigError, match=r"callflow\.toml: no sources → uncomment"):
         require_sources(read("[warehouse]\n"))
 
@@ -495,17 +495,17 @@ def test_a_missing_file_names_the_place_and_init(tmp_path: Path, how: str) -> No
         (b"#" * (1 << 20) + b"\n", "is larger than 1024 KiB"),
     ],
 )
-def test_files_that_are_no_text(read: Loader, content: bytes, message: str) -> None:
+def test_a_file_that_is_not_utf_8_is_refused(read: Loader, content: bytes, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read(content)
 
 
-def test_a_directory_is_no_file(tmp_path: Path) -> None:
+def test_a_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         load(tmp_path, {})
 
 
-def test_a_byte_order_mark_does_no_harm(read: Loader) -> None:
+def test_a_byte_order_mark_is_ignored(read: Loader) -> None:
     assert "zoom_eu" in read(b"\xef\xbb\xbf" + ZOOM.encode()).sources
 
 
@@ -616,7 +616,7 @@ def test_variables_that_are_wrong(read: Loader, env: dict[str, str], expected: s
     assert expected in line
 
 
-def test_variables_that_are_not_ours_to_judge(read: Loader) -> None:
+def test_variables_that_are_not_settings_are_ignored(read: Loader) -> None:
     names = ["CALLFLOW_CONFIG", "CALLFLOW_PG_BIN", "CALLFLOW_TEST_POSTGRES", "CALLFLOWX", "PATH"]
     # What Kubernetes sets in a namespace that has the services callflow and callflow-db.
     for service in ("CALLFLOW", "CALLFLOW_DB"):
@@ -648,7 +648,7 @@ def test_a_secret_from_a_file_beside_the_config(read: Loader, tmp_path: Path) ->
         assert loaded.warnings == ()
 
 
-def test_files_and_variables_in_their_order(read: Loader, tmp_path: Path) -> None:
+def test_a_variable_wins_over_the_file_as_a_secret_and_as_its_file(read: Loader, tmp_path: Path) -> None:
     file = str(secret_file(tmp_path / "s"))
     with_file = ZOOM.replace('client_secret = "sec"', f'client_secret_file = "{file}"')
     variable = "CALLFLOW_SOURCES__ZOOM_EU__CLIENT_SECRET"
@@ -704,7 +704,7 @@ def test_every_secret_can_be_a_file(read: Loader, tmp_path: Path) -> None:
         ("7", "expected a path, as text"),
     ],
 )
-def test_secret_files_that_do_not_work(
+def test_a_secret_file_that_cannot_be_used_is_refused(
     read: Loader, tmp_path: Path, value: str, expected: str
 ) -> None:
     (tmp_path / "empty").write_bytes(b"")
@@ -762,7 +762,9 @@ def test_a_configuration_with_secrets_that_others_can_read_is_refused(tmp_path: 
 
 @pytest.mark.fault(69)
 @pytest.mark.parametrize("what", ["pipe", "socket", "device", "directory"])
-def test_what_is_no_file_is_refused_at_once(read: Loader, tmp_path: Path, what: str) -> None:
+def test_a_secret_file_that_is_no_regular_file_is_refused_at_once(
+    read: Loader, tmp_path: Path, what: str
+) -> None:
     path = tmp_path / "odd"
     with socket.socket(socket.AF_UNIX) as listener:
         if what == "pipe":
@@ -1005,7 +1007,7 @@ SECRETS = [
 def test_no_value_in_any_message(
     read: Loader, tmp_path: Path, key: str, bad: str, where: str
 ) -> None:
-    """Every value is wrong in some way; whatever is said, it is said without the value."""
+    """Every value is wrong in some way, and no message repeats it."""
     bad = bad.replace("%s", CANARY)
     table, _, name = key.rpartition(".")
     env = {}
@@ -1029,8 +1031,8 @@ def test_no_value_in_any_message(
 
 
 @pytest.mark.parametrize("text", [ZOOM.replace('"sec"', f'"{CANARY} x"'), f'x = "{CANARY}'])
-def test_the_error_carries_nothing_along(read: Loader, text: str) -> None:
-    """A traceback printer that walks causes and contexts finds no error that holds the input."""
+def test_the_error_has_no_cause_that_holds_the_input(read: Loader, text: str) -> None:
+    """Whoever prints a traceback with its causes and contexts does not print a secret."""
     with pytest.raises(ConfigError) as caught:
         read(text)
     assert caught.value.__cause__ is None
@@ -1094,7 +1096,7 @@ def as_toml(value: Any) -> str:
 @pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(tree=TREES, env=VARIABLES)
-def test_whatever_the_settings_only_a_config_error(
+def test_any_settings_raise_nothing_but_a_config_error(
     tree: dict[str, Any], env: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     file = tmp_path_factory.getbasetemp() / "random.toml"
@@ -1124,7 +1126,7 @@ def test_every_key_has_its_line(tree: dict[str, Any]) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(content=st.binary(max_size=60) | st.text("[]\"'=\n.#a1\\{},\r\0é", max_size=60))
-def test_whatever_the_bytes_only_a_config_error(
+def test_any_bytes_raise_nothing_but_a_config_error(
     content: bytes | str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     file = tmp_path_factory.getbasetemp() / "random-bytes.toml"
@@ -1164,7 +1166,7 @@ def uncommented() -> str:
     return re.sub(r"(?m)^# (?=\[|\w+ = )", "", EXAMPLE.read_text())
 
 
-def test_the_example_uncommented_lacks_nothing_but_its_placeholders(read: Loader) -> None:
+def test_the_uncommented_example_lacks_only_its_placeholders(read: Loader) -> None:
     lines = problems(read, uncommented())
     placeholders = [line for line in lines if "is still the placeholder" in line]
     assert len(placeholders) == len(re.findall(r'(?m)^\w+ = \[?"…"', uncommented()))

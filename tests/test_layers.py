@@ -114,6 +114,15 @@ def test_paging_by_offset_knows_no_provider() -> None:
         assert ours(module) <= allowed
 
 
+@pytest.mark.parametrize("module", those("etl.config"))
+def test_config_knows_nothing_but_how_providers_are_declared(module: str) -> None:
+    """And its values know not even that: declarations are made of them."""
+    declared = {"etl.config.draft": {"etl.providers.declare"},
+                "etl.config.load": {"etl.providers", "etl.providers.declare"}}  # fmt: skip
+    others = {other for other in ours(module) if not of(other, "etl.config", "etl.errors")}
+    assert others <= declared.get(module, set())
+
+
 @pytest.mark.parametrize("module", those("etl.transform"))
 def test_transform_is_pure(module: str) -> None:
     assert not any(of(name, *IMPURE) for name in imports(module))
