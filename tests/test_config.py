@@ -648,7 +648,9 @@ def test_a_secret_from_a_file_beside_the_config(read: Loader, tmp_path: Path) ->
         assert loaded.warnings == ()
 
 
-def test_a_variable_wins_over_the_file_as_a_secret_and_as_its_file(read: Loader, tmp_path: Path) -> None:
+def test_a_variable_wins_over_the_file_as_a_secret_and_as_its_file(
+    read: Loader, tmp_path: Path
+) -> None:
     file = str(secret_file(tmp_path / "s"))
     with_file = ZOOM.replace('client_secret = "sec"', f'client_secret_file = "{file}"')
     variable = "CALLFLOW_SOURCES__ZOOM_EU__CLIENT_SECRET"
