@@ -19,16 +19,16 @@ _VERSION = "2020-07-01"
 
 
 def canonical_query(params: Params) -> str:
-    """`params` sorted by name, names and values percent-encoded after RFC 3986."""
+    """Encode `params` sorted by name, names and values percent-encoded by RFC 3986."""
     return encode(dict(sorted(params.items())))
 
 
 def signature(
     method: str, params: Params, headers: Mapping[str, str], body_hash: str, secret: str
 ) -> tuple[str, str]:
-    """The signed headers' names (joined by ";") and the signature (lower-case hex).
+    """Return the names of the signed headers (joined by ";") and the signature (lower-case hex).
 
-    Signed are `host`, `content-type` and `x-acs-*` of `headers`, whose names are in lower case.
+    `host`, `content-type` and `x-acs-*` of `headers` are signed; their names are in lower case.
     `body_hash` is the lower-case hex SHA-256 of the body. The path is "/", as for every RPC API.
     """
     signed = {
@@ -52,9 +52,9 @@ def signature(
 
 
 class Signer:
-    """Makes the headers of one request: each call has a new nonce and the time of now (UTC).
+    """Signs requests: each call makes headers with a new nonce and the current time (UTC).
 
-    `action` is the API's name for what is asked. `security_token` belongs to temporary (STS) keys.
+    `action` is the API's name of the request. `security_token` belongs to temporary (STS) keys.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Signer:
         self._nonce = nonce
 
     def __call__(self, method: str, url: str, body: bytes) -> Mapping[str, str]:
-        """The headers for `url`, whose query must be encoded as `url.encode` does it."""
+        """Return the headers for `url`, whose query must be encoded as `url.encode` does it."""
         parts = urllib.parse.urlsplit(url)
         pairs = (pair.partition("=") for pair in parts.query.split("&") if pair)
         unquote = urllib.parse.unquote

@@ -1,7 +1,7 @@
 """JSON text → values: strict about what JSON is, lenient about what strings and numbers hold.
 
-A page of records is read so that neither a damaged nor a huge record costs the others: `page` reads
-it at once where it can, and else keeps each record as its text (`Packed`) until its turn comes.
+A page of records is read so that a damaged or huge record does not cost the others: `page` reads it
+at once if it can, and otherwise keeps each record as its text (`Packed`) until its turn comes.
 Nothing here takes longer than linear time, whatever the text.
 """
 
@@ -24,7 +24,7 @@ AT_ONCE: Final = 6 << 20
 """`weight` up to which a page is read at once: more than a page of 1,000 records as documented."""
 
 MAX_RECORDS: Final = 50_000
-"""Records on one page; at most 1,000 are ever asked for."""
+"""The most records on one page; no request asks for more than 1,000."""
 
 MAX_RECORD: Final = 24 << 20
 """Bytes of one record in memory, which its text takes several times before Postgres has it: 12 MiB
@@ -34,14 +34,14 @@ MAX_WEIGHT: Final = 112 << 20
 """`weight` of one record, or of one text inside a record."""
 
 KEPT: Final = 1 << 20
-"""Bytes of a record that cannot be read which are kept."""
+"""Bytes that are kept of a record that cannot be read."""
 
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _FLAT = rb'[^"\[\]{}]*+'
 # Python before 3.11.5 loses its place where what a possessive quantifier repeats can be tried in
 # several ways (python/cpython#106052), so that part is an atomic group.
 _INSIDE = _FLAT + rb"(?:(?>%b|\[%b\]|\{%b\})%b)*+" % (_STRING, _FLAT, _FLAT, _FLAT)
-"""Everything up to a bracket that holds others, or that closes what is outside."""
+"""Everything up to a bracket that holds others, or one that closes an outer bracket."""
 _BRACKETS = re.compile(_INSIDE + rb"([\[{]++|[\]}]++|\"|\Z)", re.DOTALL)
 _TEXT = re.compile(_STRING, re.DOTALL)
 _SOME = re.compile(rb'(?:[^"]{0,4096}+(?>(?:%b)?)){0,250}+' % _STRING, re.DOTALL)
@@ -52,24 +52,24 @@ _SCALAR = re.compile(rb"[^,\[\]{}\" \t\n\r]++")
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A record as its JSON text, `data[start:end]`: of a page that could not be read at once."""
+    """A record as its JSON text, `data[start:end]`, on a page that could not be read at once."""
 
     data: Buffer
     start: int
     end: int
 
     def __len__(self) -> int:
-        """Bytes of the text."""
+        """Return the bytes of the text."""
         return self.end - self.start
 
 
 def decode(text: Buffer | str) -> Any:
-    """The value of a JSON text.
+    """Decode a JSON text.
 
     Lone surrogates (`"\\ud800"`) are kept; a number beyond a double's range, or an integer longer
-    than Python converts, is kept as its text; of a repeated member the last wins. Raises
-    ValueError when `text` is not JSON (NaN and Infinity are not), is not UTF-8, or nests too
-    deeply to be read; it says what stands where.
+    than Python converts, is kept as its text; of a repeated member the last wins. Raise ValueError
+    if `text` is not JSON (NaN and Infinity are not), is not UTF-8, or nests too deeply to be read;
+    it says what is wrong and at which byte.
     """
     try:
         return msgspec.json.decode(text)
@@ -108,12 +108,12 @@ def _integer(text: str) -> int | str:
 
 
 def moment(value: Any) -> datetime | None:
-    """An ISO 8601 time as RFC 3339 profiles it, with or without an offset; None for all else.
+    """Read an ISO 8601 time as RFC 3339 profiles it, with or without an offset; None for all else.
 
     `2016-08-01T22:10:40Z`, with a blank for the T, small letters, a fraction, `+01:00` or `+0100`.
-    What is finer than a microsecond is rounded, as Postgres does. Dates alone, week dates, times
-    without seconds, 24:00, leap seconds (:60), years outside 1 to 9999 and numbers are no times:
-    none of them is guessed at.
+    Fractions are rounded to microseconds, as Postgres does. Dates alone, week dates, times without
+    seconds, 24:00, leap seconds (:60), years outside 1 to 9999 and numbers are refused, not guessed
+    at.
     """
     if not isinstance(value, str) or "\0" in value:  # msgspec would end at a NUL
         return None
@@ -141,9 +141,10 @@ _WHOLE = re.compile("0|-?[1-9][0-9]{0,17}")
 
 # --- how much it is ------------------------------------------------------------------------------
 def weight(text: bytes | bytearray | str) -> int:
-    """About how many bytes the values of a JSON text take in memory, with the rows made of them.
+    """Estimate how many bytes a JSON text's values and the rows made of them take in memory.
 
-    An upper bound for what has many values in few bytes; what stands inside of strings counts too.
+    It is an upper bound for texts with many values in few bytes; commas and brackets inside strings
+    count too.
     """
     if isinstance(text, str):
         commas, lists, objects = text.count(","), text.count("["), text.count("{")
@@ -153,7 +154,7 @@ def weight(text: bytes | bytearray | str) -> int:
 
 
 def bounded(text: bytes | bytearray | str) -> Any:
-    """`decode`, of what is not too much to be read. Raises TooMuchError too."""
+    """Decode a text if it is not too large. Raise what `decode` raises, and TooMuchError."""
     names = text.count(":") if isinstance(text, str) else text.count(b":")
     if weight(text) + _NAME * names > MAX_WEIGHT:
         much = _weight_outside(text.encode(errors="replace") if isinstance(text, str) else text)
@@ -163,11 +164,11 @@ def bounded(text: bytes | bytearray | str) -> Any:
 
 
 _NAME: Final = 256  # bytes of a name that few objects share; those of small objects are shared
-_SHARED: Final = 8  # names of an object that are taken to be
+_SHARED: Final = 8  # names of an object that are assumed to be shared
 
 
 def _weight_outside(text: bytes | bytearray) -> int:
-    """`weight` of what stands outside of strings, which is counted a few of them at a time."""
+    """Return the `weight` of everything outside strings, looking at a few strings at a time."""
     much = names = place = 0
     while place < len(text):
         end = _SOME.match(text, place).end()  # type: ignore[union-attr]  # it matches anything
@@ -181,12 +182,12 @@ def _weight_outside(text: bytes | bytearray) -> int:
 
 # --- pages ---------------------------------------------------------------------------------------
 def page(data: bytearray, path: Sequence[str]) -> Any:
-    """The value of an answer whose records are in the list at `path` (names of members).
+    """Decode an answer whose records are in the list at `path` (names of members).
 
-    Where the whole is too large to be read at once, or something in it cannot be read, each record
-    is `Packed`: then the damage is that record's alone. Raises ValueError, which tells the byte,
-    when the rest of the answer cannot be read, or nobody could say where a record ends;
-    TooMuchError when it is too much.
+    If the whole is too large to be read at once, or something in it cannot be read, each record is
+    `Packed`, so that damage costs one record. Raise ValueError, which names the byte, if the rest
+    of the answer cannot be read, or if the end of a record cannot be found; TooMuchError if it is
+    too large.
     """
     if weight(data) <= AT_ONCE:
         try:
@@ -196,13 +197,13 @@ def page(data: bytearray, path: Sequence[str]) -> Any:
     found = _list_at(data, path) if path else None
     if found is None:
         return bounded(data)
-    begin, end, records = found
+    start, end, records = found
     try:
-        envelope = bounded(data[:begin] + b"[]" + data[end:])
+        envelope = bounded(data[:start] + b"[]" + data[end:])
     except TooMuchError:
         raise
-    except ValueError:  # said again with the place that it has in the answer
-        envelope = decode(data[:begin] + b"[%*b]" % (end - begin - 2, b"") + data[end:])
+    except ValueError:  # decoded again at its place in the answer, for the byte in the message
+        envelope = decode(data[:start] + b"[%*b]" % (end - start - 2, b"") + data[end:])
     home = envelope
     for name in path[:-1]:
         home = home.get(name) if isinstance(home, dict) else None
@@ -213,7 +214,7 @@ def page(data: bytearray, path: Sequence[str]) -> Any:
 
 
 def unpack(record: Packed) -> Any:
-    """The value of a record. Raises ValueError as `decode` does, TooMuchError as `bounded`."""
+    """Decode a record. Raise ValueError as `decode` does, TooMuchError as `bounded` does."""
     most = MAX_RECORD // 2
     if len(record) <= most:
         text = bytes(memoryview(record.data)[record.start : record.end])
@@ -225,7 +226,7 @@ def unpack(record: Packed) -> Any:
 
 
 def as_sent(record: Packed) -> Any:
-    """The text of a record for people to look at; of a long one the beginning, and what it was.
+    """Return the text of a record for people to read; of a long one its start, length and SHA-256.
 
     Bytes that are not UTF-8 become `\\xff`.
     """
@@ -241,7 +242,7 @@ def as_sent(record: Packed) -> Any:
 
 
 def _list_at(data: bytearray, path: Sequence[str]) -> tuple[int, int, list[Packed]] | None:
-    """Where the list at `path` begins and ends, and its items; None when there is none."""
+    """Return the start and end of the list at `path`, and its items; None if there is none."""
     place = _skip(_SPACE, data, 3 if data.startswith(b"\xef\xbb\xbf") else 0)
     for name in path:
         place = _member(data, place, name)
@@ -251,16 +252,16 @@ def _list_at(data: bytearray, path: Sequence[str]) -> tuple[int, int, list[Packe
 
 
 def _member(data: bytearray, place: int, name: str) -> int:
-    """Where the value of the member `name` of the object at `place` begins; -1: there is none."""
+    """Return where member `name` of the object at `place` has its value; -1 if it has none."""
     if _at(data, place) != _OBJECT:
         return -1
     place = _skip(_SPACE, data, place + 1)
     while _at(data, place) != _OBJECT_END:
-        begin, end = place, _skip(_TEXT, data, place)
+        start, end = place, _skip(_TEXT, data, place)
         place = _skip(_SPACE, data, end)
         _expect(_COLON, data, place)
         place = _skip(_SPACE, data, place + 1)
-        if decode(data[begin:end]) == name:
+        if decode(data[start:end]) == name:
             return place
         place = _skip(_SPACE, data, _end_of_value(data, place))
         if _at(data, place) != _OBJECT_END:
@@ -269,9 +270,9 @@ def _member(data: bytearray, place: int, name: str) -> int:
     return -1
 
 
-def _items(data: bytearray, begin: int) -> tuple[int, int, list[Packed]]:
+def _items(data: bytearray, start: int) -> tuple[int, int, list[Packed]]:
     records: list[Packed] = []
-    place = _skip(_SPACE, data, begin + 1)
+    place = _skip(_SPACE, data, start + 1)
     while _at(data, place) != _LIST_END or records:
         end = _end_of_value(data, place)
         records.append(Packed(data, place, end))
@@ -282,16 +283,16 @@ def _items(data: bytearray, begin: int) -> tuple[int, int, list[Packed]]:
             break
         _expect(_COMMA, data, place)
         place = _skip(_SPACE, data, place + 1)
-    return begin, place + 1, records
+    return start, place + 1, records
 
 
-def _end_of_value(data: bytearray, begin: int) -> int:
-    """Where the value that begins at `begin` ends, by its quotes and brackets alone."""
-    first = _at(data, begin)
+def _end_of_value(data: bytearray, start: int) -> int:
+    """Return where the value that starts at `start` ends, by its quotes and brackets alone."""
+    first = _at(data, start)
     if first not in (_LIST, _OBJECT):
-        return _skip(_TEXT if first == _QUOTE else _SCALAR, data, begin)
+        return _skip(_TEXT if first == _QUOTE else _SCALAR, data, start)
     depth = 1
-    for found in _BRACKETS.finditer(data, begin + 1):
+    for found in _BRACKETS.finditer(data, start + 1):
         place, end = found.span(1)
         bracket = _at(data, place)
         if bracket in (_LIST, _OBJECT):
@@ -303,7 +304,7 @@ def _end_of_value(data: bytearray, begin: int) -> int:
         else:
             depth -= end - place
     what = "it breaks off" if place == len(data) else "a string is not closed"
-    raise ValueError(f"byte {place}: {what}, in the value that begins at byte {begin}")
+    raise ValueError(f"byte {place}: {what}, in the value that starts at byte {start}")
 
 
 _NOTHING: Final = -1

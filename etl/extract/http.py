@@ -26,8 +26,7 @@ from etl.extract.failure import causes, no_answer
 from etl.extract.page import Params
 from etl.extract.receive import read_answer, read_body
 from etl.extract.route import DIRECT, Route, Way
-from etl.extract.url import encode
-from etl.extract.url import printable as _named
+from etl.extract.url import encode, printable
 from etl.extract.verdict import ATTEMPTS, Judge
 
 MAX_BODY = 32 * 1024 * 1024
@@ -278,7 +277,7 @@ class Http:
         return "".join(f", {name} {self.redact.name(each)}" for name, each in ids)
 
     def _named(self, host: str) -> str:
-        return _named(self.redact.name(host))
+        return printable(self.redact.name(host))
 
     def _no_answer(self, error: httpx.TransportError, host: str) -> Exception:
         final = no_answer(error, host, self._way, self._timeout, self.redact)

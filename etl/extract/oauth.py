@@ -23,9 +23,9 @@ _RENEW_BEFORE = 60.0  # seconds, as Zoom's own SDK (@zoom/rivet) does
 class Client:
     """The client that asks for tokens, and how messages name it.
 
-    `form`     what the token endpoint wants to know, besides the client's id and secret.
-    `provider` its name; `app` what the client is called there; `settings` the keys to check.
-    `active`   what has to be true of the app for its tokens to be accepted.
+    `form`     the parameters of the token request, besides the client's id and secret.
+    `provider` its name; `app` what it calls the client; `settings` the keys to check.
+    `active`   what must be true of the app so that its tokens are accepted.
     """
 
     token_url: str
@@ -41,9 +41,9 @@ class Client:
 class AccessToken:
     """Signs requests with an access token.
 
-    The token is fetched when it is first needed, kept, and renewed when 60 s or less remain. The
-    seam's redactor learns it, so that no message shows it.
-    `scopes` are those of the current token; empty before the first fetch.
+    The token is fetched when it is first needed, and renewed when 60 s or less remain. The seam's
+    redactor learns it, so that no message shows it. `scopes` are those of the current token; empty
+    before the first fetch.
     """
 
     def __init__(self, client: Client, seam: Seam) -> None:
@@ -55,13 +55,13 @@ class AccessToken:
         self._suspect = False
 
     def __call__(self, method: str, url: str, body: bytes) -> Mapping[str, str]:
-        """Return the headers that authorise a request. Raises what fetching a token raises."""
+        """Return the headers that authorise a request. Raise what fetching a token raises."""
         if not self._token or self._seam.clock() >= self._renew_at:
             self._fetch()
         return {"authorization": f"Bearer {self._token}"}
 
     def accepted(self) -> None:
-        """Note that the provider took the token."""
+        """Note that the provider accepted the token."""
         self._suspect = False
 
     def refused(self, said: str) -> Exception:
@@ -86,7 +86,7 @@ class AccessToken:
             sign=lambda method, url, body: {"authorization": authorization},
             judge=self._judge,
         ) as http:
-            # In the body: with the parameters in the query some of Zoom's accounts get HTTP 400.
+            # In the body, because some Zoom accounts get HTTP 400 for parameters in the query.
             answer = http.call("POST", "", form=client.form)
         token, life, scope = (answer.get(k) for k in ("access_token", "expires_in", "scope"))
         if isinstance(token, str):
@@ -116,7 +116,7 @@ class AccessToken:
 
 
 def _life(expires_in: Any) -> float:
-    """Return for how many seconds a token lives: an hour where `expires_in` cannot be true."""
+    """Return for how many seconds a token lives: an hour if `expires_in` cannot be true."""
     if isinstance(expires_in, str) and re.fullmatch("[0-9]{1,9}", expires_in):
         expires_in = int(expires_in)
     if type(expires_in) in (int, float) and 0 < expires_in <= _LONGEST_LIFE:

@@ -26,7 +26,7 @@ _LIST_SCOPES = (
 )
 _SCOPE = re.compile(r"[a-z_]{1,60}(?::[a-z_]{1,60}){1,5}")
 _MANY = 20
-"""Scopes that one message names."""
+"""The most scopes that one message names."""
 _GET_SCOPES = frozenset({"contact_center:read:flow:admin", "contact_center_flow:read:admin"})
 
 
@@ -74,14 +74,14 @@ def look_up_flow(http: Http, key: tuple[str, ...]) -> Lookup:
 
 
 def probe_flows(http: Http, ask: Ask = WHOLE) -> str:
-    """Ask for one flow: a line about what there is. Raises what `flows` would raise."""
+    """Ask for one flow, and return a line about the list. Raise what `flows` would raise."""
     body = http.call("GET", _FLOWS, {"page_size": "1"}, at="a first look")
     if not isinstance(body.get("flows"), list):
         raise ContractError("the answer holds no list `flows`", where=http.where)
     total = count(body.get("total_records"))
     line = f"{'an unknown number of' if total is None else total} flows"
-    told = http.sign.scopes if isinstance(http.sign, AccessToken) else frozenset()
-    scopes = {scope for scope in told if _SCOPE.fullmatch(scope)}
+    granted = http.sign.scopes if isinstance(http.sign, AccessToken) else frozenset()
+    scopes = {scope for scope in granted if _SCOPE.fullmatch(scope)}
     if not scopes:
         return f"{line}; scopes: not told"
     named = ", ".join(http.redact.name(scope) for scope in sorted(scopes)[:_MANY])
@@ -93,7 +93,7 @@ def probe_flows(http: Http, ask: Ask = WHOLE) -> str:
 
 
 def judge(token: AccessToken) -> Judge:
-    """Return what tells Zoom's good answers from its errors; it renews a token that is refused."""
+    """Return the judge of Zoom's answers, which has a refused token renewed once."""
 
     def verdict(answer: Answer) -> None:
         code = error_code(answer.body)
@@ -122,7 +122,7 @@ def _refuse_scope(answer: Answer, code: int | None) -> None:
 
 
 def _missing(answer: Answer, said: str) -> str:
-    """The scopes that a message names, such as "… does not contain scopes:[a:b:c, d:e:f]."."""
+    """Return the scopes in a message such as "… does not contain scopes:[a:b:c, d:e:f]."."""
     listed = re.search(r"scopes:?\s{0,9}\[([\w:., -]*)\]", said, re.IGNORECASE)
     named = re.split(r"[, ]+", listed[1]) if listed else []
     scopes = [answer.redact.name(each) for each in named if _SCOPE.fullmatch(each)]
@@ -130,7 +130,7 @@ def _missing(answer: Answer, said: str) -> str:
 
 
 def _refuse(answer: Answer, code: int | None) -> None:
-    """Raise what Zoom's own codes say; HTTP's status says the rest."""
+    """Raise the error that a Zoom code stands for; return if the status decides."""
     message = words(answer.body).lower()
     if answer.status == 429 or code == 429 or answer.slow_down:
         raise _not_today(answer) if _daily(answer, message) else busy(answer)
@@ -146,7 +146,7 @@ def _refuse(answer: Answer, code: int | None) -> None:
 
 
 def _daily(answer: Answer, message: str) -> bool:
-    """Whether it is the daily limit that is used up; Retry-After is an ISO instant then."""
+    """Return whether the daily limit is used up; then Retry-After is an ISO instant."""
     kind = answer.headers.get("x-ratelimit-type", "").lower()
     if kind == "qps":
         return False

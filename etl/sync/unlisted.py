@@ -110,6 +110,7 @@ FATES: Mapping[str, tuple[Fate, Fate, Fate]] = {
     "found": ("stage", "stage", "stage"),
     "unasked": ("delete", "note", "undecided"),
     "undecided": ("undecided", "undecided", "undecided"),
+    "unreadable": ("undecided", "undecided", "undecided"),
 }
 """What becomes of an unlisted record. If the API reports a total, two full scans that miss a record
 are proof enough; otherwise only the provider's own answer is."""
@@ -167,7 +168,8 @@ def safety_stop(
 
 
 def _undecided(answers: Sequence[tuple[Key, Lookup]], where: str) -> IncompleteError:
-    left = [answer for _, answer in answers if answer.state in ("unasked", "undecided")]
+    open_ = ("unasked", "undecided", "unreadable")
+    left = [answer for _, answer in answers if answer.state in open_]
     return IncompleteError(
         f"{len(left)} records are no longer listed, but the provider does not confirm that they "
         f"are gone ({left[0].reason}); they are kept",

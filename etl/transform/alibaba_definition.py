@@ -1,9 +1,9 @@
-"""What the Definition of an Alibaba contact flow says: its activities and their transitions.
+"""The Definition inside an Alibaba contact flow → rows: its activities and their transitions.
 
-Alibaba's document of ListContactFlows calls the Definition "parsed by the backend, customers need
-not care": it may be anything, and its text is kept in any case. So what is odd in it is counted as
-a warning, never a reject. One that is too large to be read is: callflow's limit must not look like
-a flow without activities.
+Alibaba's document of ListContactFlows says that the Definition is "parsed by the backend, customers
+need not care". So it may be anything, its text is stored in any case, and oddities in it count as
+warnings, not as rejects. The exception is a Definition that is too large for callflow to read: it
+is rejected, because callflow's own limit must not look like a flow without activities.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from etl.transform.values import Reader, Row, items, readable, reader
 
 
 def definition(activities: Table, transitions: Table) -> Inside:
-    """Return what reads a flow's Definition into rows of these two tables."""
+    """Return the function that reads a flow's Definition into rows of these two tables."""
     activity, transition = reader(activities, apart=("events",)), reader(transitions)
 
     def inside(record: dict[str, Any], ordinal: int, flow_key: Row, what: str, rows: Rows) -> bool:
@@ -37,7 +37,7 @@ def definition(activities: Table, transitions: Table) -> Inside:
 
 
 def _content(definition: Any) -> Any:
-    """Decode a Definition; None: it is not JSON, {}: there is none. Raises TooMuchError."""
+    """Decode a Definition: {} if there is none, None if it is not JSON. Raise TooMuchError."""
     if not definition:
         return {}
     try:
@@ -51,7 +51,10 @@ def _content(definition: Any) -> Any:
 def _activities(
     content: Any, flow_key: Row, activity: Reader, transition: Reader, rows: Rows
 ) -> Iterator[tuple[Row, list[Row]]]:
-    """Yield the activities with their transitions; of a repeated id the last one only."""
+    """Yield each activity with the transitions that leave it; of a repeated id only the last.
+
+    Everything that cannot be read is counted in `rows.warnings`.
+    """
     if not isinstance(content, dict):
         rows.warnings += 1
         return

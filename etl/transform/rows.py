@@ -1,4 +1,4 @@
-"""What a transformer makes of a page: rows, and what no table can hold."""
+"""The result of transforming a page: rows, and records that no table can hold."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,11 +14,11 @@ class Reject:
 
 @dataclass(slots=True)
 class Rows:
-    """What one page became: transform → load.
+    """The rows of one page: transform → load.
 
     `tables`   table name ("zoom.flows") → rows, each in that table's COPY order.
-    `rejects`  what could not be keyed.
-    `warnings` values that did not fit their column; the originals are in `extra`.
+    `rejects`  records and children without a usable key.
+    `warnings` number of values that did not fit their column; the originals are in `extra`.
     """
 
     tables: dict[str, list[tuple[Any, ...]]]

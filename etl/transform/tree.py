@@ -1,7 +1,8 @@
-"""A record and what is inside it → rows, as the tables declare it: `record="flows[].versions[]"`.
+"""A record and the lists of children inside it → rows, as their tables declare it.
 
-Only what a declaration cannot say is code, handed in as `inside`: such as the steps in the JSON
-text of a flow's definition.
+A table declares where its records are (`record="flows[].versions[]"`) and from which member each
+column comes. What a declaration cannot say is a function, `inside`: for example, how to read the
+steps in the JSON text of a flow's definition.
 """
 
 from collections.abc import Callable, Iterator
@@ -34,12 +35,18 @@ Transform = Callable[[Page, int], Rows]
 """(page, ordinal of its first record in the scan) → rows; each row starts with its ordinal."""
 
 Inside = Callable[[dict[str, Any], int, Row, str, Rows], bool]
-"""(record, its ordinal, its key, its name in messages, rows to add to) → whether all was read."""
+"""(record, its ordinal, its key, its name in messages, rows to add to) → whether all was read.
+
+A False keeps the record's current children: none of them is removed for not being among the rows.
+"""
 
 
 @dataclass(frozen=True, slots=True)
-class _List:
-    """A list of children in the record's `member`; `texts`: its items are texts, not objects."""
+class _ChildList:
+    """A list of children in the record's `member`, and their table.
+
+    `texts` says that its items are texts, not objects.
+    """
 
     member: str
     table: Table
@@ -47,15 +54,16 @@ class _List:
 
     @property
     def width(self) -> int:
+        """The number of its key columns."""
         return len(tables.key_columns(self.table))
 
 
 def tree(record: Table, *, noun: str, inside: Inside | None = None) -> Transform:
-    """Return the transformer of a list whose records are `record`'s rows.
+    """Return the transformer of a list whose records become rows of the table `record`.
 
     `noun` names a record in messages ("flow"). A row of `record` starts with its ordinal and
-    whether a child of it could not be read, a child's row with the ordinal of its record. The
-    input stays as it was.
+    whether one of its children could not be read; a child's row starts with the ordinal of its
+    record. The page is not changed.
     """
     lists = _lists(record)
     named = [record, *tables.children(record)]
@@ -84,7 +92,7 @@ def tree(record: Table, *, noun: str, inside: Inside | None = None) -> Transform
 
 
 def _is_plain(record: Table) -> bool:
-    """Whether a record is nothing but values of its own members, of types with one spelling."""
+    """Return whether `exact_reader` can read it: no children, nested members, JSON or scope."""
     own = [column for column in record.columns if "json" in column.info]
     return (
         not record.info["children"]
@@ -95,14 +103,14 @@ def _is_plain(record: Table) -> bool:
     )
 
 
-def _lists(record: Table) -> tuple[_List, ...]:
+def _lists(record: Table) -> tuple[_ChildList, ...]:
     """Find the child tables whose records are a list in a member of `record`'s own."""
     found = []
     for table in record.info["children"]:
         member = table.info["record"].removeprefix(record.info["record"] + ".")
         if member.endswith("[]") and "." not in member:
             texts = any(column.info.get("json") == () for column in table.columns)
-            found.append(_List(member.removesuffix("[]"), table, texts))
+            found.append(_ChildList(member.removesuffix("[]"), table, texts))
     return tuple(found)
 
 
@@ -112,7 +120,7 @@ def _reader(table: Table, zone: tzinfo | None, apart: tuple[str, ...] = ()) -> R
 
 
 def _scoped(record: Table, scope: str, read: Reader) -> tuple[Row, Reader]:
-    """Return the given key columns of a list's part, and a reader that drops what repeats them."""
+    """Return the key columns of the scope, and a reader that drops a member repeating them."""
     members = [column.info["scope"] for column in record.columns if "scope" in column.info]
     if not members:
         return (), read
@@ -127,7 +135,7 @@ def _scoped(record: Table, scope: str, read: Reader) -> tuple[Row, Reader]:
 
 
 def _children(
-    of: _List,
+    of: _ChildList,
     sent: dict[str, Any],
     ordinal: int,
     parent: Row,
@@ -152,7 +160,7 @@ def _children(
 
 
 def _texts(listed: list[Any], table: Table, what: str, rows: Rows) -> Iterator[str]:
-    """Yield the items that are texts; an empty one is one of them."""
+    """Yield the items that are texts, also empty ones; reject the others."""
     name = tables.key_columns(table)[-1]
     for text in listed:
         try:

@@ -1,13 +1,13 @@
 """From a provider's JSON object to a row: one reader per table, built from its definition.
 
-A value that fits its column goes there. One that does not leaves NULL in the column and stays, as
-sent, in `extra` under the provider's name; so does everything that no column models. Text that
-Postgres cannot hold (NUL, lone surrogates) is stored with U+FFFD, its JSON-escaped original in
-`extra`. So nothing that a provider sent is lost.
+A value that fits its column goes there. A value that does not fit leaves NULL in the column and is
+kept as sent in `extra`, under the provider's name; so is everything that no column models. Text
+that Postgres cannot hold (NUL, lone surrogates) is stored with U+FFFD, and its JSON-escaped
+original is kept in `extra`. So nothing that a provider sent is lost.
 
-Numbers, booleans and lists of children that come as text are read where the text is what JSON would
-write: "3", "true", "[…]" (Alibaba's own examples have them). "03", "3.0", "True" or "yes" might
-mean something else: they do not fit.
+Numbers, booleans and lists of children that come as text are read if the text is spelled as in
+JSON: "3", "true", "[…]" (Alibaba's own examples have them). "03", "3.0", "True" and "yes" might
+mean something else, so they do not fit.
 """
 
 import json
@@ -29,35 +29,35 @@ Row = tuple[Any, ...]
 Reader = Callable[[dict[str, Any], Row], tuple[Row, int]]
 
 MAX_KEY_BYTES: Final = 800
-"""Longest key column: three of them and a source fit into an index row (2,704 bytes)."""
+"""Bytes of the longest key column: three and a source fit into an index row (2,704 bytes)."""
 
 INT4: Final = range(-(2**31), 2**31)
 
 MAX_DEPTH: Final = 100
-"""Levels of a JSON value that are stored as such; what is deeper is stored as its JSON text, so
-that neither Python's stack nor that of Postgres runs out."""
+"""Levels of a JSON value that are stored as such. Deeper values are stored as their JSON text, so
+that neither Python's stack nor that of Postgres overflows."""
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _NOTHING: Final = object()
 _PIECE: Final = 65_536
 
 MAX_ITEMS: Final = 200_000
-"""Children of one kind that a record may have."""
+"""The most children of one kind that a record may have."""
 
 
 def storable(text: str) -> bool:
-    """Whether Postgres can hold `text`: it has no NUL and no lone surrogate."""
+    """Return whether Postgres can hold `text`: it has no NUL and no lone surrogate."""
     return (text.isascii() and "\0" not in text) or not _UNSTORABLE.search(text)
 
 
 def replaced(text: str) -> str:
-    """`text` with U+FFFD for every character that Postgres cannot hold."""
+    """Return `text` with U+FFFD for every character that Postgres cannot hold."""
     return _UNSTORABLE.sub("\ufffd", text)
 
 
 def escaped(text: str) -> str:
-    """`text` as the inside of a JSON string, so that the original can be read back."""
-    pieces = (text[begin : begin + _PIECE] for begin in range(0, len(text), _PIECE))
+    """Return `text` as the inside of a JSON string, from which the original can be read back."""
+    pieces = (text[start : start + _PIECE] for start in range(0, len(text), _PIECE))
     return "".join(_escaped(piece) for piece in pieces)
 
 
@@ -67,10 +67,10 @@ def _escaped(text: str) -> str:
 
 
 def _deep(value: Any, clean: Callable[[str], str], room: int = MAX_DEPTH) -> Any:
-    """`value` with `clean` applied to every string that Postgres cannot hold, keys included.
+    """Apply `clean` to every string in `value` that Postgres cannot hold, keys included.
 
-    A key that would then stand twice in its object gets "_", "__" or "___" behind it, or "_4",
-    "_5", …: whichever is free. Values below `room` levels become JSON text.
+    A key that would then be in its object twice gets the first free suffix of "_", "__", "___",
+    "_4", "_5", …. Values below `room` levels become JSON text.
     """
     if isinstance(value, str):
         return value if storable(value) else clean(value)
@@ -92,7 +92,7 @@ def _deep(value: Any, clean: Callable[[str], str], room: int = MAX_DEPTH) -> Any
 
 
 def _text_of(value: Any) -> str:
-    """`value` as JSON text, however deeply it nests (json.dumps recurses); pure ASCII."""
+    """Return `value` as ASCII JSON text, however deeply it nests (json.dumps recurses)."""
     done: list[str] = []
     todo: list[tuple[str, Any]] = [("", value)]  # text that comes first, then a value
     while todo:
@@ -105,17 +105,17 @@ def _text_of(value: Any) -> str:
         else:
             done.append("" if inner is _NOTHING else json.dumps(inner))
             continue
-        begin, end = "{}" if isinstance(inner, dict) else "[]"
-        todo.append((end, _NOTHING))
+        opening, closing = "{}" if isinstance(inner, dict) else "[]"
+        todo.append((closing, _NOTHING))
         members = [
-            (("," if index else begin) + name, one) for index, (name, one) in enumerate(named)
+            (("," if index else opening) + name, one) for index, (name, one) in enumerate(named)
         ]
-        todo += reversed(members or [(begin, _NOTHING)])
+        todo += reversed(members or [(opening, _NOTHING)])
     return "".join(done)
 
 
 def as_json(value: Any) -> str:
-    """`value` as JSON text that a jsonb column takes; what it cannot hold is escaped text."""
+    """Return `value` as JSON text that a jsonb column accepts; text it cannot hold is escaped."""
     if (text := _as_it_is(value)) is not None:
         return text
     return _dumps(_deep(value, escaped))
@@ -126,7 +126,7 @@ def _dumps(value: Any) -> str:
 
 
 def _as_it_is(value: Any) -> str | None:
-    """`value` as JSON text; None where a jsonb column does not take it as it is."""
+    """Return `value` as JSON text; None if a jsonb column does not accept it unchanged."""
     if not _shallow(value, MAX_DEPTH):
         return None
     text = _dumps(value)
@@ -134,7 +134,7 @@ def _as_it_is(value: Any) -> str | None:
 
 
 def _shallow(value: Any, room: int) -> bool:
-    """Whether `value` has no more than `room` levels."""
+    """Return whether `value` has no more than `room` levels."""
     if not isinstance(value, dict | list):
         return True
     inside = value.values() if isinstance(value, dict) else value
@@ -144,10 +144,10 @@ def _shallow(value: Any, room: int) -> bool:
 
 
 def parse_time(value: Any, zone: tzinfo | None) -> datetime | None:
-    """A time, spelled as `decode.moment` says → an aware datetime; None when it is not one.
+    """Read a time, spelled as `decode.moment` says, as an aware datetime; None if it is none.
 
-    A time without an offset is read in `zone`; with no zone it is refused rather than guessed.
-    So is an instant that lies outside the years 1 to 9999 in UTC: no client could read it back.
+    A time without an offset is read in `zone`; without a zone it is refused, not guessed. An
+    instant outside the years 1 to 9999 in UTC is refused too: no client could read it back.
     """
     time = moment(value)
     if time is None:
@@ -207,7 +207,7 @@ def _converter(kind: Any, zone: tzinfo | None) -> Converter:
 
 
 def key(value: Any, name: str) -> str:
-    """`value` if it can be (part of) a key, else UnkeyedError: keys are never cast or mended."""
+    """Return `value` if it can be (part of) a key, else raise UnkeyedError; never change it."""
     if not isinstance(value, str):
         found = "missing" if value is None else f"not text but {type(value).__name__}"
         raise UnkeyedError(f"{name} is {found}")
@@ -221,11 +221,11 @@ def key(value: Any, name: str) -> str:
 
 
 def exact_reader(table: Table) -> Callable[[list[Any]], list[Row] | None]:
-    """A function that reads a whole page of `table`'s records if all are just as documented.
+    """Return a function that reads a whole page of `table`'s records if all are as documented.
 
-    It gives the rows that `reader` gives, ten times as fast: for long lists of run-time objects.
-    None when any record is odd in any way: then `reader` has to tell how. For tables without
-    children, nested members and times without a zone.
+    It returns the rows that `reader` returns, about seven times as fast, for long lists of run-time
+    objects; or None if any record is odd in any way, and then `reader` finds out how. For tables
+    without children, nested members and times without a zone.
     """
     keys = set(tables.key_columns(table))
     text = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_KEY_BYTES // 4)]
@@ -341,10 +341,10 @@ def _return_groups(
 
 
 def items(record: dict[str, Any], member: str) -> list[Any] | None:
-    """The children that `record` holds in its list `member`; null and missing are an empty list.
+    """Return the children in the list `member` of `record`; [] if it is null or missing.
 
-    A list may come as its JSON text. None when the member is something else, or more than MAX_ITEMS
-    children: then nobody can say which children the record has.
+    A list may come as its JSON text. None means that the member is something else, or holds more
+    than MAX_ITEMS children, so that the record's children are not known.
     """
     value = record.get(member)
     if isinstance(value, str):
@@ -358,7 +358,7 @@ def items(record: dict[str, Any], member: str) -> list[Any] | None:
 
 
 def no_list(what: str, record: dict[str, Any], member: str) -> Reject:
-    """The reject of children that are no list. `what` names the record."""
+    """Return the reject of a `member` that is no list of children. `what` names the record."""
     value = record[member]
     kind = f"not a list but {_kind(value)}"
     if isinstance(value, str):
@@ -376,7 +376,7 @@ def _kind(value: Any) -> str:
 def readable(
     what: str, records: Iterable[Any], read: Reader, given: Row, rows: Rows
 ) -> Iterator[tuple[int, dict[str, Any], Row]]:
-    """Those of `records` that have a key: index, record, row. The others go to `rows.rejects`."""
+    """Yield (index, record, row) of each record with a key; add the others to `rows.rejects`."""
     for index, sent in enumerate(records):
         record = sent
         if isinstance(sent, Packed):
@@ -397,10 +397,10 @@ def readable(
 
 
 def last_of_each(found: Iterable[Row], width: int) -> Iterable[Row]:
-    """The rows of `found` without those whose key (the first `width` cells) comes again later."""
+    """Return the rows of `found`, of each key (the first `width` cells) only the last."""
     return {row[:width]: row for row in found}.values()
 
 
 def no_rows(*of: Table) -> Rows:
-    """Rows with an empty list for each table."""
+    """Return Rows with an empty list for each table."""
     return Rows({table.fullname: [] for table in of})

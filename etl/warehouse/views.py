@@ -9,7 +9,7 @@ it.
 """
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from psycopg import sql
 from sqlalchemy import Connection, Table, text
@@ -80,12 +80,13 @@ def history(current: Table) -> str:
     return f"{current.fullname}_history"
 
 
-def create(connection: Connection) -> None:
+def create(connection: Connection, of: Iterable[Table] = tuple(TABLES.values())) -> None:
     """Create the views that are missing, and replace those that have to change.
 
-    Raises SchemaError if one of their names is taken by something that is not ours.
+    `of` are tables of current rows. Raises SchemaError if one of the views' names is taken by
+    something that is not ours.
     """
-    for current in TABLES.values():
+    for current in of:
         name = history(current)
         there = _columns(connection, current)
         query = _query(current, there)

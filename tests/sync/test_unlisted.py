@@ -1,0 +1,33 @@
+"""What becomes of records that a proven full scan did not list, by the provider's answers."""
+
+from typing import get_args, get_type_hints
+
+import pytest
+
+from etl.extract.page import Lookup
+from etl.sync.unlisted import FATES, weigh
+
+STATES = get_args(get_type_hints(Lookup)["state"])
+
+
+def test_every_answer_to_a_look_up_has_a_fate_and_only_a_definite_one_deletes() -> None:
+    assert set(FATES) == set(STATES)
+    assert [state for state in STATES if FATES[state][2] == "delete"] == ["gone"]
+    twice_unlisted = {state for state in STATES if FATES[state][0] == "delete"}
+    assert twice_unlisted == {"gone", "unasked"}
+
+
+@pytest.mark.parametrize("counted", [True, False])
+@pytest.mark.parametrize("before", [set(), {("a",)}])
+def test_a_record_that_exists_but_may_not_be_read_is_kept(
+    counted: bool, before: set[tuple[str, ...]]
+) -> None:
+    """It also keeps the others: the run is incomplete, and a later run deletes those."""
+    answers = [
+        (("a",), Lookup("unreadable", reason="HTTP 403")),
+        (("b",), Lookup("gone")),
+    ]
+    verdict = weigh(answers, before, counted=counted, where="demo.flows")
+    assert not verdict.deleted
+    assert verdict.incomplete_because is not None
+    assert "(HTTP 403)" in str(verdict.incomplete_because)
