@@ -77,7 +77,6 @@ check: setup
 
 docs: setup
 	@.venv/bin/python -m tests.docs
-	@.venv/bin/python -m tests.sandbox.demo
 
 # The stamp is written last. Whatever else .venv is (of an interrupted set-up, of another lock, moved
 # here from elsewhere, made by hand) is replaced whole: that is sure to be right, and takes seconds.

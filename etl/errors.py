@@ -131,7 +131,7 @@ class UnreachableRowsError(ProviderError):
 class IncompleteError(CallflowError):
     """The run ended, but it cannot prove that it saw everything; it removed nothing.
 
-    `kind` says why: incomplete_scan, rejected_rows, undecided, safety_stop.
+    `kind` says why: incomplete_scan, incomplete_details, rejected_rows, undecided, safety_stop.
     """
 
     def __init__(self, what: str, *, kind: str, where: str = "", advice: str = "") -> None:

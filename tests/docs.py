@@ -1,7 +1,8 @@
 """`python -m tests.docs` (`make docs`): write what the documents derive from the code.
 
-The table of faults is derived from the marks of the tests, everything else from `PROVIDERS` and the
-definitions of the tables. `tests/test_docs.py` holds each part up to date.
+The table of faults is derived from the marks of the tests, the Docker demo's configuration from the
+sandbox's emulators, everything else from `PROVIDERS` and the definitions of the tables.
+`tests/test_docs.py` holds each part up to date.
 """
 
 import re
@@ -19,6 +20,7 @@ from sqlalchemy import Table, make_url
 from etl.config.settings import Source
 from etl.providers import PROVIDERS, SCHEMAS
 from etl.providers.declare import Provider
+from etl.sandbox.server import EMULATORS, PORTS, Emulated, toml
 from etl.warehouse import tables
 from tests.faults.table import found, table
 
@@ -202,6 +204,30 @@ def example(provider: Provider) -> Iterator[str]:
         yield f"# {line.removeprefix('# ')}".rstrip()
 
 
+def emulators(providers: Providers) -> list[Emulated]:
+    """The providers' emulators, as they answer at the default ports of `callflow sandbox`."""
+    found = []
+    for emulator, port in zip([each() for each in EMULATORS], PORTS, strict=True):
+        emulator.url = f"http://127.0.0.1:{port}"
+        if emulator.name in {each.name for each in providers}:
+            found.append(emulator)
+    return found
+
+
+def demo_sources(providers: Providers) -> str:
+    """The sources of the Docker demo, without their secrets."""
+    return "\n".join(toml(each, {}) for each in emulators(providers))
+
+
+def demo_secrets(providers: Providers) -> str:
+    """The secrets of those sources, as variables of the environment."""
+    return "".join(
+        f"CALLFLOW_SOURCES__{each.name}_DEMO__{key}".upper() + f"={secret}\n"
+        for each in emulators(providers)
+        for key, secret in each.secrets().items()
+    )
+
+
 PARTS = (
     markdown("docs/reliability.md", "faults", faults),
     markdown("README.md", "needs", needs),
@@ -223,6 +249,18 @@ PARTS = (
         "# --- Any source can also have these keys, in its table above.",
         examples,
         ("\n", "\n\n"),
+    ),
+    Part(
+        "examples/demo/sandbox.toml",
+        "# --- The sources, written by `make docs`:",
+        "# --- The end of the sources.",
+        demo_sources,
+    ),
+    Part(
+        "examples/demo/sandbox.env",
+        "# --- The secrets, written by `make docs`:",
+        "# --- The end of the secrets.",
+        demo_secrets,
     ),
 )
 

@@ -29,6 +29,7 @@ from etl.commands import lines, sql
 from etl.config.load import load as load_config
 from etl.load import lead
 from etl.load.runs import Run
+from etl.providers import PROVIDERS
 from etl.sandbox import data, zoom
 from etl.sandbox.faults import Fault
 from etl.sandbox.server import Sandbox, serve
@@ -42,6 +43,8 @@ from tests.warm import Command, Warm
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 Start = Callable[..., Command]
+
+ANY_PORTS = ["0"] * len(PROVIDERS)
 
 SECRETS = ("sandbox-zoom-secret", "sandbox-alibaba-secret", "auth_token")
 
@@ -429,7 +432,7 @@ def test_the_embedded_postgres_is_read_by_a_role_that_only_reads(
 def test_everything_that_the_sandbox_prints_can_be_saved(tmp_path: Path) -> None:
     """Both streams in one file, which is read while it serves and after its end."""
     saved = tmp_path / "callflow.toml"
-    words = [sys.executable, "-m", "etl", "sandbox", "--ports", "0", "0", "0", "--flows", "3"]
+    words = [sys.executable, "-m", "etl", "sandbox", "--ports", *ANY_PORTS, "--flows", "3"]
     with saved.open("w") as file, subprocess.Popen(words, stdout=file, stderr=file) as process:
         until(lambda: "Ctrl-C ends" in saved.read_text(), "it serves")
         first = tomllib.loads(saved.read_text())
@@ -543,7 +546,7 @@ def test_after_a_signal_in_the_middle_of_a_scan_the_next_run_just_works(
 def test_the_sandbox_serves_until_it_is_stopped(
     tmp_path: Path, database: str, start: Start, warm: Warm
 ) -> None:
-    words = ["sandbox", "--ports", "0", "0", "0", "--flows", "3", "--channels", "5"]
+    words = ["sandbox", "--ports", *ANY_PORTS, "--flows", "3", "--channels", "5"]
     with start(tmp_path / "none", *words) as process:
         assert process.stdout
         lines: list[str] = []
@@ -563,7 +566,7 @@ def test_both_streams_of_the_sandbox_in_one_file_are_a_configuration(
     tmp_path: Path, warm: Warm
 ) -> None:
     path = tmp_path / "callflow.toml"
-    words = ["sandbox", "--ports", "0", "0", "0", "--flows", "3", "--channels", "5"]
+    words = ["sandbox", "--ports", *ANY_PORTS, "--flows", "3", "--channels", "5"]
     with path.open("w") as file:
         out = file.fileno()
         process = warm.start(words, env=environment(), stdout=out, stderr=out)
@@ -763,15 +766,17 @@ def test_the_query_of_a_killed_client_ends(config: Path, warehouse: str, start: 
 # --- what is said --------------------------------------------------------------------------------
 @pytest.mark.parametrize("port", ["65536", "-1", "99999999999"])
 def test_a_port_that_cannot_be_is_wrong_usage(cli: Cli, port: str) -> None:
-    done = cli("sandbox", "--ports", "0", port, "0")
+    done = cli("sandbox", "--ports", port, *ANY_PORTS[1:])
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        f"callflow: --ports: there is no port {port} → give 3 ports, each 0 to 65535\n"
+        f"callflow: --ports: there is no port {port} → "
+        f"give {len(ANY_PORTS)} ports, each 0 to 65535\n"
     )
 
 
 def test_the_help_says_what_it_is_about(cli: Cli) -> None:
-    assert "--ports ZOOM TWILIO ALIBABA " in cli("sandbox", "--help").stdout
+    names = " ".join(provider.name.upper() for provider in PROVIDERS)
+    assert f"--ports {names} " in cli("sandbox", "--help").stdout
     words = " ".join(cli("status", "--help").stdout.split())
     assert "Exits 0 whatever state the streams are in. For monitoring use --json or" in words
     assert "three times" in " ".join(cli("demo", "--help").stdout.split())

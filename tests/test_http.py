@@ -172,7 +172,7 @@ def test_what_is_not_retried() -> None:
 
 
 @pytest.mark.fault(3)
-def test_every_attempt_is_signed_afresh() -> None:
+def test_every_attempt_is_signed_again() -> None:
     nonces = iter(range(100))
     script = Script(empty(500), empty(500), GOOD)
     with connected(script, sign=lambda *_: {"x-nonce": str(next(nonces))}) as http:
@@ -210,7 +210,7 @@ def test_requests_are_spaced_also_when_they_are_retried() -> None:
 
 
 @pytest.mark.fault(2)
-def test_every_second_answer_failing_ends_a_run_that_would_go_on_for_ever() -> None:
+def test_every_second_answer_failing_ends_a_run_that_would_go_on_forever() -> None:
     script, time = Script(GOOD), Time()
     script.faults.append(Fault(every=2, times=None, response=html(503)))
     with connected(script, time) as http:
@@ -229,7 +229,7 @@ def test_every_second_answer_failing_ends_a_run_that_would_go_on_for_ever() -> N
 
 
 @pytest.mark.fault(2)
-def test_one_failure_in_twenty_is_borne_for_ever() -> None:
+def test_one_failure_in_twenty_is_accepted_forever() -> None:
     script = Script(GOOD)
     script.faults.append(Fault(every=20, times=None, response=html(503)))
     with connected(script) as http:
@@ -370,7 +370,7 @@ def test_a_slow_drip_meets_the_deadline_of_the_whole_request(head: bytes) -> Non
         error = fails(http, UnavailableError)
         seconds = time.monotonic() - started
     assert "no complete answer from 127.0.0.1 within 0.15 s (6 attempts)" in error.what
-    assert 6 * 0.15 <= seconds < 60  # without a deadline it would drip for ever
+    assert 6 * 0.15 <= seconds < 60  # without a deadline it would drip forever
 
 
 def test_the_deadline_counts_by_the_clock_that_was_given() -> None:
@@ -565,8 +565,8 @@ def test_a_bomb_and_a_huge_body_leave_memory_flat() -> None:
     padded.faults.append(Fault(padding=2**30, times=None))
     for script in (bomb, padded):
         with connected(script) as http:
-            told = other_process(PEAK, http.base_url)
-        kibibytes = int(told) // (1024 if sys.platform == "darwin" else 1)
+            peak = other_process(PEAK, http.base_url)
+        kibibytes = int(peak) // (1024 if sys.platform == "darwin" else 1)
         assert kibibytes < 48 * 1024  # 32 MiB of body, and what its buffer grows by
 
 
@@ -643,7 +643,7 @@ def test_another_origin_is_never_asked_even_when_the_caller_does_not_look() -> N
 
 
 @pytest.mark.parametrize("secret", ["canary\r\nX-Evil: 1", "canary\x00", "canäry", "canary\ud800"])
-def test_a_secret_that_no_header_may_hold_is_not_told(secret: str) -> None:
+def test_a_secret_that_no_header_may_hold_is_not_shown(secret: str) -> None:
     script = Script(GOOD)
     with connected(script, sign=lambda *_: {"authorization": secret}) as http:
         error = fails(http, CredentialsError)

@@ -215,7 +215,7 @@ def test_a_proxy_that_says_nothing_meets_the_deadline(authority: Authority) -> N
     assert len(proxy.heads) == 6
 
 
-def test_exceptions_and_a_source_of_its_own_go_past_the_proxy(
+def test_exceptions_and_a_source_without_one_go_past_the_proxy(
     authority: Authority, tls_zoom: tuple[Zoom, int]
 ) -> None:
     with working(tls_zoom) as proxy:

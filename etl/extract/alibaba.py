@@ -21,7 +21,7 @@ from etl.extract.decode import Packed, unpack
 from etl.extract.http import Http
 from etl.extract.offset_list import Clock, OffsetList, OffsetPage, Order, check_echo
 from etl.extract.offset_windows import windows
-from etl.extract.page import WHOLE, Ask, Page
+from etl.extract.page import EVERYTHING, Page, ScanRequest
 from etl.extract.paging import count
 from etl.extract.verdict import Judge, busy, judge_status
 
@@ -39,7 +39,7 @@ _BUSY = ("Throttling", "FlowControl", "TooManyRequests", "RequestThrottled", "Li
          "SystemBusy", "ServiceUnavailable", "InternalError", "InternalService")  # fmt: skip
 
 
-def contact_flows(http: Http, ask: Ask = WHOLE) -> Iterator[Page]:
+def contact_flows(http: Http, ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
     """Yield the contact flows of every instance: `ask.scopes` and `Page.scope` are instance ids.
 
     An instance in `ask.since` is read newest first, down to the first flow older than its watermark
@@ -69,7 +69,7 @@ def contact_flows(http: Http, ask: Ask = WHOLE) -> Iterator[Page]:
         raise errors[0]
 
 
-def probe_contact_flows(http: Http, ask: Ask) -> str:
+def probe_contact_flows(http: Http, ask: ScanRequest) -> str:
     """Ask each instance for one flow; return a line of counts. Raise what a scan would raise."""
     totals = {each: _list(http, ask, each).window("ASC", 1, 1).total for each in ask.scopes}
     return "; ".join(
@@ -79,7 +79,7 @@ def probe_contact_flows(http: Http, ask: Ask) -> str:
 
 
 # --- requests ------------------------------------------------------------------------------------
-def _list(http: Http, ask: Ask, instance: str) -> OffsetList:
+def _list(http: Http, ask: ScanRequest, instance: str) -> OffsetList:
     clock = Clock(ask.zone or UTC, lag=_LAG, skew=_SKEW, behind=_BEHIND)
 
     return OffsetList(

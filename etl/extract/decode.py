@@ -28,7 +28,7 @@ MAX_RECORDS: Final = 50_000
 
 MAX_RECORD: Final = 24 << 20
 """Bytes of one record in memory, which its text takes several times before Postgres has it: 12 MiB
-of JSON, 6 MiB where a character lies beyond U+FFFF, as Python gives each four bytes then."""
+of JSON, 6 MiB if a character is beyond U+FFFF, because then Python takes four bytes for each."""
 
 MAX_WEIGHT: Final = 112 << 20
 """`weight` of one record, or of one text inside a record."""
@@ -74,7 +74,7 @@ def decode(text: Buffer | str) -> Any:
     try:
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeError):
-        pass  # not JSON, or JSON that msgspec refuses: the slower parser tells them apart
+        pass  # not JSON, or JSON that msgspec refuses: the slower parser finds out which
     except RecursionError:
         raise ValueError("it nests too deeply") from None
     if not isinstance(text, str):
@@ -126,7 +126,7 @@ def moment(value: Any) -> datetime | None:
 def whole(value: Any) -> int | None:
     """Return a whole number as a provider sent it; None for all else.
 
-    Text is a number where it is spelled as JSON spells one: "100", but not "0100", "+1" or "1.0".
+    Text is a number if it is spelled as in JSON: "100", but not "0100", "+1" or "1.0".
     Alibaba's own example of ListContactFlows counts in such texts.
     """
     if isinstance(value, str):

@@ -22,7 +22,7 @@ class Clock:
     """What is known of the clock that sets the rows' times.
 
     `zone`   the zone of times that come without one. All times are compared as local times in it.
-    `lag`    a row is in the list at most this long after the time that it bears.
+    `lag`    a row is in the list at most this long after its time.
     `skew`   how far the provider's clock and this machine's clock may differ.
     `behind` how far the local times of the rows may be behind UTC by this machine's clock, even if
              `zone` is wrong.
@@ -50,7 +50,7 @@ class Clock:
     def settled_at(self, at: datetime) -> datetime:
         """Return the local time up to which the list is settled at `at`, whatever the time zone.
 
-        Rows that are not listed yet will bear later times. `at` is aware, by this machine's clock.
+        Rows that are not listed yet will have later times. `at` is aware, by this machine's clock.
         """
         return at.astimezone(UTC).replace(tzinfo=None) - self.behind - self.lag
 

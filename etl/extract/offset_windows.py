@@ -8,8 +8,8 @@ anchor), which proves that nothing slipped between the two. The whole list is re
 
 The proofs assume five things. An answer shows the list, and counts it, at one instant. An id is
 never used again. A change moves a row to a later time, never to an earlier one or to none. A
-change shows up at most `Clock.lag` after the time that it bears. The provider's clock is never
-set back. Rows with the same time may come in any order.
+change shows up at most `Clock.lag` after the time that it gives the row. The provider's clock is
+never set back. Rows with the same time may come in any order.
 """
 
 from collections.abc import Generator, Iterator, Set
@@ -21,7 +21,7 @@ from etl.extract.offset_list import Clock, OffsetList, Order, Version, Window
 from etl.extract.paging import MAX_EMPTY_PAGES
 
 _SMALLEST = 2  # with one row to a page no window could show a row of the previous one again
-_EARLIEST, _LATEST = datetime.min, datetime.max  # noqa: DTZ901 - a provider's times have no zone
+_EARLIEST, _LATEST = datetime.min, datetime.max  # noqa: DTZ901 - local times
 
 
 def windows(
@@ -34,12 +34,12 @@ def windows(
 
     All windows are `anchored` exactly if it is proven that no row slipped through:
 
-    - The whole list: every row that was listed all along was returned, as it was in the last
-      answer that showed it, and rows that were added meanwhile too. The exception are changes
-      during the very last requests of a list that is read by parts (`_by_parts`). Without the proof
-      the reading goes on all the same.
+    - The whole list: every row that was listed when the last answer was given was returned, in the
+      version that it had then. The exception are changes during the very last requests of a list
+      that is too long to be paged (`_by_parts`): of those, every row that was listed all along was
+      returned, maybe in an older version. Without the proof the reading goes on all the same.
     - Changes: every row that the first answer's list had with a time from `since` on was returned,
-      unless it was changed again or deleted before its page was read; such a change bears a time
+      unless it was changed again or deleted before its page was read; such a change sets a time
       that the next scan reads. No row is newer than the newest of the first window, so the newest
       time that was returned is a sound next `since`. If the proof fails, the last window is not
       anchored, and the whole list has to be read.
@@ -124,7 +124,7 @@ def _anchored(of: OffsetList, here: Window) -> Generator[Window, None, Window]:
 def _anchors_before(newest: datetime, settled: datetime, lag: timedelta) -> datetime:
     """Return the time that anchors have to be older than: no row can appear before it any more.
 
-    A row that appears later bears a time later than `settled`, and later than now minus the lag,
+    A row that appears later has a time later than `settled`, and later than now minus the lag,
     where now is not before `newest`, the newest time in the window. Rows with one time may come in
     any order, and a page may end among them, so `newest` itself is never an anchor's.
     """
@@ -183,7 +183,7 @@ def _require_progress(of: OffsetList, before: Window, after: Window) -> None:
             f"rows {before.start} and {after.start} of the list are the same, so the page number is"
             " ignored",
             where=of.where,
-            advice="nothing is deleted; run again, and tell the provider if it stays",
+            advice="nothing is deleted; run again, and report it to the provider if it stays",
         )
 
 
@@ -210,7 +210,7 @@ def _unproven(
             raise ContractError(
                 f"the list counts {window.total} rows, but {empty} pages in a row are empty",
                 where=f"{of.where}, page {number}",
-                advice="nothing is deleted; run again, and tell the provider if it stays",
+                advice="nothing is deleted; run again, and report it to the provider if it stays",
             )
     return window.total
 
@@ -245,7 +245,7 @@ def _by_parts(of: OffsetList, list_total: int | None) -> Iterator[Window]:
 
     1. The walk through a part shows all its rows as they are when it ends. A part that is itself
        too long is read from both ends, unproven.
-    2. A row that changes later bears a time later than the end of the first walk less the lag. A
+    2. A row that changes later has a time later than the end of the first walk less the lag. A
        walk through the changes of the whole list down to that time returns it.
     3. The first answer of that walk counts the list. If it counts more rows than were returned,
        some belong to no known part; they are read from both ends of the list, unproven.
@@ -316,7 +316,7 @@ def _both_ends(of: OffsetList) -> Iterator[Window]:
 
 # --- changes only --------------------------------------------------------------------------------
 def _floor(clock: Clock, since: datetime, read_at: datetime | None) -> datetime:
-    """Return the oldest local time that a change can bear which a scan did not see.
+    """Return the oldest local time that a change which a scan missed can have set.
 
     `since` is the newest time that the scan saw, `read_at` when it started, by this machine's
     clock. Whatever the scan missed is newer than two times: `since` less the lag, because older
@@ -349,13 +349,13 @@ def _changes(of: OffsetList, floor: datetime) -> Iterator[Window]:
        down to its own last row.
     2. Every row that is newer than the anchor, or as new, was read before.
     3. So after each window every row of the first answer's list that is newer than the last row
-       read has been returned, except those that were changed or deleted since. Such a change bears
+       read has been returned, except those that were changed or deleted since. Such a change sets
        a time later than the newest row of the first answer less the lag, and the floor of the next
        scan lies below that.
 
     Rows that are newer than all of the first answer are left to the next scan. If they were
     returned, the newest time returned would be later than the first answer, and the next floor
-    might lie above another row that a change put on top meanwhile and that was not read.
+    might be above another row that a change put on top meanwhile and that was not read.
 
     If there is no anchor, the order is not kept, or there is no count, the last window is not
     anchored (it may be empty): what is older counts as unread.

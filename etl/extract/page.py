@@ -10,13 +10,13 @@ Params = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class ScanRequest:
     """What a scan reads of a list: sync → extract. The default is everything, in one scope.
 
     `since`   scope → watermark (UTC, inclusive): of that scope only records modified at or after
               it are read; a scope that is not in it is read in full.
     `read_at` when the scan started that set those watermarks (UTC, this machine's clock).
-    `resume`  `Page.following` of the last page of an interrupted scan, to read the rest of it.
+    `resume`  `Page.next_pointer` of the last page of an interrupted scan, to read the rest of it.
     `pages`   how many pages that scan had read.
     `scopes`  the parts that are read one by one, such as Alibaba's instance ids.
     `zone`    the time zone of times that the provider sends without one.
@@ -32,7 +32,7 @@ class Ask:
     size: int | None = None
 
 
-WHOLE = Ask()
+EVERYTHING = ScanRequest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Page:
     `zone`      the time zone of times without one in the records; None if all have one.
     `total`     rows in the whole list by this answer's own count; None if it gave none.
     `anchored`  whether it is proven that no row slipped between this page and the previous one.
-    `following` the pointer with which the scan can be resumed after this page; None if it cannot.
+    `next_pointer` resumes the scan after this page; None if it cannot be resumed.
     `part`      whether these are only some of the records of a page too large to be held at once.
     """
 
@@ -55,7 +55,7 @@ class Page:
     scope: str = ""
     total: int | None = None
     anchored: bool = False
-    following: str | None = None
+    next_pointer: str | None = None
     part: bool = False
     zone: tzinfo | None = None
 

@@ -12,7 +12,7 @@ from typing import Any
 from etl.errors import ContractError, CredentialsError, MissingError, ProviderError, UnreadableError
 from etl.extract.decode import Packed, whole
 from etl.extract.http import Http
-from etl.extract.page import WHOLE, Ask, Lookup, Page, Params
+from etl.extract.page import EVERYTHING, Lookup, Page, Params, ScanRequest
 
 MAX_EMPTY_PAGES = 20
 MAX_PAGES = 100_000
@@ -61,7 +61,7 @@ class CursorList:
     resumable: bool = False
 
 
-def pages(http: Http, of: CursorList, ask: Ask = WHOLE) -> Iterator[Page]:
+def pages(http: Http, of: CursorList, ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
     """Yield the pages of a list, in the order in which the provider gives them.
 
     A resumable list goes on from `ask.resume`, which is checked like any other pointer; the rest of
@@ -82,7 +82,7 @@ def pages(http: Http, of: CursorList, ask: Ask = WHOLE) -> Iterator[Page]:
         guard.note(found.rows)
         pointer, odd = found.next_pointer, found.odd
         page = Page(
-            found.rows, number, total=found.total, following=pointer if of.resumable else None
+            found.rows, number, total=found.total, next_pointer=pointer if of.resumable else None
         )
         del body, found
         yield page
@@ -148,7 +148,7 @@ class Guard:
         return ContractError(
             what,
             where=f"{self._where}, page {self._pages}",
-            advice="nothing is deleted; run again, and tell the provider if it happens again",
+            advice="nothing is deleted; run again; if it happens again, tell the provider",
         )
 
     def _circle(self, pointer: str) -> str:

@@ -109,7 +109,7 @@ class Way:
         through = httpx.URL(route.proxy) if route.proxy else None
         if url.scheme != "https" or is_exempt(url.host, route.no_proxy):
             through = None
-        # Loading the authorities takes longer than a page; plain HTTP trusts nobody.
+        # Loading the authorities takes longer than a page; plain HTTP needs none.
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         if url.scheme == "https":
             tls = trust(route.ca_file)

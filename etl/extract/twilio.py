@@ -13,7 +13,7 @@ from etl.errors import (
 )
 from etl.extract.answer import Answer
 from etl.extract.http import Http
-from etl.extract.page import WHOLE, Ask, Lookup, Page, Params
+from etl.extract.page import EVERYTHING, Lookup, Page, Params, ScanRequest
 from etl.extract.paging import CursorList, Envelope, count, error_code, look_up, pages
 from etl.extract.url import same_origin
 from etl.extract.verdict import busy, judge_status
@@ -46,12 +46,12 @@ _FLEX_FLOWS = _list("/v1/FlexFlows", "flex_flows")
 _CHANNELS = _list("/v1/Channels", "flex_chat_channels")
 
 
-def flex_flows(http: Http, ask: Ask = WHOLE) -> Iterator[Page]:
+def flex_flows(http: Http, ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
     """Yield the account's flex flows page by page; see `channels`."""
     return pages(http, _FLEX_FLOWS, ask)
 
 
-def channels(http: Http, ask: Ask = WHOLE) -> Iterator[Page]:
+def channels(http: Http, ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
     """Yield the account's chat channels page by page.
 
     There is no count: each page's `total` is None. Twilio cannot be asked for changes. Raise
@@ -71,12 +71,12 @@ def look_up_channel(http: Http, key: tuple[str, ...]) -> Lookup:
     return _look_up(http, "/v1/Channels/{}", key)
 
 
-def probe_flex_flows(http: Http, ask: Ask = WHOLE) -> str:
+def probe_flex_flows(http: Http, ask: ScanRequest = EVERYTHING) -> str:
     """Ask for one flex flow, and return a line about the list. Raise what `flex_flows` raises."""
     return _probe(http, _FLEX_FLOWS, "flex flows")
 
 
-def probe_channels(http: Http, ask: Ask = WHOLE) -> str:
+def probe_channels(http: Http, ask: ScanRequest = EVERYTHING) -> str:
     """Ask for one channel, and return a line about the list. Raise what `channels` raises."""
     return _probe(http, _CHANNELS, "channels")
 

@@ -14,7 +14,7 @@ from etl.errors import (
 from etl.extract.answer import Answer, instant, words
 from etl.extract.http import Http
 from etl.extract.oauth import AccessToken
-from etl.extract.page import WHOLE, Ask, Lookup, Page, Params
+from etl.extract.page import EVERYTHING, Lookup, Page, Params, ScanRequest
 from etl.extract.paging import CursorList, Envelope, count, error_code, look_up, pages
 from etl.extract.verdict import Judge, busy, judge_status
 
@@ -52,7 +52,7 @@ def _read(body: dict[str, Any], token: str | None, where: str) -> Envelope:
 _LIST = CursorList(_request, _read, records=("flows",), id_member="flow_id")
 
 
-def flows(http: Http, ask: Ask = WHOLE) -> Iterator[Page]:
+def flows(http: Http, ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
     """Yield the account's flows page by page, in Zoom's order, which is not documented.
 
     The end is an empty, null or missing `next_page_token` (Zoom's docs, "Pagination"). Each page's
@@ -73,7 +73,7 @@ def look_up_flow(http: Http, key: tuple[str, ...]) -> Lookup:
     return look_up(http, key, path=path, members=("flow_id",), provider="Zoom", noun="flow")
 
 
-def probe_flows(http: Http, ask: Ask = WHOLE) -> str:
+def probe_flows(http: Http, ask: ScanRequest = EVERYTHING) -> str:
     """Ask for one flow, and return a line about the list. Raise what `flows` would raise."""
     body = http.call("GET", _FLOWS, {"page_size": "1"}, at="a first look")
     if not isinstance(body.get("flows"), list):
@@ -83,7 +83,7 @@ def probe_flows(http: Http, ask: Ask = WHOLE) -> str:
     granted = http.sign.scopes if isinstance(http.sign, AccessToken) else frozenset()
     scopes = {scope for scope in granted if _SCOPE.fullmatch(scope)}
     if not scopes:
-        return f"{line}; scopes: not told"
+        return f"{line}; scopes: unknown"
     named = ", ".join(http.redact.name(scope) for scope in sorted(scopes)[:_MANY])
     more = f" and {len(scopes) - _MANY} more" if len(scopes) > _MANY else ""
     line += f"; scopes: {named}{more}"

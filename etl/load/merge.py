@@ -50,17 +50,17 @@ def unlisted(
     """
     join_by_hash(connection)
     keys = tables.key_columns(parent.current)
-    in_scopes = f"AND current.{_names(keys[:1])} = ANY (:scopes)" if scopes else ""
+    in_scopes = f"AND current.{quoted(keys[:1])} = ANY (:scopes)" if scopes else ""
     return _keys(
         connection,
         f"""
-        SELECT {_names(keys, "current.")} FROM {_table(parent.current)} AS current
+        SELECT {quoted(keys, "current.")} FROM {quoted_table(parent.current)} AS current
         WHERE current.source = :source {in_scopes}
             AND NOT EXISTS (
-                SELECT FROM {_table(parent.stage)} AS staged
-                WHERE {_equal("staged", "current", keys)}
+                SELECT FROM {quoted_table(parent.stage)} AS staged
+                WHERE {equal("staged", "current", keys)}
             )
-        ORDER BY {_names(keys, "current.")}
+        ORDER BY {quoted(keys, "current.")}
         """,
         {"source": source, "scopes": list(scopes)},
     )
@@ -74,7 +74,7 @@ def known(
     Without `scope` all of them are under "".
     """
     keys = tables.key_columns(current)
-    query = f"SELECT {_names(keys)} FROM {_table(current)} WHERE source = :source"
+    query = f"SELECT {quoted(keys)} FROM {quoted_table(current)} WHERE source = :source"
     place = keys.index(scope) if scope else None
     found: dict[str, set[Key]] = {}
     for key in _keys(connection, query, {"source": source}):
@@ -115,7 +115,7 @@ def merge(
     written = Written()
     if deleted:
         for pair in reversed(pairs):
-            theirs, arrays = _is_one_of(deleted, keys)
+            theirs, arrays = is_one_of(deleted, keys)
             found = _remove(connection, pair.current, theirs, {**given, **arrays}, keys)
             rows = sum(found.values())
             written.rows += rows
@@ -160,33 +160,35 @@ def _remove(
     keys: Sequence[str],
 ) -> dict[Key, int]:
     """Move the rows that meet `condition` to history; return how many there were per `keys`."""
-    columns = _names(column.name for column in current.columns)
+    columns = quoted(column.name for column in current.columns)
     rows = connection.execute(
         text(f"""
         WITH removed AS (
-            DELETE FROM {_table(current)} AS current
+            DELETE FROM {quoted_table(current)} AS current
             WHERE current.source = :source AND {condition}
             RETURNING {columns}
         ), kept AS (
-            INSERT INTO {_table(tables.history(current))} ({columns}, valid_to)
+            INSERT INTO {quoted_table(tables.history(current))} ({columns}, valid_to)
             SELECT {columns}, CAST(:now AS timestamptz) FROM removed
-            RETURNING {_names(keys)}
+            RETURNING {quoted(keys)}
         )
-        SELECT {_names(keys)}, count(*) FROM kept GROUP BY {_names(keys)}
+        SELECT {quoted(keys)}, count(*) FROM kept GROUP BY {quoted(keys)}
         """),
         given,
     )
     return {tuple(key): count for *key, count in rows}
 
 
-def _is_one_of(chosen: Sequence[Key], keys: Sequence[str]) -> tuple[str, dict[str, list[str]]]:
-    """Return the condition that a row has one of the `chosen` keys, and its parameters.
+def is_one_of(
+    chosen: Sequence[Key], keys: Sequence[str], row: str = "current."
+) -> tuple[str, dict[str, list[str]]]:
+    """Return the condition that `row` has one of the `chosen` keys, and its parameters.
 
     It takes one array per column, because a statement takes 65,535 parameters at most.
     """
     arrays = {f"key_{index}": [key[index] for key in chosen] for index in range(len(keys))}
     unnested = ", ".join(f"unnest(CAST(:{name} AS text[]))" for name in arrays)
-    return f"({_names(keys, 'current.')}) IN (SELECT {unnested})", arrays
+    return f"({quoted(keys, row)}) IN (SELECT {unnested})", arrays
 
 
 def _is_lost(child: TablePair, records: TablePair) -> str:
@@ -194,11 +196,12 @@ def _is_lost(child: TablePair, records: TablePair) -> str:
     of, keys = tables.key_columns(records.current), tables.key_columns(child.current)
     return f"""
         EXISTS (
-            SELECT FROM {_table(records.stage)} AS record
-            WHERE {_equal("record", "current", of)} AND NOT record.partial
+            SELECT FROM {quoted_table(records.stage)} AS record
+            WHERE {equal("record", "current", of)} AND NOT record.partial
         )
         AND NOT EXISTS (
-            SELECT FROM {_table(child.stage)} AS staged WHERE {_equal("staged", "current", keys)}
+            SELECT FROM {quoted_table(child.stage)} AS staged
+            WHERE {equal("staged", "current", keys)}
         )"""
 
 
@@ -206,14 +209,15 @@ def _lost(child: TablePair, records: TablePair, *, looked_up: bool) -> str:
     """Return the query for children that their staged records no longer have."""
     if not looked_up:
         return f"""
-        SELECT FROM {_table(child.current)} AS current
+        SELECT FROM {quoted_table(child.current)} AS current
         WHERE current.source = :source AND {_is_lost(child, records)}"""
     of, keys = tables.key_columns(records.current), tables.key_columns(child.current)
     return f"""
-        SELECT FROM {_table(records.stage)} AS record
+        SELECT FROM {quoted_table(records.stage)} AS record
         JOIN {_lookup(child.current, "record", of)} AS current ON true
         WHERE NOT record.partial AND NOT EXISTS (
-            SELECT FROM {_table(child.stage)} AS staged WHERE {_equal("staged", "current", keys)}
+            SELECT FROM {quoted_table(child.stage)} AS staged
+            WHERE {equal("staged", "current", keys)}
         )"""
 
 
@@ -223,8 +227,8 @@ def _lookup(current: Table, of: str, keys: Sequence[str]) -> str:
     OFFSET 0 keeps it a look-up: the planner must not make another join of it.
     """
     return f"""LATERAL (
-            SELECT * FROM {_table(current)} AS sought
-            WHERE sought.source = :source AND {_equal("sought", of, keys)} OFFSET 0
+            SELECT * FROM {quoted_table(current)} AS sought
+            WHERE sought.source = :source AND {equal("sought", of, keys)} OFFSET 0
         )"""
 
 
@@ -236,20 +240,20 @@ def _differing(pair: TablePair, *, looked_up: bool) -> str:
     keys, names = tables.key_columns(pair.current), tables.data_columns(pair.current)
     fields = [name for name in names if name not in keys]
     old = ", ".join(
-        f"current.{_names([column.name])} AS {_names([column.name], 'old_')}"
+        f"current.{quoted([column.name])} AS {quoted([column.name], 'old_')}"
         for column in pair.current.columns
     )
     if looked_up:
         current = f"{_lookup(pair.current, 'staged', keys)} AS current ON true"
     else:
-        same = _equal("staged", "current", keys)
-        current = f"{_table(pair.current)} AS current ON current.source = :source AND {same}"
+        same = equal("staged", "current", keys)
+        current = f"{quoted_table(pair.current)} AS current ON current.source = :source AND {same}"
     return f"""
-        SELECT {_names(names, "staged.")}, current.source IS NULL AS is_new, {old}
-        FROM {_table(pair.stage)} AS staged LEFT JOIN {current}
+        SELECT {quoted(names, "staged.")}, current.source IS NULL AS is_new, {old}
+        FROM {quoted_table(pair.stage)} AS staged LEFT JOIN {current}
         WHERE (
             current.source IS NULL
-            OR ({_names(fields, "current.")}) IS DISTINCT FROM ({_names(fields, "staged.")})
+            OR ({quoted(fields, "current.")}) IS DISTINCT FROM ({quoted(fields, "staged.")})
         )"""
 
 
@@ -267,23 +271,23 @@ def _upsert(
     keys, names = tables.key_columns(pair.current), tables.data_columns(pair.current)
     columns = [column.name for column in pair.current.columns]
     changes = [name for name in [*names, "valid_from"] if name not in keys]
-    setting = ", ".join(f"{_names([name])} = excluded.{_names([name])}" for name in changes)
+    setting = ", ".join(f"{quoted([name])} = excluded.{quoted([name])}" for name in changes)
     rows = connection.execute(
         text(f"""
         WITH differing AS MATERIALIZED ({differing}
         ), superseded AS (
-            INSERT INTO {_table(tables.history(pair.current))} ({_names(columns)}, valid_to)
-            SELECT {_names(columns, "old_")}, CAST(:now AS timestamptz)
+            INSERT INTO {quoted_table(tables.history(pair.current))} ({quoted(columns)}, valid_to)
+            SELECT {quoted(columns, "old_")}, CAST(:now AS timestamptz)
             FROM differing WHERE NOT is_new
         ), upserted AS (
-            INSERT INTO {_table(pair.current)} (source, {_names(names)}, valid_from)
-            SELECT CAST(:source AS text), {_names(names)}, CAST(:now AS timestamptz)
-            FROM differing ORDER BY {_names(keys)}
-            ON CONFLICT (source, {_names(keys)}) DO UPDATE SET {setting}
+            INSERT INTO {quoted_table(pair.current)} (source, {quoted(names)}, valid_from)
+            SELECT CAST(:source AS text), {quoted(names)}, CAST(:now AS timestamptz)
+            FROM differing ORDER BY {quoted(keys)}
+            ON CONFLICT (source, {quoted(keys)}) DO UPDATE SET {setting}
         )
-        SELECT {"".join(f"{_names([name])}, " for name in of)}
+        SELECT {"".join(f"{quoted([name])}, " for name in of)}
             count(*) FILTER (WHERE is_new), count(*) FILTER (WHERE NOT is_new)
-        FROM differing {f"GROUP BY {_names(of)}" if of else ""}
+        FROM differing {f"GROUP BY {quoted(of)}" if of else ""}
         """),
         given,
     ).all()
@@ -295,11 +299,12 @@ def _keys(connection: Connection, query: str, given: dict[str, Any]) -> list[Key
     return [tuple(row) for row in connection.execute(text(query), given)]
 
 
-def _table(table: Table) -> str:
+def quoted_table(table: Table) -> str:
+    """Return the table's name with its schema, as SQL."""
     return _QUOTING.format_table(table)
 
 
-def _names(names: Iterable[str], prefix: str = "") -> str:
+def quoted(names: Iterable[str], prefix: str = "") -> str:
     """Return the column names as SQL, each after `prefix`: "current." or "old_"."""
     return ", ".join(
         f"{prefix}{_QUOTING.quote(name)}" if prefix.endswith(".") else _QUOTING.quote(prefix + name)
@@ -307,7 +312,7 @@ def _names(names: Iterable[str], prefix: str = "") -> str:
     )
 
 
-def _equal(one: str, other: str, names: Sequence[str]) -> str:
+def equal(one: str, other: str, names: Sequence[str]) -> str:
     """Return the condition that two rows have the same values in the columns `names`."""
     quoted = map(_QUOTING.quote, names)
     return " AND ".join(f"{one}.{name} = {other}.{name}" for name in quoted)

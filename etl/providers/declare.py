@@ -17,7 +17,7 @@ from etl.config.redact import Redactor
 from etl.config.settings import Schedule, Source, StreamOptions, redactor
 from etl.config.settings import Table as SettingsTable
 from etl.extract.http import Http, Seam, Sign, utc_now
-from etl.extract.page import WHOLE, Ask, Lookup, Page
+from etl.extract.page import EVERYTHING, Lookup, Page, ScanRequest
 from etl.extract.route import route_of
 from etl.extract.verdict import Judge
 from etl.transform.tree import Transform
@@ -27,15 +27,30 @@ Auth = Callable[[Any, Seam], tuple[Sign, Judge]]
 
 
 @dataclass(frozen=True, slots=True)
+class Detail:
+    """How a record is completed that its list does not hold whole: one more request for it.
+
+    `fetch`       asks for the record with a key without source, and returns it as `transform` reads
+                  it: what the list says of it, and the rest.
+    `fingerprint` columns that the list fills, and of which one changes whenever the record does.
+                  A record is asked for only if it is new, or if one of them is unlike its row's.
+    """
+
+    fetch: Callable[[Http, tuple[Any, ...]], Any]
+    fingerprint: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Stream:
     """One list of a provider, from its API to its tables.
 
     `tables`     the table of the records, then those of their children, parents first.
     `auth`       authenticates the requests.
-    `pages`      reads the list page by page, in full or what the `Ask` wants of it.
+    `pages`      reads the list page by page, in full or what the `ScanRequest` wants of it.
     `transform`  turns a page into rows.
     `look_up`    asks for one record by its key without source; None: the API cannot do that.
     `probe`      sends one cheap request that shows whether credentials and rights suffice.
+    `detail`     completes the records of a list that does not hold them whole; None: it does.
     `modified`   the column of the provider's modification time: the watermark; None: it has none.
     `scope`      the key column that splits the list (Alibaba: its instances).
     `counted`    whether the API says how many rows the list has.
@@ -53,10 +68,11 @@ class Stream:
     name: str
     tables: tuple[Table, ...]
     auth: Auth
-    pages: Callable[[Http, Ask], Iterator[Page]]
+    pages: Callable[[Http, ScanRequest], Iterator[Page]]
     transform: Transform
     look_up: Callable[[Http, tuple[Any, ...]], Lookup] | None
-    probe: Callable[[Http, Ask], str]
+    probe: Callable[[Http, ScanRequest], str]
+    detail: Detail | None = None
     modified: str | None = None
     scope: str | None = None
     counted: bool = True
@@ -135,7 +151,7 @@ def open_http(
     )
 
 
-def request(source: Source, stream: Stream, ask: Ask = WHOLE) -> Ask:
+def request(source: Source, stream: Stream, ask: ScanRequest = EVERYTHING) -> ScanRequest:
     """Return `ask` completed with what the source's settings and the stream say."""
     return replace(
         ask,

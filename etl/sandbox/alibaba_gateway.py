@@ -1,7 +1,6 @@
 """Alibaba's gateway: who sent a request, and whether its signature, clock and nonce are in order.
 
-The rules are those of Alibaba's docs, 'Request syntax and signature method V3' and 'RPC API
-signature'. What the signature is computed from is in `signature.py`.
+What a signature is computed from is in `signature.py`.
 """
 
 import hmac
@@ -191,7 +190,7 @@ def refusal(signed: Signed, keys: Mapping[str, AccessKey], now: float) -> Refuse
 
 
 class Nonces:
-    """The nonces that each access key has used in the last hour."""
+    """The nonces that each access key has used; beyond 10,000 only those of the last hour."""
 
     def __init__(self) -> None:
         self._used: dict[tuple[str, str], float] = {}

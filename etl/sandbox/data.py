@@ -1,7 +1,7 @@
 """What the generated data of all providers is made of: words, telephone numbers and times.
 
-Each provider's records are beside its emulator, in `NAME_data.py`. They are seeded, and nobody's
-data: names are departments and purposes, e-mail addresses end in example.com (RFC 2606), and
+Each provider's records are beside its emulator, in `NAME_data.py`. They are seeded, and no
+one's data: names are departments and purposes, e-mail addresses end in example.com (RFC 2606), and
 telephone numbers come from ranges reserved for fiction (Ofcom, Bundesnetzagentur, NANP 555-01xx,
 ARCEP, ACMA) or end in `****`, as the numbers in Alibaba's API reference do.
 """

@@ -87,7 +87,7 @@ class Fault:
 
 
 def happening(faults: Iterable[Fault], request: Request) -> list[Fault]:
-    """Count the request for every fault; return those that happen to it, at most one spoiler."""
+    """Count the request for every fault; return those that happen, of which one may spoil it."""
     counted = [fault for fault in faults if fault.counts(request)]
     found: list[Fault] = []
     spoilt = False

@@ -40,7 +40,7 @@ class Emulated(Emulator, Protocol):
         """Return the records as they are now, by stream: what complete lists return."""
 
     def change(self) -> list[str]:
-        """Change something, for the demo; return what somebody did, one verb phrase each."""
+        """Change something for the demo; return what "someone" did, one verb phrase per change."""
 
 
 EMULATORS: tuple[type[Emulated], ...] = (Zoom, Twilio, Alibaba)
@@ -48,6 +48,9 @@ EMULATORS: tuple[type[Emulated], ...] = (Zoom, Twilio, Alibaba)
 
 PORTS = tuple(range(FIRST_PORT, FIRST_PORT + len(EMULATORS)))
 """The ports of `callflow sandbox` by default, in the order of EMULATORS."""
+
+
+_NAMES = frozenset(emulator.name for emulator in EMULATORS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ class Sandbox:
 
     def __getattr__(self, name: str) -> Any:
         """Return the emulator called `name`."""
-        if name in EMULATED:
+        if name in _NAMES:
             return self.emulators[name]
         raise AttributeError(f"there is no emulator {name!r}")
 
@@ -72,9 +75,6 @@ class Sandbox:
     def records(self) -> dict[str, Mapping[str, list[Any]]]:
         """Return all records as they are now: `{"zoom": {"flows": [...]}, ...}`."""
         return {name: emulator.records() for name, emulator in self.emulators.items()}
-
-
-EMULATED = frozenset(emulator.name for emulator in EMULATORS)
 
 
 def toml(emulator: Emulated, secrets: Mapping[str, str]) -> str:

@@ -1,6 +1,6 @@
-"""The two request signatures of Alibaba Cloud's gateway, as the receiving side works them out.
+"""The two request signatures of Alibaba Cloud's gateway, as the receiver computes them.
 
-Written apart from the client's signer on purpose: if both had the same slip, no test would see it.
+It shares no code with the client's signer on purpose: no test would notice a mistake in both.
 """
 
 import base64
@@ -13,22 +13,22 @@ Pairs = Iterable[tuple[str, str]]
 
 
 def percent(text: str) -> str:
-    """RFC 3986 encoding: everything but `A-Za-z0-9-_.~`, UTF-8, upper-case hex."""
+    """Encode text as RFC 3986 says: all except `A-Za-z0-9-_.~`, in UTF-8, upper-case hex."""
     return quote(text, safe="-_.~")
 
 
 def canonical_query(query: Pairs) -> str:
-    """Decoded pairs, sorted by name, encoded again: however they were written on the wire."""
+    """Sort decoded pairs by name and encode them again, whatever their form on the wire was."""
     return "&".join(f"{percent(name)}={percent(value)}" for name, value in sorted(query))
 
 
 def v3_string_to_sign(
     method: str, query: Pairs, headers: Mapping[str, str], signed: Iterable[str], body: bytes
 ) -> str:
-    """What ACS3-HMAC-SHA256 signs (Alibaba's docs, 'V3 request structure and signature').
+    """Return what ACS3-HMAC-SHA256 signs (Alibaba's docs, 'V3 request structure and signature').
 
     `headers` have lower-case names; `signed` are the names that the request lists as signed. The
-    hash of the body is worked out here and not taken from the request.
+    body's hash is computed here, not taken from the request.
     """
     names = sorted(signed)
     canonical = "\n".join(
@@ -46,17 +46,17 @@ def v3_string_to_sign(
 
 
 def v3_signature(secret: str, string_to_sign: str) -> str:
-    """Lower-case hex."""
+    """Return the signature in lower-case hex."""
     return hmac.new(secret.encode(), string_to_sign.encode(), hashlib.sha256).hexdigest()
 
 
 def v1_string_to_sign(method: str, parameters: Pairs) -> str:
-    """What SignatureVersion 1.0 signs (Alibaba's docs, 'V2 RPC'): all but the signature itself."""
+    """Return what SignatureVersion 1.0 signs (Alibaba's docs, 'V2 RPC'): all except itself."""
     query = canonical_query(pair for pair in parameters if pair[0] != "Signature")
     return f"{method}&%2F&{percent(query)}"
 
 
 def v1_signature(secret: str, string_to_sign: str) -> str:
-    """Base64 of the HMAC-SHA1, whose key is the secret and an ampersand."""
+    """Return the HMAC-SHA1 in Base64; its key is the secret and an ampersand."""
     code = hmac.new(f"{secret}&".encode(), string_to_sign.encode(), hashlib.sha1)
     return base64.b64encode(code.digest()).decode()

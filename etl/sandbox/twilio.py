@@ -109,7 +109,7 @@ class Twilio:
         return {"auth_token": self.auth_token}
 
     def change(self) -> list[str]:
-        """Change something, for the demo; return what somebody did, one verb phrase each."""
+        """Change something for the demo; return what "someone" did, one verb phrase per change."""
         if not len(self.flex_flows):
             return []
         self.flex_flows.update(self.flex_flows.keys()[0], enabled=False)

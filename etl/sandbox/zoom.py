@@ -131,7 +131,7 @@ class Zoom:
         return {"flows": self.flows.records()}
 
     def change(self) -> list[str]:
-        """Change something, for the demo; return what somebody did, one verb phrase each."""
+        """Change something for the demo; return what "someone" did, one verb phrase per change."""
         keys = self.flows.keys()
         if len(keys) < 2:
             return []

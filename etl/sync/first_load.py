@@ -14,7 +14,7 @@ from psycopg.errors import UniqueViolation
 from sqlalchemy import Connection
 
 from etl.errors import PageTokenError
-from etl.extract.page import WHOLE
+from etl.extract.page import EVERYTHING
 from etl.load import runs, stage
 from etl.load.merge import Written
 from etl.load.runs import Run
@@ -51,16 +51,16 @@ def load_directly(context: RunContext, plan: Plan) -> Run | RunningScan | None:
     """Load a stream that has no rows yet; return the run as it was recorded.
 
     If the provider answers slowly, return the scan that was started, to be staged instead. If the
-    list turns out to be slow or long, if a record comes twice, or if the stream has rows or a
-    count, return None; then nothing is written.
+    list turns out to be slow or long, if a record comes twice, or if the stream has rows, a count
+    or details, return None; then nothing is written.
     """
     job = context.job
-    if context.rows or job.stream.counted or plan.request != WHOLE:
+    if context.rows or job.stream.counted or job.stream.detail or plan.request != EVERYTHING:
         return None
     started = job.clock()
     running = start_scan(context, plan, plan.request, Scan())
     first = list(islice(running.batches, 1))
-    is_whole = not first or first[0][-1][0].following is None
+    is_whole = not first or first[0][-1][0].next_pointer is None
     again = RunningScan(running.scan, _with_first(first, running.batches))
     if not is_whole and running.scan.pages / (job.clock() - started or 1) < FAST:
         return again
@@ -103,6 +103,6 @@ def _rows(context: RunContext, load: _Load) -> Iterator[tuple[Any, ...]]:
         load.rejects += rejects_of(batch)
         yield from rows_of(batch, context.tables[0])
         is_long = job.clock() - load.started > LONGEST or scan.pages >= MOST
-        if is_long and batch[-1][0].following is not None:
+        if is_long and batch[-1][0].next_pointer is not None:
             load.is_unfit = True
             return

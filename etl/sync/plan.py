@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Literal
 
-from etl.extract.page import WHOLE, Ask
+from etl.extract.page import EVERYTHING, ScanRequest
 from etl.load.runs import Progress
 from etl.providers.declare import Stream
 
@@ -25,7 +25,7 @@ class Plan:
 
     mode: Literal["full", "incremental"]
     reason: str | None
-    request: Ask = WHOLE
+    request: ScanRequest = EVERYTHING
 
     def noting(self, note: str) -> "Plan":
         """Return the plan with a further remark in its reason."""
@@ -45,7 +45,7 @@ def choose_plan(
         return Plan("full", reason)
     if stream.changes == "since":
         since = {scope: mark for scope, mark in previous.watermarks.items() if mark is not None}
-        request = Ask(since, previous.read_at)
+        request = ScanRequest(since, previous.read_at)
         return Plan("incremental", "what changed since the watermark", request)
     return Plan("incremental", "newest first, until nothing is new")
 

@@ -10,11 +10,12 @@ from sqlalchemy import Connection
 from etl.config.redact import Redactor
 from etl.errors import ContractError, MissingError, PageTokenError, ProviderError
 from etl.extract.decode import Packed
-from etl.extract.page import Ask, Page
+from etl.extract.page import Page, ScanRequest
 from etl.load import checkpoint, merge, rejects, stage
 from etl.load.checkpoint import Checkpoint
 from etl.load.stage import TablePair
 from etl.providers.declare import request as requested
+from etl.providers.declare import zone_of
 from etl.sync.context import RunContext
 from etl.sync.plan import Plan
 from etl.sync.prefetch import prefetch
@@ -81,7 +82,7 @@ class RunningScan:
     batches: Generator[Batch]
 
 
-def start_scan(context: RunContext, plan: Plan, request: Ask, scan: Scan) -> RunningScan:
+def start_scan(context: RunContext, plan: Plan, request: ScanRequest, scan: Scan) -> RunningScan:
     """Return a scan that reads as its batches are taken.
 
     `scan` is empty, or what the interrupted scan saw that `request` resumes. Batches come a page
@@ -126,7 +127,7 @@ def _token_was_refused(scan: Scan) -> bool:
 
 
 def batches(
-    context: RunContext, request: Ask, scan: Scan, *, size: int, depth: int = 3
+    context: RunContext, request: ScanRequest, scan: Scan, *, size: int, depth: int = 3
 ) -> Generator[Batch]:
     """Read the list and yield it transformed; count in `scan` what came.
 
@@ -174,7 +175,7 @@ def batches(
 
 
 def _count(
-    context: RunContext, request: Ask, scan: Scan, page: Page, rows: Rows, *, more: bool
+    context: RunContext, request: ScanRequest, scan: Scan, page: Page, rows: Rows, *, more: bool
 ) -> None:
     """Count a page, or with `more` a further part of one, that became `rows`."""
     job, stream = context.job, context.job.stream
@@ -206,7 +207,7 @@ def _parts(page: Page) -> Iterator[Page]:
     room = PART
     for record in page.records:
         if part and room < len(record):
-            yield replace(page, records=part, following=None, part=True)
+            yield replace(page, records=part, next_pointer=None, part=True)
             part, room = [], PART
         part.append(record)
         room -= max(len(record), PART // 1000)
@@ -221,7 +222,7 @@ def _stage(context: RunContext, plan: Plan, running: RunningScan) -> None:
     staged = database.read(stage.size, context.tables[0]) if keeps else 0
     with closing(running.batches):
         for batch in running.batches:
-            following, saved = batch[-1][0].following, None
+            following, saved = batch[-1][0].next_pointer, None
             staged += len(rows_of(batch, context.tables[0]))
             if keeps and following and running.scan.incomplete_because is None:
                 saved = Checkpoint(settings, following, state_of(running.scan), staged)
@@ -238,6 +239,21 @@ def _stage_batch(
     keep_rejects(connection, context, rejects_of(batch))
     if saved is not None:
         checkpoint.save(connection, context.job.source, context.job.stream.name, saved)
+
+
+def stage_records(
+    connection: Connection,
+    context: RunContext,
+    records: Sequence[object],
+    ordinal: int,
+    scope: str = "",
+) -> None:
+    """Stage records of one scope that were asked for one by one; the first one has `ordinal`."""
+    page = Page(list(records), 1, scope, zone=zone_of(context.job.settings))
+    rows = context.job.stream.transform(page, ordinal)
+    for pair in context.tables:
+        stage.copy(connection, pair.stage, rows.tables[pair.current.fullname])
+    keep_rejects(connection, context, rows.rejects)
 
 
 def _may_end_early(context: RunContext, plan: Plan) -> bool:

@@ -11,16 +11,16 @@ from typing import Literal
 from sqlalchemy import Connection
 
 from etl.errors import CallflowError, CredentialsError, IncompleteError, ProviderError
-from etl.extract.page import Lookup, Page
+from etl.extract.page import Lookup
 from etl.load import merge, stage
 from etl.load.unlisted import unlisted_before
-from etl.providers.declare import on_absent, zone_of
+from etl.providers.declare import on_absent
 from etl.sync.context import RunContext
 from etl.sync.job import Job
 from etl.sync.plan import Plan
 from etl.sync.prefetch import prefetch
 from etl.sync.proof import Scan
-from etl.sync.scan import Reading
+from etl.sync.scan import Reading, stage_records
 from etl.warehouse import tables
 from etl.warehouse.tables import Key
 
@@ -138,12 +138,8 @@ def stage_found(
     connection: Connection, context: RunContext, records: Sequence[object], ordinal: int
 ) -> dict[str, int]:
     """Stage records that exist although they are not listed; return staged records per scope."""
-    job = context.job
-    page = Page(list(records), 1, zone=zone_of(job.settings))
-    rows = job.stream.transform(page, ordinal)
-    for pair in context.tables:
-        stage.copy(connection, pair.stage, rows.tables[pair.current.fullname])
-    return stage.deduplicate(connection, context.tables, {}, job.stream.scope)
+    stage_records(connection, context, records, ordinal)
+    return stage.deduplicate(connection, context.tables, {}, context.job.stream.scope)
 
 
 def safety_stop(

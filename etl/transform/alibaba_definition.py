@@ -58,7 +58,8 @@ def _activities(
     if not isinstance(content, dict):
         rows.warnings += 1
         return
-    inside = Rows({})
+    inside = Rows({})  # its warnings and rejects all become warnings of the record
+    width = len(flow_key) + 1
     found: dict[str, tuple[Row, list[Row]]] = {}
     activities = items(content, "activities")
     for _, sent, row in readable("activity", activities or [], activity, flow_key, inside):
@@ -66,9 +67,9 @@ def _activities(
         leaving = [
             each
             for index, event in enumerate(events or [])
-            for _, _, each in readable("event", [event], transition, (*row[:3], index), inside)
+            for _, _, each in readable("event", [event], transition, (*row[:width], index), inside)
         ]
         inside.warnings += events is None
-        found[row[2]] = row, leaving
+        found[row[width - 1]] = row, leaving
     rows.warnings += inside.warnings + len(inside.rejects) + (activities is None)
     yield from found.values()

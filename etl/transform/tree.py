@@ -81,11 +81,11 @@ def tree(record: Table, *, noun: str, inside: Inside | None = None) -> Transform
         for index, sent, row in readable(noun, page.records, read, given, rows):
             ordinal, own_key = start + index, row[:width]
             what = f"{noun} {own_key[-1]}"
-            whole = [_children(each, sent, ordinal, own_key, what, page.zone, rows)
+            read_all = [_children(each, sent, ordinal, own_key, what, page.zone, rows)
                      for each in lists]  # fmt: skip
             if inside:
-                whole.append(inside(sent, ordinal, own_key, what, rows))
-            into.append((ordinal, not all(whole), *row))
+                read_all.append(inside(sent, ordinal, own_key, what, rows))
+            into.append((ordinal, not all(read_all), *row))
         return rows
 
     return transform

@@ -1,4 +1,4 @@
-"""A server that answers from a script, and a clock that only moves when somebody sleeps."""
+"""A server that answers from a script, and a clock that only moves when code sleeps."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ class Time:
 
 
 class Script:
-    """Gives one scripted answer after the other; the last one for ever. A value becomes JSON."""
+    """Gives one scripted answer after the other, then the last one forever. Values become JSON."""
 
     def __init__(self, *answers: Any) -> None:
         self.url = ""

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from etl.extract.http import Http
-from etl.extract.page import Ask
+from etl.extract.page import ScanRequest
 from etl.providers import STREAMS
 from etl.providers.alibaba import AlibabaSource
 from etl.providers.declare import open_http, request
@@ -79,7 +79,7 @@ def twilio_lists(
 @contextmanager
 def alibaba_flows(
     emulator: Any = None, time: Time | None = None, **changes: Any
-) -> Iterator[tuple[Http, Ask]]:
+) -> Iterator[tuple[Http, ScanRequest]]:
     """A connection, and what is asked for the whole list."""
     emulator, time = emulator or Alibaba(("ccc-sandbox",)), time or Time()
     with serving(emulator):

@@ -23,7 +23,7 @@ from etl.errors import (
 from etl.extract.alibaba import contact_flows, probe_contact_flows
 from etl.extract.decode import Packed, unpack
 from etl.extract.http import Http
-from etl.extract.page import WHOLE, Ask, Page
+from etl.extract.page import EVERYTHING, Page, ScanRequest
 from etl.providers import STREAMS
 from etl.providers.declare import open_http, request
 from etl.sandbox import alibaba as emulated
@@ -36,7 +36,7 @@ from tests.extract.scripted import Script, Time
 from tests.extract.sources import alibaba_flows, alibaba_source
 
 CONTACT_FLOWS = STREAMS["alibaba.contact_flows"]
-START = datetime(2021, 3, 8, 15, 34, 49)  # noqa: DTZ001 - Alibaba's times bear no zone
+START = datetime(2021, 3, 8, 15, 34, 49)  # noqa: DTZ001 - Alibaba's times have no zone
 
 
 def filled(rows: int, apart: float = 60.0, start: datetime = START) -> Alibaba:
@@ -58,12 +58,14 @@ def ids(pages: list[Page]) -> list[str]:
     return [row["ContactFlowId"] for row in read]
 
 
-def asked(whole: Ask, ask: Ask, size: int) -> Ask:
+def asked(whole: ScanRequest, ask: ScanRequest, size: int) -> ScanRequest:
     """`ask` of the list that `whole` names, in pages of `size` rows."""
     return replace(ask, scopes=whole.scopes, zone=whole.zone, size=size)
 
 
-def scanned(fake: Any, ask: Ask = WHOLE, *, page_size: int = 100, **changes: Any) -> list[Page]:
+def scanned(
+    fake: Any, ask: ScanRequest = EVERYTHING, *, page_size: int = 100, **changes: Any
+) -> list[Page]:
     with alibaba_flows(fake, **changes) as (http, whole):
         return list(contact_flows(http, asked(whole, ask, page_size)))
 
@@ -86,16 +88,16 @@ def envelope(rows: Any, total: Any, **data: Any) -> dict[str, Any]:
     return {"Code": "OK", "Data": {"List": rows, "TotalCount": total, **data}}
 
 
-def after(since: datetime, read_at: datetime | None = None) -> Ask:
+def after(since: datetime, read_at: datetime | None = None) -> ScanRequest:
     """Changes from `since` on (Shanghai's time); those before were read at `read_at`, or now."""
     mark = since.replace(tzinfo=ZoneInfo("Asia/Shanghai")).astimezone(UTC)
-    return Ask({"ccc-sandbox": mark}, read_at or datetime.now(UTC))
+    return ScanRequest({"ccc-sandbox": mark}, read_at or datetime.now(UTC))
 
 
 # --- pages ---------------------------------------------------------------------------------------
 @pytest.mark.fault(26)
-@pytest.mark.parametrize("ask", [WHOLE, after(START)])
-def test_a_page_that_is_too_large_is_asked_for_in_parts(ask: Ask) -> None:
+@pytest.mark.parametrize("ask", [EVERYTHING, after(START)])
+def test_a_page_that_is_too_large_is_asked_for_in_parts(ask: ScanRequest) -> None:
     fake = filled(110)
     flows = fake.flows["ccc-sandbox"]
     for key in flows.keys()[50:]:
@@ -109,7 +111,7 @@ def test_a_page_that_is_too_large_is_asked_for_in_parts(ask: Ask) -> None:
     assert 2 <= min(sizes) <= 25
 
 
-def test_a_record_that_is_too_large_by_itself_ends_the_scan() -> None:
+def test_a_single_record_that_is_too_large_ends_the_scan() -> None:
     fake = filled(3)
     flows = fake.flows["ccc-sandbox"]
     flows.update_silently(flows.keys()[0], Definition="x" * 33 * 2**20)
@@ -148,7 +150,7 @@ def test_what_is_asked_for() -> None:
     assert start < 100  # it shows the last row but one again
 
 
-def test_each_instance_is_a_scope_of_its_own() -> None:
+def test_each_instance_is_its_own_scope() -> None:
     fake = filled(150)
     fake.add_instance("ccc-other").add(flow("other", f"{START}.0"))
     fake.add_instance("ccc-empty")
@@ -182,7 +184,7 @@ def test_a_tie_larger_than_a_page_ends_without_a_proof(rows: int) -> None:
 
 def test_ties_smaller_than_a_page_keep_the_proof() -> None:
     fake = filled(0)
-    for number in range(400):  # forty rows of one second each, shuffled anew for every request
+    for number in range(400):  # forty rows of one second each, shuffled again for every request
         updated = START + timedelta(hours=number // 40)
         fake.flows["ccc-sandbox"].add(flow(f"f{number}", f"{updated}.0"))
     pages = scanned(fake)
@@ -191,7 +193,7 @@ def test_ties_smaller_than_a_page_keep_the_proof() -> None:
 
 
 def test_rows_of_these_minutes_are_no_anchors() -> None:
-    """A row may show up ten minutes after the time that it bears, so recent rows prove nothing."""
+    """A row may show up ten minutes after its time, so recent rows prove nothing."""
     now = datetime.now(UTC).replace(tzinfo=None, microsecond=0) + timedelta(hours=8)
     for apart, anchored in ((1.0, False), (60.0, True)):
         pages = scanned(filled(150, apart, now - timedelta(seconds=150 * apart)))
@@ -283,8 +285,8 @@ def test_pages_that_stay_empty_break_the_contract() -> None:
     assert len(script.requests) == 22
 
 
-def test_a_first_page_that_tells_a_smaller_size_is_read() -> None:
-    """The documents' own example: 10 rows a page are told, whatever was asked for."""
+def test_a_first_page_that_says_a_smaller_size_is_read() -> None:
+    """The documents' own example: it says 10 rows to a page, whatever was asked for."""
     script = Script(envelope([flow("a", f"{START}.0")], 1, PageSize=10))
     assert [page.total for page in scanned(script)] == [1]
 
@@ -429,10 +431,10 @@ def test_a_type_that_is_too_long_is_read_from_both_ends() -> None:
 def test_a_type_longer_than_both_ends_reach_is_reported() -> None:
     fake = typed({"MAIN_FLOW": 630, "SUB_FLOW": 7})
     fake.add_instance("ccc-other").add(flow("other", f"{START}.0"))
-    pages, told = collected(fake, 3, ("ccc-sandbox", "ccc-other"))
-    assert "ccc-sandbox has 637 contact flows, of which 607 could be read" in told
-    assert "no further than 300 rows" in told
-    assert "remove contact flows" in told
+    pages, error = collected(fake, 3, ("ccc-sandbox", "ccc-other"))
+    assert "ccc-sandbox has 637 contact flows, of which 607 could be read" in error
+    assert "no further than 300 rows" in error
+    assert "remove contact flows" in error
     assert len(set(ids(pages))) == 608  # the other instance's too
     assert pages[-1].scope == "ccc-other"
     assert {page.total for page in pages[:-1]} == {637}
@@ -448,10 +450,10 @@ def test_flows_of_other_types_are_read_from_both_ends() -> None:
 
 def test_flows_of_other_types_out_of_reach_are_reported() -> None:
     fake = typed({"MAIN_FLOW": 270, "SUB_FLOW": 270, "SURVEY_FLOW": 270, "NEW_FLOW": 100})
-    pages, told = collected(fake, 3)
+    pages, error = collected(fake, 3)
     read = len(set(ids(pages)))
     assert 810 < read < 910
-    assert f"ccc-sandbox has 910 contact flows, of which {read} could be read" in told
+    assert f"ccc-sandbox has 910 contact flows, of which {read} could be read" in error
 
 
 def test_ten_thousand_rows_exactly_are_reachable() -> None:
@@ -492,16 +494,18 @@ def test_a_page_number_that_is_ignored_is_noticed_at_once(total: int | None) -> 
 # --- a provider that lies ------------------------------------------------------------------------
 def lying(lie: str) -> Alibaba:
     fake = filled(60, apart=3600.0)
-    told = iter(range(200, 10**9, 90))
+    totals = iter(range(200, 10**9, 90))
     rows = fake.flows["ccc-sandbox"].records()
 
     def lied(request: Request, honest: Response) -> Response:
         if lie == "a total that grows":
-            return altered(lambda body: body["Data"].update(TotalCount=next(told)))(request, honest)
+            return altered(lambda body: body["Data"].update(TotalCount=next(totals)))(
+                request, honest
+            )
         if lie == "a total beyond all measure":
             return altered(lambda body: body["Data"].update(TotalCount=10**15))(request, honest)
         shown = rows[::-1] if request.params["SortOrder"] == "DESC" else rows
-        shown = shown[: int(request.params["PageSize"])] if lie == "one page for ever" else []
+        shown = shown[: int(request.params["PageSize"])] if lie == "one page forever" else []
         return altered(lambda body: body["Data"].update(List=shown, TotalCount=10**5))(
             request, honest
         )
@@ -510,16 +514,16 @@ def lying(lie: str) -> Alibaba:
     return fake
 
 
-LIES = ["a total that grows", "a total beyond all measure", "one page for ever", "empty pages"]
+LIES = ["a total that grows", "a total beyond all measure", "one page forever", "empty pages"]
 
 
 @pytest.mark.parametrize("lie", LIES)
 @pytest.mark.parametrize("since", [None, START - timedelta(days=9)])
 @pytest.mark.fault(11, 19)
-def test_no_lie_is_followed_for_ever(lie: str, since: datetime | None) -> None:
+def test_no_lie_is_followed_forever(lie: str, since: datetime | None) -> None:
     fake = lying(lie)
     pages: list[Page] = []
-    ask = WHOLE if since is None else after(since)
+    ask = EVERYTHING if since is None else after(since)
     with alibaba_flows(fake) as (http, whole):
         try:
             for page in contact_flows(http, asked(whole, ask, 10)):
@@ -595,7 +599,7 @@ LOCAL = NEWEST - 8 * HOUR  # in UTC
 @pytest.mark.parametrize(
     ("since", "read_at", "down_to"),
     [
-        (NEWEST, LOCAL + 21 * HOUR, NEWEST),  # whatever was unread then bears a later time
+        (NEWEST, LOCAL + 21 * HOUR, NEWEST),  # whatever was unread then has a later time
         (NEWEST, LOCAL + 20 * HOUR, NEWEST - timedelta(minutes=10)),
         (NEWEST, LOCAL, NEWEST - timedelta(minutes=10)),
         (NEWEST, None, NEWEST - timedelta(minutes=10)),
@@ -610,7 +614,7 @@ def test_how_far_down_changes_are_read(
 ) -> None:
     """Down to the watermark and a page further, or less the lag where rows may still come late."""
     fake = filled(600, apart=150.0)
-    ask = Ask(
+    ask = ScanRequest(
         {"ccc-sandbox": since.replace(tzinfo=UTC) - (8 * HOUR if since.year > 1 else 0 * HOUR)},
         read_at and read_at.replace(tzinfo=UTC),
     )
@@ -639,7 +643,7 @@ def test_a_watermark_in_the_night_when_clocks_change(night: str, clock: str) -> 
     mark = datetime.fromisoformat(f"{night} {clock}")
     fake = filled(300, 60.0, mark - timedelta(minutes=200))
     zone = ZoneInfo("Europe/Berlin")
-    ask = Ask({"ccc-sandbox": mark.replace(tzinfo=zone).astimezone(UTC)}, datetime.now(UTC))
+    ask = ScanRequest({"ccc-sandbox": mark.replace(tzinfo=zone).astimezone(UTC)}, datetime.now(UTC))
     pages = scanned(fake, ask, page_size=10, timezone="Europe/Berlin")
     assert {f"f{number:05}" for number in range(200, 300)} <= set(ids(pages))
     assert all(page.anchored for page in pages)
@@ -651,13 +655,13 @@ def test_times_with_a_zone_are_compared_in_the_zone_of_the_source() -> None:
     parts = [envelope(rows[:10], 50), envelope(rows[8:16], 50), envelope(rows[14:21], 50)]
     since = (START + timedelta(hours=40)).replace(tzinfo=UTC)
     fake = Script(*parts)
-    pages = scanned(fake, Ask({"ccc-sandbox": since}, datetime.now(UTC)), page_size=10)
+    pages = scanned(fake, ScanRequest({"ccc-sandbox": since}, datetime.now(UTC)), page_size=10)
     assert [page.anchored for page in pages] == [True, True]  # down to 2 hours below it
 
 
 def test_ties_are_never_cut() -> None:
     fake = filled(0)
-    for number in range(300):  # seven rows of one second, shuffled anew for every request
+    for number in range(300):  # seven rows of one second, shuffled again for every request
         fake.flows["ccc-sandbox"].add(flow(f"f{number}", f"{START + number // 7 * HOUR}.0"))
     for _ in range(20):
         pages = scanned(fake, after(START + 20 * HOUR), page_size=15)
@@ -792,7 +796,7 @@ class World:
 
     def stamp(self) -> str:
         rng = self.rng
-        late = rng.choice([0, 0, 0, 0, rng.uniform(0, 590)])  # it shows up after the time it bears
+        late = rng.choice([0, 0, 0, 0, rng.uniform(0, 590)])  # it shows up after its time
         local = datetime.fromtimestamp(self.fake.clock() - late, UTC) + timedelta(hours=8)
         return local.strftime("%Y-%m-%d %H:%M:%S.0")
 
@@ -811,9 +815,9 @@ class World:
             store.delete(key)
 
     def churn(self, emulator: Alibaba, request: Request) -> None:
-        began = self.fake.clock()  # the signature's date must not be overtaken by 15 minutes
+        started = self.fake.clock()  # the signature's date must not be overtaken by 15 minutes
         rate = self.rate
-        while self.rng.random() < rate / (1 + rate) and self.fake.clock() - began < 450:
+        while self.rng.random() < rate / (1 + rate) and self.fake.clock() - started < 450:
             self.change()
         image = self.fake.flows["ccc-sandbox"].image()
         self.alive = {key: row.updated for key, row in image.items()}
@@ -822,7 +826,7 @@ class World:
             self.newest_first = self.newest_first or self.alive
 
     def scan(
-        self, http: Http, whole: Ask, ask: Ask, page_size: int
+        self, http: Http, whole: ScanRequest, ask: ScanRequest, page_size: int
     ) -> tuple[list[Page], dict[str, str]]:
         """The pages of a scan, and what it returned (id → time)."""
         self.first, self.newest_first = {}, {}
@@ -837,7 +841,7 @@ class World:
         return dict(then.items() & self.alive.items())
 
 
-def scans_of(world: World, scans: int = 4) -> Iterator[tuple[Http, Ask]]:
+def scans_of(world: World, scans: int = 4) -> Iterator[tuple[Http, ScanRequest]]:
     """So many times a connection, with some time between."""
     time = Time()
     with serving(world.fake):
@@ -854,11 +858,11 @@ def whole_scans(rng: random.Random) -> Iterator[bool]:
     """One list, read four times while it changes; yields whether each scan was anchored.
 
     Asserts what an anchored scan promises: every row that is there at its last answer was read,
-    in its version of then (but for silent changes, which move nothing).
+    in its version of then (except silent changes, which move nothing).
     """
     world = World(rng, rng.randint(101, 420))
     for http, whole in scans_of(world):
-        pages, seen = world.scan(http, whole, WHOLE, 100)
+        pages, seen = world.scan(http, whole, EVERYTHING, 100)
         anchored = all(page.anchored for page in pages)
         if anchored:
             assert world.alive.items() <= seen.items()
@@ -880,7 +884,7 @@ def test_an_anchored_scan_by_type_misses_nothing(seed: int) -> None:
         if proven:
             continue
         world.fake.clock.advance(200_000)
-        pages, seen = world.scan(http, whole, WHOLE, 20)
+        pages, seen = world.scan(http, whole, EVERYTHING, 20)
         proven = all(page.anchored for page in pages)
         if proven:
             assert pages[-1].total == len(world.alive)
@@ -897,8 +901,8 @@ class Mirror:
     mark: datetime | None = None
     read_at: datetime | None = None
 
-    def ask(self) -> Ask:
-        return Ask({"ccc-sandbox": self.mark}, self.read_at) if self.mark else WHOLE
+    def ask(self) -> ScanRequest:
+        return ScanRequest({"ccc-sandbox": self.mark}, self.read_at) if self.mark else EVERYTHING
 
     def move(self, seen: dict[str, str], read_at: datetime) -> None:
         local = datetime.fromisoformat(max(seen.values()))
@@ -919,7 +923,7 @@ def changes_only(rng: random.Random) -> Iterator[tuple[int, bool]]:
             if world.rate == 0.0:
                 world.fake.clock.advance(200_000)
                 world.fake.ties = None
-            began = world.now()
+            started = world.now()
             counted = False
             if mirror.mark is not None:
                 pages, seen = world.scan(http, whole, mirror.ask(), size)
@@ -933,15 +937,15 @@ def changes_only(rng: random.Random) -> Iterator[tuple[int, bool]]:
                 if counted and not unseen:  # none changed or went before its page was read
                     assert mirror.known.keys() == world.first.keys()
                 if counted:
-                    mirror.move(seen, began)
+                    mirror.move(seen, started)
                 yield len(pages), anchored
             if not counted:
-                pages, seen = world.scan(http, whole, WHOLE, size)
+                pages, seen = world.scan(http, whole, EVERYTHING, size)
                 mirror.known.update(seen)
                 if all(page.anchored for page in pages) and len(seen) >= (pages[-1].total or 0):
                     assert world.alive.items() <= seen.items()
                     mirror.known = seen
-                    mirror.move(seen, began)
+                    mirror.move(seen, started)
             for _ in range(rng.choice([0, 10, 30, 60]) if world.rate else 0):
                 world.change()
         world.rate = 0.0
@@ -975,7 +979,7 @@ def test_scans_for_changes_miss_nothing(seed: int) -> None:
         (empty(500), 0.0),
     ],
 )
-def test_throttling_and_failures_pass_and_each_attempt_is_signed_anew(
+def test_throttling_and_failures_pass_and_each_attempt_is_signed_again(
     answer: Response, least: float
 ) -> None:
     fake, time = filled(250), Time()
@@ -1022,19 +1026,19 @@ def test_a_temporary_key() -> None:
 
 @pytest.mark.fault(66)
 @pytest.mark.parametrize(
-    ("off", "told"), [(1380, "23 min behind its"), (-1380, "23 min ahead of its")]
+    ("off", "difference"), [(1380, "23 min behind its"), (-1380, "23 min ahead of its")]
 )
-def test_a_wrong_clock_is_measured(off: int, told: str) -> None:
+def test_a_wrong_clock_is_measured(off: int, difference: str) -> None:
     fake = filled(1)
     fake.clock.advance(off)
     error = refused(fake, CredentialsError)
-    assert told in error.what
+    assert difference in error.what
     assert "NTP" in error.advice
     assert len(fake.requests) == 1
 
 
 @pytest.mark.fault(66)
-def test_a_wrong_clock_without_a_date_is_told_all_the_same() -> None:
+def test_a_wrong_clock_without_a_date_is_reported_all_the_same() -> None:
     body = {"Code": "InvalidTimeStamp.Expired", "Message": "x"}
     answer = json_response(400, body, {"Date": "yesterday"})
     assert "InvalidTimeStamp.Expired" in refused(Script(answer), CredentialsError).what

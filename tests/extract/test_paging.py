@@ -9,7 +9,7 @@ import pytest
 from etl.errors import ContractError, CredentialsError, MissingError, UnreadableError
 from etl.extract.answer import Answer
 from etl.extract.http import Http
-from etl.extract.page import Ask, Lookup, Params
+from etl.extract.page import Lookup, Params, ScanRequest
 from etl.extract.paging import CursorList, Envelope, Guard, look_up, pages
 from etl.extract.twilio import channels
 from etl.extract.zoom import flows
@@ -25,7 +25,7 @@ def rows(*names: Any) -> list[Any]:
 
 
 def guarded(pages: Any, *, most: int = 100_000) -> int:
-    """How many of the pages a scan reads before it is stopped; each has a token of its own."""
+    """Return how many of the pages a scan reads before it is stopped; each has its own token."""
     guard = Guard("demo.stream", "sid")
     for number, records in enumerate(itertools.islice(pages, most), 1):
         try:
@@ -47,7 +47,7 @@ def test_the_same_page_with_fresh_tokens_ends_at_once() -> None:
 
 @pytest.mark.fault(11)
 @pytest.mark.parametrize("pages", [1, 5, 30, 200])
-def test_a_list_that_begins_again_ends_after_twice_its_length(pages: int, seed: int) -> None:
+def test_a_list_that_starts_again_ends_after_twice_its_length(pages: int, seed: int) -> None:
     """In any order, and though its records change while it is read."""
     order = random.Random(seed)
     names = [f"row {number}" for number in range(7 * pages)]
@@ -95,7 +95,7 @@ def test_a_long_list_is_not_taken_for_a_circle_and_little_is_kept_of_it() -> Non
 
 
 @pytest.mark.parametrize("odd", [None, [], {}, "", 5, 1.5, True, [[[[1]]]], {"sid": ["x"]}])
-def test_records_without_an_id_are_told_apart_by_what_they_hold(odd: Any) -> None:
+def test_records_without_an_id_are_compared_by_what_they_hold(odd: Any) -> None:
     assert guarded([[odd]] * 30) == 3
     assert guarded(([odd, {"sid": str(n)}] for n in range(30)), most=30) == -1
 
@@ -136,12 +136,12 @@ def test_twilios_page_that_is_ignored_is_noticed_by_its_echo(more: bool) -> None
         assert len(script.requests) == 2
 
 
-@pytest.mark.parametrize("told", [0, "0", None, "x", 1, 2.0, True])
-def test_an_echo_that_differs_harms_nothing_while_new_rows_come(told: Any) -> None:
+@pytest.mark.parametrize("answered", [0, "0", None, "x", 1, 2.0, True])
+def test_an_echo_that_differs_harms_nothing_while_new_rows_come(answered: Any) -> None:
     script = Script()
     with twilio_lists(script) as http:
         url = f"{script.url}/v1/Channels?Page=1"
-        script.answers = [page(url, [{"sid": "a"}]), page(None, [{"sid": "b"}], page=told)]
+        script.answers = [page(url, [{"sid": "a"}]), page(None, [{"sid": "b"}], page=answered)]
         assert sids(list(channels(http))) == ["a", "b"]
 
 
@@ -177,10 +177,10 @@ def test_a_new_list_is_read_to_its_end() -> None:
 def test_only_a_resumable_list_gives_pointers_and_goes_on_from_one(resumable: bool) -> None:
     script = Script({"things": [{"id": "c"}], "next": "3"}, {"things": []})
     with connected(script) as http:
-        found = list(pages(http, numbered(resumable=resumable), Ask(resume="2", pages=2)))
+        found = list(pages(http, numbered(resumable=resumable), ScanRequest(resume="2", pages=2)))
     assert script.requests[0].params == ({"after": "2"} if resumable else {})
     assert [p.number for p in found] == ([3, 4] if resumable else [1, 2])
-    assert [p.following for p in found] == (["3", None] if resumable else [None, None])
+    assert [p.next_pointer for p in found] == (["3", None] if resumable else [None, None])
 
 
 def test_an_error_names_the_page_that_is_to_blame() -> None:

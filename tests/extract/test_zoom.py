@@ -127,7 +127,7 @@ def test_a_page_token_that_repeats_stops_the_scan() -> None:
 
 
 @pytest.mark.fault(13)
-def test_twenty_empty_pages_are_borne_and_no_more() -> None:
+def test_twenty_empty_pages_are_accepted_and_no_more() -> None:
     def empties(count: int) -> list[Any]:
         return [{"flows": [], "next_page_token": f"t{number}"} for number in range(count)]
 
@@ -371,7 +371,7 @@ def test_anything_else_leaves_it_undecided(answer: Response) -> None:
     "answer",
     [emulated.missing_scope("contact_center:read:flow:admin"), emulated.error(403, 1, "no")],
 )
-def test_a_refusal_is_told_from_an_odd_answer(answer: Response) -> None:
+def test_a_refusal_is_distinguished_from_an_odd_answer(answer: Response) -> None:
     with pytest.raises(CredentialsError):
         assert_state("", answer)
 
@@ -402,7 +402,7 @@ def test_the_probe_counts_and_names_the_scopes() -> None:
         assert len(to_list(zoom)) == 1
 
 
-def test_the_probe_tells_when_deleted_flows_cannot_be_confirmed() -> None:
+def test_the_probe_says_when_deleted_flows_cannot_be_confirmed() -> None:
     zoom = filled(1)
     zoom.scopes = {"contact_center:read:list_flows:admin"}
     with zoom_flows(zoom) as http:
@@ -420,4 +420,4 @@ def test_the_probe_raises_what_a_scan_would() -> None:
     with zoom_flows(after_token({"x": 1})) as http, pytest.raises(ContractError):
         probe_flows(http)
     with zoom_flows(Script({"access_token": "t"}, {"flows": []})) as http:
-        assert probe_flows(http) == "an unknown number of flows; scopes: not told"
+        assert probe_flows(http) == "an unknown number of flows; scopes: unknown"

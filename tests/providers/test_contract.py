@@ -13,9 +13,9 @@ from sqlalchemy import MetaData
 from etl.config.settings import Source
 from etl.config.values import Rate, Secret, WebUrl
 from etl.extract.http import Http, Seam
-from etl.extract.page import Ask, Lookup, Page
+from etl.extract.page import Lookup, Page, ScanRequest
 from etl.providers import PROVIDERS, TABLES
-from etl.providers.declare import Provider, Stream
+from etl.providers.declare import Detail, Provider, Stream
 from etl.sandbox.server import EMULATORS
 from etl.transform.tree import tree
 from etl.warehouse.tables import KEY, TEXT, TIME, current, family, field, given
@@ -83,7 +83,7 @@ bare = current(
 )
 
 
-def pages(http: Http, ask: Ask) -> Iterator[Page]:
+def pages(http: Http, request: ScanRequest) -> Iterator[Page]:
     raise NotImplementedError
 
 
@@ -91,7 +91,7 @@ def look_up(http: Http, key: tuple[Any, ...]) -> Lookup:
     raise NotImplementedError
 
 
-def probe(http: Http, ask: Ask) -> str:
+def probe(http: Http, request: ScanRequest) -> str:
     raise NotImplementedError
 
 
@@ -185,6 +185,8 @@ OMISSIONS: list[tuple[Provider, str]] = [
     (stream(probe=lambda http: ""), "toy.things: `probe` cannot be called → let it"),
     (stream(look_up=lambda http: None), "`look_up` cannot be called → let it take (http, key)"),
     (stream(auth=lambda source: None), "`auth` cannot be called → let it take (source, seam)"),
+    (stream(detail=Detail(lambda http: {}, ())), "`detail.fetch` cannot be called → let it take"),  # type: ignore[arg-type, misc]
+    (stream(detail=Detail(look_up, ("hash",))), "`detail.fingerprint` has 'hash' → name columns"),
     (stream(name="widgets"), "no recorded answer → add tests/providers/toy/widgets.json"),
 ]  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The least that can talk to each API; nothing of callflow's own extractors is used here."""
+"""Minimal clients for each API, without any code of callflow's extractors."""
 
 import hashlib
 import secrets
@@ -57,7 +57,7 @@ def twilio_get(http: httpx.Client, twilio: Twilio, path: str, **params: str) -> 
 
 
 def twilio_pages(http: httpx.Client, twilio: Twilio, path: str, **params: str) -> list[list[str]]:
-    """The sids of every page, next_page_url followed as it is."""
+    """The sids of every page; next_page_url is followed unchanged."""
     answer, pages = twilio_get(http, twilio, path, **params), []
     while True:
         page = answer.json()
@@ -69,7 +69,7 @@ def twilio_pages(http: httpx.Client, twilio: Twilio, path: str, **params: str) -
 
 
 def v3_headers(alibaba: Alibaba, action: str = "ListContactFlows") -> Params:
-    """All headers but Authorization, for the emulator's present time and no body."""
+    """All headers except Authorization, for the emulator's present time and no body."""
     key = alibaba.keys[alibaba.access_key_id]
     headers = {
         "host": alibaba.url.removeprefix("http://"),

@@ -90,7 +90,9 @@ def test_pages_cover_the_list(http: httpx.Client, alibaba: Alibaba) -> None:
     assert ids == [f"f{n}" for n in range(25)]
 
 
-def test_newest_first_unless_asc_is_asked_for(http: httpx.Client, alibaba: Alibaba) -> None:
+def test_newest_first_unless_ascending_order_is_requested(
+    http: httpx.Client, alibaba: Alibaba
+) -> None:
     for flow_id, minute in (("b", 2), ("c", 3), ("a", 1)):
         alibaba.flows["ccc-sandbox"].add(flow(flow_id, minute))
     assert listed(http, alibaba) == ["c", "b", "a"]
@@ -151,7 +153,7 @@ def test_parameters_out_of_range(
     assert code(alibaba_call(http, alibaba, **{**PAGE, **changed})) == (400, expected)
 
 
-def test_page_number_above_100_as_the_english_reference_has_it(
+def test_page_number_above_100_as_in_the_english_reference(
     http: httpx.Client, alibaba: Alibaba
 ) -> None:
     alibaba.unlimited_pages = True
@@ -231,7 +233,7 @@ def test_a_wrong_header(
 
 
 @pytest.mark.parametrize("left_out", sorted(MUST_BE_SIGNED))
-def test_every_needed_header_must_be_signed(
+def test_every_required_header_must_be_signed(
     http: httpx.Client, alibaba: Alibaba, left_out: str
 ) -> None:
     headers = v3_headers(alibaba)

@@ -1,4 +1,4 @@
-"""Generated data: reproducible, like the real thing, and nobody's."""
+"""Generated data is reproducible, resembles the real data, and is no one's."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from etl.sandbox import alibaba_data, data, twilio_data, zoom_data
 from etl.sandbox.data import Sizes
 from etl.sandbox.server import Sandbox, serve
 
-# Ranges that the numbering authorities set aside for film and print.
+# Ranges that the numbering authorities reserve for fiction.
 RESERVED = (
     r"\+1[2-9]\d\d55501\d\d",  # NANP
     r"\+442079460\d{3}",  # Ofcom: London
@@ -35,7 +35,7 @@ def generated() -> dict[str, Any]:
 
 
 def strings(value: Any) -> list[str]:
-    """Every string anywhere inside, definitions included."""
+    """Every string in a value, at any depth."""
     if isinstance(value, dict):
         return [text for member in value.values() for text in strings(member)]
     if isinstance(value, list):
@@ -151,7 +151,7 @@ def test_twilio_has_every_integration_and_some_orphans(generated: dict[str, Any]
     assert max(per_flow.values()) > 20
 
 
-def test_alibabas_definitions_hang_together(generated: dict[str, Any]) -> None:
+def test_alibabas_definitions_are_connected_graphs(generated: dict[str, Any]) -> None:
     flows = generated["alibaba"]["contact_flows"]
     kinds = set()
     for flow in flows:
@@ -180,7 +180,7 @@ def test_no_time_is_later_than_the_newest(generated: dict[str, Any]) -> None:
     assert max(times) < limit
 
 
-def test_awkward_rows_have_keys_of_their_own() -> None:
+def test_awkward_rows_have_distinct_keys() -> None:
     for rows, key in (
         (zoom_data.awkward_flows(), "flow_id"),
         (twilio_data.awkward_flex_flows(), "sid"),
@@ -204,7 +204,7 @@ def test_dates_come_in_either_form() -> None:
     ]
 
 
-def test_numbers_repeat_only_when_there_are_no_more() -> None:
+def test_numbers_repeat_only_after_all_were_used() -> None:
     numbers = data.phone_numbers(Random(1))
     assert len({next(numbers) for _ in range(3000)}) == 3000
     few = data.phone_numbers(Random(1), ("+1x", "+4x"))

@@ -1,4 +1,4 @@
-"""All three emulators together."""
+"""All emulators together."""
 
 import threading
 import time
@@ -11,7 +11,7 @@ import pytest
 from etl.errors import ConfigError
 from etl.sandbox.alibaba_gateway import AccessKey
 from etl.sandbox.data import EMPTY, Sizes
-from etl.sandbox.server import Sandbox, run, serve
+from etl.sandbox.server import EMULATORS, Sandbox, run, serve
 from etl.sandbox.wire import Clock
 from tests.sandbox.clients import alibaba_get, twilio_pages, zoom_pages
 
@@ -27,12 +27,8 @@ def sources(sandbox: Sandbox) -> dict[str, dict[str, Any]]:
 def test_the_toml_has_what_a_client_needs(http: httpx.Client) -> None:
     with serve(SMALL) as sandbox:
         config = sources(sandbox)
-        assert list(config) == ["zoom_demo", "twilio_demo", "alibaba_demo"]
-        assert {name: source["requests_per_second"] for name, source in config.items()} == {
-            "zoom_demo": 0,
-            "twilio_demo": 0,
-            "alibaba_demo": 0,
-        }
+        assert list(config) == [f"{each.name}_demo" for each in EMULATORS]
+        assert {source["requests_per_second"] for source in config.values()} == {0}
         zoom = config["zoom_demo"]
         assert zoom["provider"] == "zoom"
         answer = http.post(
@@ -92,21 +88,20 @@ def test_several_sandboxes_share_nothing() -> None:
     with serve(EMPTY) as one, serve(EMPTY) as two:
         one.zoom.flows.add({"flow_id": "a"})
         assert two.zoom.records() == {"flows": []}
-        assert len({one.zoom.url, one.twilio.url, one.alibaba.url, two.zoom.url}) == 4
+        assert len({*ports_of(one), *ports_of(two)}) == 2 * len(EMULATORS)
 
 
 def test_a_clock_may_be_shared_and_otherwise_is_not() -> None:
     clock = Clock(frozen_at=5)
     with serve(EMPTY, clock=clock) as sandbox:
         clock.advance(1)
-        clocks = (sandbox.zoom.clock, sandbox.twilio.clock, sandbox.alibaba.clock)
-        assert [each() for each in clocks] == [6, 6, 6]
+        assert {each.clock() for each in sandbox.emulators.values()} == {6}
     with serve(EMPTY) as sandbox:
         sandbox.zoom.clock.advance(1000)
         assert sandbox.alibaba.clock() < sandbox.zoom.clock() - 900
 
 
-def test_run_serves_until_it_is_told_to_stop(http: httpx.Client) -> None:
+def test_run_serves_until_it_is_asked_to_stop(http: httpx.Client) -> None:
     stop, running = threading.Event(), threading.Event()
     announced: list[Sandbox] = []
 
@@ -114,7 +109,7 @@ def test_run_serves_until_it_is_told_to_stop(http: httpx.Client) -> None:
         announced.append(sandbox)
         running.set()
 
-    thread = threading.Thread(target=run, args=((0, 0, 0), SMALL, 1, stop, announce))
+    thread = threading.Thread(target=run, args=((0,) * len(EMULATORS), SMALL, 1, stop, announce))
     thread.start()
     try:
         assert running.wait(60)
@@ -127,16 +122,19 @@ def test_run_serves_until_it_is_told_to_stop(http: httpx.Client) -> None:
         http.get(announced[0].zoom.url)
 
 
+def ports_of(sandbox: Sandbox) -> list[int]:
+    return [int(each.url.rpartition(":")[2]) for each in sandbox.emulators.values()]
+
+
 def test_a_taken_port_stops_those_that_had_started() -> None:
     with serve(EMPTY) as before:
-        free = [int(each.url.rpartition(":")[2]) for each in (before.zoom, before.twilio)]
+        *free, _ = ports_of(before)
     with serve(EMPTY) as first:
-        taken = int(first.alibaba.url.rpartition(":")[2])
-        ports = (free[0], free[1], taken)
-        with pytest.raises(ConfigError, match=f"port {taken}"), serve(EMPTY, ports=ports):
+        *_, taken = ports_of(first)
+        with pytest.raises(ConfigError, match=f"port {taken}"), serve(EMPTY, ports=[*free, taken]):
             pass
-    with serve(EMPTY, ports=(free[0], free[1], 0)) as after:
-        assert after.zoom.url == before.zoom.url
+    with serve(EMPTY, ports=[*free, 0]) as after:
+        assert ports_of(after)[:-1] == free
 
 
 def test_starting_and_stopping_is_cheap() -> None:
@@ -146,4 +144,4 @@ def test_starting_and_stopping_is_cheap() -> None:
             pass
         return time.perf_counter() - start
 
-    assert min(once() for _ in range(10)) < 0.25  # socketserver looks twice a second by itself
+    assert min(once() for _ in range(10)) < 0.25  # socketserver polls twice a second

@@ -236,7 +236,7 @@ def test_an_sts_token_must_be_signed() -> None:
     assert code(emulator(sts=True), request) == "IncompleteSignature"
 
 
-def test_a_header_that_is_signed_must_be_there() -> None:
+def test_a_signed_header_must_be_present() -> None:
     request = V3["access key"].request()
     del request.headers["accept"]
     assert code(emulator(sts=False), request) == "IncompleteSignature"
@@ -269,7 +269,7 @@ def test_the_old_style_names_what_is_missing() -> None:
     assert code(emulator(sts=False), request) == "MissingSignatureNonce"
 
 
-def test_whatever_alibabas_own_library_signs_is_accepted(
+def test_everything_that_alibabas_own_library_signs_is_accepted(
     http: httpx.Client, sandbox: Sandbox, seed: int
 ) -> None:
     random = Random(seed)

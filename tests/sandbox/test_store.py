@@ -1,4 +1,4 @@
-"""Records, changed and listed."""
+"""Records are changed and listed."""
 
 import json
 import threading
@@ -45,7 +45,7 @@ def test_what_is_handed_out_is_a_copy(store: Store) -> None:
     assert store.get("a") == {"id": "a", "list": [1]}
 
 
-def test_changes_sort_the_list_anew(store: Store) -> None:
+def test_changes_sort_the_list_again(store: Store) -> None:
     store.add({"id": "a", "at": "2"})
     store.add({"id": "b", "at": "1"})
     assert ids(store, by_update=True) == ["a", "b"]
@@ -74,7 +74,7 @@ def test_anything_may_be_a_row(store: Store) -> None:
     assert (following, total) == (None, 9)
 
 
-def test_many_rows_are_loaded_after_those_that_are_there(store: Store) -> None:
+def test_many_rows_are_loaded_after_the_existing_ones(store: Store) -> None:
     store.add({"id": "old"})
     assert ids(store, by_update=False) == ["old"]
     store.load([("a", b'{"id":"a"}', "1"), ("b", b'{"id":"b"}', "0")])
@@ -84,7 +84,7 @@ def test_many_rows_are_loaded_after_those_that_are_there(store: Store) -> None:
     assert ids(store, by_update=True)[:2] == ["a", "b"]
 
 
-def test_a_replica_answers_until_it_is_taken_away(store: Store) -> None:
+def test_a_replica_answers_until_it_is_removed(store: Store) -> None:
     store.add({"id": "a", "n": 1})
     image = store.image()
     store.add({"id": "b"})

@@ -116,7 +116,9 @@ def test_a_quiet_list_is_paged_through_exactly_once(
     assert [sid for page in pages for sid in page] == [f"CH{n}" for n in reversed(range(25))]
 
 
-def test_keyset_paging_misses_no_row_that_lives(http: httpx.Client, twilio: Twilio) -> None:
+def test_keyset_paging_misses_no_row_that_exists_throughout(
+    http: httpx.Client, twilio: Twilio
+) -> None:
     fill(twilio, 6)
     page = twilio_get(http, twilio, "Channels", PageSize="2").json()
     twilio.channels.delete("CH4")
@@ -163,7 +165,7 @@ def test_a_page_token_belongs_to_its_list(http: httpx.Client, twilio: Twilio) ->
         assert refused(answer) == (400, 21481, "Invalid PageToken"), wrong
 
 
-def test_fifty_rows_unless_asked_and_never_more_than_a_thousand(
+def test_fifty_rows_by_default_and_never_more_than_a_thousand(
     http: httpx.Client, twilio: Twilio
 ) -> None:
     twilio.channels.load((f"CH{n}", f'{{"sid":"CH{n}"}}'.encode(), "") for n in range(1100))
@@ -178,7 +180,7 @@ def test_fifty_rows_unless_asked_and_never_more_than_a_thousand(
     assert twilio_get(http, twilio, "Channels", PageSize="1000").status_code == 200
 
 
-def test_pages_may_be_smaller_than_what_was_asked_for(http: httpx.Client, twilio: Twilio) -> None:
+def test_pages_may_be_smaller_than_requested(http: httpx.Client, twilio: Twilio) -> None:
     fill(twilio, 7)
     twilio.largest_page = 3
     pages = twilio_pages(http, twilio, "Channels", PageSize="1000")
@@ -209,7 +211,7 @@ def test_friendly_name_finds_whole_names_or_parts(http: httpx.Client, twilio: Tw
     assert twilio_pages(http, twilio, "FlexFlows", FriendlyName="") == [["FO3", "FO2", "FO1"]]
 
 
-def test_what_is_not_there(http: httpx.Client, twilio: Twilio) -> None:
+def test_an_unknown_row_or_path_is_not_found(http: httpx.Client, twilio: Twilio) -> None:
     sid = "FO" + "0" * 32
     text = "The requested resource /{} was not found"
     for path in (f"FlexFlows/{sid}", f"Channels/{sid}", "FlexFlowz", "FlexFlows/a/b"):

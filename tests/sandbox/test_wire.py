@@ -29,7 +29,7 @@ def twilio(sandbox: Sandbox) -> Twilio:
 
 @contextmanager
 def asked(twilio: Twilio, path: str = "/v1/Channels") -> Iterator[socket.socket]:
-    """A socket on which a good request was sent and nothing read."""
+    """A socket on which a good request was sent and nothing was read."""
     port = int(twilio.url.rpartition(":")[2])
     request = httpx.Request(
         "GET", f"{twilio.url}{path}", headers={"Host": twilio.url.removeprefix("http://")}
@@ -63,7 +63,7 @@ def statuses(http: httpx.Client, twilio: Twilio, count: int, path: str = "Channe
 # -- when a fault happens -------------------------------------------------------------------------
 
 
-def test_a_fault_happens_once_unless_told_otherwise(http: httpx.Client, twilio: Twilio) -> None:
+def test_a_fault_happens_once_by_default(http: httpx.Client, twilio: Twilio) -> None:
     once, twice = Fault(response=empty(500)), Fault(response=empty(501), times=2)
     twilio.faults += [once, twice]
     assert statuses(http, twilio, 5) == [500, 501, 501, 200, 200]
@@ -79,7 +79,7 @@ def test_the_nth_and_every_kth_request(http: httpx.Client, twilio: Twilio) -> No
     assert statuses(http, twilio, 5) == [200, 500, 200, 500, 200]
 
 
-def test_requests_that_are_not_meant_do_not_count(http: httpx.Client, twilio: Twilio) -> None:
+def test_requests_that_do_not_match_do_not_count(http: httpx.Client, twilio: Twilio) -> None:
     def has_size(request: Request) -> bool:
         return "PageSize" in request.params
 
@@ -93,7 +93,7 @@ def test_requests_that_are_not_meant_do_not_count(http: httpx.Client, twilio: Tw
     assert statuses(http, twilio, 1, "Channels/CH1") == [200]
 
 
-def test_chance_is_repeatable(http: httpx.Client, twilio: Twilio) -> None:
+def test_random_faults_are_repeatable(http: httpx.Client, twilio: Twilio) -> None:
     def run(seed: int) -> list[int]:
         fault = Fault(probability=0.5, rng=Random(seed), times=None, response=empty(500))
         twilio.faults[:] = [fault]
@@ -115,7 +115,7 @@ def test_rows_can_change_between_two_pages(http: httpx.Client, twilio: Twilio) -
     assert twilio_pages(http, twilio, "Channels", PageSize="2") == [["CH5", "CH4"], ["CH2", "CH1"]]
 
 
-def test_a_change_of_rows_does_not_keep_the_next_fault_away(
+def test_a_change_of_rows_does_not_prevent_the_next_fault(
     http: httpx.Client, twilio: Twilio
 ) -> None:
     calls = []
@@ -289,7 +289,7 @@ def test_a_running_clock_runs() -> None:
     assert before + 100 <= clock() <= time.time() + 100
 
 
-def test_a_bug_in_a_callable_is_not_overlooked(http: httpx.Client) -> None:
+def test_a_bug_in_a_callable_fails_the_test(http: httpx.Client) -> None:
     def buggy(emulator: Twilio, request: Request) -> None:
         raise KeyError("no such key")
 
@@ -305,7 +305,7 @@ def test_a_bug_in_a_callable_is_not_overlooked(http: httpx.Client) -> None:
 # -- starting and stopping ------------------------------------------------------------------------
 
 
-def test_stopping_waits_for_nobody() -> None:
+def test_stopping_waits_for_no_client() -> None:
     twilio = Twilio()
     twilio.faults += [Fault(delay=60), Fault(bytes_per_second=1), Fault(padding=500_000_000)]
     with ExitStack() as clients:

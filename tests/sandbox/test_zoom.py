@@ -121,7 +121,7 @@ def test_token_requests_that_are_refused(http: httpx.Client, zoom: Zoom) -> None
         assert (answer.status_code, answer.json()) == (400, expected)
 
 
-def test_tokens_live_as_long_as_they_say(http: httpx.Client, zoom: Zoom) -> None:
+def test_tokens_expire_when_their_answer_says(http: httpx.Client, zoom: Zoom) -> None:
     zoom.clock = Clock(frozen_at=1_700_000_000)
     token = zoom_token(http, zoom)
     zoom.clock.advance(3599)
@@ -181,7 +181,7 @@ def test_the_reference_example_comes_back_as_documented(
     assert answer.headers["content-type"].startswith("application/json")
 
 
-def test_thirty_rows_unless_asked_and_never_more_than_a_hundred(
+def test_thirty_rows_by_default_and_never_more_than_a_hundred(
     http: httpx.Client, zoom: Zoom, token: str
 ) -> None:
     for number in range(120):
@@ -250,7 +250,7 @@ def test_archived_flows_may_be_left_out_of_the_plain_list(
 
 
 @pytest.mark.parametrize("how", ["", "null", "missing"])
-def test_how_the_last_page_says_so(
+def test_how_the_last_page_is_marked(
     http: httpx.Client, zoom: Zoom, token: str, how: Literal["", "null", "missing"]
 ) -> None:
     zoom.last_page_token = how
@@ -272,7 +272,7 @@ def test_a_quiet_list_is_paged_through_exactly_once(
     assert [flow_id for page in pages for flow_id in page] == [f"f{n}" for n in reversed(range(25))]
 
 
-def test_pages_may_be_smaller_than_what_was_asked_for(http: httpx.Client, zoom: Zoom) -> None:
+def test_pages_may_be_smaller_than_requested(http: httpx.Client, zoom: Zoom) -> None:
     fill(zoom, 7)
     zoom.largest_page = 3
     assert [len(page) for page in zoom_pages(http, zoom, page_size="100")] == [3, 3, 1]

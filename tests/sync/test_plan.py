@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine
 
 from etl.config import load as config
-from etl.extract.page import WHOLE, Ask
+from etl.extract.page import EVERYTHING, ScanRequest
 from etl.load.runs import Progress
 from etl.providers import STREAMS
 from etl.providers.declare import Stream
@@ -45,9 +45,11 @@ def plan(stream: Stream, previous: Progress = SCANNED, **given: Any) -> Plan:
 
 def test_a_list_that_can_be_asked_for_changes_is() -> None:
     assert plan(SINCE) == Plan(
-        "incremental", "what changed since the watermark", Ask({"a": MARK}, READ)
+        "incremental", "what changed since the watermark", ScanRequest({"a": MARK}, READ)
     )
-    assert plan(NEWEST_FIRST) == Plan("incremental", "newest first, until nothing is new", WHOLE)
+    assert plan(NEWEST_FIRST) == Plan(
+        "incremental", "newest first, until nothing is new", EVERYTHING
+    )
 
 
 @pytest.mark.parametrize("stream", [SINCE, NEWEST_FIRST], ids=["since", "newest first"])
@@ -82,7 +84,7 @@ def test_a_list_that_can_be_asked_for_changes_is() -> None:
 def test_otherwise_the_whole_list_is_read_and_the_reason_says_why(
     stream: Stream, changes: dict[str, Any], given: dict[str, Any], reason: str
 ) -> None:
-    assert plan(stream, replace(SCANNED, **changes), **given) == Plan("full", reason, WHOLE)
+    assert plan(stream, replace(SCANNED, **changes), **given) == Plan("full", reason, EVERYTHING)
 
 
 def test_a_list_that_came_in_another_order_is_read_whole() -> None:
@@ -92,13 +94,13 @@ def test_a_list_that_came_in_another_order_is_read_whole() -> None:
 
 
 def test_a_list_that_cannot_be_asked_for_changes_is_read_whole() -> None:
-    assert plan(WHOLE_ONLY) == Plan("full", "the API cannot be asked for changes only", WHOLE)
+    assert plan(WHOLE_ONLY) == Plan("full", "the API cannot be asked for changes only", EVERYTHING)
 
 
 @pytest.mark.parametrize("stream", [SINCE, NEWEST_FIRST], ids=["since", "newest first"])
 def test_a_list_without_modification_times_is_read_whole(stream: Stream) -> None:
     timeless = replace(stream, modified=None)
-    assert plan(timeless) == Plan("full", "the list has no modification times", WHOLE)
+    assert plan(timeless) == Plan("full", "the list has no modification times", EVERYTHING)
 
 
 @pytest.mark.parametrize("name", ["flows", "flex_flows", "channels", "contact_flows"])

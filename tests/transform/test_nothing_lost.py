@@ -48,7 +48,7 @@ ids = st.sampled_from(["a", "b", "-c"])
 
 
 def objects(members: Iterable[str], of_id: str, **special: st.SearchStrategy[Any]) -> Any:
-    """Objects with some of `members`, mostly with an id, and with others that nobody knows."""
+    """Objects with some of `members`, mostly with an id, and with unknown others."""
     known = st.fixed_dictionaries(
         {}, optional={name: special.get(name, values) for name in (*members, *special)}
     )
@@ -105,7 +105,7 @@ contact_flows = objects(
 
 
 def same(stored: Any, sent: Any) -> bool:
-    """`stored` (JSON of a jsonb cell) is `sent`, but for text that Postgres cannot hold."""
+    """`stored` (JSON of a jsonb cell) is `sent`, except text that Postgres cannot hold."""
     if isinstance(sent, str):
         return isinstance(stored, str) and (stored == sent or unescaped(stored) == sent)
     if isinstance(sent, dict):

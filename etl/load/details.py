@@ -1,0 +1,78 @@
+"""Staged rows of a list that does not hold whole records: what they still lack.
+
+Such a row has the columns that the list fills. The rest comes from the current row if the record
+has not changed since, which its fingerprint tells, or else from a request for this one record.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from etl.load.merge import equal, is_one_of, quoted, quoted_table
+from etl.load.stage import TablePair, join_by_hash
+from etl.warehouse import tables
+from etl.warehouse.tables import Key
+
+
+def keep_unchanged(
+    connection: Connection, source: str, records: TablePair, fingerprint: Sequence[str]
+) -> list[Key]:
+    """Complete the staged rows whose record has not changed; return the keys of all others.
+
+    A record is new, or has changed, if a column of its `fingerprint` is unlike that of its current
+    row. The keys come in the order of the list.
+    """
+    join_by_hash(connection)
+    same = f"({quoted(fingerprint, 'staged.')}) IS NOT DISTINCT FROM "
+    same += f"({quoted(fingerprint, 'current.')})"
+    _take_current(connection, source, records, same, {})
+    keys = tables.key_columns(records.current)
+    found = connection.execute(
+        text(f"""
+        SELECT {quoted(keys, "staged.")} FROM {quoted_table(records.stage)} AS staged
+        WHERE NOT EXISTS (
+            SELECT FROM {quoted_table(records.current)} AS current
+            WHERE current.source = :source AND {equal("current", "staged", keys)} AND {same}
+        )
+        ORDER BY staged.ord
+        """),
+        {"source": source},
+    )
+    return [tuple(row) for row in found]
+
+
+def keep_as_they_were(
+    connection: Connection, source: str, records: TablePair, chosen: Sequence[Key]
+) -> None:
+    """Give staged rows the values of their current rows, and remove those that have none."""
+    keys = tables.key_columns(records.current)
+    theirs, arrays = is_one_of(chosen, keys, "staged.")
+    _take_current(connection, source, records, theirs, arrays)
+    connection.execute(
+        text(f"""
+        DELETE FROM {quoted_table(records.stage)} AS staged
+        WHERE {theirs} AND NOT EXISTS (
+            SELECT FROM {quoted_table(records.current)} AS current
+            WHERE current.source = :source AND {equal("current", "staged", keys)}
+        )
+        """),
+        {"source": source, **arrays},
+    )
+
+
+def _take_current(
+    connection: Connection, source: str, records: TablePair, condition: str, given: dict[str, Any]
+) -> None:
+    """Overwrite the staged rows that meet `condition`; their children are not staged, and stay."""
+    keys = tables.key_columns(records.current)
+    columns = [name for name in tables.data_columns(records.current) if name not in keys]
+    values = ", ".join(f"{quoted([name])} = {quoted([name], 'current.')}" for name in columns)
+    connection.execute(
+        text(f"""
+        UPDATE {quoted_table(records.stage)} AS staged SET partial = true, {values}
+        FROM {quoted_table(records.current)} AS current
+        WHERE current.source = :source AND {equal("current", "staged", keys)} AND {condition}
+        """),
+        {"source": source, **given},
+    )
