@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic.fields import FieldInfo
 from sqlalchemy import Table, make_url
@@ -25,7 +26,7 @@ from tests.faults.table import found, table
 
 ROOT = Path(__file__).resolve().parents[1]
 
-POSTGRES = make_url("postgresql+psycopg://").get_dialect()()
+POSTGRES: Any = make_url("postgresql+psycopg://").get_dialect()()
 Providers = tuple[Provider, ...]
 
 
@@ -77,6 +78,26 @@ def needs(providers: Providers) -> str:
         "provider | credentials | where they are | rights",
         ((each.title, each.credentials, each.setup.rstrip("."), each.rights) for each in providers),
     )
+
+
+def hosts(providers: Providers) -> str:
+    """The hosts that a firewall has to let callflow reach."""
+
+    def reached(provider: Provider) -> str:
+        urls = [
+            str(info.default)
+            for name, info in provider.settings.model_fields.items()
+            if name.endswith("_url")
+        ]
+        return ", ".join(f"`{host}`" for host in dict.fromkeys(urlsplit(u).hostname for u in urls))
+
+    return rows("provider | hosts to allow", ((each.title, reached(each)) for each in providers))
+
+
+def schemas(providers: Providers) -> str:
+    """The statements that make the schemas, the providers' first."""
+    names = [*(each.name for each in providers), *SCHEMAS]
+    return "".join(f"CREATE SCHEMA {name} AUTHORIZATION loader;\n" for name in names)
 
 
 def own_keys(provider: Provider) -> dict[str, FieldInfo]:
@@ -213,6 +234,14 @@ PARTS = (
     markdown("README.md", "keys", keys),
     markdown("README.md", "streams", streams),
     markdown("docs/scale.md", "citus", citus),
+    markdown("docs/deploy.md", "hosts", hosts),
+    Part(
+        "docs/deploy.md",
+        "\\connect warehouse",
+        "```\n\nThen, with `url",
+        schemas,
+        ("", ""),
+    ),
     markdown("docs/tables.md", "tables", dictionary),
     Part(
         "etl/config/callflow.example.toml",

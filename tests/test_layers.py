@@ -2,10 +2,13 @@
 
 import ast
 import builtins
+import re
 from functools import cache
 from pathlib import Path
 
 import pytest
+
+from etl.providers import PROVIDERS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -109,6 +112,15 @@ def test_paging_by_offset_knows_no_provider() -> None:
         allowed = {"etl.errors", "etl.extract.decode", "etl.extract.paging",
                    "etl.extract.offset_list", "etl.extract.verdict"}  # fmt: skip
         assert ours(module) <= allowed
+
+
+@pytest.mark.parametrize("module", those("etl.config"))
+def test_config_knows_nothing_but_how_providers_are_declared(module: str) -> None:
+    """And its values know not even that: declarations are made of them."""
+    declared = {"etl.config.draft": {"etl.providers.declare"},
+                "etl.config.load": {"etl.providers", "etl.providers.declare"}}  # fmt: skip
+    others = {other for other in ours(module) if not of(other, "etl.config", "etl.errors")}
+    assert others <= declared.get(module, set())
 
 
 @pytest.mark.parametrize("module", those("etl.transform"))
@@ -229,6 +241,52 @@ def test_the_sandbox_and_the_pipeline_know_nothing_of_each_other() -> None:
     for module in MODULES:
         if not of(module, "etl.sandbox", "etl.commands"):
             assert not any(of(other, "etl.sandbox") for other in ours(module)), module
+
+
+REGISTRIES = ("etl.providers", "etl.sandbox.server")
+"""Where the tuple of all providers, and that of all emulators, is written."""
+
+EXAMPLES = {"zoom_eu", "sources.zoom_eu", "zoom.flows"}
+"""A source and a table, as messages name them for example."""
+
+NAMED_ELSEWHERE = {
+    "etl.commands.cli": {"Zoom", "Twilio", "Alibaba"},  # the sentence at the top of its help
+    "etl.commands.questions": {  # what the demo asks the warehouse, in SQL
+        "zoom.flow_versions", "zoom.entry_points", "zoom.flows_history",
+        "twilio.channels", "twilio.flex_flows",
+        "alibaba.contact_flows", "alibaba.contact_flow_numbers",
+    },
+    "etl.config.redact": {"Twilio"},  # a comment inside a regular expression
+    "etl.extract.http": {"twilio-request-id"},  # one of the headers that name a request
+    "etl.warehouse.tables": {"Alibaba"},  # a column's comment, for example
+}  # fmt: skip
+
+
+def words_of(module: str) -> set[str]:
+    """The identifiers and strings of a module, without docstrings and comments."""
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant):
+            found |= {str(node.value)} if id(node) not in docstrings else set()
+        else:
+            values = (getattr(node, name, None) for name in ("id", "attr", "arg", "name", "module"))
+            found |= {value for value in values if isinstance(value, str)}
+    return found
+
+
+def test_nothing_names_a_provider_outside_its_own_files() -> None:
+    """Everything that lists providers reads `PROVIDERS`: a new one changes none of the rest."""
+    names = "|".join(provider.name for provider in PROVIDERS)
+    own = re.compile(rf"etl\.(providers|extract|transform|sandbox)\.({names})(_\w+)?")
+    named: dict[str, set[str]] = {}
+    for module in MODULES:
+        if not own.fullmatch(module) and module not in REGISTRIES:
+            text = " ".join(words_of(module))
+            found = set(re.findall(rf"(?i)[\w.]*(?:{names})[\w.-]*", text)) - EXAMPLES
+            named |= {module: found} if found else {}
+    assert named == NAMED_ELSEWHERE
 
 
 def test_no_two_modules_import_each_other() -> None:

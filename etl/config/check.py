@@ -12,17 +12,16 @@ from typing import Any, get_origin
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from etl.config.draft import PLACEHOLDER, TABLES, Draft, keys_of, kinds, unknown_key
+from etl.config.draft import PLACEHOLDER, TABLES, Draft, dotted, keys_of, kinds, unknown_key
 from etl.config.files import read_text
 from etl.config.hosts import is_loopback, is_private
 from etl.config.lines import Key
-from etl.config.settings import Settings, Source, Table
+from etl.config.settings import Schedule, Settings, Source, Table
 from etl.config.values import did_you_mean
 from etl.errors import ConfigError
 
-_TYPES = {str: "text", bool: "true or false", int: "a number", float: "a number"}
+_TYPES = {str: "text", bool: "true or false", int: "a number", float: "a decimal number"}
 _TYPES |= {list: "a list", dict: "a table"}  # what else TOML has is a date or a time
-_NO_TABLE = "expected a table, such as [sources.zoom_eu] or [warehouse]"
 
 
 def check(draft: Draft) -> Settings | None:
@@ -139,7 +138,7 @@ def _sources(models: Mapping[Key, type[Table]], draft: Draft) -> dict[str, Sourc
     for name, table in draft.sources().items():
         key = ("sources", name)
         if not isinstance(table, dict):
-            draft.problem(key, _NO_TABLE)
+            draft.problem(key, _no_table(key))
         elif key not in models:
             draft.problem((*key, "provider"), _provider_problem(key, draft))
         else:
@@ -170,8 +169,8 @@ def _explain(error: ErrorDetails, at: Key, models: Mapping[Key, type[Table]], dr
     if kind == "conflict" or key in draft.unread or (len(key) == 3 and key[2] == "name"):
         return  # reported already
     info = models[key[:-1]].model_fields.get(key[-1]) if key[:-1] in models else None
-    if info is None:
-        draft.problem(key, _NO_TABLE)
+    if info is None or info.annotation is Schedule:
+        draft.problem(key, _no_table(key))
         return
     message = error["msg"] if kind == "problem" else f"expected {info.description}"
     if kind == "missing":
@@ -181,7 +180,15 @@ def _explain(error: ErrorDetails, at: Key, models: Mapping[Key, type[Table]], dr
         for part in key:
             value = value[part]
         message += f", not {_TYPES.get(type(value), 'a date or a time')}"
-    draft.problem(key, f"{message}; for example {draft.example(key, info)}")
+    suggested = message.endswith("?")
+    draft.problem(
+        key, message if suggested else f"{message}; for example {draft.example(key, info)}"
+    )
+
+
+def _no_table(key: Key) -> str:
+    named = f"[{dotted(key)}]" if len(key) == 3 else "[sources.zoom_eu] or [warehouse]"
+    return f"expected a table, such as {named}"
 
 
 def _provider_problem(key: Key, draft: Draft) -> str:

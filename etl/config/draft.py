@@ -83,10 +83,14 @@ class Draft:
     def place(self, key: Key) -> str:
         """Return where a person finds the key: the variable, the line, or its table's line."""
         if key in self.variables:
-            return f" ({dotted(('$' + self.variables[key],))})"
+            return f" ({self.variable(key)})"
         table = key[:-1] if key[:-1] != ("sources",) else key  # a source is not inside another one
         line = self.lines.get(key) or self.lines.get(table)
         return f" (line {line})" if line else ""
+
+    def variable(self, key: Key) -> str:
+        """Return the name of the variable that the value of `key` is from, with its dollar sign."""
+        return dotted(("$" + self.variables[key],))
 
     def example(self, key: Key, info: FieldInfo) -> str:
         """Return `info`'s example in the form in which the key was or would be given."""

@@ -1,4 +1,4 @@
-"""What a host's name or address says about where it leads: pure functions."""
+"""Judge where a host leads by its name or address alone: pure functions."""
 
 import ipaddress
 import socket
@@ -22,16 +22,16 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host` is `localhost` or an address of this machine's loopback, brackets or not."""
+    """Return whether `host` is `localhost` or a loopback address, in brackets or not."""
     found = address(host)
     return found.is_loopback if found else host.lower() == "localhost"
 
 
 def is_private(host: str) -> bool:
-    """Whether `host` belongs to a private network, this machine, or a cloud's metadata service.
+    """Return whether `host` is in a private network, this machine, or a cloud's metadata service.
 
-    An address is judged by its block, also one that an IPv6 address wraps; a name by what it is
-    reserved for (RFC 6762, RFC 8375, ICANN's `.internal`), as nothing is looked up here.
+    An address is judged by its block, also one that an IPv6 address wraps; a name, as nothing is
+    looked up here, by what it is reserved for (RFC 6762, RFC 8375, ICANN's `.internal`).
     """
     found = address(host)
     if found is None:
@@ -41,9 +41,9 @@ def is_private(host: str) -> bool:
 
 
 def is_odd_address(host: str) -> bool:
-    """Whether resolvers take `host` for an IPv4 address although it is not written as one.
+    """Return whether resolvers take `host` for an IPv4 address although it does not look like one.
 
-    Such are 2852039166, 0x7f.1 and 0177.0.0.1 (inet_aton(3)); a reader takes them for a name.
+    Such are 2852039166, 0x7f.1 and 0177.0.0.1 (inet_aton(3)).
     """
     try:
         socket.inet_aton(host)
@@ -53,7 +53,7 @@ def is_odd_address(host: str) -> bool:
 
 
 def is_exempt(host: str, exceptions: Iterable[str]) -> bool:
-    """Whether `host` is reached without the proxy: loopback always, else what `exceptions` name.
+    """Return whether `host` is reached without the proxy: loopback, and what `exceptions` name.
 
     An exception is a host name with all names below it, a `.domain` (only the names below it), an
     address, a network (`10.0.0.0/8`), or `*`. Networks hold addresses, and no name is looked up.
@@ -72,7 +72,7 @@ def _meant(host: str, exception: str) -> bool:
 
 
 def network(text: str) -> Network | None:
-    """The network, or the address as a network of one, that `text` is; else None."""
+    """Return the network that `text` is, of one address if it is an address; None for others."""
     try:
         return ipaddress.ip_network(text.strip("[]"), strict=False)
     except ValueError:
@@ -80,7 +80,7 @@ def network(text: str) -> Network | None:
 
 
 def address(host: str) -> Address | None:
-    """The address that `host` is, taken out of the IPv6 address that wraps it; None for a name."""
+    """Return the address that `host` is, unwrapped from an IPv6 address; None for a name."""
     try:
         found = ipaddress.ip_address(host.strip("[]").partition("%")[0])
     except ValueError:

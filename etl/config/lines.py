@@ -41,9 +41,7 @@ def key_lines(text: str) -> dict[Key, int]:
 def _keys(text: str) -> Iterator[tuple[Key, int]]:
     """Yield each key and table header with its line, in the order of the text."""
     header: Key = ()
-    around: list[
-        tuple[str, Key]
-    ] = []  # the brackets that are open, each with the key it belongs to
+    around: list[tuple[str, Key]] = []  # the open brackets, each with the key it belongs to
     key, words, in_value = header, list[str](), False
     pieces = _pieces(text)
     for line, piece in pieces:

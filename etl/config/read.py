@@ -74,7 +74,7 @@ def read_variables(env: Mapping[str, str], draft: Draft) -> None:
             draft.problem((f"${variable}",), _unknown_variable(variable.upper(), name))
             continue
         if key in draft.variables:
-            draft.problem(key, f"given twice, also as{draft.place(key)}")
+            draft.problem(key, f"given twice, also as {draft.variable(key)}")
         table: Any = draft.tree
         for part in key[:-1]:
             table = table.setdefault(part, {}) if isinstance(table, dict) else None
@@ -95,7 +95,10 @@ def _is_foreign(variable: str) -> bool:
 def _unknown_variable(variable: str, name: str) -> str:
     known = ["CALLFLOW_CONFIG", "CALLFLOW_PG_BIN"]
     known += [f"CALLFLOW_{t}__{k}".upper() for t, m in TABLES.items() for k in keys_of(m)]
-    known += [f"CALLFLOW_SOURCES__{rest}" for rest in [name.partition("__")[2]] if rest]
+    meant = (
+        f"CALLFLOW_SOURCES__{name.partition('__')[2]}"  # as of CALLFLOW_SOURCE__ZOOM_EU__TIMEOUT
+    )
+    known += [meant] if meant.count("__") > 1 and meant != variable else []
     wanted = "unknown variable; expected CALLFLOW_TABLE__KEY, or CALLFLOW_SOURCES__NAME__KEY"
     return wanted + did_you_mean(variable, known)
 

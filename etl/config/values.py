@@ -182,7 +182,7 @@ def _located(value: Any, wanted: str) -> Any:
     raise problem(wanted)
 
 
-DURATION = "a duration from 1s, in s, m, h, d or w"
+DURATION = "a duration of at least 1s, in s, m, h, d or w"
 Secret = Annotated[SecretStr, AfterValidator(_printable)]
 PostgresUrl = Annotated[SecretStr, AfterValidator(_warehouse_url)]
 Directory = Annotated[Path, BeforeValidator(_directory)]
@@ -225,11 +225,16 @@ CaFile = Annotated[
 ]
 Override = Annotated[bool | None, Field(description="true or false", examples=[True])]
 Rate = Annotated[
-    float, Field(ge=0, description="requests per second, 0 for no pacing", examples=[5])
+    float, Field(ge=0, description="a number of requests per second, 0 for no limit", examples=[5])
 ]
 Timeout = Annotated[
     float,
-    Field(gt=0, le=3600, description="seconds per request, above 0, at most 3600", examples=[30]),
+    Field(
+        gt=0,
+        le=3600,
+        description="a number of seconds per request, above 0 and at most 3600",
+        examples=[30],
+    ),
 ]
 Share = Annotated[
     float,

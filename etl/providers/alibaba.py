@@ -31,9 +31,9 @@ from etl.warehouse.tables import (
 
 
 class AlibabaSource(Source):
-    """An Alibaba Cloud account; `timezone` is the one that its zone-less times are meant in.
+    """An Alibaba Cloud account; `timezone` is the zone of the times that it sends without one.
 
-    Default pace: 5 requests per second; no limit is documented for CCC, its sister products state
+    Default pace: 5 requests per second; no limit is documented for CCC; its sister products state
     5 to 10 per account.
     """
 

@@ -28,7 +28,7 @@ class ZoomSource(Source):
     provider: Literal["zoom"] = "zoom"
     account_id: Word = Field(description="the account ID of the server-to-server OAuth app")
     client_id: Word = Field(description="the client ID of the server-to-server OAuth app")
-    client_secret: Secret = Field(description="the client secret of that app")
+    client_secret: Secret = Field(description="the client secret of the server-to-server OAuth app")
     base_url: WebUrl = "https://api.zoom.us/v2"
     token_url: WebUrl = "https://zoom.us/oauth/token"  # noqa: S105
     requests_per_second: Rate = 10.0

@@ -1,7 +1,7 @@
 """The catalogue of faults: what can befall a sync, and what becomes of it then.
 
 A test that shows what becomes of fault n is marked `@pytest.mark.fault(n)`, wherever it stands.
-docs/reliability.md has the table of these and those, as `python -m tests.faults.table` writes it.
+docs/reliability.md has the table of these and those, as `make docs` writes it.
 """
 
 from dataclasses import dataclass

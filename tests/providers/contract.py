@@ -9,7 +9,7 @@ import inspect
 import json
 import re
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,11 +49,26 @@ def omissions(declared: Declared) -> Iterator[str]:
     except ConfigError as error:
         yield f"{provider.name}: its example is no source ({error.what}) → mend `example`"
     for stream in provider.streams:
+        yield from described(provider, stream)
         yield from fields(provider, stream)
         yield from calls(provider, stream)
         if source is not None and not found:
             yield from options(declared, stream)
             yield from recorded(declared, stream, source)
+
+
+def unemulated(
+    providers: Iterable[Provider], emulated: Mapping[str, Collection[str]]
+) -> Iterator[str]:
+    """What the sandbox lacks; `emulated` has the lists of each emulator, by its provider's name."""
+    for provider in providers:
+        if provider.name not in emulated:
+            yield f"{provider.name}: no emulator → add one to EMULATORS of etl/sandbox/server.py"
+            continue
+        for stream in provider.streams:
+            if stream.name not in emulated[provider.name]:
+                where = f"{provider.name}.{stream.name}"
+                yield f"{where}: not emulated → add the list to etl/sandbox/{provider.name}.py"
 
 
 def prose(provider: Provider) -> Iterator[str]:
@@ -96,19 +111,24 @@ def uncommented(provider: Provider) -> dict[str, Any]:
     return {key: value for line in lines for key, value in tomllib.loads(line).items()}
 
 
-def fields(provider: Provider, stream: Stream) -> Iterator[str]:
-    """What the stream names, and its tables."""
+def described(provider: Provider, stream: Stream) -> Iterator[str]:
+    """The stream's tables, each described."""
     where, record = f"{provider.name}.{stream.name}", stream.tables[0]
-    known = provider.settings.model_fields
     if stream.tables != tables.family(record):
         yield f"{where}: `tables` is not a record's table and its children → family({record.name})"
     for table in stream.tables:
         if table.schema != provider.name:
             yield f"{table.fullname} is not in the provider's schema → name it {provider.name}.…"
-        described: list[Any] = [table, *table.columns]
-        for each in described:
+        every: list[Any] = [table, *table.columns]
+        for each in every:
             if not each.comment:
                 yield f"{each} of {where}: no comment → say what it holds"
+
+
+def fields(provider: Provider, stream: Stream) -> Iterator[str]:
+    """What the stream names is a column of its table, or a key of the settings."""
+    where, record = f"{provider.name}.{stream.name}", stream.tables[0]
+    known = provider.settings.model_fields
     if stream.modified is not None and (
         stream.modified not in record.columns
         or not isinstance(record.columns[stream.modified].type, DateTime)
@@ -119,6 +139,9 @@ def fields(provider: Provider, stream: Stream) -> Iterator[str]:
             yield f"{where}: `scope` is {stream.scope!r} → name a key column of {record.name}"
         if provider.settings.scopes is None:
             yield f"{where}: has a `scope` → let `scopes` of the settings name the key with them"
+    for name in stream.detail.fingerprint if stream.detail else ():
+        if name not in record.columns:
+            yield f"{where}: `detail.fingerprint` has {name!r} → name columns of {record.name}"
     if stream.origin not in known:
         yield f"{where}: `origin` is {stream.origin!r} → name a key of the settings"
     if stream.name in (*known, "schedule", "options"):
@@ -129,10 +152,11 @@ def calls(provider: Provider, stream: Stream) -> Iterator[str]:
     """The functions take what they are called with."""
     wanted: dict[str, tuple[Callable[..., Any] | None, str]] = {
         "auth": (stream.auth, "(source, seam)"),
-        "pages": (stream.pages, "(http, ask)"),
+        "pages": (stream.pages, "(http, request)"),
         "transform": (stream.transform, "(page, ordinal)"),
         "look_up": (stream.look_up, "(http, key)"),
-        "probe": (stream.probe, "(http, ask)"),
+        "probe": (stream.probe, "(http, request)"),
+        "detail.fetch": (stream.detail.fetch if stream.detail else None, "(http, key)"),
     }
     for name, (function, arguments) in wanted.items():
         try:

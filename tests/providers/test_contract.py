@@ -15,10 +15,11 @@ from etl.config.values import Rate, Secret, WebUrl
 from etl.extract.http import Http, Seam
 from etl.extract.page import Lookup, Page, ScanRequest
 from etl.providers import PROVIDERS, TABLES
-from etl.providers.declare import Provider, Stream
+from etl.providers.declare import Detail, Provider, Stream
+from etl.sandbox.server import EMULATORS
 from etl.transform.tree import tree
 from etl.warehouse.tables import KEY, TEXT, TIME, current, family, field, given
-from tests.providers.contract import RECORDED, Declared, omissions
+from tests.providers.contract import RECORDED, Declared, omissions, unemulated
 
 
 @pytest.mark.parametrize("provider", PROVIDERS, ids=lambda each: each.name)
@@ -33,6 +34,12 @@ def test_no_name_is_given_twice() -> None:
     assert len({each.name for each in PROVIDERS}) == len(PROVIDERS)
     for each in PROVIDERS:
         assert len({stream.name for stream in each.streams}) == len(each.streams)
+
+
+def test_the_sandbox_emulates_every_stream_in_the_order_of_the_providers() -> None:
+    emulated = {each.name: each().records() for each in EMULATORS}
+    assert list(unemulated(PROVIDERS, emulated)) == []
+    assert list(emulated) == [each.name for each in PROVIDERS]
 
 
 # --- a provider that forgets nothing, and what it may forget -------------------------------------
@@ -76,7 +83,7 @@ bare = current(
 )
 
 
-def pages(http: Http, ask: ScanRequest) -> Iterator[Page]:
+def pages(http: Http, request: ScanRequest) -> Iterator[Page]:
     raise NotImplementedError
 
 
@@ -84,7 +91,7 @@ def look_up(http: Http, key: tuple[Any, ...]) -> Lookup:
     raise NotImplementedError
 
 
-def probe(http: Http, ask: ScanRequest) -> str:
+def probe(http: Http, request: ScanRequest) -> str:
     raise NotImplementedError
 
 
@@ -178,6 +185,8 @@ OMISSIONS: list[tuple[Provider, str]] = [
     (stream(probe=lambda http: ""), "toy.things: `probe` cannot be called → let it"),
     (stream(look_up=lambda http: None), "`look_up` cannot be called → let it take (http, key)"),
     (stream(auth=lambda source: None), "`auth` cannot be called → let it take (source, seam)"),
+    (stream(detail=Detail(lambda http: {}, ())), "`detail.fetch` cannot be called → let it take"),  # type: ignore[arg-type, misc]
+    (stream(detail=Detail(look_up, ("hash",))), "`detail.fingerprint` has 'hash' → name columns"),
     (stream(name="widgets"), "no recorded answer → add tests/providers/toy/widgets.json"),
 ]  # fmt: skip
 
@@ -206,3 +215,11 @@ def test_a_recorded_answer_that_does_not_load_is_said(
     answer: Any, sentence: str, tmp_path: Path
 ) -> None:
     assert any(sentence in each for each in forgotten(tmp_path, TOY, answer))
+
+
+def test_what_is_not_emulated_is_said() -> None:
+    assert list(unemulated([TOY], {"toy": ["things"]})) == []
+    (no_list,) = unemulated([TOY], {"toy": ["others"]})
+    assert no_list == "toy.things: not emulated → add the list to etl/sandbox/toy.py"
+    (no_emulator,) = unemulated([TOY], {})
+    assert no_emulator == "toy: no emulator → add one to EMULATORS of etl/sandbox/server.py"
