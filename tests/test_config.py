@@ -628,6 +628,11 @@ def test_variables_that_are_wrong(read: Loader, env: dict[str, str], expected: s
     assert not any(line.endswith(f"did you mean {variable}?") for variable in env)
 
 
+def test_a_source_of_the_environment_has_no_line_of_the_file(read: Loader) -> None:
+    lines = problems(read, ZOOM, {"CALLFLOW_SOURCES__9X__TIMEOUT": "1"})
+    assert [line.partition(": ")[0] for line in lines] == ["sources.9x", "sources.9x.provider"]
+
+
 def test_variables_that_are_not_settings_are_ignored(read: Loader) -> None:
     names = ["CALLFLOW_CONFIG", "CALLFLOW_PG_BIN", "CALLFLOW_TEST_POSTGRES", "CALLFLOWX", "PATH"]
     # What Kubernetes sets in a namespace that has the services callflow and callflow-db.
