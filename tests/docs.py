@@ -96,7 +96,7 @@ def hosts(providers: Providers) -> str:
 
 def schemas(providers: Providers) -> str:
     """The statements that make the schemas, the providers' first."""
-    names = [*(each.name for each in providers), *SCHEMAS]
+    names = [*(each.name for each in providers), *tables.SCHEMAS]
     return "".join(f"CREATE SCHEMA {name} AUTHORIZATION loader;\n" for name in names)
 
 

@@ -104,6 +104,7 @@ def runs_of(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, Any]]
     return {f"{run['source']}.{run['stream']}": run for run in lines}
 
 
+@pytest.mark.slow
 def test_help_names_every_command(cli: Cli) -> None:
     done = cli("--help")
     assert done.returncode == 0
@@ -130,6 +131,7 @@ def test_wrong_usage_exits_2(cli: Cli, words: list[str]) -> None:
     assert done.stderr
 
 
+@pytest.mark.slow
 def test_sync_prints_one_json_object_per_stream_and_nothing_else(
     cli: Cli, sandbox: Sandbox
 ) -> None:
@@ -175,6 +177,7 @@ def test_without_a_terminal_sync_prints_a_plain_line_per_stream(cli: Cli) -> Non
     assert "\x1b" not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_on_a_terminal_sync_shows_bars(config: Path) -> None:
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
@@ -260,6 +263,7 @@ def test_an_empty_database_gets_its_tables(cli: Cli, database: str) -> None:
     assert "already" in cli("migrate", CALLFLOW_WAREHOUSE__URL=dsn(database)).stdout
 
 
+@pytest.mark.slow
 def test_check_says_what_is_wrong_and_writes_nothing(
     cli: Cli, sandbox: Sandbox, database: str
 ) -> None:
@@ -287,6 +291,7 @@ def test_init_writes_a_file_once(cli: Cli, tmp_path: Path) -> None:
     assert path.read_text() == text
 
 
+@pytest.mark.slow
 def test_sql_prints_tables_csv_and_json_and_changes_nothing(cli: Cli, warehouse: str) -> None:
     query = "SELECT 1 AS one, NULL AS nothing, 'a,\"b' AS text, '{\"k\": [1]}'::jsonb AS doc"
     assert cli("sql", "--csv", query).stdout == 'one,nothing,text,doc\n1,,"a,""b","{""k"": [1]}"\n'
@@ -471,6 +476,7 @@ def test_grant_gives_what_a_bi_tool_needs_and_no_more(cli: Cli, warehouse: str) 
             connection.execute(f"DROP ROLE {role}")
 
 
+@pytest.mark.slow
 def test_status_shows_every_stream_before_and_after(cli: Cli, sandbox: Sandbox) -> None:
     assert cli("status").stdout.count("never run") == 4
     cli("sync", "twilio_demo")
@@ -521,6 +527,7 @@ def test_a_second_run_of_a_stream_is_busy_and_exits_75(
     assert (first.returncode, json.loads(out)["status"]) == (0, "complete")
 
 
+@pytest.mark.slow
 @pytest.mark.fault(60)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_after_a_signal_in_the_middle_of_a_scan_the_next_run_just_works(
@@ -543,6 +550,7 @@ def test_after_a_signal_in_the_middle_of_a_scan_the_next_run_just_works(
     assert (done.returncode, runs_of(done)["zoom_demo.flows"]["inserted"]) == (0, 120)
 
 
+@pytest.mark.slow
 def test_the_sandbox_serves_until_it_is_stopped(
     tmp_path: Path, database: str, start: Start, warm: Warm
 ) -> None:
@@ -753,6 +761,7 @@ def test_an_ignored_ctrl_c_stays_ignored(config: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere servers may refuse to look")
 def test_the_query_of_a_killed_client_ends(config: Path, warehouse: str, start: Start) -> None:
     with start(config, "sql", "SELECT pg_sleep(300)") as process:

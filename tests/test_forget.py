@@ -136,6 +136,7 @@ def without(path: Path, instance: str) -> str:
     return text
 
 
+@pytest.mark.slow
 def test_a_source_that_was_removed_is_reported_and_forgotten(
     sync: Sync, said: Said, drop: Drop, path: Path, warehouse: str
 ) -> None:

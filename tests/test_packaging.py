@@ -120,7 +120,7 @@ def test_from_the_wheel_init_and_migrate_work(
     assert "Wrote callflow.toml" in callflow(installed, tmp_path, "init")
     assert (tmp_path / "callflow.toml").stat().st_mode & 0o777 == 0o600
     url = {"CALLFLOW_WAREHOUSE__URL": database}
-    assert "was made" in callflow(installed, tmp_path, "migrate", **url)
+    assert "was created" in callflow(installed, tmp_path, "migrate", **url)
     count = "SELECT count(*) FROM zoom.flows_history"  # a view
     assert callflow(installed, tmp_path, "sql", "--csv", count, **url).split() == ["count", "0"]
 

@@ -118,6 +118,7 @@ def test_thirty_runs_are_returned_unless_a_limit_is_given(engine: Engine) -> Non
     assert [run.run_id for run in found] == [f"a.flows-{n}" for n in range(31, 1, -1)]
 
 
+@pytest.mark.slow
 def test_a_locked_table_does_not_block_the_page(engine: Engine) -> None:
     """Another session holds the table; the page reports that within seconds."""
     with engine.connect() as holder:

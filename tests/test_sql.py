@@ -57,6 +57,7 @@ with engine.connect() as connection:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("taken", [0, 1, 2, 3])
 def test_closing_before_the_last_row_does_not_block(warehouse: str, taken: int) -> None:
     done = subprocess.run(

@@ -66,6 +66,7 @@ def test_a_call_that_is_cancelled_before_it_starts_is_not_made() -> None:
         future.result(0)
 
 
+@pytest.mark.slow
 def test_a_process_ends_although_a_call_hangs() -> None:
     code = (
         "import threading; from etl.daemon.executors import Threads\n"

@@ -19,6 +19,8 @@ from etl.daemon import schedule
 from etl.daemon.schedule import CRON_JITTER, Planned, jitter, next_runs, plan
 from etl.status.timetable import after
 
+pytestmark = pytest.mark.slow
+
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
 DAY = timedelta(days=1)

@@ -95,6 +95,7 @@ def after(since: datetime, read_at: datetime | None = None) -> ScanRequest:
 
 
 # --- pages ---------------------------------------------------------------------------------------
+@pytest.mark.slow
 @pytest.mark.fault(26)
 @pytest.mark.parametrize("ask", [EVERYTHING, after(START)])
 def test_a_page_that_is_too_large_is_asked_for_in_parts(ask: ScanRequest) -> None:
@@ -361,6 +362,7 @@ def collected(
     return pages, str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.fault(15)
 def test_a_list_that_is_too_long_is_read_by_type() -> None:
     fake = typed({"MAIN_FLOW": 700, "SUB_FLOW": 570, "SURVEY_FLOW": 30})
@@ -379,6 +381,7 @@ def test_a_list_that_is_too_long_is_read_by_type() -> None:
     assert len(fake.requests) < 1300 / 12 * 2  # small pages overlap by much of their rows
 
 
+@pytest.mark.slow
 def test_what_changes_while_the_types_are_read_is_found_at_the_end() -> None:
     now = datetime.now(ZoneInfo("Asia/Shanghai")).replace(tzinfo=None, microsecond=0)
     sizes = {"MAIN_FLOW": 700, "SUB_FLOW": 550, "SURVEY_FLOW": 5}
@@ -404,6 +407,7 @@ def test_what_changes_while_the_types_are_read_is_found_at_the_end() -> None:
     assert all(page.anchored for page in pages)
 
 
+@pytest.mark.slow
 def test_a_list_that_grows_too_long_while_it_is_read_is_read_by_type_then() -> None:
     fake = typed({"MAIN_FLOW": 990})
     store = fake.flows["ccc-sandbox"]
@@ -418,6 +422,7 @@ def test_a_list_that_grows_too_long_while_it_is_read_is_read_by_type_then() -> N
     assert pages[-1].total == 1020
 
 
+@pytest.mark.slow
 def test_a_type_that_is_too_long_is_read_from_both_ends() -> None:
     fake = typed({"MAIN_FLOW": 900, "SUB_FLOW": 100})
     pages = scanned(fake, page_size=5)
@@ -427,6 +432,7 @@ def test_a_type_that_is_too_long_is_read_from_both_ends() -> None:
     assert max(int(r.params["PageNumber"]) for r in fake.requests) == 100
 
 
+@pytest.mark.slow
 @pytest.mark.fault(15)
 def test_a_type_longer_than_both_ends_reach_is_reported() -> None:
     fake = typed({"MAIN_FLOW": 630, "SUB_FLOW": 7})
@@ -440,6 +446,7 @@ def test_a_type_longer_than_both_ends_reach_is_reported() -> None:
     assert {page.total for page in pages[:-1]} == {637}
 
 
+@pytest.mark.slow
 def test_flows_of_other_types_are_read_from_both_ends() -> None:
     fake = typed({"MAIN_FLOW": 400, "SUB_FLOW": 300, "NEW_FLOW": 50})
     pages = scanned(fake, page_size=5)
@@ -448,6 +455,7 @@ def test_flows_of_other_types_are_read_from_both_ends() -> None:
     assert pages[-1].total == 750
 
 
+@pytest.mark.slow
 def test_flows_of_other_types_out_of_reach_are_reported() -> None:
     fake = typed({"MAIN_FLOW": 270, "SUB_FLOW": 270, "SURVEY_FLOW": 270, "NEW_FLOW": 100})
     pages, error = collected(fake, 3)
@@ -456,6 +464,7 @@ def test_flows_of_other_types_out_of_reach_are_reported() -> None:
     assert f"ccc-sandbox has 910 contact flows, of which {read} could be read" in error
 
 
+@pytest.mark.slow
 def test_ten_thousand_rows_exactly_are_reachable() -> None:
     fake = filled(10_000, apart=3600.0)
     pages = scanned(fake)
@@ -463,6 +472,7 @@ def test_ten_thousand_rows_exactly_are_reachable() -> None:
     assert len(fake.requests) < 120
 
 
+@pytest.mark.slow
 def test_without_a_count_a_full_last_page_may_hide_rows() -> None:
     def full(request: Request, _: Response) -> Response:
         order, page = request.params["SortOrder"], request.params["PageNumber"]
@@ -517,6 +527,7 @@ def lying(lie: str) -> Alibaba:
 LIES = ["a total that grows", "a total beyond all measure", "one page forever", "empty pages"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lie", LIES)
 @pytest.mark.parametrize("since", [None, START - timedelta(days=9)])
 @pytest.mark.fault(11, 19)
@@ -659,6 +670,7 @@ def test_times_with_a_zone_are_compared_in_the_zone_of_the_source() -> None:
     assert [page.anchored for page in pages] == [True, True]  # down to 2 hours below it
 
 
+@pytest.mark.slow
 def test_ties_are_never_cut() -> None:
     fake = filled(0)
     for number in range(300):  # seven rows of one second, shuffled again for every request
@@ -869,12 +881,14 @@ def whole_scans(rng: random.Random) -> Iterator[bool]:
         yield anchored
 
 
+@pytest.mark.slow
 @pytest.mark.fault(14)
 def test_an_anchored_scan_of_a_changing_list_misses_nothing(seed: int) -> None:
     scans = [anchored for n in range(25) for anchored in whole_scans(random.Random(f"{seed} {n}"))]
     assert sum(scans) > len(scans) / 4  # so the promise above was put to the test
 
 
+@pytest.mark.slow
 def test_an_anchored_scan_by_type_misses_nothing(seed: int) -> None:
     kinds = ("MAIN_FLOW", "SUB_FLOW", "SURVEY_FLOW")
     world = World(random.Random(seed), 2100, kinds, (20, 99, 999))
@@ -954,6 +968,7 @@ def changes_only(rng: random.Random) -> Iterator[tuple[int, bool]]:
         assert mirror.known == world.alive
 
 
+@pytest.mark.slow
 def test_scans_for_changes_miss_nothing(seed: int) -> None:
     scans = [scan for n in range(25) for scan in changes_only(random.Random(f"{seed} {n}"))]
     assert sum(anchored for _, anchored in scans) > len(scans) / 2

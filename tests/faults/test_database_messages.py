@@ -23,6 +23,8 @@ from etl.warehouse.translate import translate_errors
 from tests.daemon.processes import until
 from tests.postgres import dsn
 
+pytestmark = pytest.mark.slow
+
 SECRET = "triggerCanary-77aa88bb"
 
 

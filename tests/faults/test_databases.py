@@ -20,6 +20,8 @@ from tests.daemon.processes import Process, free_port
 from tests.faults.conftest import commands, name_in, write_config
 from tests.postgres import Cluster, dsn
 
+pytestmark = pytest.mark.slow
+
 
 @contextmanager
 def encoded(cluster: Cluster, encoding: str) -> Iterator[str]:

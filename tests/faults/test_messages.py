@@ -44,6 +44,8 @@ from tests.daemon.processes import Process, free_port, until
 from tests.postgres import dsn
 from tests.warm import Warm
 
+pytestmark = pytest.mark.slow
+
 ZOOM = "zoomCanary/1+aB&c'd<e>9"
 TWILIO = "0123456789abcdef0123456789fedcba"
 API_KEY = "twilioKeyCanary.7%2Fx"

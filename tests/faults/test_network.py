@@ -19,6 +19,8 @@ from etl.errors import ConfigError
 from etl.sandbox.wire import serving
 from tests.extract.scripted import Script
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 HUNGRY = """

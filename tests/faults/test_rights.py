@@ -19,6 +19,8 @@ from tests.daemon.processes import Process, free_port
 from tests.faults.conftest import a_role, as_role, commands, name_in, write_config
 from tests.postgres import Cluster, dsn
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -25,6 +25,8 @@ from tests.fuzz.raw import LISTS, Raw, packed
 from tests.postgres import Cluster, ask
 from tests.transform.named import transformed
 
+pytestmark = pytest.mark.slow
+
 ZOOM, CHANNELS, ALIBABA = "zoom_raw.flows", "twilio_raw.channels", "alibaba_raw.contact_flows"
 
 CHILD = """

@@ -406,6 +406,7 @@ def test_more_rows_than_a_statement_takes_parameters_can_go_at_once(
     assert ids(connection, TABLES["twilio.channels"]) == [("CH1",)]
 
 
+@pytest.mark.slow
 @pytest.mark.fault(57)
 def test_more_records_than_a_statement_takes_parameters_can_lose_children_at_once(
     connection: Connection,
@@ -441,6 +442,7 @@ def test_more_records_than_a_statement_takes_parameters_can_lose_children_at_onc
     assert written == Written(updated=count, rows=count)
 
 
+@pytest.mark.slow
 @pytest.mark.fault(57)
 def test_a_row_of_fifty_megabytes_is_loaded_and_its_former_version_kept(
     connection: Connection,

@@ -174,6 +174,7 @@ def wait_for_lock(url: str, waiting: Callable[[], object], then: Callable[[], No
             looking.join()
 
 
+@pytest.mark.slow
 def test_a_stop_interrupts_a_statement_that_waits(
     database: LeasedConnection, warehouse: str, stop: threading.Event
 ) -> None:
@@ -187,6 +188,7 @@ def test_a_stop_interrupts_a_statement_that_waits(
     assert database.read(notes) == ["next"]
 
 
+@pytest.mark.slow
 def test_a_stop_interrupts_also_what_starts_after_it(
     database: LeasedConnection, warehouse: str, stop: threading.Event
 ) -> None:

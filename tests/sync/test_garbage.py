@@ -18,6 +18,8 @@ from tests.sync import truth
 from tests.sync.conftest import Starter
 from tests.sync.test_modes import CHANNELS, CONTACT_FLOWS, INSTANCE, fill
 
+pytestmark = pytest.mark.slow
+
 ZOOM = "zoom_demo.flows"
 
 MARKS = [

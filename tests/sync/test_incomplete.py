@@ -75,6 +75,7 @@ def test_unkeyable_records_are_kept_raw_once_and_nothing_is_removed(
     assert ask(warehouse, "SELECT watermark FROM etl.streams") == watermark
 
 
+@pytest.mark.slow
 def test_an_unreadable_child_does_not_remove_its_siblings(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
@@ -454,6 +455,7 @@ def test_two_runs_of_one_stream_never_overlap(
     assert ask(warehouse, "SELECT last_status FROM etl.streams") == [("complete",)]
 
 
+@pytest.mark.slow
 @pytest.mark.fault(11, 25)
 def test_a_list_without_end_is_given_up(sync: Starter, sandbox: Sandbox, warehouse: str) -> None:
     """Every page has a row that was never there before, and a next page."""

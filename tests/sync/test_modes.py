@@ -219,6 +219,7 @@ def test_an_incomplete_run_moves_no_watermark_and_the_next_one_reads_it_all(
     assert truth.stored(warehouse) == truth.of(sandbox)
 
 
+@pytest.mark.slow
 @pytest.mark.fault(19)
 def test_counts_that_never_add_up_are_incomplete(
     sync: Starter, sandbox: Sandbox, warehouse: str
@@ -399,6 +400,7 @@ def test_a_flow_that_blinks_leaves_in_one_run_and_comes_back_with_its_gap(
     assert truth.stored(warehouse)["zoom.flows"] == truth.of(sandbox)["zoom.flows"]
 
 
+@pytest.mark.slow
 @pytest.mark.fault(42)
 def test_a_time_of_change_that_goes_back_is_taken_as_it_is(
     sync: Starter, full_sandbox: Sandbox, warehouse: str
@@ -424,6 +426,7 @@ def test_a_time_of_change_that_goes_back_is_taken_as_it_is(
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.fault(55)
 @pytest.mark.every_postgres
 def test_a_run_without_changes_writes_no_row_and_uses_no_sequence_value(

@@ -9,6 +9,8 @@ from etl.sandbox.server import Sandbox
 from tests.sync import truth
 from tests.sync.conftest import Sync
 
+pytestmark = pytest.mark.slow
+
 STREAMS = (
     "zoom_demo.flows",
     "twilio_demo.flex_flows",

@@ -228,6 +228,7 @@ def test_nothing_of_a_zoom_flow_is_lost(records: list[Any]) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.fault(16)
 @some
 @given(st.lists(flex_flows | values, max_size=3))
@@ -313,6 +314,7 @@ exact = exact_reader(TABLES["twilio.channels"])
 general = reader(TABLES["twilio.channels"])
 
 
+@pytest.mark.slow
 @settings(max_examples=250, deadline=None)
 @given(st.lists(near_valid, max_size=3))
 def test_the_fast_reader_and_the_general_way_give_the_same_rows(

@@ -309,6 +309,7 @@ def test_the_status_has_the_runs_of_only_so_many_streams() -> None:
     assert asked == [101]
 
 
+@pytest.mark.slow
 def test_a_database_that_hangs_costs_neither_probes_nor_threads() -> None:
     go_on = threading.Event()
     asked: list[object] = []

@@ -308,6 +308,7 @@ def test_it_can_hold_still() -> None:
 
 
 # --- many streams ---------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_a_page_holds_so_many_streams_the_bad_ones_first() -> None:
     view = fleet.many(2000, bad_each=20)
     pages = -(-2000 // PAGE)

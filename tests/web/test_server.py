@@ -25,6 +25,8 @@ from tests.machine import slowness
 from tests.web import fleet
 from tests.web.running import running
 
+pytestmark = pytest.mark.slow
+
 BIG = b"x" * 50_000_000  # more than the buffers of both sockets hold
 ASK = b"GET /%s HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
