@@ -1,8 +1,8 @@
 """What a declared provider must have: each omission is a sentence that says what to add.
 
 A recorded answer of each stream is in `tests/providers/PROVIDER/STREAM.json`: one that the
-provider's own document shows. That each table is in a migration, `tests/warehouse/test_migrate.py` checks for
-all tables at once.
+provider's own document shows. That each table is in a migration, `tests/warehouse/test_migrate.py`
+checks for all tables at once.
 """
 
 import inspect
