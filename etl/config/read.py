@@ -58,8 +58,8 @@ def _syntax_error(message: str, text: str, file: Path, draft: Draft) -> ConfigEr
         f"not valid TOML: {message.removesuffix(at[0]) if at else message}\n  {shape}\n"
         f"  {' ' * (column - 1)}^",
         where=f"{file}, line {number}, column {column}",
-        advice='put text in quotes, as in key = "value"; write each key once per table, on a line'
-        " of its own; write a backslash in text twice",
+        advice='put text in quotes, as in key = "value"; write each key once per table, on its own'
+        " line; write a backslash in text twice",
     )
 
 

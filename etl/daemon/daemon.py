@@ -2,7 +2,7 @@
 
 The main thread beats about once a second. In each beat it takes or renews the lead and reads the
 state of all streams (watch.py), gives up runs that hang (rounds.py), and updates what the outside
-sees (outside.py). Everything else has threads of its own, so nothing waits for anything it does not
+sees (outside.py). Everything else has its own threads, so nothing waits for anything it does not
 need: the page is answered from the last overview, alerts are sent by another thread, and a database
 that is away is asked again later.
 
@@ -94,7 +94,7 @@ class Daemon:
 
         Raises SchemaError if the warehouse does not fit this version and never did.
         """
-        began = self._given.clock()
+        started = self._given.clock()
         try:
             self._beat()
         except CallflowError:
@@ -102,11 +102,11 @@ class Daemon:
         except Exception as error:  # noqa: BLE001 - one bug must not end the daemon at night
             what = f"a bug: {type(error).__name__}{place(error)} → report it; the daemon goes on"
             self._note("bug", what)
-            self._watch.standing = replace(self._watch.standing, ask_at=began + AFTER_A_BUG)
+            self._watch.standing = replace(self._watch.standing, ask_at=started + AFTER_A_BUG)
         else:
             self._note("bug", None)
         # Beats use a tenth of the time at most, unless there are very many streams.
-        took = self._given.clock() - began
+        took = self._given.clock() - started
         self._signals.sleep(min(9 * took, REST_AT_MOST), BEAT)
 
     def _beat(self) -> None:

@@ -72,7 +72,7 @@ def _start(order: Order) -> "Future[Run]":
 
 
 class Threads(Executor):
-    """Makes each call in a thread of its own, which nothing waits for.
+    """Makes each call in its own thread, which nothing waits for.
 
     A call that hangs therefore delays no other one and does not keep the process from ending. (In a
     ThreadPoolExecutor it would occupy a worker, and the interpreter would wait for it.)

@@ -48,7 +48,7 @@ def configure(
     """Send all logs of this process from `level` up to `stream`, without what `redact` hides.
 
     May be called again at any time, with other secrets or another stream. Call it after the import
-    of `distributed`, which adds handlers of its own. When `stream` is closed or has no reader, the
+    of `distributed`, which adds its own handlers. When `stream` is closed or has no reader, the
     line is lost and nothing is raised.
 
     JSON has `timestamp` (ISO 8601, UTC), `level`, `event`, `logger` and the fields. Lines for
@@ -229,7 +229,7 @@ def _for_people(logger: Any, method: str, event: Event) -> Event:
     """Leave out what is 0 or empty, and the names of our own loggers."""
     name = str(event.pop("logger", ""))
     kept = {_printable(key): value for key, value in event.items() if value or value is False}
-    if "stack" in kept:  # ConsoleRenderer would write it as lines of its own
+    if "stack" in kept:  # ConsoleRenderer would write it as lines after it
         kept["stack_info"] = kept.pop("stack")
     if name.partition(".")[0] not in ("etl", "callflow"):
         kept["logger"] = name

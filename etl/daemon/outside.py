@@ -164,7 +164,7 @@ class Page:
 
 
 class Alerting:
-    """Sends alerts to the webhook, one message at a time, in a thread of its own.
+    """Sends alerts to the webhook, one message at a time, in its own thread.
 
     Used by the main thread only. What was sent is recorded in the warehouse, so that it is sent
     once, whichever daemon leads.

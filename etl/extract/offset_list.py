@@ -190,5 +190,5 @@ def check_echo(
         raise ContractError(
             f"{name} {asked} was asked for, {str(answered)[:20]} was answered",
             where=where,
-            advice="nothing is deleted; tell the maintainers that the API pages otherwise",
+            advice="nothing is deleted; report to the maintainers that the API pages differently",
         )

@@ -148,7 +148,7 @@ class Guard:
         return ContractError(
             what,
             where=f"{self._where}, page {self._pages}",
-            advice="nothing is deleted; run again; if it happens again, tell the provider",
+            advice="nothing is deleted; run again; if it happens again, report it to the provider",
         )
 
     def _circle(self, pointer: str) -> str:

@@ -1,7 +1,7 @@
 """Staged rows of a list that does not hold whole records: what they still lack.
 
 Such a row has the columns that the list fills. The rest comes from the current row if the record
-has not changed since, which its fingerprint tells, or else from a request for this one record.
+has not changed since, as its fingerprint shows, or else from a request for this one record.
 """
 
 from collections.abc import Sequence

@@ -244,7 +244,7 @@ def _row_of(source: str, stream: str) -> ColumnElement[bool]:
 
 
 def _is_ours(lease: Lease) -> ColumnElement[bool]:
-    """No other holder has taken the lease over, and nobody has revoked it."""
+    """No other holder has taken the lease over, and it was not revoked."""
     return and_(
         _row_of(lease.source, lease.stream),
         leases.c.holder == lease.holder,

@@ -96,7 +96,7 @@ class Provider:
     `streams`     its lists.
     `credentials` which credentials those are.
     `rights`      the rights or scopes that they need, in Markdown.
-    `example`     a source in callflow.toml, with each key of its own and the true defaults. Its
+    `example`     a source in callflow.toml, with each of its keys and the true defaults. Its
                   lines become comments; one that starts with "# " is a comment of the example.
 
     The last four fill README and callflow.example.toml (`make docs`).

@@ -26,7 +26,7 @@ class Job:
                      nothing is recorded. None for a run of no daemon.
     `on_page`        called with the records read so far and the list's length, if the API counts.
     `stopped`        called twice a second, from another thread: should the run end?
-    `clock`, `sleep` count seconds, as those of `time` do; `now` tells the time in UTC.
+    `clock`, `sleep` count seconds, as those of `time` do; `now` gives the time in UTC.
     `redact`         takes the secrets of the whole configuration out of quoted text; those of
                      `settings` are taken out in any case.
     """

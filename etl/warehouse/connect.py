@@ -11,26 +11,26 @@ from etl.warehouse.session import pin_sessions
 
 
 def database_url(
-    settings: Settings, env: Mapping[str, str], tell: Callable[[str], None] = lambda note: None
+    settings: Settings, env: Mapping[str, str], note: Callable[[str], None] = lambda text: None
 ) -> URL:
     """Return the URL of the configured warehouse; start the embedded Postgres if there is none.
 
-    `tell` is called with what a user should know about that: data elsewhere, another port. Raises
+    `note` is called with what a user should know about that: data elsewhere, another port. Raises
     EmbeddedError when it cannot be started.
     """
     if settings.warehouse.url is not None:
         return normalise(settings.warehouse.url.get_secret_value())
-    return normalise(embedded_server(settings, env, tell).url())
+    return normalise(embedded_server(settings, env, note).url())
 
 
 def embedded_server(
-    settings: Settings, env: Mapping[str, str], tell: Callable[[str], None] = lambda note: None
+    settings: Settings, env: Mapping[str, str], note: Callable[[str], None] = lambda text: None
 ) -> embedded.Server:
     """Return the embedded Postgres of these settings, started if necessary; as `database_url`."""
     data_dir = settings.warehouse.data_dir or embedded.default_data_dir()
     server = embedded.start(data_dir, env=env)
-    for note in server.notes:
-        tell(note)
+    for each in server.notes:
+        note(each)
     return server
 
 

@@ -69,7 +69,7 @@ _REFUSALS = (
     ("no such user", "create the role, or correct the user in warehouse.url"),
     ("no such database", _ADVICE["3D000"]),
 )
-"""Words that tell why a connection failed, and the advice: psycopg gives no SQLSTATE then."""
+"""Words that say why a connection failed, and the advice; psycopg gives no SQLSTATE then."""
 _NO_ROLE = re.compile(r"FATAL: .{0,20}role .{0,200} does not exist")
 _NO_DATABASE = re.compile(r"FATAL: .{0,20}database .{0,200} does not exist")
 

@@ -194,8 +194,8 @@ def _query(current: Table, there: Sequence[str]) -> str:
     order = [*there, *(name for name in members if name not in there)]
     now = ", ".join(f"{members[name][0]} AS {name}" for name in order)
     once = ", ".join(f"{members[name][1]} AS {name}" for name in order)
-    former = tables.history(current).fullname
-    return f"SELECT {now} FROM {current.fullname} UNION ALL SELECT {once} FROM {former}"
+    previous = tables.history(current).fullname
+    return f"SELECT {now} FROM {current.fullname} UNION ALL SELECT {once} FROM {previous}"
 
 
 def _differs(connection: Connection, name: str, query: str) -> bool:

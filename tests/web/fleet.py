@@ -84,7 +84,7 @@ INCOMPLETE = stream(
     "channels",
     state="incomplete",
     problem=STALLED,
-    advice="nothing is deleted; run again, and tell the provider if it stays",
+    advice="nothing is deleted; run again, and report it to the provider if it stays",
     age=2300.0,
     rows=52310,
     last_status="incomplete",
