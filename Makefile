@@ -44,9 +44,9 @@ help:
 demo: setup
 	@.venv/bin/python -m etl demo $(ARGS)
 
-# Four processes also on two cores: many a test waits, for a lease to end or for a daemon. A file
-# stays in one process, because its tests share servers; the longest ones start first.
-PYTEST = .venv/bin/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+# Six processes even on two cores: many tests wait, for a lease to end or for a daemon. A file stays
+# in one process, because its tests share servers; the longest ones start first.
+PYTEST = .venv/bin/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder
 
 quick: check
 	$(PYTEST) -m 'not slow and not more' $(ARGS)
