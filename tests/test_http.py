@@ -72,7 +72,7 @@ def test_a_passing_failure_is_asked_again(bad: Response) -> None:
     script = Script(bad, bad, GOOD)
     with connected(script) as http:
         assert http.call("GET", "/list") == GOOD
-        assert (http.requests, http.retries) == (3, 2)
+        assert (http.budget.requests, http.budget.retries) == (3, 2)
 
 
 @pytest.mark.fault(2, 4)
@@ -81,9 +81,9 @@ def test_a_lasting_failure_ends_after_six_attempts_with_capped_full_jitter() -> 
     with connected(script, time) as http:
         error = fails(http, UnavailableError, at="page 7")
     assert str(error).startswith("demo.stream, page 7: HTTP 502: 502 Bad Gateway Bad Gateway (6 at")
-    assert len(script.requests) == http.requests == 6
-    assert len(time.slept) == http.retries == 5
-    assert http.throttled_seconds == sum(time.slept)
+    assert len(script.requests) == http.budget.requests == 6
+    assert len(time.slept) == http.budget.retries == 5
+    assert http.budget.throttled == sum(time.slept)
     for attempt, pause in enumerate(time.slept):
         assert 0 <= pause <= 0.5 * 2**attempt
     assert len(set(time.slept)) == 5
@@ -206,7 +206,7 @@ def test_requests_are_spaced_also_when_they_are_retried() -> None:
     assert len(gaps) == 4
     assert min(gaps) == pytest.approx(2.0)
     assert max(gaps) < 2.6
-    assert http.throttled_seconds == pytest.approx(starts[-1] - starts[0])
+    assert http.budget.throttled == pytest.approx(starts[-1] - starts[0])
 
 
 @pytest.mark.fault(2)
@@ -224,7 +224,7 @@ def test_every_second_answer_failing_ends_a_run_that_would_go_on_forever() -> No
         assert error is not None
         assert error.where == "demo.stream, page 15"
         assert re.search(r"^HTTP 503: .*; 13 of the 28 requests of this run were rep", error.what)
-        assert (http.retries, len(script.requests)) == (13, 28)
+        assert (http.budget.retries, len(script.requests)) == (13, 28)
         assert "try again later" in error.advice
 
 
@@ -235,14 +235,14 @@ def test_one_failure_in_twenty_is_accepted_forever() -> None:
     with connected(script) as http:
         for _ in range(600):
             http.call("GET", "/list")
-        assert http.retries == 31
+        assert http.budget.retries == 31
 
 
 @pytest.mark.fault(1, 25)
 def test_all_requests_of_a_scan_together_have_a_deadline() -> None:
     script, time = Script(GOOD), Time()
     with connected(script, time) as http:
-        http.allow(100)
+        http.budget.allow(100)
         http.call("GET", "/list")
         time.now += 99
         http.call("GET", "/list")
@@ -250,8 +250,8 @@ def test_all_requests_of_a_scan_together_have_a_deadline() -> None:
         error = fails(http, UnavailableError, at="page 3")
         assert str(error).startswith("demo.stream, page 3: not done within 100 s → nothing was rem")
         assert "scan_deadline" in error.advice
-        assert http.requests == len(script.requests) == 2
-        http.allow(100)
+        assert http.budget.requests == len(script.requests) == 2
+        http.budget.allow(100)
         http.call("GET", "/list")
 
 
@@ -259,7 +259,7 @@ def test_all_requests_of_a_scan_together_have_a_deadline() -> None:
 def test_nothing_is_waited_for_beyond_the_deadline_of_the_scan() -> None:
     script, time = Script(Response(429, b"{}", {"Retry-After": "40"})), Time()
     with connected(script, time) as http:
-        http.allow(30)
+        http.budget.allow(30)
         error = fails(http, UnavailableError)
     assert error.what.startswith("not done within 30 s; HTTP 429")
     assert not time.slept
@@ -267,7 +267,7 @@ def test_nothing_is_waited_for_beyond_the_deadline_of_the_scan() -> None:
     drip = Script(GOOD)
     drip.faults.append(Fault(delay=30, times=None))
     with connected(drip, clock=monotonic, sleep=lambda _: None) as http:
-        http.allow(0.2)
+        http.budget.allow(0.2)
         assert "not done within 0.2 s" in fails(http, UnavailableError).what
 
 
@@ -280,7 +280,7 @@ def test_a_page_cut_at_any_byte_is_asked_again(cut: int, delivery: Any) -> None:
     script.faults.append(Fault(delivery=delivery, cut=cut, times=2))
     with connected(script) as http:
         assert http.call("GET", "/list") == GOOD
-        assert http.retries == 2
+        assert http.budget.retries == 2
 
 
 @pytest.mark.fault(23, 24)
@@ -311,7 +311,7 @@ def test_a_refused_connection_and_an_unknown_host() -> None:
             assert "cannot connect to 127.0.0.1: Connection refused" in fails(
                 http, UnavailableError
             ).what.replace("[Errno 111] ", "")
-            assert http.requests == 6
+            assert http.budget.requests == 6
     with plain("https://host.invalid") as http:
         assert "cannot resolve host.invalid" in fails(http, UnavailableError).what
 
@@ -386,7 +386,7 @@ def test_a_silent_server_meets_the_deadline() -> None:
     script.faults.append(Fault(delay=1.0))
     with connected(script, timeout=0.1, clock=time.monotonic) as http:
         assert http.call("GET", "/list") == GOOD
-        assert http.retries == 1
+        assert http.budget.retries == 1
 
 
 @pytest.mark.fault(22)
@@ -402,7 +402,7 @@ def test_a_certificate_that_cannot_be_verified_is_never_accepted(tmp_path: Path)
     with raw_server(talk) as place, plain(f"https://{place}") as http:
         error = fails(http, CredentialsError)
         assert "certificate of 127.0.0.1 cannot be verified: self" in error.what
-        assert http.requests == 1
+        assert http.budget.requests == 1
     assert not any(received)
 
 
@@ -542,7 +542,7 @@ def test_damaged_gzip_is_asked_again() -> None:
     script = Script(packed(whole[:-3]), packed(b"\x1f\x8b\x08" + b"\xff" * 30), packed(whole))
     with connected(script) as http:
         assert http.call("GET", "/list") == GOOD
-        assert http.retries == 2
+        assert http.budget.retries == 2
     with connected(Script(Response(200, b"x", {"Content-Encoding": "br"}))) as http:
         assert "other than gzip" in fails(http, ContractError).what
 

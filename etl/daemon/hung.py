@@ -9,7 +9,7 @@ from sqlalchemy.exc import OperationalError
 
 from etl.daemon.dispatch import Running
 from etl.errors import HungError
-from etl.extract.http import MAX_ASKED_WAIT
+from etl.extract.budget import MAX_ASKED_WAIT
 from etl.extract.verdict import ATTEMPTS
 from etl.load import lease as leases
 from etl.status.words import span

@@ -6,7 +6,6 @@ requests. No message made here shows a header, a query or a body as it was: all 
 """
 
 import logging
-import math
 import re
 import time
 import traceback
@@ -18,28 +17,23 @@ from typing import Any, Self
 
 import httpcore
 import httpx
-import tenacity
 
 from etl.config.redact import Redactor
 from etl.errors import ContractError, CredentialsError, ProviderError, Retry, UnavailableError
+from etl.extract.budget import Budget
 from etl.extract.failure import causes, no_answer
 from etl.extract.page import Params
 from etl.extract.receive import read_answer, read_body
 from etl.extract.route import DIRECT, Route, Way
 from etl.extract.url import encode, printable
-from etl.extract.verdict import ATTEMPTS, Judge
+from etl.extract.verdict import Judge
 
 MAX_BODY = 32 * 1024 * 1024
 """Bytes of one answer, after decompression."""
-RETRIES, RETRY_SHARE = 10, 0.1
-"""A run may repeat this many requests, plus this share of all its requests."""
-MAX_ASKED_WAIT = 60.0
-"""Seconds that a provider may ask callflow to wait; if it asks for more, the run ends."""
 
 log = logging.getLogger(__name__)
 logging.getLogger("httpx").setLevel(logging.WARNING)  # its INFO lines hold whole URLs
 
-_JITTER = tenacity.wait_random_exponential(multiplier=0.5, max=30)
 _ID = re.compile(r"[A-Za-z0-9_.;:=,/+-]{1,100}")
 
 Sign = Callable[[str, str, bytes], Mapping[str, str]]
@@ -77,9 +71,7 @@ class Http:
     spaces the requests evenly; 0 does not space them. Proxies, certificates and netrc of the
     environment are ignored, redirects are not followed.
 
-    Retries are paid from a budget: RETRIES, and a tenth of the requests. `allow` bounds the time of
-    all later requests. `requests` and `retries` count since the start; `throttled_seconds` is the
-    time slept for pacing, back-off and waits that the provider asked for. An Http must not be used
+    All requests are paid from one `budget`, which also bounds their time. An Http must not be used
     by two threads at once.
     """
 
@@ -98,17 +90,13 @@ class Http:
         self.redact = seam.redact
         self.now = seam.now
         self.sign = sign
-        self.requests = 0
-        self.retries = 0
-        self.throttled_seconds = 0.0
+        self.budget = Budget(seam.where, seam.clock, seam.sleep)
         self._judge = judge
         self._timeout = seam.timeout
         self._spacing = 1 / requests_per_second if requests_per_second else 0.0
         self._clock = seam.clock
-        self._sleep = seam.sleep
         self._max_body = max_body
         self._next_start = self._deadline = seam.clock()
-        self._allowed = self._until = math.inf
         self._origin = _origin(httpx.URL(self.base_url))
         self._way = Way(httpx.URL(self.base_url), seam.route, self._left)
         self._client = httpx.Client(
@@ -139,10 +127,6 @@ class Http:
         """Close the connection."""
         self._client.close()
 
-    def allow(self, seconds: float) -> None:
-        """Give all later requests `seconds` in total, pauses included; after that none is sent."""
-        self._allowed, self._until = seconds, self._clock() + seconds
-
     def call(
         self,
         method: str,
@@ -168,14 +152,7 @@ class Http:
         is not a JSON object.
         """
         where = f"{self.where}, {at}" if at else self.where
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(Retry),
-            stop=self._spent,
-            wait=_pause_before,
-            before_sleep=self._count_retry,
-            sleep=self._pause,
-            reraise=True,
-        )
+        retrying = self.budget.retrying()
         try:
             url = self._url(target, params)
             body = encode(form).encode() if form is not None else b""
@@ -183,7 +160,7 @@ class Http:
         except Retry as last:
             _let_go(last)
             attempts = retrying.statistics["attempt_number"]
-            raise self._given_up(last, where, attempts) from last.__cause__
+            raise self.budget.given_up(last, where, attempts) from last.__cause__
         except ProviderError as error:
             _let_go(error)
             error.where = error.where or where
@@ -208,10 +185,10 @@ class Http:
     ) -> Any:
         request = self._request(method, url, body)
         started = self._clock()
-        if started >= self._until:
-            raise self._too_late()
-        self.requests += 1
-        self._deadline = min(started + self._timeout, self._until)
+        if started >= self.budget.until:
+            raise self.budget.too_late()
+        self.budget.requests += 1
+        self._deadline = min(started + self._timeout, self.budget.until)
         try:
             response = self._client.send(request, stream=True)
             try:
@@ -240,7 +217,7 @@ class Http:
     def _request(self, method: str, url: str, body: bytes) -> httpx.Request:
         pause = self._next_start - self._clock()
         if self._spacing and pause > 0:
-            self._pause(pause)
+            self.budget.pause(pause)
         headers = dict(self.sign(method, url, body))
         if body:
             headers["content-type"] = "application/x-www-form-urlencoded"
@@ -283,61 +260,12 @@ class Http:
         final = no_answer(error, host, self._way, self._timeout, self.redact)
         return Retry(final) if isinstance(final, UnavailableError) else final
 
-    def _spent(self, state: tenacity.RetryCallState) -> bool:
-        verdict = _verdict(state)
-        return (
-            state.attempt_number >= (verdict.attempts or ATTEMPTS)
-            or verdict.wait > MAX_ASKED_WAIT
-            or self._clock() + verdict.wait >= self._until
-            or self.retries >= RETRIES + self.requests * RETRY_SHARE
-        )
-
-    def _given_up(self, last: Retry, where: str, attempts: int) -> ProviderError:
-        final = last.final
-        where = final.where or where
-        if last.wait > MAX_ASKED_WAIT:
-            days = last.wait / 86400  # the redactor would take many digits for a phone number
-            asked = f"{last.wait:.0f} s" if days < 10 else f"{days:.0f} days"
-            return UnavailableError(
-                f"{final.what}; it asks to wait {asked}, so this run gives up",
-                where=where,
-                advice="run again after that time",
-                wait=last.wait,
-            )
-        if self._clock() + last.wait >= self._until:
-            late = self._too_late()
-            return UnavailableError(f"{late.what}; {final.what}", where=where, advice=late.advice)
-        if attempts < (last.attempts or ATTEMPTS):
-            return UnavailableError(
-                f"{final.what}; {self.retries} of the {self.requests} requests of this run were"
-                " repeated ones, so it gives up",
-                where=where,
-                advice="try again later; when it throttles, lower the source's requests_per_second",
-            )
-        tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-        return type(final)(f"{final.what} ({tries})", where=where, advice=final.advice)
-
-    def _too_late(self) -> UnavailableError:
-        return UnavailableError(
-            f"not done within {self._allowed:g} s",
-            advice="nothing was removed; if the list is that long, raise the source's scan_deadline"
-            " or requests_per_second; if not, the provider gives pages without end",
-        )
-
     def _left(self) -> float:
         """Return the seconds until the deadline of the request under way."""
         left = self._deadline - self._clock()
         if left <= 0:
             raise httpcore.ReadTimeout
         return left
-
-    def _pause(self, seconds: float) -> None:
-        self.throttled_seconds += seconds
-        self._sleep(seconds)
-
-    def _count_retry(self, state: tenacity.RetryCallState) -> None:
-        self.retries += 1
-        log.info("%s: %s; asking again", self.where, _verdict(state))
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
@@ -360,17 +288,3 @@ def _let_go(error: BaseException) -> None:
 def _json_type(value: object) -> str:
     names = {list: "array", str: "string", bool: "boolean", type(None): "null"}
     return names.get(type(value), "number")
-
-
-def _verdict(state: tenacity.RetryCallState) -> Retry:
-    verdict = state.outcome.exception() if state.outcome else None
-    assert isinstance(verdict, Retry)
-    return verdict
-
-
-def _pause_before(state: tenacity.RetryCallState) -> float:
-    verdict = _verdict(state)
-    return verdict.wait + (_JITTER(state) if verdict.backoff else 0.0)
-
-
-# --- webhooks ------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ def complete_records(
     keys = database.write(details.keep_unchanged, job.source, records, detail.fingerprint)
     failed: list[Key] = []
     because: CallflowError | None = None
-    context.http.allow(job.settings.scan_deadline.total_seconds())
+    context.http.budget.allow(job.settings.scan_deadline.total_seconds())
     fetched = _fetch(context, detail, keys)
     with closing(prefetch(fetched, depth=1, tick=database.keep_lease)) as answers:
         for scope, group in _groups(answers, is_scoped=job.stream.scope is not None):

@@ -116,9 +116,9 @@ def _run_so_far(job: Job, tally: Tally) -> Run:
         reason=tally.plan.reason,
         pages=tally.pages,
         watermark_before=tally.watermark_before,
-        requests=http.requests if http else 0,
-        retries=http.retries if http else 0,
-        throttled_seconds=round(http.throttled_seconds, 3) if http else 0.0,
+        requests=http.budget.requests if http else 0,
+        retries=http.budget.retries if http else 0,
+        throttled_seconds=round(http.budget.throttled, 3) if http else 0.0,
     )
 
 

@@ -139,7 +139,7 @@ def batches(
     job = context.job
     batch: list[tuple[Page, Rows]] = []
     since, pages_before = job.clock(), scan.pages
-    context.http.allow(job.settings.scan_deadline.total_seconds())
+    context.http.budget.allow(job.settings.scan_deadline.total_seconds())
     try:
         pages = prefetch(
             job.stream.pages(context.http, requested(job.settings, job.stream, request)),

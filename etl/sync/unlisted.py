@@ -182,7 +182,7 @@ def _look_up(context: RunContext, keys: Sequence[Key]) -> Iterator[tuple[Key, Lo
     """
     job, refused = context.job, None
     look_up = job.stream.look_up
-    context.http.allow(job.settings.scan_deadline.total_seconds())
+    context.http.budget.allow(job.settings.scan_deadline.total_seconds())
     if look_up is None:
         refused = Lookup("unasked", reason="the API cannot be asked for one record")
     for key in keys:

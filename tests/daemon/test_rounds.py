@@ -11,7 +11,7 @@ from etl.daemon.hung import patience, reason
 from etl.daemon.rounds import recorded_ages, run_that_died
 from etl.daemon.snapshot import Snapshot
 from etl.errors import StoppedError, WarehouseError
-from etl.extract.http import MAX_ASKED_WAIT
+from etl.extract.budget import MAX_ASKED_WAIT
 from etl.extract.verdict import ATTEMPTS
 from etl.providers.twilio import TwilioSource
 from etl.sync.selection import account, select

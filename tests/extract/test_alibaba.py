@@ -1002,7 +1002,7 @@ def test_throttling_and_failures_pass_and_each_attempt_is_signed_again(
     fake.faults.append(Fault(times=3, when=lambda _: next(requests, False), response=answer))
     with alibaba_flows(fake, time) as (http, whole):
         assert len(set(ids(list(contact_flows(http, whole))))) == 250
-    assert http.retries == 3
+    assert http.budget.retries == 3
     assert min(time.slept) >= least
     nonces = [r.headers["x-acs-signature-nonce"] for r in fake.requests]
     assert len(set(nonces)) == len(nonces) == 6

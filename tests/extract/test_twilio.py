@@ -255,7 +255,7 @@ def test_a_limit_or_a_failure_passes(answer: Response, least: float) -> None:
     twilio.faults.append(Fault(nth=2, response=answer))
     with twilio_lists(twilio, time) as http:
         assert len(set(sids(list(channels(http))))) == 1500
-    assert http.retries == 1
+    assert http.budget.retries == 1
     assert time.slept[0] >= least
 
 

@@ -66,7 +66,7 @@ def test_all_pages_are_read_to_the_end(rows: int, end: Any) -> None:
     assert sorted(ids(pages)) == sorted(r["flow_id"] for r in zoom.flows.records())
     assert [page.number for page in pages] == list(range(1, max(1, -(-rows // 100)) + 1))
     assert all((p.total, p.scope, p.anchored) == (rows, "", False) for p in pages)
-    assert len(zoom.requests) == len(pages) + 1 == http.requests + 1  # and one for the token
+    assert len(zoom.requests) == len(pages) + 1 == http.budget.requests + 1  # and one for the token
     assert all(r.params["page_size"] == "100" for r in to_list(zoom))
 
 
@@ -186,7 +186,7 @@ def test_the_token_is_renewed_when_a_minute_remains(passed: int, tokens: int) ->
         time.now += passed
         list(scan)
     assert len([r for r in zoom.requests if r.path == "/oauth/token"]) == tokens
-    assert http.retries == 0
+    assert http.budget.retries == 0
 
 
 @pytest.mark.fault(6)
@@ -199,7 +199,7 @@ def test_a_token_that_dies_on_the_way_is_renewed_and_the_page_asked_again(status
     with zoom_flows(zoom) as http:
         pages = list(flows(http))
     assert len(ids(pages)) == len(set(ids(pages))) == 250
-    assert (http.requests, http.retries, http.throttled_seconds) == (5, 2, 0.0)
+    assert (http.budget.requests, http.budget.retries, http.budget.throttled) == (5, 2, 0.0)
 
 
 @pytest.mark.fault(6)
@@ -290,7 +290,7 @@ def test_a_limit_or_a_failure_passes(answer: Response) -> None:
     zoom.faults.append(Fault(path=LIST, nth=2, response=answer))
     with zoom_flows(zoom, time) as http:
         assert len(ids(list(flows(http)))) == 250
-    assert http.retries == 1
+    assert http.budget.retries == 1
     if answer.status != 502:
         assert time.slept[0] >= 1
 
