@@ -17,7 +17,7 @@ from etl.sandbox.exchange import Request, Response, json_response
 from etl.sandbox.faults import Fault, empty
 from tests.extract.scripted import Script, connected
 from tests.extract.sources import twilio_lists, zoom_flows
-from tests.extract.test_twilio import page, sids
+from tests.providers.twilio.test_extract import page, sids
 
 
 def rows(*names: Any) -> list[Any]:

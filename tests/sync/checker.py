@@ -23,7 +23,8 @@ from etl.warehouse import tables
 from etl.warehouse.connect import connect
 from tests.postgres import dsn
 from tests.sync import truth
-from tests.sync.world import Key, Rendering, Row, World, canonical
+from tests.sync.kinds import Key, Rendering, Row, canonical
+from tests.sync.world import World
 
 # -- the laboratory -------------------------------------------------------------------------------
 

@@ -34,7 +34,8 @@ from etl.warehouse.embedded import find_binaries
 from tests.postgres import running
 from tests.sync import wrong
 from tests.sync.checker import Checker, Laboratory, Outcome, laboratory
-from tests.sync.world import MODES, Crash, Mode, World
+from tests.sync.kinds import Mode
+from tests.sync.world import MODES, Crash, World
 
 RunStream = Callable[[Job], Run]
 

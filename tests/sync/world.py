@@ -7,35 +7,25 @@ time, page tokens expire, answers are garbage or lead elsewhere, and now and the
 """
 
 import dataclasses
-import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime
+from importlib import import_module
 from random import Random
 from typing import Any
 
-from sqlalchemy import Table
-
-from etl.providers import STREAMS, TABLES
+from etl.providers import PROVIDERS, STREAMS
 from etl.providers.declare import Stream
-from etl.sandbox import twilio, zoom
 from etl.sandbox.exchange import Request, Response
 from etl.sandbox.faults import Fault, html, redirect
 from etl.sandbox.server import Sandbox
-from etl.sandbox.store import Paging, Store
+from etl.sandbox.store import Store
 from etl.sandbox.wire import Clock
-from etl.warehouse import tables
-
-Record = dict[str, Any]
-Key = tuple[str, ...]
-Row = tuple[Any, ...]
-Rendering = tuple[frozenset[Row], ...]
-"""The rows that a record becomes, per table of its stream, without source and valid_from."""
+from tests.sync.kinds import Key, Kind, Mode, Record, Rendering, moment
 
 START = datetime(2025, 3, 3, 9, tzinfo=UTC).timestamp()
-SHANGHAI = timezone(timedelta(hours=8))
 INSTANCES = ("ccc-sandbox", "ccc-sandbox-survey")
 
 
@@ -43,268 +33,12 @@ class Crash(BaseException):
     """The process dies here. No handler of the product may catch it."""
 
 
-# -- modes and records ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Mode:
-    """A stream and how its list is paged.
-
-    `promises`  whether a complete run vouches for every row that lived all along: by the list's
-                count (Zoom) or by anchors and count (Alibaba). Twilio tells no count.
-    `keeps`     rows that are no longer listed stay in the table.
-    """
-
-    name: str
-    source: str
-    stream: str
-    paging: Paging
-    promises: bool = False
-    keeps: bool = False
-
-
-MODES: Mapping[str, Mode] = {
-    mode.name: mode
-    for mode in (
-        *(
-            Mode(f"zoom/{paging}", "zoom_demo", "flows", paging, promises=True)
-            for paging in ("offset/updated", "offset/created", "keyset", "snapshot")
-        ),
-        *(
-            Mode(f"twilio.{stream}/{paging}", "twilio_demo", stream, paging, keeps=keeps)
-            for stream, keeps in (("flex_flows", False), ("channels", True))
-            for paging in ("offset/updated", "offset/created", "keyset")
-        ),
-        Mode("alibaba/offset/updated", "alibaba_demo", "contact_flows", "offset/updated", True),
-    )
+HISTORIES = {
+    each.name: import_module(f"tests.providers.{each.name}.histories") for each in PROVIDERS
 }
+"""What each provider's tests say of its streams."""
 
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """How one stream's records are made, changed, and what rows they become.
-
-    `create` (random, id, stamp) → record; `change` (random, record) → the members that change;
-    `render` (key, record) → rows; `stamp` seconds since 1970 → the text of a time.
-    """
-
-    key: str
-    updated: str
-    stamp: Callable[[float], str]
-    create: Callable[[Random, str, str], Record]
-    change: Callable[[Random, Record], Record]
-    render: Callable[[Key, Record], Rendering]
-
-
-def iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def shanghai(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, SHANGHAI).strftime("%Y-%m-%d %H:%M:%S.0")
-
-
-def moment(text: str) -> datetime:
-    time = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    return time if time.tzinfo else time.replace(tzinfo=SHANGHAI)
-
-
-def row(table: Table, **values: Any) -> Row:
-    return tuple(values.get(name) for name in tables.data_columns(table))
-
-
-def few(random: Random, prefix: str) -> list[str]:
-    """Ids of children: up to three of five, so that they go and come back."""
-    return random.sample([f"{prefix}{n}" for n in range(5)], random.randint(0, 3))
-
-
-def word(random: Random) -> str:
-    """A text of few values, so that a record changes back at times."""
-    return random.choice(("Main", "Sales", "Störung ☎", "售后服务", "'; --"))
-
-
-def zoom_children(random: Random) -> Record:
-    return {
-        "flow_versions": [
-            {"flow_version_id": name, "flow_version": random.randint(1, 3)}
-            for name in few(random, "v")
-        ],
-        "entry_points": [
-            {"entry_id": name, "entry_name": word(random)} for name in few(random, "e")
-        ],
-    }
-
-
-def zoom_flow(random: Random, name: str, stamp: str) -> Record:
-    return {
-        "flow_id": name,
-        "flow_name": word(random),
-        "status": "draft",
-        "last_modified_time": stamp,
-        **zoom_children(random),
-    }
-
-
-def zoom_change(random: Random, record: Record) -> Record:
-    changes: tuple[Record, ...] = (
-        {"flow_name": word(random)},
-        {"status": random.choice(("draft", "published", "archived"))},
-        zoom_children(random),
-        {"flow_name": word(random), **zoom_children(random)},
-    )
-    return random.choice(changes)
-
-
-def zoom_rows(key: Key, record: Record) -> Rendering:
-    (flow_id,) = key
-    time = moment(record["last_modified_time"])
-    return (
-        frozenset([row(TABLES["zoom.flows"], **{**record, "last_modified_time": time})]),
-        frozenset(
-            row(TABLES["zoom.flow_versions"], flow_id=flow_id, **each)
-            for each in record["flow_versions"]
-        ),
-        frozenset(
-            row(TABLES["zoom.entry_points"], flow_id=flow_id, **each)
-            for each in record["entry_points"]
-        ),
-    )
-
-
-def flex_flow(random: Random, name: str, stamp: str) -> Record:
-    return {
-        "sid": name,
-        "friendly_name": word(random),
-        "enabled": True,
-        "date_created": stamp,
-        "date_updated": stamp,
-    }
-
-
-def flex_change(random: Random, record: Record) -> Record:
-    return random.choice(({"friendly_name": word(random)}, {"enabled": not record["enabled"]}))
-
-
-def channel(random: Random, name: str, stamp: str) -> Record:
-    return {"sid": name, "user_sid": word(random), "date_created": stamp, "date_updated": stamp}
-
-
-def channel_change(random: Random, record: Record) -> Record:
-    return {random.choice(("user_sid", "task_sid")): word(random)}
-
-
-def twilio_rows(table: Table) -> Callable[[Key, Record], Rendering]:
-    def render(key: Key, record: Record) -> Rendering:
-        times = {name: moment(record[name]) for name in ("date_created", "date_updated")}
-        return (frozenset([row(table, **{**record, **times})]),)
-
-    return render
-
-
-def definition(random: Random) -> str:
-    activities = [
-        {
-            "id": name,
-            "type": random.choice(("PLAY_SAY", "HANGUP")),
-            "name": word(random),
-            "nodeIndex": random.randint(1, 3),
-            "properties": {"content": word(random)},
-            "events": [
-                {"event": "complete", "edgeId": f"{name}-{n}", "next": "a0"}
-                for n in range(random.randint(0, 2))
-            ],
-        }
-        for name in few(random, "a")
-    ]
-    return json.dumps({"activities": activities}, ensure_ascii=False)
-
-
-def contact_flow(random: Random, name: str, stamp: str) -> Record:
-    return {
-        "ContactFlowId": name,
-        "Name": word(random),
-        "Type": "MAIN_FLOW",
-        "Definition": definition(random),
-        "Published": False,
-        "NumberList": few(random, "400"),
-        "CreatedTime": stamp,
-        "UpdatedTime": stamp,
-    }
-
-
-def contact_change(random: Random, record: Record) -> Record:
-    changes: tuple[Record, ...] = (
-        {"Name": word(random)},
-        {"Published": not record["Published"]},
-        {"NumberList": few(random, "400")},
-        {"Definition": definition(random)},
-    )
-    return random.choice(changes)
-
-
-def contact_rows(key: Key, record: Record) -> Rendering:
-    above = dict(zip(("instance_id", "contact_flow_id"), key, strict=True))
-    activities = json.loads(record["Definition"])["activities"]
-    main = row(
-        TABLES["alibaba.contact_flows"],
-        **above,
-        name=record["Name"],
-        type=record["Type"],
-        definition=record["Definition"],
-        published=record["Published"],
-        created_time=moment(record["CreatedTime"]),
-        updated_time=moment(record["UpdatedTime"]),
-    )
-    return (
-        frozenset([main]),
-        frozenset(
-            row(TABLES["alibaba.contact_flow_numbers"], **above, number=number)
-            for number in record["NumberList"]
-        ),
-        frozenset(
-            row(
-                TABLES["alibaba.contact_flow_activities"],
-                **above,
-                activity_id=each["id"],
-                type=each["type"],
-                name=each["name"],
-                node_index=each["nodeIndex"],
-                properties=canonical(each["properties"]),
-            )
-            for each in activities
-        ),
-        frozenset(
-            row(
-                TABLES["alibaba.contact_flow_transitions"],
-                **above,
-                activity_id=each["id"],
-                position=position,
-                event=event["event"],
-                edge_id=event["edgeId"],
-                next_activity_id=event["next"],
-            )
-            for each in activities
-            for position, event in enumerate(each["events"])
-        ),
-    )
-
-
-def canonical(value: Any) -> Any:
-    return json.dumps(value, sort_keys=True) if isinstance(value, dict) else value
-
-
-KINDS: Mapping[str, Kind] = {
-    "flows": Kind("flow_id", "last_modified_time", iso, zoom_flow, zoom_change, zoom_rows),
-    "flex_flows": Kind(
-        "sid", "date_updated", iso, flex_flow, flex_change, twilio_rows(TABLES["twilio.flex_flows"])
-    ),
-    "channels": Kind(
-        "sid", "date_updated", iso, channel, channel_change, twilio_rows(TABLES["twilio.channels"])
-    ),
-    "contact_flows": Kind(
-        "ContactFlowId", "UpdatedTime", shanghai, contact_flow, contact_change, contact_rows
-    ),
-}
+MODES: Mapping[str, Mode] = {mode.name: mode for each in HISTORIES.values() for mode in each.MODES}
 
 
 # -- the source -----------------------------------------------------------------------------------
@@ -347,7 +81,10 @@ class World:
     """
 
     def __init__(self, sandbox: Sandbox, mode: Mode, seed: int) -> None:
-        self.mode, self.seed, self.kind = mode, seed, KINDS[mode.stream]
+        self.mode, self.seed = mode, seed
+        self.provider = mode.source.partition("_")[0]
+        self._of = HISTORIES[self.provider]
+        self.kind: Kind = self._of.KINDS[mode.stream]
         self.random = Random(f"{seed} {mode.name}")
         self.clock = Clock(frozen_at=START)
         self.lam = 0.0
@@ -369,29 +106,18 @@ class World:
             self._insert(self.random)
 
     def _set_up(self, sandbox: Sandbox) -> dict[str, Store]:
-        """Make the sandbox what this history needs: small pages, a clock of its own."""
+        """Make the sandbox what this history needs: small pages, and the history's clock."""
         fault = Fault(times=None, before_request=self._before, response=self._answer)
-        for emulator in (sandbox.zoom, sandbox.twilio, sandbox.alibaba):
+        may_look_up = self.random.random() < 0.75
+        for name, emulator in sandbox.emulators.items():
             emulator.clock, emulator.faults = self.clock, [fault]
-        sandbox.zoom.paging = sandbox.twilio.paging = self.mode.paging
-        sandbox.zoom.largest_page = sandbox.twilio.largest_page = self._page
-        may_look = self.random.random() < 0.75
-        scopes = {zoom.LIST_SCOPES[1], zoom.GET_SCOPES[1]} if may_look else {zoom.LIST_SCOPES[1]}
-        sandbox.zoom.scopes = scopes
-        for store in (
-            sandbox.zoom.flows,
-            sandbox.twilio.flex_flows,
-            sandbox.twilio.channels,
-            *sandbox.alibaba.flows.values(),
-        ):
-            store.clear()
-        if self.mode.stream == "contact_flows":
-            return {name: sandbox.alibaba.flows[name] for name in self._instances}
-        return {
-            "flows": {"": sandbox.zoom.flows},
-            "flex_flows": {"": sandbox.twilio.flex_flows},
-            "channels": {"": sandbox.twilio.channels},
-        }[self.mode.stream]
+            for scopes in HISTORIES[name].stores(emulator).values():
+                for store in scopes.values():
+                    store.clear()
+        emulator = sandbox.emulators[self.provider]
+        self._of.set_up(emulator, self.mode.paging, self._page, may_look_up=may_look_up)
+        found = self._of.stores(emulator)[self.mode.stream]
+        return {name: store for name, store in found.items() if name in ("", *self._instances)}
 
     # -- what the product is given
 
@@ -400,8 +126,7 @@ class World:
 
     def stream(self) -> Stream:
         """The stream with the pages and the clock of this world, whose process may die."""
-        provider = self.mode.source.partition("_")[0]
-        real = STREAMS[f"{provider}.{self.mode.stream}"]
+        real = STREAMS[f"{self.provider}.{self.mode.stream}"]
 
         def pages(*given: Any) -> Iterator[Any]:
             with closing(real.pages(*given)) as every:  # type: ignore[type-var]
@@ -419,13 +144,13 @@ class World:
             real,
             pages=pages,
             look_up=look_up if real.look_up else None,
-            page_size=self._page if provider == "alibaba" else None,
+            page_size=self._page if real.scope else None,
         )
 
     def settings(self, settings: Any) -> Any:
-        if self.mode.stream != "contact_flows":
+        if settings.scopes is None:
             return settings
-        return settings.model_copy(update={"instance_ids": self._instances})
+        return settings.model_copy(update={settings.scopes: self._instances})
 
     def _die_if_crashed(self) -> None:
         if self.crashed:
@@ -500,8 +225,8 @@ class World:
         if self._fate == "elsewhere":  # is not, and ends the scan
             return redirect("http://127.0.0.1:1/")
         if self._fate == "expired":
-            of_zoom = self.mode.stream == "flows"
-            return zoom.page_token_refused() if of_zoom else twilio.page_token_refused()
+            refused: Response = self._of.token_refused()
+            return refused
         return honest
 
     def _operate(self, random: Random) -> None:

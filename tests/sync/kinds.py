@@ -1,0 +1,81 @@
+"""What a history needs to know of a stream: how it is paged, and its records made and changed."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, timezone
+from random import Random
+from typing import Any
+
+from sqlalchemy import Table
+
+from etl.sandbox.store import Paging
+from etl.warehouse import tables
+
+Record = dict[str, Any]
+Key = tuple[str, ...]
+Row = tuple[Any, ...]
+Rendering = tuple[frozenset[Row], ...]
+"""The rows that a record becomes, per table of its stream, without source and valid_from."""
+
+SHANGHAI = timezone(timedelta(hours=8))
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """A stream and how its list is paged.
+
+    `promises`  whether a complete run vouches for every row that lived all along: by the list's
+                count (Zoom) or by anchors and count (Alibaba). Twilio tells no count.
+    `keeps`     rows that are no longer listed stay in the table.
+    """
+
+    name: str
+    source: str
+    stream: str
+    paging: Paging
+    promises: bool = False
+    keeps: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How one stream's records are made, changed, and what rows they become.
+
+    `create` (random, id, stamp) → record; `change` (random, record) → the members that change;
+    `render` (key, record) → rows; `stamp` seconds since 1970 → the text of a time.
+    """
+
+    key: str
+    updated: str
+    stamp: Callable[[float], str]
+    create: Callable[[Random, str, str], Record]
+    change: Callable[[Random, Record], Record]
+    render: Callable[[Key, Record], Rendering]
+
+
+def iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def moment(text: str) -> datetime:
+    time = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return time if time.tzinfo else time.replace(tzinfo=SHANGHAI)
+
+
+def row(table: Table, **values: Any) -> Row:
+    return tuple(values.get(name) for name in tables.data_columns(table))
+
+
+def few(random: Random, prefix: str) -> list[str]:
+    """Ids of children: up to three of five, so that they go and come back."""
+    return random.sample([f"{prefix}{n}" for n in range(5)], random.randint(0, 3))
+
+
+def word(random: Random) -> str:
+    """A text of few values, so that a record changes back at times."""
+    return random.choice(("Main", "Sales", "Störung ☎", "售后服务", "'; --"))
+
+
+def canonical(value: Any) -> Any:
+    return json.dumps(value, sort_keys=True) if isinstance(value, dict) else value
