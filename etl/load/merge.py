@@ -114,12 +114,11 @@ def merge(
     given = {"source": source, "now": now}
     written = Written()
     if deleted:
+        theirs, arrays = is_one_of(deleted, keys)
         for pair in reversed(pairs):
-            theirs, arrays = is_one_of(deleted, keys)
             found = _remove(connection, pair.current, theirs, {**given, **arrays}, keys)
-            rows = sum(found.values())
-            written.rows += rows
-            written.deleted += rows if pair is records else 0
+            written.rows += sum(found.values())
+        written.deleted = sum(found.values())  # of the records' own table, which comes last
     changed: set[Key] = set()  # records of which a child changed
     for pair in reversed(children):
         if _any(connection, _lost(pair, records, looked_up=looked_up), given):

@@ -104,33 +104,14 @@ def current(
         path = column.info.get("json")
         if path is not None:
             column.comment = f"{'.'.join([record, *path])}: {column.comment}"
-    key_names = ["source", *(column.name for column in columns[:keys])]
-    constraints: list[PrimaryKeyConstraint | ForeignKeyConstraint] = [
-        PrimaryKeyConstraint(*key_names)
-    ]
-    if parent is not None:
-        shared = [column.name for column in parent.primary_key]
-        constraints.append(
-            ForeignKeyConstraint(shared, [f"{parent.fullname}.{column}" for column in shared])
-        )
     table = Table(
         table_name,
         metadata,
         _source(),
         *columns,
-        Column(
-            "extra",
-            JSON,
-            comment=f"{record}: members that no column models, and values that did not fit their "
-            "column, under the provider's names. NULL when there are none.",
-        ),
-        Column(
-            "valid_from",
-            TIME,
-            comment="When callflow first saw this version of the row (UTC).",
-            nullable=False,
-        ),
-        *constraints,
+        *_own_columns(record),
+        PrimaryKeyConstraint("source", *(column.name for column in columns[:keys])),
+        *_belongs_to(parent),
         schema=schema,
         comment=f"{comment} One row per item of {record}.",
         info={"record": record, "parent": parent, "children": []},
@@ -141,6 +122,27 @@ def current(
     if parent is not None:
         parent.info["children"].append(table)
     return table
+
+
+def _own_columns(record: str) -> tuple[Column[Any], Column[Any]]:
+    """Return the columns that callflow adds to each record."""
+    extra = (
+        f"{record}: members that no column models, and values that did not fit their "
+        "column, under the provider's names. NULL when there are none."
+    )
+    valid_from = "When callflow first saw this version of the row (UTC)."
+    return (
+        Column("extra", JSON, comment=extra),
+        Column("valid_from", TIME, comment=valid_from, nullable=False),
+    )
+
+
+def _belongs_to(parent: Table | None) -> list[ForeignKeyConstraint]:
+    """Return the constraint that a child row has a parent row, with the same first key columns."""
+    if parent is None:
+        return []
+    shared = [column.name for column in parent.primary_key]
+    return [ForeignKeyConstraint(shared, [f"{parent.fullname}.{name}" for name in shared])]
 
 
 def _history(current: Table, metadata: MetaData) -> Table:
