@@ -1,4 +1,4 @@
-# make demo, make test: each sets up .venv by itself, once. `make help` lists the rest.
+# make demo, make test: each sets up .venv first, once. `make help` lists the rest.
 #
 #   ARGS="…"      more arguments for callflow demo (make demo) or pytest (make quick, test, test-more)
 #   HISTORIES=…   random histories of make torture; KILLS=… how often it kills
@@ -37,7 +37,7 @@ help:
 	@echo 'make soak    a daemon for MINUTES=$(MINUTES), while records change and 5 % of the answers fail'
 	@echo 'make check   ruff (lint and format) and mypy'
 	@echo 'make docs    write what README, docs and the example configuration derive from the code'
-	@echo 'make lock    write requirements.lock anew after a change of pyproject.toml (needs uv);'
+	@echo 'make lock    write requirements.lock again after a change of pyproject.toml (needs uv);'
 	@echo '             ARGS=--upgrade takes the newest versions'
 	@echo 'make clean   remove .venv, caches and builds; the data of the demo stays'
 

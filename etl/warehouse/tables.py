@@ -303,7 +303,7 @@ rejects = _etl(
 
 leases = _etl(
     "leases",
-    "Who may write a stream: one holder at a time, for a limited time.",
+    "The right to write a stream: one holder at a time, for a limited time.",
     _plain("stream", KEY, "Name of the stream, such as flows."),
     _plain("holder", TEXT, "Process that holds or held it.", required=True),
     _plain("epoch", BigInteger(), "Rises with every new holder (fencing token).", required=True),

@@ -1,6 +1,6 @@
-"""The catalogue of faults: what can befall a sync, and what becomes of it then.
+"""The catalogue of faults: what can happen to a sync, and what becomes of it.
 
-A test that shows what becomes of fault n is marked `@pytest.mark.fault(n)`, wherever it stands.
+A test that shows what becomes of fault n is marked `@pytest.mark.fault(n)`, in whatever file it is.
 docs/reliability.md has the table of these and those, as `make docs` writes it.
 """
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault: its number for ever, what happens, and what becomes of it."""
+    """One fault: its number, which never changes, what happens, and what becomes of it."""
 
     number: int
     name: str
@@ -21,7 +21,7 @@ CATALOGUE: tuple[tuple[str, tuple[tuple[int, str, str], ...]], ...] = (
         "The provider",
         (
             (1, "429 that says how long to wait: seconds, a date, nonsense, a day",
-             "the wait is made if it is short; a long one ends the run, which says until when"),
+             "callflow waits if it is short; a long one ends the run, which says until when"),
             (2, "429 or 5xx without a hint, or in every other answer",
              "pauses grow and are random; retries are a small share of the requests"),
             (3, "Alibaba's throttling, which is a 400",
@@ -49,7 +49,7 @@ CATALOGUE: tuple[tuple[str, tuple[tuple[int, str, str], ...]], ...] = (
             (14, "Rows added, changed and deleted between two pages",
              "none lost, none removed falsely; what cannot be proven is not complete"),
             (15, "A list longer than the API lets anyone page",
-             "read by type and from both ends; what stays out of reach is told"),
+             "read by type and from both ends; what stays out of reach is reported"),
             (16, "Unknown members, missing ones, numbers as text",
              "the record is loaded; what no column holds is in `extra`, as sent"),
             (17, "A record without a usable key",
@@ -65,7 +65,7 @@ CATALOGUE: tuple[tuple[str, tuple[tuple[int, str, str], ...]], ...] = (
     (
         "The network",
         (
-            (21, "An unknown host, a refused connection", "asked again, then told by name"),
+            (21, "An unknown host, a refused connection", "asked again, then named in the error"),
             (22, "A certificate that is expired, self-signed, or another host's",
              "never accepted, whatever the environment says"),
             (23, "A connection cut in the middle of an answer",
@@ -111,20 +111,20 @@ CATALOGUE: tuple[tuple[str, tuple[tuple[int, str, str], ...]], ...] = (
         "Postgres",
         (
             (44, "The same key twice in one batch", "the last one is left before it is merged"),
-            (45, "Deadlocks, serialization failures", "the transaction is made again"),
+            (45, "Deadlocks, serialization failures", "the transaction is repeated"),
             (46, "The session is ended at any statement, or in the middle of a COPY",
              "nothing of the run stays; the next one needs no help"),
             (47, "The answer to a COMMIT is lost",
              "the warehouse is asked what became of it; it is never guessed"),
             (48, "A standby that only reads, a server that is away",
-             "told with what to do; the daemon waits for it"),
+             "reported with what to do; the daemon waits for it"),
             (49, "The disk of the server is full",
              "the run is rolled back and says so; it goes on when there is room"),
             (50, "A lock or a statement that takes too long",
              "rolled back; the error says what to end or to set"),
             (51, "A session ended because its transaction idled",
              "no transaction is open while a provider is waited for"),
-            (52, "A unique index or a constraint that somebody added",
+            (52, "A unique index or a constraint that a user added",
              "rolled back; the error names it"),
             (53, "A table, a column, a right is missing; the schema is newer",
              "refused before anything is read, with the command to run"),
@@ -143,10 +143,10 @@ CATALOGUE: tuple[tuple[str, tuple[tuple[int, str, str], ...]], ...] = (
              "before or after, never between; nothing lost, doubled or torn"),
             (60, "SIGTERM or SIGINT, once or twice, at any point",
              "ends within seconds; what was not committed is rolled back"),
-            (61, "Two runs of one stream", "one works, the other is told who holds it"),
+            (61, "Two runs of one stream", "one works, the other reports which process holds it"),
             (62, "A process that slept past its lease wakes up", "it can write nothing any more"),
             (63, "No memory, no disk for the log, nobody who reads the output",
-             "told in a line, or the line is lost and the sync goes on"),
+             "reported in a line, or the line is lost and the sync goes on"),
             (64, "A run that is longer than its interval, a machine that slept",
              "never two at once; what was missed is made up for once"),
         ),
@@ -156,7 +156,8 @@ CATALOGUE: tuple[tuple[str, tuple[tuple[int, str, str], ...]], ...] = (
         (
             (65, "The machine's clock is set, by an hour or a year",
              "planned again once; no watermark moves"),
-            (66, "A clock too wrong for Alibaba's signatures", "told by how much it is wrong"),
+            (66, "A clock too wrong for Alibaba's signatures",
+             "the error says by how much it is wrong"),
             (67, "Clocks change for summer time", "a time of day is met once a day, both ways"),
         ),
     ),
@@ -164,7 +165,7 @@ CATALOGUE: tuple[tuple[str, tuple[tuple[int, str, str], ...]], ...] = (
         "Configuration and security",
         (
             (68, "Unknown keys, wrong types, missing secrets, several at once",
-             "all told together, before anything is asked"),
+             "all reported together, before anything is asked"),
             (69, "A secret that others can read", "refused, unless it is allowed"),
             (70, "A database password with @ / : %",
              "works when it is escaped; one that is not is refused and not repeated"),

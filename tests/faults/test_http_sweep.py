@@ -1,7 +1,7 @@
 """Each request of a sync × each thing that a provider or the network can do to it.
 
 Every stream has something to add, to change and to remove. One of its requests (the n-th, for every
-n) meets a fault, once or from then on for ever. Then the tables hold rows from before or after and
+n) meets a fault, once or from then on forever. Then the tables hold rows from before or after and
 no others, nothing is gone that was not removed at the provider, the run is complete or says why it
 is not, and a run that nobody disturbs brings everything to the provider's state.
 
@@ -119,7 +119,7 @@ class Case:
     forever: bool
 
     def __str__(self) -> str:
-        often = "for ever from" if self.forever else "once at"
+        often = "forever from" if self.forever else "once at"
         return f"{self.stream}: {self.fault}, {often} request {self.nth}"
 
 

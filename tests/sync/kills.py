@@ -219,7 +219,7 @@ def _take_over(world: World, name: str, sleeper: Child) -> str:
 
 
 def wake(world: World, name: str, sleeper: Child) -> None:
-    """Wake a run whose lease another one took: it has to end by itself, and to write nothing.
+    """Wake a run whose lease another one took: it has to end, and to write nothing.
 
     It is complete only if it had committed everything before it was stopped.
     """

@@ -78,7 +78,7 @@ def test_a_run_that_is_stopped_while_it_writes_cannot_be_robbed(
 
 
 def test_who_finds_the_lease_s_row_locked_says_so_and_ends(world: World, seed: int) -> None:
-    """The holder was stopped inside its merge: nobody can take over, and nobody waits for ever."""
+    """The holder was stopped inside its merge: no run can take over, and none waits forever."""
     scene = world.scene((ZOOM,), "all", Random(seed))
     point = Point("commit", "INSERT INTO etl.runs")
     with world.bear(scene.names, point=point, signal=signal.SIGSTOP) as sleeper:

@@ -392,7 +392,7 @@ class World:
                 if table not in scratch and rows[name][table] != former
             ]
             if touched and not happened[name]:
-                raise ViolationError("torn", f"{name}: rows of {touched} were written anew")
+                raise ViolationError("torn", f"{name}: rows of {touched} were written again")
             self._check_history(name)
         return happened
 
