@@ -4,7 +4,6 @@ Frozen: migrations call it, and what a migration makes must never change. If the
 tables changes, add a second function here and let later migrations call that.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,20 +16,25 @@ TEXT = sa.Text()
 TIME = sa.DateTime(timezone=True)
 JSON = postgresql.JSONB(none_as_null=True)
 
-Columns = Sequence[tuple[str, TypeEngine[Any]]]
-"""Names and types."""
+KINDS: dict[str, TypeEngine[Any]] = {
+    "int": sa.Integer(),
+    "bool": sa.Boolean(),
+    "time": TIME,
+    "json": JSON,
+}
 
 
 def create_versioned(
-    name: str, keys: Columns, columns: Columns, parent: tuple[str, int] | None = None
+    name: str, keys: str, columns: str, parent: tuple[str, int] | None = None
 ) -> None:
     """Make the table `name` ("schema.table") and its history, history.schema_table.
 
-    The key is `source` and `keys`; `columns` can be NULL. `parent` is the table whose rows own
-    these, and how many of `keys` are its key.
+    The key is `source` and `keys`; `columns` can be NULL. Both are names with blanks between them,
+    each with its type after a colon unless that is text: "flow_name versions:int". `parent` is the
+    table whose rows own these, and how many of `keys` are its key.
     """
     schema, table = name.split(".")
-    key_names = ["source", *(key for key, _ in keys)]
+    key_names = ["source", *(key.partition(":")[0] for key in keys.split())]
     constraints: list[sa.Constraint] = [
         sa.PrimaryKeyConstraint(*key_names, name=f"{table}_pkey"),
     ]
@@ -60,12 +64,17 @@ def create_versioned(
     )
 
 
-def _columns(keys: Columns, columns: Columns) -> list[sa.Column[Any]]:
+def _columns(keys: str, columns: str) -> list[sa.Column[Any]]:
     return [
-        *(sa.Column(name, kind, nullable=False) for name, kind in (("source", KEY), *keys)),
-        *(sa.Column(name, kind) for name, kind in (*columns, ("extra", JSON))),
+        *(_column(key, KEY, nullable=False) for key in ("source", *keys.split())),
+        *(_column(column, TEXT) for column in (*columns.split(), "extra:json")),
         sa.Column("valid_from", TIME, nullable=False),
     ]
+
+
+def _column(spelt: str, text: TypeEngine[Any], *, nullable: bool = True) -> sa.Column[Any]:
+    name, _, kind = spelt.partition(":")
+    return sa.Column(name, KINDS[kind] if kind else text, nullable=nullable)
 
 
 def drop_versioned(name: str) -> None:

@@ -65,39 +65,21 @@ def downgrade() -> None:
 def create_zoom() -> None:
     create_versioned(
         "zoom.flows",
-        keys=[("flow_id", KEY)],
-        columns=[
-            ("flow_name", TEXT),
-            ("flow_description", TEXT),
-            ("channel_type", TEXT),
-            ("channel", TEXT),
-            ("channel_source", TEXT),
-            ("status", TEXT),
-            ("modified_by", TEXT),
-            ("last_modified_time", TIME),
-        ],
+        keys="flow_id",
+        columns="flow_name flow_description channel_type channel channel_source status"
+        " modified_by last_modified_time:time",
     )
     create_versioned(
         "zoom.flow_versions",
-        keys=[("flow_id", KEY), ("flow_version_id", KEY)],
-        columns=[
-            ("flow_version", INT),
-            ("flow_version_description", TEXT),
-            ("flow_version_status", TEXT),
-            ("flow_version_modified_by", TEXT),
-            ("flow_version_last_modified_time", TIME),
-        ],
+        keys="flow_id flow_version_id",
+        columns="flow_version:int flow_version_description flow_version_status"
+        " flow_version_modified_by flow_version_last_modified_time:time",
         parent=("zoom.flows", 1),
     )
     create_versioned(
         "zoom.entry_points",
-        keys=[("flow_id", KEY), ("entry_id", KEY)],
-        columns=[
-            ("entry_name", TEXT),
-            ("entry_number", TEXT),
-            ("entry_language", TEXT),
-            ("email_address", TEXT),
-        ],
+        keys="flow_id entry_id",
+        columns="entry_name entry_number entry_language email_address",
         parent=("zoom.flows", 1),
     )
 
@@ -105,66 +87,33 @@ def create_zoom() -> None:
 def create_twilio() -> None:
     create_versioned(
         "twilio.flex_flows",
-        keys=[("sid", KEY)],
-        columns=[
-            ("account_sid", TEXT),
-            ("friendly_name", TEXT),
-            ("channel_type", TEXT),
-            ("chat_service_sid", TEXT),
-            ("contact_identity", TEXT),
-            ("enabled", BOOL),
-            ("integration_type", TEXT),
-            ("integration_flow_sid", TEXT),
-            ("integration_url", TEXT),
-            ("integration_workspace_sid", TEXT),
-            ("integration_workflow_sid", TEXT),
-            ("integration_channel", TEXT),
-            ("integration_timeout", INT),
-            ("integration_priority", INT),
-            ("integration_creation_on_message", BOOL),
-            ("integration_retry_count", INT),
-            ("janitor_enabled", BOOL),
-            ("long_lived", BOOL),
-            ("date_created", TIME),
-            ("date_updated", TIME),
-            ("url", TEXT),
-        ],
+        keys="sid",
+        columns="account_sid friendly_name channel_type chat_service_sid contact_identity"
+        " enabled:bool integration_type integration_flow_sid integration_url"
+        " integration_workspace_sid integration_workflow_sid integration_channel"
+        " integration_timeout:int integration_priority:int"
+        " integration_creation_on_message:bool integration_retry_count:int"
+        " janitor_enabled:bool long_lived:bool date_created:time date_updated:time url",
     )
     create_versioned(
         "twilio.channels",
-        keys=[("sid", KEY)],
-        columns=[
-            ("account_sid", TEXT),
-            ("flex_flow_sid", TEXT),
-            ("user_sid", TEXT),
-            ("task_sid", TEXT),
-            ("date_created", TIME),
-            ("date_updated", TIME),
-            ("url", TEXT),
-        ],
+        keys="sid",
+        columns="account_sid flex_flow_sid user_sid task_sid date_created:time date_updated:time"
+        " url",
     )
 
 
 def create_alibaba() -> None:
     create_versioned(
         "alibaba.contact_flows",
-        keys=[("instance_id", KEY), ("contact_flow_id", KEY)],
-        columns=[
-            ("name", TEXT),
-            ("type", TEXT),
-            ("description", TEXT),
-            ("definition", TEXT),
-            ("draft_id", TEXT),
-            ("published", BOOL),
-            ("editor", TEXT),
-            ("created_time", TIME),
-            ("updated_time", TIME),
-        ],
+        keys="instance_id contact_flow_id",
+        columns="name type description definition draft_id published:bool editor"
+        " created_time:time updated_time:time",
     )
     create_versioned(
         "alibaba.contact_flow_numbers",
-        keys=[("instance_id", KEY), ("contact_flow_id", KEY), ("number", KEY)],
-        columns=[],
+        keys="instance_id contact_flow_id number",
+        columns="",
         parent=("alibaba.contact_flows", 2),
     )
 
@@ -172,28 +121,14 @@ def create_alibaba() -> None:
 def create_alibaba_definitions() -> None:
     create_versioned(
         "alibaba.contact_flow_activities",
-        keys=[("instance_id", KEY), ("contact_flow_id", KEY), ("activity_id", KEY)],
-        columns=[
-            ("type", TEXT),
-            ("name", TEXT),
-            ("node_index", INT),
-            ("properties", JSON),
-        ],
+        keys="instance_id contact_flow_id activity_id",
+        columns="type name node_index:int properties:json",
         parent=("alibaba.contact_flows", 2),
     )
     create_versioned(
         "alibaba.contact_flow_transitions",
-        keys=[
-            ("instance_id", KEY),
-            ("contact_flow_id", KEY),
-            ("activity_id", KEY),
-            ("position", INT),
-        ],
-        columns=[
-            ("event", TEXT),
-            ("edge_id", TEXT),
-            ("next_activity_id", TEXT),
-        ],
+        keys="instance_id contact_flow_id activity_id position:int",
+        columns="event edge_id next_activity_id",
         parent=("alibaba.contact_flow_activities", 3),
     )
 
