@@ -50,6 +50,10 @@ MULE = "MULE_INTERNAL"
 """The one encoding of databases to which Postgres lets no UTF8 client connect."""
 
 
+NEW = 3
+"""New connections that may end before their first transaction, one after the other."""
+
+
 def pin_sessions(engine: Engine) -> None:
     """Pin every transaction of `engine` to SESSION and READ COMMITTED.
 
@@ -88,8 +92,13 @@ def _unpin_new(raw: psycopg.Connection, _: object) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    """Begin a pinned transaction; take another connection if the server ended this one."""
+    """Begin a pinned transaction; take another connection if the server ended this one.
+
+    A new connection can also end before its first use, on a machine so busy that it idles until
+    then. After NEW of them the error is raised.
+    """
     alone = connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
+    new = 0
     while True:
         used = connection.info.get("used", False)
         raw = connection.connection.driver_connection
@@ -100,7 +109,8 @@ def _begin(connection: Connection) -> None:
             ended = raw.closed or raw.broken
             if ended:
                 connection.invalidate(error)
-            if not (ended and used):
+            new += not used
+            if not ended or new >= NEW:
                 raise DBAPIError.instance(
                     "BEGIN", None, error, psycopg.Error, hide_parameters=True,
                     connection_invalidated=ended, dialect=connection.dialect,

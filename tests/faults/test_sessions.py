@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import sql
-from sqlalchemy import make_url, text
+from sqlalchemy import event, make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from etl.config import load as config
@@ -292,6 +292,35 @@ def end_idle(url: str, admin: str) -> int:
             [name_in(url)[0]],
         )
         return len(ended.fetchall())
+
+
+@pytest.mark.parametrize(("ended", "works"), [(2, True), (3, False)])
+def test_a_new_session_that_ends_before_its_first_use_is_replaced_twice(
+    loaded: tuple[str, str], ended: int, works: bool
+) -> None:
+    url, admin = loaded
+    engine = connect(url)
+    made = 0
+
+    def end(raw: psycopg.Connection, _: object) -> None:
+        nonlocal made
+        made += 1
+        if made <= ended:
+            with psycopg.connect(dsn(admin), autocommit=True) as another:
+                another.execute("SELECT pg_terminate_backend(%s, 5000)", [raw.info.backend_pid])
+
+    event.listen(engine, "connect", end)
+    try:
+        with engine.connect() as connection:
+            if works:
+                with connection.begin():
+                    assert connection.scalar(text("SELECT 1")) == 1
+            else:
+                with pytest.raises(DBAPIError, match="terminat"):
+                    connection.begin()
+        assert made == ended + works
+    finally:
+        engine.dispose()
 
 
 @pytest.mark.every_postgres
