@@ -1,4 +1,4 @@
-"""Which streams a command means, and running them: sources side by side, their streams in turn."""
+"""The streams that a command names, and their runs: accounts side by side, streams in turn."""
 
 import difflib
 import urllib.parse
@@ -17,9 +17,10 @@ Unit = tuple[Source, Stream]
 def select(
     settings: Settings, names: Sequence[str], providers: tuple[Provider, ...] = PROVIDERS
 ) -> list[Unit]:
-    """The streams named by `names` ("source" or "source.stream"; none: all), in the config's order.
+    """Return the streams that `names` name, in the order of the configuration.
 
-    Raises ConfigError that lists every name that is not one, with what was perhaps meant.
+    A name is "source" or "source.stream"; without names all streams are returned. Raises
+    ConfigError, which lists every unknown name and suggests similar ones.
     """
     units = [
         (source, stream)
@@ -46,23 +47,23 @@ def _perhaps(unknown: Iterable[str], known: Sequence[str]) -> str:
 
 
 def name_of(unit: Unit) -> str:
-    """`source.stream`."""
+    """Return `source.stream`."""
     source, stream = unit
     return f"{source.name}.{stream.name}"
 
 
 def name_of_scope(source: str, scope: str) -> str:
-    """`source/scope`, such as alibaba_sh/ccc-test: what `callflow forget` takes."""
+    """Return `source/scope`, such as alibaba_sh/ccc-test, as `callflow forget` takes it."""
     return f"{source}/{scope}"
 
 
 def account(source: Source) -> str:
-    """What the provider's limits are counted by: its API and the account, or what stands for it."""
+    """Return whose requests the provider's limits count: its API's host and the account."""
     return f"{host(source)} {getattr(source, source.account)}"
 
 
 def host(source: Source) -> str:
-    """Host and port of the source's API."""
+    """Return host and port of the source's API."""
     return urllib.parse.urlsplit(source.base_url).netloc
 
 
@@ -85,7 +86,7 @@ def run_all(
 
 
 def exit_code(runs: Mapping[str, Run] | Iterable[Run]) -> int:
-    """0 all complete · 1 one failed or incomplete · 75 otherwise one was busy."""
+    """Return 0 if all are complete, 1 if one failed or is incomplete, 75 if only one was busy."""
     states = {run.status for run in (runs.values() if isinstance(runs, Mapping) else runs)}
     if states & {"failed", "incomplete"}:
         return 1
