@@ -14,6 +14,7 @@ from etl.extract.verdict import Judge
 from etl.providers.declare import Provider, Stream
 from etl.transform.alibaba_definition import definition
 from etl.transform.tree import tree
+from etl.warehouse.model.part import Part
 from etl.warehouse.tables import (
     BOOL,
     INT,
@@ -130,6 +131,84 @@ contact_flow_transitions = current(
     parent=contact_flow_activities,
 )
 
+_FLOW = {"account_id": "r.instance_id", "flow_id": "r.contact_flow_id"}
+_SETTINGS = """CASE WHEN jsonb_typeof(r.properties) = 'object' THEN r.properties - 'position'
+    ELSE r.properties END"""
+
+PARTS = (
+    Part(
+        view="flows",
+        table=contact_flows,
+        columns={
+            **_FLOW,
+            "name": "r.name",
+            "description": "r.description",
+            "flow_type": "r.type",
+            "channel": "'voice'",
+            "status": "CASE WHEN r.published THEN 'published'"
+            " WHEN NOT r.published THEN 'draft' END",
+            "is_live": "coalesce(r.published, false)",
+            "modified_by": "nullif(r.editor, '')",
+            "modified_at": "r.updated_time",
+            "created_at": "r.created_time",
+        },
+        looked_up={"has_unpublished_changes": "coalesce(r.published AND r.draft_id <> '', false)"},
+        compared={"draft": "r.draft_id"},
+        content="definition",
+    ),
+    Part(
+        view="entry_points",
+        table=contact_flow_numbers,
+        columns={
+            **_FLOW,
+            "entry_point_id": "r.number",
+            "kind": "'phone'",
+            "address": "r.number",
+            "address_key": "CASE WHEN r.number NOT LIKE '%*%'"
+            " THEN nullif(regexp_replace(r.number, '[^0-9+]', '', 'g'), '') END",
+        },
+    ),
+    Part(
+        view="flow_steps",
+        table=contact_flow_activities,
+        columns={
+            **_FLOW,
+            "step_id": "r.activity_id",
+            "step_type": "r.type",
+            "name": "r.name",
+            "step_number": "r.node_index",
+            "properties": f"({_SETTINGS})::text",
+        },
+        members="properties",
+        layout=("position",),
+    ),
+    Part(
+        view="flow_step_links",
+        table=contact_flow_transitions,
+        columns={
+            **_FLOW,
+            "step_id": "r.activity_id",
+            "link_number": "r.position",
+            "event": "r.event",
+            "next_step_id": "r.next_activity_id",
+        },
+    ),
+    Part(
+        view="flow_step_properties",
+        table=contact_flow_activities,
+        columns={
+            **_FLOW,
+            "step_id": "r.activity_id",
+            "step_type": "r.type",
+            "step_name": "r.name",
+            "property": "setting.key",
+            "value": "setting.value #>> '{}'",
+        },
+        each="jsonb_each(CASE WHEN jsonb_typeof(r.properties) = 'object'"
+        " THEN r.properties - 'position' ELSE '{}' END) AS setting",
+    ),
+)
+
 PROVIDER = Provider(
     name="alibaba",
     title="Alibaba Cloud CCC",
@@ -167,6 +246,7 @@ security_token = "…"
             modified="updated_time",
             scope="instance_id",
             changes="since",
+            parts=PARTS,
             batch=1,  # a hundred Definitions of a hundred kilobytes are enough to hold
         ),
     ),

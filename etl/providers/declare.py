@@ -21,6 +21,7 @@ from etl.extract.page import EVERYTHING, Lookup, Page, ScanRequest
 from etl.extract.route import route_of
 from etl.extract.verdict import Judge
 from etl.transform.tree import Transform
+from etl.warehouse.model.part import Part
 
 Auth = Callable[[Any, Seam], tuple[Sign, Judge]]
 """(a source's settings, the seam) → what signs each request, what separates answers from errors"""
@@ -63,6 +64,7 @@ class Stream:
     `batch`      pages per COPY.
     `page_size`  records of a full page; None: as many as the provider allows.
     `origin`     the key of the source's settings that holds the API's address.
+    `parts`      what its tables add to the views of the schema callflow.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Stream:
     batch: int = 10
     page_size: int | None = None
     origin: str = "base_url"
+    parts: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
