@@ -129,7 +129,8 @@ def keys(providers: Providers) -> str:
 
 def first_sentence(each: Table) -> str:
     """A table's comment without what it says of the JSON."""
-    return str(each.comment).removesuffix(f" One row per item of {each.info['record']}.")
+    whence = tables.whence(each.info["record"], derived=each.info["derived"])
+    return str(each.comment).removesuffix(f" {whence}")
 
 
 def streams(providers: Providers) -> str:

@@ -44,6 +44,7 @@ CONTACT_FLOWS = (
     "alibaba.contact_flow_numbers",
     "alibaba.contact_flow_activities",
     "alibaba.contact_flow_transitions",
+    "alibaba.contact_flow_findings",
 )
 
 

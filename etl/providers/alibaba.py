@@ -1,4 +1,4 @@
-"""Alibaba Cloud CCC: IVR contact flows, their numbers, and what their Definitions say."""
+"""Alibaba Cloud CCC: IVR contact flows, their numbers, what their Definitions say and lack."""
 
 from functools import partial
 from typing import ClassVar, Literal
@@ -86,6 +86,10 @@ contact_flows = current(
     field("updated_time", TIME, f"When it was changed last. {_ZONE}", json="UpdatedTime"),
     keys=2,
     record="Data.List[]",
+    sought_by="contact_flow_id",
+    # Most Definitions have 1 to 8 kB, compress to less than 2 kB, and would then stay in the row:
+    # what reads no Definition would read eight times as many pages.
+    toast=256,
 )
 
 _FLOW_KEY = (
@@ -129,6 +133,38 @@ contact_flow_transitions = current(
     keys=4,
     record="Data.List[].Definition.activities[].events[]",
     parent=contact_flow_activities,
+)
+
+contact_flow_findings = current(
+    "alibaba.contact_flow_findings",
+    "What is wrong with the graph of a contact flow's activities, and where it repeats.",
+    *(given(name, KEY, comment) for name, comment in _FLOW_KEY),
+    given("activity_id", KEY, "Activity that it is about; empty: the contact flow as a whole."),
+    given(
+        "finding",
+        KEY,
+        "unreachable: no path leads there from an INCOMING_CALL or, where there is none, from the "
+        "lowest nodeIndex; no_start: there is neither; dead_end: no event leads on, and it is no "
+        "HANGUP; open_event: the event has no next, while another one has; broken_link: the "
+        "event's next is no activity; loop: it is on a cycle, which is not wrong if a menu "
+        "repeats; unreadable: the Definition, or the activity's events, cannot be read.",
+    ),
+    given(
+        "event",
+        KEY,
+        "Event that it is about, up to 128 bytes of it; empty if there is no single one, or if it "
+        "has no name.",
+    ),
+    given(
+        "detail",
+        TEXT,
+        "broken_link: the next that is no activity; loop: the activities that are on it together, "
+        "20 of them at most; otherwise NULL.",
+    ),
+    keys=5,
+    record="Data.List[].Definition",
+    parent=contact_flows,
+    derived=True,
 )
 
 _FLOW = {"account_id": "r.instance_id", "flow_id": "r.contact_flow_id"}
@@ -207,6 +243,16 @@ PARTS = (
         each="jsonb_each(CASE WHEN jsonb_typeof(r.properties) = 'object'"
         " THEN r.properties - 'position' ELSE '{}' END) AS setting",
     ),
+    Part(
+        view="flow_findings",
+        table=contact_flow_findings,
+        columns={
+            **_FLOW,
+            "step_id": "nullif(r.activity_id, '')",
+            "finding": "r.finding",
+            "detail": "nullif(concat_ws(': ', nullif(r.event, ''), r.detail), '')",
+        },
+    ),
 )
 
 PROVIDER = Provider(
@@ -239,7 +285,9 @@ security_token = "…"
             transform=tree(
                 contact_flows,
                 noun="contact flow",
-                inside=definition(contact_flow_activities, contact_flow_transitions),
+                inside=definition(
+                    contact_flow_activities, contact_flow_transitions, contact_flow_findings
+                ),
             ),
             look_up=None,
             probe=alibaba.probe_contact_flows,

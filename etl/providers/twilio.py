@@ -107,6 +107,7 @@ flex_flows = current(
     field("url", TEXT, "Absolute URL of the resource."),
     keys=1,
     record="flex_flows[]",
+    sought_by="sid",
 )
 
 channels = current(

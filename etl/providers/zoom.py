@@ -64,6 +64,7 @@ flows = current(
     field("last_modified_time", TIME, "When the flow was changed last."),
     keys=1,
     record="flows[]",
+    sought_by="flow_id",
 )
 
 versions = current(

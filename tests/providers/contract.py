@@ -211,7 +211,7 @@ def recorded(declared: Declared, stream: Stream, source: Source) -> Iterator[str
     for reject in rows.rejects:
         yield f"{where}: a recorded record is rejected, {reject.reason} → mend its columns"
     for table in stream.tables:
-        if not rows.tables.get(table.fullname):
+        if not table.info["derived"] and not rows.tables.get(table.fullname):
             yield f"{where}: no row of {table.name} is recorded → record one, or mend `record`"
         modified = [stream.modified] if stream.modified and table is record else []
         for name in (*tables.key_columns(table), *modified):

@@ -9,6 +9,7 @@ import psycopg
 from etl.providers import TABLES
 from etl.sandbox.server import Sandbox
 from tests.postgres import dsn
+from tests.transform import naive
 
 Rows = dict[str, set[tuple[Any, ...]]]
 
@@ -81,7 +82,9 @@ def _alibaba(instance: str, flow: dict[str, Any], rows: Rows) -> None:
     rows["alibaba.contact_flows"].add((*head, *(flow.get(name) for name in plain), *times))
     for number in flow.get("NumberList") or ():
         rows["alibaba.contact_flow_numbers"].add((*head, number))
-    for activity in json.loads(flow["Definition"])["activities"]:
+    for found in naive.of_definition(flow["Definition"]):
+        rows["alibaba.contact_flow_findings"].add((*head, *found))
+    for activity in _activities(flow["Definition"]):
         rows["alibaba.contact_flow_activities"].add(
             (
                 *head,
@@ -103,6 +106,14 @@ def _alibaba(instance: str, flow: dict[str, Any], rows: Rows) -> None:
                     event.get("next"),
                 )
             )
+
+
+def _activities(definition: str) -> list[dict[str, Any]]:
+    try:
+        found: list[dict[str, Any]] = json.loads(definition)["activities"]
+    except ValueError:
+        return []
+    return found
 
 
 COLUMNS = {

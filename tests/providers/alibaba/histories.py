@@ -22,6 +22,7 @@ from tests.sync.kinds import (
     row,
     word,
 )
+from tests.transform import naive
 
 MODES = (Mode("alibaba/offset/updated", "alibaba_demo", "contact_flows", "offset/updated", True),)
 
@@ -114,6 +115,17 @@ def contact_rows(key: Key, record: Record) -> Rendering:
             )
             for each in activities
             for position, event in enumerate(each["events"])
+        ),
+        frozenset(
+            row(
+                TABLES["alibaba.contact_flow_findings"],
+                **above,
+                activity_id=activity,
+                finding=finding,
+                event=event,
+                detail=detail,
+            )
+            for activity, finding, event, detail in naive.of_definition(record["Definition"])
         ),
     )
 
