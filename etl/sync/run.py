@@ -127,6 +127,7 @@ def _merge(
         verdict.deleted,
         now,
         looked_up=staged * merge.FEW < context.rows,
+        log=context.log,
     )
     unlisted.note(
         connection,

@@ -280,8 +280,56 @@ streams = _etl(
         "Whether the last complete full scan met the list ordered by modification, newest first.",
     ),
     _plain("retry_at", TIME, "Before then the provider asked not to be asked again (UTC)."),
+    _plain("provider", TEXT, "Whose list it is, as in callflow.toml."),
+    _plain(
+        "known_since",
+        JSON,
+        "Per scope, the instant of its first complete run (UTC): changes after it are news, and are"
+        " in history.changes.",
+    ),
     _plain("told", TEXT, "What was wrong by the last notification; NULL when all is well."),
     keys=1,
+)
+
+changes = Table(
+    "changes",
+    metadata,
+    _source(),
+    Column("provider", KEY, comment="Whose flow it is, as in callflow.toml.", nullable=False),
+    Column("account_id", KEY, comment="Account or instance, where the provider's data say it."),
+    Column("flow_id", KEY, comment="Id of the flow.", nullable=False),
+    _plain("flow_name", TEXT, "Name of the flow at that moment."),
+    Column(
+        "entity",
+        KEY,
+        comment="What was changed: flow, flow_version, entry_point, step or step_link.",
+        nullable=False,
+    ),
+    Column("entity_id", KEY, comment="Its id; of a step_link the step's id, a slash, the event."),
+    _plain("entity_name", TEXT, "Its name."),
+    _plain("observed_at", TIME, "When callflow saw the change (UTC).", required=True),
+    _plain("modified_at", TIME, "When it was made, by the provider's clock; NULL if not known."),
+    _plain("modified_by", TEXT, "Who made it, in the provider's words; NULL if not known."),
+    _plain("change", TEXT, "created, updated, deleted or restored.", required=True),
+    _plain(
+        "field",
+        TEXT,
+        "What has a new value; NULL if the change is no update. saved: the provider says that it was"
+        " saved, and its data do not say what changed.",
+    ),
+    _plain("old_value", TEXT, "The previous value, as text."),
+    _plain("new_value", TEXT, "The new value, as text."),
+    schema="history",
+    comment="One row per changed field of a flow and its parts. Read it as callflow.changes.",
+)
+Index("changes_flow", changes.c.flow_id, changes.c.observed_at)
+Index("changes_time", changes.c.observed_at, changes.c.source, changes.c.provider, changes.c.entity)
+Index(
+    "changes_presence",
+    changes.c.entity,
+    changes.c.change,
+    changes.c.observed_at,
+    postgresql_where=changes.c.change.in_(("deleted", "restored")),
 )
 
 absences = _etl(
