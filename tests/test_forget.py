@@ -50,7 +50,7 @@ CONTACT_FLOWS = (
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    with serve(data.Sizes(12, 20), seed=5) as running:
+    with serve(data.Sizes(24, 20), seed=5) as running:
         yield running
 
 

@@ -50,11 +50,11 @@ def definition(activities: Table, transitions: Table, found: Table) -> Inside:
         if sent is None or sent == "":
             return True
         try:
-            content = _content(sent)
+            # What was decoded goes before the graph comes: both take memory.
+            read = _activities(_content(sent), flow_key, activity, transition, rows)
         except TooMuchError as error:
             rows.rejects.append(Reject(f"Definition of {what}: {error}", flow_key[-1]))
             return False
-        read = _activities(content, flow_key, activity, transition, rows)
         for each in (read or {}).values():
             rows.tables[activities.fullname].append((ordinal, *each.row))
             rows.tables[transitions.fullname] += [(ordinal, *row) for row in each.leaving]

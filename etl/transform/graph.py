@@ -42,16 +42,19 @@ class Finding(NamedTuple):
     detail: str | None = None
 
 
+Onward = Mapping[int, list[int]]
+"""The number of a step → the numbers of those that follow it, as often as links say so."""
+
+
 class _Graph(NamedTuple):
     """The steps, numbered, and where their links lead.
 
-    `onward` number of a step → numbers of those that follow it, as often as links say so.
     `broken` number of a step → event → the ids that it names although no step has them.
     `open`   number of a step → the events that name none; as keys, so that each is there once.
     """
 
     steps: list[Step]
-    onward: list[list[int]]
+    onward: Onward
     broken: Mapping[int, dict[str, list[str]]]
     open: Mapping[int, dict[str, None]]
 
@@ -78,7 +81,7 @@ def findings(steps: Iterable[Step], links: Iterable[Link]) -> Iterator[Finding]:
 def _graph(steps: Iterable[Step], links: Iterable[Link]) -> _Graph:
     unique = list({step.id: step for step in steps}.values())
     numbers = {step.id: number for number, step in enumerate(unique)}
-    onward: list[list[int]] = [[] for _ in unique]
+    onward: dict[int, list[int]] = {}  # a list for each step would take much for steps alone
     broken: dict[int, dict[str, list[str]]] = {}
     unled: dict[int, dict[str, None]] = {}
     for link in links:
@@ -87,7 +90,7 @@ def _graph(steps: Iterable[Step], links: Iterable[Link]) -> _Graph:
             continue
         following = None if link.next is None else numbers.get(link.next)
         if following is not None:
-            onward[number].append(following)
+            onward.setdefault(number, []).append(following)
         elif link.next is not None:
             broken.setdefault(number, {}).setdefault(link.event, []).append(link.next)
         else:
@@ -120,17 +123,17 @@ def _starts(steps: Sequence[Step]) -> list[int]:
 def _of_step(graph: _Graph, number: int) -> Iterator[Finding]:
     """Yield what is found about the links of one step."""
     step, broken = graph.steps[number], graph.broken.get(number, {})
-    if not graph.onward[number] and not step.ends:
+    if number not in graph.onward and not step.ends:
         yield Finding("dead_end", step.id)
-    if graph.onward[number] or broken:
+    if number in graph.onward or broken:
         yield from (Finding("open_event", step.id, event) for event in graph.open.get(number, ()))
     for event, named in broken.items():
         yield Finding("broken_link", step.id, event, ", ".join(dict.fromkeys(named)))
 
 
 def _loops(graph: _Graph) -> Iterator[Finding]:
-    for loop in _knots(graph.onward):
-        if len(loop) > 1 or loop[0] in graph.onward[loop[0]]:
+    for loop in _knots(graph.onward, len(graph.steps)):
+        if len(loop) > 1 or loop[0] in graph.onward.get(loop[0], ()):
             ids = [graph.steps[number].id for number in loop]
             # By id, so that activities that only change places leave it as it is.
             detail = ", ".join(nsmallest(NAMED, ids))
@@ -139,27 +142,27 @@ def _loops(graph: _Graph) -> Iterator[Finding]:
             yield from (Finding("loop", step, detail=detail) for step in ids)
 
 
-def _knots(onward: list[list[int]]) -> Iterator[list[int]]:
+def _knots(onward: Onward, size: int) -> Iterator[list[int]]:
     """Yield the strongly connected components, each as its steps (Kosaraju's algorithm)."""
-    back: list[list[int]] = [[] for _ in onward]
-    for number, following in enumerate(onward):
+    back: dict[int, list[int]] = {}
+    for number, following in onward.items():
         for each in following:
-            back[each].append(number)
-    seen = bytearray(len(onward))
-    for number in reversed(_finished(onward)):
+            back.setdefault(each, []).append(number)
+    seen = bytearray(size)
+    for number in reversed(_finished(onward, size)):
         if not seen[number]:
             yield _reach(back, [number], seen)
 
 
-def _finished(onward: list[list[int]]) -> list[int]:
+def _finished(onward: Onward, size: int) -> list[int]:
     """Return the steps in the order in which a search, depth first, is done with them."""
     done: list[int] = []
-    seen = bytearray(len(onward))
-    for root in range(len(onward)):
+    seen = bytearray(size)
+    for root in range(size):
         if seen[root]:
             continue
         seen[root] = True
-        path = [(root, iter(onward[root]))]
+        path = [(root, iter(onward.get(root, ())))]
         while path:
             number, rest = path[-1]
             following = next((each for each in rest if not seen[each]), None)
@@ -168,17 +171,17 @@ def _finished(onward: list[list[int]]) -> list[int]:
                 path.pop()
             else:
                 seen[following] = True
-                path.append((following, iter(onward[following])))
+                path.append((following, iter(onward.get(following, ()))))
     return done
 
 
-def _reach(onward: list[list[int]], starts: Sequence[int], seen: bytearray) -> list[int]:
+def _reach(onward: Onward, starts: Sequence[int], seen: bytearray) -> list[int]:
     """Return `starts` and all steps that they lead to and that are not `seen` yet; mark them."""
     found = list(starts)
     for start in starts:
         seen[start] = True
     for number in found:  # it grows meanwhile
-        for each in onward[number]:
+        for each in onward.get(number, ()):
             if not seen[each]:
                 seen[each] = True
                 found.append(each)

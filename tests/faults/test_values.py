@@ -132,6 +132,13 @@ def definition(activities: int) -> bytes:
     return json.dumps(json.dumps({"activities": nodes}, separators=(",", ":"))).encode()
 
 
+def unlinked(activities: int) -> bytes:
+    """The Definition with the most findings: a start, and activities that nothing leads to."""
+    nodes = [{"id": f"{n}"} for n in range(activities)]
+    start = {"id": "start", "type": "INCOMING_CALL"}
+    return json.dumps(json.dumps({"activities": [*nodes, start]}, separators=(",", ":"))).encode()
+
+
 # --- memory --------------------------------------------------------------------------------------
 OTHER = b'{"flow_id":"other"}'
 BOMBS: dict[str, tuple[str, Callable[[], list[bytes]], str | None]] = {
@@ -181,6 +188,11 @@ BOMBS: dict[str, tuple[str, Callable[[], list[bytes]], str | None]] = {
     "a Definition of 5 MB": (
         ALIBABA,
         lambda: [b'{"ContactFlowId":"f","Definition":%b}' % definition(38_000)],
+        None,
+    ),
+    "a Definition of activities without events": (
+        ALIBABA,
+        lambda: [b'{"ContactFlowId":"f","Definition":%b}' % unlinked(170_000)],
         None,
     ),
     "unreadable numbers": (

@@ -106,14 +106,15 @@ def record(rng: random.Random, kind: Kind, ordinal: int, key: Key) -> Staged:
     for table in below:
         last = table.c[tables.key_columns(table)[-1]]
         parts: list[Any] = [0, 1] if last.name == "position" else ["x", "y", "'\"%s"]
+        more = len(tables.key_columns(table)) - len(tables.key_columns(table.info["parent"]))
         keys[table] = [
-            (*above, part)
+            (*above, *rng.choices(["x", "y"], k=more - 1), part)
             for above in keys[table.info["parent"]]
             for part in parts
             if rng.random() < 0.4
         ]
-        for own in keys[table]:
-            found[table.fullname].append((ordinal, *own, *cells(rng, table)))
+        for each in keys[table]:
+            found[table.fullname].append((ordinal, *each, *cells(rng, table)))
     return found
 
 
