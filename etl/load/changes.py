@@ -6,11 +6,11 @@ instant since a list was first known. The first complete run of a list is no new
 rows are new. `etl.streams.known_since` holds when that was, per scope.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, Table, func, select, text
+from sqlalchemy import Connection, Table, text
 
 from etl.warehouse import tables
 from etl.warehouse.model.changes import COLUMNS, Span, is_tracked, statements
@@ -86,35 +86,25 @@ def _merged(join: str, condition: str) -> Span:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Logged:
-    """A stream whose log can be rebuilt: its name, and what is logged of it."""
-
-    stream: str
-    log: Log
-
-
-def rebuild(connection: Connection, logged: Iterable[Logged]) -> int:
-    """Write the log again from the histories, for all sources; return how many rows it has.
+def rebuild(connection: Connection, stream: str, log: Log) -> None:
+    """Write the log of a stream again from the histories, for all sources; `log.known` is not used.
 
     What was logged of a source that `callflow forget` has removed stays as it is: nothing says any
     more since when its lists were known.
     """
-    for each in logged:
-        if not is_tracked(each.log.parts):
-            continue
-        log, given = each.log, {"stream": each.stream, "provider": each.log.provider}
-        entities = [named(part.view).entity for part in log.parts if part.tracked]
-        connection.execute(
-            text(f"""
-                DELETE FROM {tables.changes.fullname} AS each USING ({_KNOWN}) AS known
-                WHERE each.source = known.source AND each.provider = :provider
-                    AND each.entity = ANY (:entities) AND each.observed_at > known.since
-                    {"AND each.account_id = known.scope" if log.scope else ""}"""),
-            given | {"entities": entities},
-        )
-        _write(connection, log, _since_known(log.scope), given)
-    return connection.execute(select(func.count()).select_from(tables.changes)).scalar_one()
+    if not is_tracked(log.parts):
+        return
+    given = {"stream": stream, "provider": log.provider}
+    entities = [named(part.view).entity for part in log.parts if part.tracked]
+    connection.execute(
+        text(f"""
+            DELETE FROM {tables.changes.fullname} AS each USING ({_KNOWN}) AS known
+            WHERE each.source = known.source AND each.provider = :provider
+                AND each.entity = ANY (:entities) AND each.observed_at > known.since
+                {"AND each.account_id = known.scope" if log.scope else ""}"""),
+        given | {"entities": entities},
+    )
+    _write(connection, log, _since_known(log.scope), given)
 
 
 _KNOWN = f"""
@@ -146,7 +136,9 @@ def _log_span(old: Callable[[Table], str], new: Callable[[Table], str]) -> Span:
         old=old,
         new=new,
         versions=_versions,
-        before=lambda row, at: f"{row}.valid_from < {at} AND coalesce({row}.valid_to >= {at}, true)",
+        before=lambda row, at: (
+            f"{row}.valid_from < {at} AND coalesce({row}.valid_to >= {at}, true)"
+        ),
         after=lambda row, at: f"{row}.valid_from <= {at} AND coalesce({row}.valid_to > {at}, true)",
         observed="coalesce(n.at, o.at)",
         link_observed="touched.at",

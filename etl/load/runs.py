@@ -54,7 +54,8 @@ class Progress:
     """How far a stream had come before a run: its row of `etl.streams`, times in UTC.
 
     `now` is the time by the database's clock, which also set `last_full_at`. `known_since` says per
-    scope since when changes are news: its first complete run. `unreadable` names columns that hold what callflow never writes; their fields are as before a first run.
+    scope since when its changes are news: since its first complete run. `unreadable` names columns
+    that hold what callflow never writes; their fields are as before a first run.
     """
 
     now: datetime
@@ -139,7 +140,7 @@ def instant(connection: Connection, previous: Progress) -> datetime:
     """
     now = _clock(connection)
     earlier = [*filter(None, [previous.changed_at]), *previous.known_since.values()]
-    return max(now, *(time + timedelta(microseconds=1) for time in earlier))
+    return max([now, *(time + timedelta(microseconds=1) for time in earlier)])
 
 
 def count(connection: Connection, source: str, table: Table) -> int:

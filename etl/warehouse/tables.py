@@ -314,8 +314,8 @@ changes = Table(
     _plain(
         "field",
         TEXT,
-        "What has a new value; NULL if the change is no update. saved: the provider says that it was"
-        " saved, and its data do not say what changed.",
+        "What has a new value; NULL if the change is no update. saved: the provider says that it"
+        " was saved, and its data do not say what changed.",
     ),
     _plain("old_value", TEXT, "The previous value, as text."),
     _plain("new_value", TEXT, "The new value, as text."),

@@ -6,7 +6,7 @@ missing where the row is new or gone. The log pairs versions that end and start 
 `Span`; the rest is the same, so the two cannot differ in what a change is.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Boolean, Column, DateTime, Integer, Table
@@ -198,11 +198,11 @@ def _version(of: _Comparison, prefix: str) -> str:
     return f"SELECT {', '.join(listed)} FROM (SELECT {columns}) AS r"
 
 
-def _entity_id(view: View, given: dict[str, str]) -> str:
+def _entity_id(view: View, given: Mapping[str, str]) -> str:
     return " || '/' || ".join(given[name] for name in view.key) or given["flow_id"]
 
 
-def _entity_name(view: View, given: dict[str, str]) -> str:
+def _entity_name(view: View, given: Mapping[str, str]) -> str:
     """Return what people call it: its name, or else its number or its address."""
     found = [given[name] for name in ("address", "name", "version_number") if name in given]
     return found[0] if found else "NULL"
@@ -239,7 +239,8 @@ def _either() -> str:
 
 def _given(of: _Comparison, name: str) -> str:
     """Return who changed the row, or when, by the row itself or else by its flow."""
-    return f"new_row.{name}" if name in expressions(of.provider, of.part) else f"flow.{name}"
+    is_own = of.part is of.flows or name in expressions(of.provider, of.part)
+    return f"new_row.{name}" if is_own else f"flow.{name}"
 
 
 def _flow(of: _Comparison, row: str) -> str:
@@ -370,7 +371,8 @@ def _links(of: _Comparison) -> str:
     WITH {_came_or_went(of)}
     touched AS (
         SELECT DISTINCT {keys}, {given["event"]} AS event, {given["step_id"]} AS step_id,
-            {given.get("account_id", "NULL::text")} AS account_id, {given["flow_id"]} AS flow_id, r.at
+            {given.get("account_id", "NULL::text")} AS account_id,
+            {given["flow_id"]} AS flow_id, r.at
         FROM ({span.old(part.table)} UNION ALL {span.new(part.table)}) AS r
     )
     SELECT touched.source, '{of.provider}' AS provider, touched.account_id, touched.flow_id,

@@ -252,6 +252,55 @@ FLOW_FINDINGS = View(
     key=("step_id", "finding", "detail"),
 )
 
+CHANGES = (
+    Column("provider", "id", "Whose flow it is, as in callflow.toml."),
+    SOURCE,
+    ACCOUNT,
+    FLOW,
+    Column("flow_name", "text", "Name of the flow after the change."),
+    Column(
+        "entity", "text", "What was changed: flow, flow_version, entry_point, step or step_link."
+    ),
+    Column("entity_id", "id", "Its id; of a step_link the step's id, a slash and the event."),
+    Column("entity_name", "text", "What people call it: its name, number or address."),
+    Column("observed_at", "timestamptz", "When callflow saw the change (UTC)."),
+    Column(
+        "modified_at",
+        "timestamptz",
+        "When it was made, by the provider's clock: of the thing itself, or else of its flow.",
+    ),
+    Column(
+        "modified_by",
+        "text",
+        "Who made it, in the provider's words; NULL for what was deleted, and if it is not known.",
+    ),
+    Column("change", "text", "created, updated, deleted, or restored: it was there once before."),
+    Column(
+        "field",
+        "text",
+        "Which value is another one; NULL unless updated. saved: the provider says that it was"
+        " saved, and the data do not say what changed.",
+    ),
+    Column("old_value", "text", "The value before."),
+    Column("new_value", "text", "The value after."),
+    FLOW_KEY,
+)
+
+FRESHNESS = (
+    SOURCE,
+    PROVIDER,
+    Column("stream", "text", "The list of the provider that is synced, such as flows."),
+    Column("last_success_at", "timestamptz", "When the last complete run ended (UTC)."),
+    Column("age_seconds", "bigint", "Seconds since then; NULL: there never was one."),
+    Column("last_attempt_at", "timestamptz", "When the last run ended, whatever came of it (UTC)."),
+    Column("last_status", "text", "complete, incomplete or failed."),
+    Column("last_error", "text", "What went wrong in the last run; NULL: nothing did."),
+    Column("row_count", "bigint", "Rows in the list's own table after the last run."),
+    Column("watermark", "timestamptz", "Newest modification time up to which all has been seen."),
+    Column("last_full_at", "timestamptz", "When the last complete full scan ended (UTC)."),
+    Column("last_change_at", "timestamptz", "When a run last changed a row (UTC)."),
+)
+
 VIEWS = (
     FLOWS,
     FLOW_VERSIONS,

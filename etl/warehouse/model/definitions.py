@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from etl.warehouse.model import assemble, moment
 from etl.warehouse.model.contract import VIEWS, Column, View, history_columns
 from etl.warehouse.model.definition import Definition, FunctionDefinition, ViewDefinition
+from etl.warehouse.model.log import of_log
 from etl.warehouse.model.part import Part
 
 AllParts = Sequence[tuple[str, Part]]
@@ -16,7 +17,7 @@ def definitions(parts: AllParts) -> tuple[Definition, ...]:
     found: list[Definition] = [moment.FUNCTION]
     for view in VIEWS:
         found += _of(view, [(provider, part) for provider, part in parts if part.view == view.name])
-    return tuple(found)
+    return (*found, *of_log(parts))
 
 
 def _of(view: View, parts: assemble.Parts) -> Iterator[Definition]:
