@@ -44,7 +44,7 @@ LONGEST = (
     "sync/test_histories.py",
     "sync/test_database_faults.py",
     "test_cli.py",
-    "sync/test_zombies.py",
+    "sync/test_expired_leases.py",
     "faults/test_http_sweep.py",
 )
 """Files that start first, or the last of them would run alone. Some wait and some compute."""
