@@ -114,7 +114,7 @@ def keys(providers: Providers) -> str:
         return f"`{name}`" if given else f"`{name}` (`{info.default}`)"
 
     return rows(
-        "`provider` | keys of its own (default) | `base_url` | `requests_per_second`",
+        "`provider` | own keys (default) | `base_url` | `requests_per_second`",
         (
             (
                 f"`{each.name}`",

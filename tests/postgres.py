@@ -80,7 +80,7 @@ class Cluster:
 
     @contextmanager
     def database(self, template: str = "template1") -> Iterator[str]:
-        """The URL of a new database; it is dropped at the end, whoever is still connected."""
+        """Yield the URL of a new database; drop it at the end, even if sessions are connected."""
         name = f"test_{secrets.token_hex(6)}"
         self.execute("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy", name, template)
         try:

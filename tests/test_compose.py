@@ -170,7 +170,7 @@ def entry_points() -> list[tuple[str, list[str]]]:
     assert dockerfile("ENTRYPOINT") == ["callflow"]
     found = [("the image", dockerfile("CMD"))]
     found += [(name, SERVICES[name]["command"]) for name in OURS]
-    # The lines that docs and comments tell people to type.
+    # The lines that docs and comments ask people to type.
     for path in ("docker-compose.yml", "docs/deploy.md"):
         text = (ROOT / path).read_text(encoding="utf-8")
         for line in re.findall(r"docker compose run --rm callflow +([a-z -]+[a-z])", text):
@@ -245,7 +245,7 @@ def probed(command: Sequence[str], port: int) -> int:
     ],
     ids=["compose", "demo", "image"],
 )
-def test_the_healthcheck_tells_good_from_bad(command: Sequence[str], path: str) -> None:
+def test_the_healthcheck_distinguishes_good_from_bad(command: Sequence[str], path: str) -> None:
     with answering(200) as server:
         assert probed(command, server.server_port) == 0
         assert server.asked == [path]

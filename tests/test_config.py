@@ -1051,7 +1051,7 @@ def test_no_value_in_any_message(
 
 @pytest.mark.parametrize("text", [ZOOM.replace('"sec"', f'"{CANARY} x"'), f'x = "{CANARY}'])
 def test_the_error_has_no_cause_that_holds_the_input(read: Loader, text: str) -> None:
-    """Whoever prints a traceback with its causes and contexts does not print a secret."""
+    """A traceback with its causes and contexts shows no secret."""
     with pytest.raises(ConfigError) as caught:
         read(text)
     assert caught.value.__cause__ is None

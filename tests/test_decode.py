@@ -62,7 +62,7 @@ values = st.recursive(
 
 @settings(max_examples=100, deadline=None)
 @given(values.filter(lambda value: "Infinity" not in json.dumps(value)))
-def test_what_json_dumps_writes_is_read_back(value: Any) -> None:
+def test_output_of_json_dumps_is_read_back(value: Any) -> None:
     for text in (json.dumps(value), json.dumps(value, ensure_ascii=False).encode()):
         assert decode(text) == value
 

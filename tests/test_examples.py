@@ -159,10 +159,10 @@ def test_an_alert_asks_for_what_there_is_and_says_what_to_do(rule: Mapping[str, 
     assert len(rule["annotations"]["description"]) > 100
     joined = re.search(r"^\w+ by \(([^)]*)\)", rule["expr"])
     has = {*re.findall(r"\w+", joined[1])} if joined else labels_of(names[0])
-    told = set(re.findall(r"\$labels\.(\w+)", json.dumps(rule["annotations"])))
-    assert told <= has
+    used = set(re.findall(r"\$labels\.(\w+)", json.dumps(rule["annotations"])))
+    assert used <= has
     if "stream" in has or "source" in has:
-        assert "source" in told
+        assert "source" in used
 
 
 def test_every_alert_is_tried() -> None:
@@ -227,7 +227,7 @@ def test_the_dashboard_asks_for_what_there_is() -> None:
     assert {text: mistakes(text) for text in asked if mistakes(text)} == {}
     on_it = {name for text in asked for name, _ in selected(text)}
     in_rules = {name for rule in ALERTS for name, _ in selected(rule["expr"])}
-    assert in_rules - {"up"} <= on_it  # what somebody is woken for can be looked at
+    assert in_rules - {"up"} <= on_it  # every alert can be looked at on the dashboard
 
 
 def test_every_panel_says_what_it_shows_and_in_which_unit() -> None:
@@ -288,8 +288,8 @@ def parses(command: list[str]) -> None:
             pass
 
 
-def told() -> list[tuple[str, str]]:
-    """Every `callflow …` that an example or its documentation tells people to type."""
+def commands() -> list[tuple[str, str]]:
+    """Return every `callflow …` that an example or its documentation asks people to type."""
     found: set[tuple[str, str]] = set()
     paths = [path for path in EXAMPLES.rglob("*") if path.is_file() and "airflow" not in path.parts]
     for path in sorted([*paths, ROOT / "docs/deploy.md"]):
@@ -299,8 +299,8 @@ def told() -> list[tuple[str, str]]:
     return sorted(found)
 
 
-@pytest.mark.parametrize(("place", "command"), told())
-def test_a_command_that_people_are_told_to_type_is_one(place: str, command: str) -> None:
+@pytest.mark.parametrize(("place", "command"), commands())
+def test_a_command_in_the_documentation_exists(place: str, command: str) -> None:
     parses(command.split())
 
 

@@ -86,7 +86,7 @@ def test_every_import_of_ours_exists_and_nothing_imports_tests() -> None:
 
 
 @pytest.mark.parametrize("module", LEAVES)
-def test_the_leaves_know_nothing_of_ours_but_leaves(module: str) -> None:
+def test_the_lowest_modules_import_only_each_other(module: str) -> None:
     assert ours(module) <= {"etl", *LEAVES}
 
 
@@ -184,7 +184,7 @@ def test_only_the_seams_to_the_network_send_requests() -> None:
         assert network <= shapes, module
 
 
-def test_the_route_is_told_by_settings_and_sends_nothing_itself() -> None:
+def test_the_route_comes_from_settings_and_sends_nothing_itself() -> None:
     assert ours("etl.extract.route") == {
         "etl.errors", "etl.config.hosts", "etl.extract.transport"
     }  # fmt: skip
@@ -290,7 +290,7 @@ def test_nothing_names_a_provider_outside_its_own_files() -> None:
 
 
 def test_no_two_modules_import_each_other() -> None:
-    """Depth first over the imports; a way back to where it began is a circle."""
+    """Depth first over the imports; a path back to where it started is a cycle."""
     done: set[str] = set()
 
     def visit(module: str, way: tuple[str, ...]) -> None:

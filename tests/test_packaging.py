@@ -235,7 +235,7 @@ def test_no_file_names_a_package_registry() -> None:
     assert [str(path) for path in files() if hosts.search(path.read_bytes())] == []
 
 
-def test_what_must_not_be_committed_is_ignored() -> None:
+def test_files_that_must_not_be_committed_are_ignored() -> None:
     assert {"uv.lock", "callflow.toml", "secrets", ".venv"} <= set(ignored())
     assert not (ROOT / ".python-version").exists()  # uv would download that very Python
 

@@ -287,7 +287,7 @@ def test_a_proxy_s_own_certificate_is_verified(
     assert not proxy.heads
 
 
-def test_a_file_of_certificates_that_has_gone_is_named(authority: Authority) -> None:
+def test_a_missing_file_of_certificates_is_named(authority: Authority) -> None:
     settings = source(authority, "http://127.0.0.1:9").model_copy(
         update={"ca_file": Path("/nowhere/ca.pem")}
     )
@@ -302,11 +302,11 @@ def test_the_environment_decides_nothing(authority: Authority, tmp_path: Path) -
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login me password sesame\n")
     netrc.chmod(0o600)
-    nobody = "http://127.0.0.1:1"
+    closed = "http://127.0.0.1:1"
     names = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
     environment = {
         **os.environ,
-        **dict.fromkeys(names, nobody),
+        **dict.fromkeys(names, closed),
         "no_proxy": "",
         "NETRC": str(netrc),
         "SSLKEYLOGFILE": str(keys),
@@ -360,7 +360,7 @@ def local_name() -> tuple[str, str]:
 
 
 @pytest.mark.fault(71)
-def test_a_name_that_leads_to_a_private_address_gets_nothing() -> None:
+def test_no_request_is_sent_to_a_name_with_a_private_address() -> None:
     name, found = local_name()
     family = socket.AF_INET6 if ":" in found else socket.AF_INET
     with socket.create_server((found, 0), family=family) as listener:

@@ -50,13 +50,13 @@ def run(url: str, statements: str) -> None:
             connection.execute(each.encode())
 
 
-# --- every key begins with source ----------------------------------------------------------------
+# --- every key starts with source ----------------------------------------------------------------
 def names(columns: Any) -> list[str]:
     return [column.name for column in columns]
 
 
 @pytest.mark.parametrize("table", tables.metadata.sorted_tables, ids=lambda table: table.fullname)
-def test_every_key_of_the_definitions_begins_with_source(table: Table) -> None:
+def test_every_key_of_the_definitions_starts_with_source(table: Table) -> None:
     keys = [
         names(each.columns)
         for each in table.constraints
@@ -91,7 +91,7 @@ SELECT n.nspname || '.' || c.relname, 'index', i.indexrelid::regclass::text,
 
 
 @pytest.mark.every_postgres
-def test_every_key_of_a_migrated_database_begins_with_source(warehouse: str) -> None:
+def test_every_key_of_a_migrated_database_starts_with_source(warehouse: str) -> None:
     with psycopg.connect(dsn(warehouse)) as connection:
         rows = connection.execute(KEYS, {"schemas": list(SCHEMAS)}).fetchall()
     found = [row for row in rows if row[0] != "etl.alembic_version"]  # it stays where it is
@@ -148,9 +148,9 @@ def fill_runs(
     engine = connect(url)
     with engine.begin() as connection:
         for number in reversed(range(count)):
-            began = newest - number * apart
+            started = newest - number * apart
             name = f"{source}-{stream}-{number:04}"
-            runs.finish(connection, Run(name, source, stream, "full", began, status="complete"))
+            runs.finish(connection, Run(name, source, stream, "full", started, status="complete"))
     engine.dispose()
 
 
@@ -263,16 +263,16 @@ def change(sandbox: Sandbox, sids: list[str], word: str) -> None:
         sandbox.twilio.channels.update(sid, user_sid=word)
 
 
-def age(url: str, sids: list[str], began: str) -> None:
-    """Let the present versions of these channels have begun then, and the next ones follow.
+def age(url: str, sids: list[str], started: str) -> None:
+    """Set the start of these channels' current versions, so that the next ones follow it.
 
-    (etl.load.runs.instant: a change is later than every former one, whatever the clock says.)
+    (etl.load.runs.instant: a change is later than every previous one, whatever the clock says.)
     """
     with psycopg.connect(dsn(url)) as connection:
         connection.execute(
-            "UPDATE twilio.channels SET valid_from = %s WHERE sid = ANY(%s)", [began, sids]
+            "UPDATE twilio.channels SET valid_from = %s WHERE sid = ANY(%s)", [started, sids]
         )
-        connection.execute("UPDATE etl.streams SET changed_at = %s", [began])
+        connection.execute("UPDATE etl.streams SET changed_at = %s", [started])
 
 
 PLACES = """
@@ -300,10 +300,10 @@ def test_history_becomes_partitioned_and_everything_goes_on(
     run(warehouse, block("history-swap"))
 
     assert (described(warehouse), ask(warehouse, VERSIONS)) == before
-    for number, began in enumerate(
+    for number, started in enumerate(
         ("2026-12-31 23:59:59.999999+00", "2027-01-01 00:00+00", "2028-01-01 00:00+00"), 2
     ):
-        age(warehouse, sids, began)
+        age(warehouse, sids, started)
         change(sandbox, sids, f"US{number}")
         sync(config, updated=10, unchanged=30)
     assert ask(warehouse, PLACES) == [

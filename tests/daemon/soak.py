@@ -63,10 +63,10 @@ class Report:
 
 
 def soak(warehouse: str, folder: Path, minutes: float, seed: int, *, every: str = "2s") -> Report:
-    """Run it; the warehouse is at the head of the migrations and empty."""
+    """Run the soak test on an empty warehouse at the head of the migrations."""
     random, report = Random(seed), Report(seed, minutes)
     with serve(data.Sizes(250, 1500), seed=seed) as sandbox, processes() as start:
-        faults = spoil(sandbox, seed)
+        faults = add_faults(sandbox, seed)
         port = free_port()
         more = "".join(
             f'[sources.{name}.schedule]\nevery = "{every}"\nfull_every = "20s"\n'
@@ -100,8 +100,8 @@ def soak(warehouse: str, folder: Path, minutes: float, seed: int, *, every: str 
     return report
 
 
-def spoil(sandbox: Sandbox, seed: int) -> list[Fault]:
-    """Five kinds of failure, each at a fifth of SHARE, forever."""
+def add_faults(sandbox: Sandbox, seed: int) -> list[Fault]:
+    """Add five kinds of failure to each emulator, each at a fifth of SHARE, until the end."""
     kinds: list[dict[str, Any]] = [
         {"response": Response(429, b'{"code": 429, "message": "slower"}', {"Retry-After": "1"})},
         {"response": html(503)},
@@ -120,7 +120,7 @@ def spoil(sandbox: Sandbox, seed: int) -> list[Fault]:
 
 
 def change(sandbox: Sandbox, random: Random) -> None:
-    """Somebody adds, renames or removes something."""
+    """Add, rename or remove a record at one provider."""
     stamp = f"{random.getrandbits(64):016x}"
     kind = random.choice(("add", "rename", "rename", "remove"))
     which = random.choice(("zoom", "flex_flows", "channels", "alibaba"))

@@ -169,7 +169,9 @@ def test_a_database_that_is_away_is_waited_for(
 
 
 @pytest.mark.fault(64)
-def test_a_source_s_trouble_is_its_own(start: Start, sandbox: Sandbox, warehouse: str) -> None:
+def test_trouble_with_one_source_does_not_reach_another(
+    start: Start, sandbox: Sandbox, warehouse: str
+) -> None:
     sources, sandbox.zoom.client_secret = sandbox.toml(), "changed-meanwhile"
     came, go = hold(sandbox.alibaba.faults)
     daemon = start(sources)
@@ -551,7 +553,7 @@ def test_a_daemon_that_was_asleep_writes_nothing_when_it_wakes(
 ) -> None:
     leader, standby = two(start, sandbox)
     came, go = hold(sandbox.zoom.faults, ZOOM_LIST)
-    assert came.wait(PATIENCE)  # it sleeps in a run, and is due for others when it wakes
+    assert came.wait(PATIENCE)  # it is stopped in a run, and others are due when it resumes
     leader.kill(signal.SIGSTOP)
     standby.said("this daemon leads")
     standby.ran(2, source="zoom_demo", status="complete")

@@ -77,7 +77,7 @@ def instance(number: int) -> str:
 
 
 def sources(sandbox: Sandbox, numbers: range) -> str:
-    """One Alibaba source for each number: an instance of its own in one of the accounts."""
+    """One Alibaba source for each number: a separate instance in one of the accounts."""
     lines = []
     for number in numbers:
         key = f"key-{number % ACCOUNTS:02}"
@@ -295,17 +295,17 @@ def test_runs_of_a_killed_worker_are_made_again_elsewhere(
         assert len(hidden) == ACCOUNTS + 2
         assert not any(secret.encode() in everything for secret in hidden)
 
-        victim = max(working, key=lambda worker: len(working[worker]))
-        (pid,) = (each.pid for each in cluster.workers.values() if each.worker_address == victim)
+        killed = max(working, key=lambda worker: len(working[worker]))
+        (pid,) = (each.pid for each in cluster.workers.values() if each.worker_address == killed)
         os.kill(pid, signal.SIGKILL)
-        until(lambda: victim not in client.nthreads(), "the scheduler knows that it is gone")
+        until(lambda: killed not in client.nthreads(), "the scheduler knows that it is gone")
         gate.open()
         for each in over:
             each.result(60)
 
     names = sorted(settings.sources)
     assert fleet.complete() == names
-    doomed = {name.partition(".")[0] for name in working[victim]}
+    doomed = {name.partition(".")[0] for name in working[killed]}
     assert 0 < len(doomed) <= WORKERS
     runs = ask(warehouse, "SELECT source, status FROM etl.runs ORDER BY source")
     assert runs == [(name, "complete") for name in names]

@@ -69,7 +69,9 @@ def new_run(**values: Any) -> Run:
 def test_json_is_one_object_a_line() -> None:
     log = Log()
     before = datetime.now(UTC)
-    log.log.info("daemon began", workers=8, names=["a", "b"], when=NOON, took=timedelta(seconds=2))
+    log.log.info(
+        "daemon started", workers=8, names=["a", "b"], when=NOON, took=timedelta(seconds=2)
+    )
     logging.getLogger("etl.extract.http").warning("%s: asking %d times\nagain", "zoom_eu.flows", 2)
     one, two = log.lines
     assert list(one) == [
@@ -77,7 +79,7 @@ def test_json_is_one_object_a_line() -> None:
     ]  # fmt: skip
     assert (one["level"], one["event"], one["logger"]) == (
         "info",
-        "daemon began",
+        "daemon started",
         "etl.daemon.daemon",
     )
     assert (one["workers"], one["names"], one["took"]) == (8, ["a", "b"], 2.0)
@@ -107,7 +109,7 @@ def test_libraries_take_the_same_way_and_the_talkative_ones_are_quiet() -> None:
     assert log.lines[0]["logger"] == "apscheduler.executors"
 
 
-def test_a_librarys_own_handlers_are_taken_down() -> None:
+def test_a_librarys_own_handlers_are_removed() -> None:
     theirs = io.StringIO()
     library = logging.getLogger("distributed.test_logs")
     library.addHandler(logging.StreamHandler(theirs))
@@ -165,7 +167,7 @@ def test_any_value_makes_one_line_of_json(text: str, value: Any) -> None:
     json.loads(log.text, parse_constant=refuse)
 
 
-def test_a_value_that_holds_itself_is_no_trap() -> None:
+def test_a_value_that_contains_itself_is_rendered() -> None:
     log = Log()
     endless: list[Any] = []
     endless.append(endless)
@@ -246,7 +248,7 @@ def test_a_run_is_one_line_with_its_counts(status: str, level: str) -> None:
     }  # fmt: skip
 
 
-def test_a_run_that_did_not_end_or_ended_before_it_began() -> None:
+def test_a_run_that_did_not_end_or_ended_before_its_start() -> None:
     log = Log()
     run_ended(log.log, new_run(finished_at=None))
     run_ended(log.log, new_run(finished_at=NOON - timedelta(hours=1)))
@@ -298,7 +300,7 @@ def test_no_text_moves_a_terminals_cursor_or_makes_a_line() -> None:
 
 
 def test_no_name_of_a_field_makes_a_second_line() -> None:
-    """structlog's renderer for people writes some names on lines of their own."""
+    """structlog's renderer for people writes some names on separate lines."""
     log = Log(as_json=False)
     odd = {"stack": "a\nb", "stack_info": "c\nd", "exception": "e\nf", "logger_name": "g\nh"}
     log.log.info("odd", **odd)
@@ -367,7 +369,7 @@ def test_no_secret_leaves_wherever_it_stands(as_json: bool) -> None:
     assert log.text.count("\n") == 7
 
 
-def test_a_secret_that_begins_another_leaves_no_tail() -> None:
+def test_a_secret_that_is_the_start_of_another_leaves_no_rest() -> None:
     log = Log("sesame", "sesame-open-wide")
     log.log.info("say sesame-open-wide")
     assert log.lines[0]["event"] == "say …"
@@ -430,8 +432,8 @@ def test_a_pipe_without_a_reader_ends_nothing(
     configure(stream, as_json=as_json)
     log = structlog.stdlib.get_logger("etl.daemon.daemon")
     for n in range(2000):
-        log.info("to nobody", n=n, filled="x" * 100)
-    logging.getLogger("uvicorn").error("to nobody")
+        log.info("to a closed pipe", n=n, filled="x" * 100)
+    logging.getLogger("uvicorn").error("to a closed pipe")
     with contextlib.suppress(BrokenPipeError):
         stream.close()
     log.error("to a closed stream")

@@ -145,7 +145,7 @@ CATALOGUE: tuple[tuple[str, tuple[tuple[int, str, str], ...]], ...] = (
              "ends within seconds; what was not committed is rolled back"),
             (61, "Two runs of one stream", "one works, the other reports which process holds it"),
             (62, "A process that slept past its lease wakes up", "it can write nothing any more"),
-            (63, "No memory, no disk for the log, nobody who reads the output",
+            (63, "No memory, no disk for the log, no reader of the output",
              "reported in a line, or the line is lost and the sync goes on"),
             (64, "A run that is longer than its interval, a machine that slept",
              "never two at once; what was missed is made up for once"),

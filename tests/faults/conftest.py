@@ -98,7 +98,7 @@ def environment(changes: Mapping[str, str]) -> Iterator[None]:
 def commands(path: Path, *lines: list[str], **env: str) -> Done:
     """Run `callflow …` with the configuration `path` for each of `lines`, in this process.
 
-    A process of its own for each would take longer than what it does.
+    A separate process for each would take longer than the command itself.
     """
     stdout, stderr, found = io.StringIO(), io.StringIO(), []
     with redirect_stdout(stdout), redirect_stderr(stderr), environment(env):

@@ -82,7 +82,7 @@ def test_a_daemon_does_not_wait_for_a_database_that_cannot_hold_every_text(
 
 @pytest.mark.fault(48)
 @pytest.mark.parametrize("whose", ["DATABASE", "ROLE"])
-def test_a_role_or_database_that_only_reads_is_told(
+def test_a_read_only_role_or_database_is_reported(
     loaded: tuple[str, str], providers: Sandbox, tmp_path: Path, whose: str
 ) -> None:
     url, admin = loaded

@@ -115,9 +115,9 @@ def awkward(pieces: Iterator[str] | list[str], length: int) -> Iterator[str]:
 
 
 def seconds(work: Callable[[str], object], text: str) -> float:
-    began = time.process_time()
+    started = time.process_time()
     work(text)
-    return time.process_time() - began
+    return time.process_time() - started
 
 
 def growing(work: Callable[[str], object], pieces: list[str]) -> Iterator[str]:
@@ -142,7 +142,7 @@ def look() -> list[str]:
 
 @pytest.mark.fault(4, 41)
 def test_nothing_takes_longer_than_in_proportion_to_the_text() -> None:
-    """In a process of its own: `re` holds on to Python while it runs, and could not be ended."""
+    """Run in a separate process: `re` holds the GIL while it runs and cannot be interrupted."""
     code = "from tests.faults.test_linear import look; print('\\n'.join(look()))"
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -1,6 +1,6 @@
-"""Text from outside in messages: no secret, nobody's number, nothing a terminal obeys, no delay.
+"""Text from outside in messages: no secret, no phone number, no terminal codes, no delay.
 
-A hostile provider repeats everything that it was sent and told, in every shape of an answer, and
+A hostile provider repeats everything that it was sent, in every shape of an answer, and
 every output of callflow is searched for it.
 """
 
@@ -120,8 +120,8 @@ def search(output: str, where: str, *, keep: str = "\n") -> None:
     """Fail where `output` holds what must not leave."""
     for form in FORMS:
         assert form not in output, f"{where}: {form!r} in {output[:2000]!r}"
-        for begin in range(len(form) - 9):  # no ten characters of one either
-            assert form[begin : begin + 10] not in output, f"{where}: {form!r} in {output[:2000]!r}"
+        for start in range(len(form) - 9):  # no ten characters of one either
+            assert form[start : start + 10] not in output, f"{where}: {form!r} in {output[:2000]!r}"
     for private in PERSONAL:
         assert private not in output, f"{where}: {private} in {output[:2000]!r}"
     odd = {each for each in output if not each.isprintable() and each not in keep}
@@ -341,7 +341,7 @@ def test_nor_does_it_leave_when_the_token_is_refused(
 
 
 @pytest.mark.parametrize("piece", ["!", "é", "\x1b", "\u202e", "\0", "<", "a@", "1 ", "://"])
-def test_megabytes_of_an_awkward_character_delay_nobody(
+def test_megabytes_of_an_awkward_character_cause_no_delay(
     piece: str, echo: Echo, settings: Settings, engine: Engine
 ) -> None:
     echo.words = lambda request: piece * (2_000_000 // len(piece))
@@ -353,24 +353,24 @@ def test_megabytes_of_an_awkward_character_delay_nobody(
 
 # --- numbers of a provider -----------------------------------------------------------------------
 @pytest.mark.parametrize(
-    "life",
+    "lifetime",
     ["9" * 400, "9" * 5000, "-1", "0", "1e999", "-1e999", "true", '"3600"', '"soon"', "null", "[]",
      "{}", "NaN"],
 )  # fmt: skip
-def test_however_long_a_token_is_said_to_live_the_run_goes_on(
-    life: str, echo: Echo, settings: Settings, engine: Engine
+def test_any_lifetime_of_a_token_is_accepted(
+    lifetime: str, echo: Echo, settings: Settings, engine: Engine
 ) -> None:
     echo.token = None
 
     def shape(request: Request, words: str) -> Response:
         if request.path == "/oauth/token":
-            body = f'{{"access_token": "{TOKEN}", "expires_in": {life}}}'
+            body = f'{{"access_token": "{TOKEN}", "expires_in": {lifetime}}}'
             return Response(200, body.encode(), JSON)
         return json_response(200, {"flows": [], "total_records": 0, "next_page_token": ""})
 
     echo.shape = shape
     (run,) = run_all(settings, engine, "zoom_eu.flows")
-    if life == "NaN":  # that is no JSON
+    if lifetime == "NaN":  # that is no JSON
         assert (run.status, run.error_kind) == ("failed", "contract")
     else:
         assert (run.status, run.error) == ("complete", None)
@@ -386,7 +386,7 @@ def test_however_long_a_token_is_said_to_live_the_run_goes_on(
      f"Fri, 31 Dec {'9' * 400} 23:59:59 GMT", f"Fri, 31 Dec 2026 23:59:59 +{'9' * 40}",
      "Fri, 31 Dec 2026 99:99:99 GMT", "-", ",", "Fri", "٣"],
 )  # fmt: skip
-def test_however_long_it_asks_to_wait_that_is_no_bug(
+def test_any_requested_wait_is_reported_and_is_no_bug(
     header: str, asked: str, echo: Echo, settings: Settings, engine: Engine
 ) -> None:
     value = asked.encode("utf-8").decode("latin-1")
@@ -442,7 +442,7 @@ def test_zooms_daily_limit_in_a_403_is_one_too(
     assert "daily limit" in (run.error or "")
 
 
-# --- what nobody foresaw -------------------------------------------------------------------------
+# --- unforeseen errors ----------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "kind", [KeyError, MemoryError, RecursionError, OverflowError, SystemError]
 )
@@ -566,7 +566,7 @@ def test_no_command_and_no_page_shows_what_a_provider_repeats(
     process = Process(path, port)
     try:
         process.ran(4)
-        until(lambda: len(hook.got) >= 2, "the webhook is told", process)
+        until(lambda: len(hook.got) >= 2, "the webhook is called", process)
         headers = {"Authorization": f"Bearer {HTTP_TOKEN}"}
         for place in ("/", "/api/status?runs=1", "/metrics", "/readyz", "/healthz"):
             answer = process.get(place, headers=headers)
@@ -598,6 +598,6 @@ def test_what_an_older_version_recorded_is_shown_as_clean(
     for stream in overview.streams:
         search(lines.stream_line(stream), "status")
         search(documents.stream_json(stream), "status --json")
-    told = alerts.alerts(overview.streams, {}, redactor(settings))
-    search(json.dumps(alerts.payload(told), ensure_ascii=False), "webhook")
-    assert "HTTP 400" in json.dumps(alerts.payload(told))
+    found = alerts.alerts(overview.streams, {}, redactor(settings))
+    search(json.dumps(alerts.payload(found), ensure_ascii=False), "webhook")
+    assert "HTTP 400" in json.dumps(alerts.payload(found))

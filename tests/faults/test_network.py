@@ -46,7 +46,7 @@ except CallflowError as error:
 
 @pytest.mark.fault(63)
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_no_file_left_to_open_is_told_as_that(scheme: str) -> None:
+def test_running_out_of_file_descriptors_is_reported_as_that(scheme: str) -> None:
     with serving(Script({})) as url:
         done = subprocess.run(
             [sys.executable, "-c", HUNGRY, url.replace("http", scheme)],

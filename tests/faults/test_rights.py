@@ -1,4 +1,4 @@
-"""A role needs no more than docs/deploy.md says, and is told in SQL what it lacks."""
+"""A role needs no more than docs/deploy.md says; what it lacks is reported as SQL."""
 
 import os
 import re
@@ -116,7 +116,7 @@ def test_everything_runs_with_the_rights_of_the_document(
         assert connection.execute(owners, [list(SCHEMAS)]).fetchall() == [("loader",)]
 
 
-# -- what is missing is told as SQL, which helps --------------------------------------------------
+# -- what is missing is reported as SQL that grants it --------------------------------------------
 
 
 def advised(text: str) -> list[str]:
@@ -250,7 +250,7 @@ def test_grant_does_what_it_may_and_prints_the_rest(
             assert (done.codes, done.stderr) == ([0], "")
             with psycopg.connect(dsn(as_role(url, reader, password))) as connection:
                 assert connection.execute("SELECT count(*) FROM zoom.flows").fetchall() == [(0,)]
-            # A table of somebody else's: its SELECT cannot be given, and this is no success.
+            # A table of another owner: its SELECT cannot be granted, so this is no success.
             run_as(admin, "CREATE TABLE zoom.theirs ()")
             done = commands(path, ["grant", reader])
             assert done.codes == [1], done

@@ -216,9 +216,9 @@ def pgbouncer(server: str, role: str, password: str) -> Iterator[tuple[str, Call
         def restart() -> None:
             running.append(start_after(running[-1]))
 
-        def start_after(former: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
-            former.kill()
-            former.wait(30)
+        def start_after(previous: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
+            previous.kill()
+            previous.wait(30)
             return start()
 
         running = [start()]

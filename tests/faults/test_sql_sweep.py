@@ -219,7 +219,7 @@ def failures(random: Random, statements: int) -> list[Failure]:
 
 @pytest.mark.fault(45, 46, 48, 49)
 @pytest.mark.parametrize(("name", "start"), CASES)
-def test_whatever_fails_at_whatever_statement(
+def test_any_failure_at_any_statement(
     harness: Harness, name: str, start: Literal["empty", "all", "same"], seed: int
 ) -> None:
     random = Random(f"{seed if SWEEP else SEED} {name} {start}")

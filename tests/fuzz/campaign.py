@@ -1,6 +1,6 @@
 """Pages of odd records through a whole run, over a socket into a real warehouse, and what is left.
 
-`Campaign(url, seed).play(records)` plays rounds: a page per list, one run of its stream, and then
+`Campaign(url, seed).run_round(number)` runs a round: a page per list, one run of its stream; then
 every record must be in its table, equal to what was sent, or in etl.rejects. Every other round the
 run is repeated, and must write nothing. Every fifth round has damaged bytes: there any answer will
 do that is no exception. An AssertionError names the round, which `--seed` and `--only` repeat.
@@ -62,7 +62,7 @@ class Campaign:
         self.seed = seed
         self.records = self.rejected = self.runs = 0
 
-    def play(self, number: int, share: float = 1.0) -> None:
+    def run_round(self, number: int, share: float = 1.0) -> None:
         """Round `number`, of as many records as `SIZES` says, or a share of it."""
         rng = random.Random(f"{self.seed} {number}")
         stream = list(SIZES)[number % len(SIZES)]
@@ -92,7 +92,7 @@ class Campaign:
         return run_stream(Job(self.engine, of, settings, "fuzz:1:unknown", sleep=lambda _: None))
 
     def empty(self) -> None:
-        """Leave no rows of former rounds."""
+        """Delete the rows of previous rounds."""
         names = [*(table.fullname for table in TABLES.values()), "etl.rejects", "etl.streams"]
         names += [f"history.{t.fullname.replace('.', '_')}" for t in TABLES.values()]
         with self.engine.begin() as connection:
@@ -212,7 +212,7 @@ def fits(column: Any, cell: Any, sent: Any) -> bool:
 
 
 def same(stored: Any, sent: Any) -> bool:
-    """`stored` is `sent`, but for text that Postgres cannot hold, and for depth."""
+    """Return whether `stored` is `sent`, except for depth and text that Postgres cannot hold."""
     if isinstance(stored, str):
         if not isinstance(sent, str):
             return isinstance(sent, dict | list) and bool(read(stored.encode()) == sent)

@@ -52,7 +52,7 @@ def pairs_of(source: str, kind: Kind) -> list[TablePair]:
 def scan(
     connection: Connection, source: str, kind: Kind, *pages: Sequence[Any], scope: str = "ccc"
 ) -> dict[str, int]:
-    """Stage `pages` of records, each in a transaction of its own, and settle them."""
+    """Stage `pages` of records, each in a separate transaction, and deduplicate them."""
     pairs = pairs_of(source, kind)
     with connection.begin():
         stage.prepare(connection, pairs)

@@ -59,7 +59,7 @@ def test_new_records_are_inserted_with_all_their_children(connection: Connection
         assert versions_of(connection, table) == []
 
 
-def test_a_changed_record_is_updated_and_its_former_version_goes_to_history(
+def test_a_changed_record_is_updated_and_its_previous_version_goes_to_history(
     connection: Connection,
 ) -> None:
     load(connection, "s", FLOWS, [flow("a", "old"), flow("b")], now=at(0))

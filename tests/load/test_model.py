@@ -142,7 +142,7 @@ def in_order(rows: Iterable[Any]) -> list[Any]:
     return sorted(rows, key=lambda row: (row[0], row[2]))
 
 
-def told(cells: Cells) -> Cells:
+def as_stored(cells: Cells) -> Cells:
     """Cells as they are read back: JSON decoded (JSON null and SQL null read the same)."""
     *others, extra = cells
     others = [json.loads(c) if isinstance(c, str) and c[:1] in "{n" and c else c for c in others]
@@ -184,13 +184,13 @@ def test_random_histories_equal_the_model(connection: Connection, kind: Kind, se
         assert written == model.merge(staged, gone, at(step)), f"step {step}"
         for table in kind.tables:
             assert stored(connection, table, ("valid_from",)) == in_order(
-                ((source, *key), told(cells), since)
+                ((source, *key), as_stored(cells), since)
                 for source, model in models.items()
                 for key, (cells, since) in model.current[table].items()
             ), f"step {step}: {table}"
     for table in kind.tables:
         assert stored(connection, table, ("valid_from", "valid_to")) == in_order(
-            ((source, *key), told(cells), since, until)
+            ((source, *key), as_stored(cells), since, until)
             for source, model in models.items()
             for key, cells, since, until in model.closed[table]
         ), table

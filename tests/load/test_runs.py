@@ -127,7 +127,7 @@ def test_streams_of_two_sources_are_apart(connection: Connection) -> None:
 
 @pytest.mark.fault(65)
 @pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Shanghai"])
-def test_an_instant_is_later_than_every_former_one(connection: Connection, zone: str) -> None:
+def test_an_instant_is_later_than_every_previous_one(connection: Connection, zone: str) -> None:
     with connection.begin():
         connection.execute(text(f"SET TIME ZONE '{zone}'"))
         clock = connection.scalar(select(text("clock_timestamp()")))
@@ -173,7 +173,7 @@ def test_times_that_stand_for_never_are_no_watermark(
         assert runs.watermarks(connection, stage, "s", "date_updated", None) == {}
 
 
-def test_each_scope_has_a_watermark_of_its_own(connection: Connection) -> None:
+def test_each_scope_has_its_own_watermark(connection: Connection) -> None:
     page = [{"ContactFlowId": n, "UpdatedTime": f"2021-03-08 0{n}:00:00.0"} for n in "123"]
     scan(connection, "s", CONTACT_FLOWS, page, scope="i1")
     stage = pairs_of("s", CONTACT_FLOWS)[0].stage

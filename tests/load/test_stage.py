@@ -146,7 +146,7 @@ def test_preparing_empties_what_a_killed_run_left(connection: Connection) -> Non
         assert rows_of_stage(connection, pair) == []
 
 
-def test_sources_have_staging_tables_of_their_own(connection: Connection) -> None:
+def test_sources_have_their_own_staging_tables(connection: Connection) -> None:
     scan(connection, "one", CHANNELS, [{"sid": "a"}])
     scan(connection, "two", CHANNELS, [{"sid": "b"}])
     (one,), (two,) = pairs_of("one", CHANNELS), pairs_of("two", CHANNELS)
@@ -199,7 +199,7 @@ def test_of_a_record_that_comes_again_only_the_last_version_stays(connection: Co
     assert [row[:3] for row in entries] == [(3, "a", "y"), (2, "b", "x")]
 
 
-def test_a_repeated_record_without_children_is_told_too(connection: Connection) -> None:
+def test_a_repeated_record_without_children_is_reported_too(connection: Connection) -> None:
     other = {"flow_id": "b", "entry_points": [{"entry_id": "x"}]}
     found = scan(connection, "s", FLOWS, [{"flow_id": "a"}, other], [{"flow_id": "a"}])
     assert found == {"": 2}

@@ -202,7 +202,7 @@ def test_a_stop_interrupts_also_what_starts_after_it(
     wait_for_lock(warehouse, wait, lambda: None)
 
 
-def test_a_statement_that_somebody_else_cancels_is_no_stop(
+def test_a_statement_cancelled_by_another_session_is_not_a_stop(
     database: LeasedConnection, warehouse: str
 ) -> None:
     def cancel() -> None:

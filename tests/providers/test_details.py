@@ -103,7 +103,7 @@ def test_a_new_record_that_cannot_be_completed_comes_with_a_later_run(
     assert rows(warehouse) == expected(toy)
 
 
-def test_who_is_refused_asks_no_more(toy: Toy, detailed: Job, warehouse: str) -> None:
+def test_a_refused_look_up_ends_the_look_ups(toy: Toy, detailed: Job, warehouse: str) -> None:
     toy.answers = {f"menu-{number:02}": json_response(401, {}) for number in range(10)}
     run = run_stream(detailed)
     assert (run.status, run.inserted) == ("incomplete", 0)

@@ -1,6 +1,6 @@
 """A provider that is declared in this file alone: no file of etl/ names it.
 
-Whoever adds a provider writes what is here: the settings of a source, the tables, how the list is
+To add a provider, write what is here: the settings of a source, the tables, how the list is
 requested, and an emulator. Its list has children and a count, but no modification time.
 """
 

@@ -199,7 +199,7 @@ def test_a_body_cut_anywhere(http: httpx.Client, twilio: Twilio) -> None:
         twilio_get(http, twilio, "Channels")
 
 
-def test_a_cut_that_http_cannot_see(http: httpx.Client, twilio: Twilio) -> None:
+def test_an_answer_cut_off_without_http_noticing(http: httpx.Client, twilio: Twilio) -> None:
     whole = twilio_get(http, twilio, "Channels").content
     twilio.faults.append(Fault(delivery="close_delimited", cut=20))
     answer = twilio_get(http, twilio, "Channels")

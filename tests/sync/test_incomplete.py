@@ -331,7 +331,7 @@ def test_without_the_right_to_read_one_flow_a_second_run_confirms(
     assert ask(warehouse, "SELECT key FROM etl.absences") == [('["flow-0005"]',)]
 
 
-def test_twilio_flows_stay_when_nobody_can_say_that_they_are_gone(
+def test_twilio_flows_stay_when_no_look_up_confirms_that_they_are_gone(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
     for record in twilio_data.awkward_flex_flows():

@@ -120,7 +120,7 @@ def test_a_row_that_is_back_is_forgotten_as_missing_also_when_it_is_not_read(
     store.delete("flow-0007")
     assert run(CONTACT_FLOWS).absent == 1
     store.add(record)
-    assert run(CONTACT_FLOWS).mode == "incremental"  # it is old: only the count tells of it
+    assert run(CONTACT_FLOWS).mode == "incremental"  # it is old, so only the count shows it
     store.delete("flow-0007")
     result = run(CONTACT_FLOWS)
     assert (result.mode, result.deleted, result.absent) == ("full", 0, 1)
@@ -143,7 +143,7 @@ def test_a_deletion_behind_an_insert_is_not_hidden_by_the_count(
 def test_rows_that_someone_took_out_of_the_table_are_read_again(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
-    """All of an instance's, while its watermark stays: nothing is known, and the count tells."""
+    """All flows of an instance are gone but its watermark stays: only the count shows it."""
     fill(sandbox, flows=150)
     run = sync(sandbox)
     run(CONTACT_FLOWS)
@@ -371,7 +371,7 @@ def test_a_row_that_comes_back_shows_its_gap(
 
 
 @pytest.mark.fault(20)
-def test_a_flow_that_blinks_leaves_in_one_run_and_comes_back_with_its_gap(
+def test_a_flow_that_disappears_and_returns_is_deleted_in_one_run_and_back_with_its_gap(
     sync: Starter, full_sandbox: Sandbox, warehouse: str
 ) -> None:
     """One complete scan without it and a definite "not found" are enough; nothing of it is lost."""
@@ -389,13 +389,13 @@ def test_a_flow_that_blinks_leaves_in_one_run_and_comes_back_with_its_gap(
     back = run("zoom_demo.flows")
     assert (back.status, back.inserted) == ("complete", 1)
     for table in ("flows", "flow_versions"):
-        lives = ask(
+        found = ask(
             warehouse,
             "SELECT count(*), count(*) FILTER (WHERE is_current), max(valid_to) < max(valid_from)"
-            f" FROM zoom.{table}_history AS life WHERE flow_id = '{flow_id}'"
-            " GROUP BY to_jsonb(life) - 'valid_from' - 'valid_to' - 'is_current'",
+            f" FROM zoom.{table}_history AS version WHERE flow_id = '{flow_id}'"
+            " GROUP BY to_jsonb(version) - 'valid_from' - 'valid_to' - 'is_current'",
         )
-        assert set(lives) == {(2, 1, True)}, table
+        assert set(found) == {(2, 1, True)}, table
     assert run("zoom_demo.flows").rows_written == 0
     assert truth.stored(warehouse)["zoom.flows"] == truth.of(sandbox)["zoom.flows"]
 

@@ -67,7 +67,7 @@ def test_whole_numbers_of_four_bytes_fit_an_integer(fits: Any) -> None:
         "9" * 5000,
     ],
 )
-def test_what_is_no_integer_of_four_bytes_is_kept_as_sent(sent: Any) -> None:
+def test_a_number_that_does_not_fit_four_bytes_is_kept_as_sent(sent: Any) -> None:
     cell, extra, warnings = read_version(flow_version=sent)
     assert cell is None
     assert extra == {"flow_version": sent}

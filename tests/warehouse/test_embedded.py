@@ -241,7 +241,7 @@ def test_settings(clusters: Callable[[Path], Cluster], bin_dir: Path) -> None:
     assert hba == [("scram-sha-256",)]
 
 
-def test_a_default_yields_to_what_the_owner_sets(data_dir: Path, wheel: Path) -> None:
+def test_what_the_owner_sets_replaces_a_default(data_dir: Path, wheel: Path) -> None:
     admin(start(data_dir, wheel), "ALTER SYSTEM SET shared_buffers = '80MB'")
     embedded.stop(data_dir)
     server = start(data_dir, wheel)
@@ -433,10 +433,10 @@ def test_waits_for_another_start_and_then_gives_up(place: Path, wheel: Path) -> 
 def test_another_port_when_the_kept_one_is_taken(data_dir: Path, wheel: Path) -> None:
     first = start(data_dir, wheel)
     embedded.stop(data_dir)
-    with socket.socket() as thief:
-        thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        thief.bind(("127.0.0.1", first.port))
-        thief.listen()
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", first.port))
+        other.listen()
         second = start(data_dir, wheel)
         assert second.port != first.port
         assert second.notes == (
@@ -672,7 +672,7 @@ def test_the_reader_cannot(first_started: Path, wheel: Path, statement: str) -> 
         connection.execute(statement.encode())
 
 
-def test_everybody_has_the_rights_of_their_work(first_started: Path, wheel: Path) -> None:
+def test_every_role_has_the_rights_for_its_work(first_started: Path, wheel: Path) -> None:
     server = start(first_started, wheel)
     roles_are_in_order(server)
     for role, url in (("callflow_reader", server.reader_url), ("callflow", server.url)):
@@ -685,7 +685,7 @@ def test_everybody_has_the_rights_of_their_work(first_started: Path, wheel: Path
         query(server, "DROP DATABASE again WITH (FORCE)")  # as the demo does
 
 
-def test_rights_that_somebody_changed_are_mended(first_started: Path, wheel: Path) -> None:
+def test_changed_rights_are_restored(first_started: Path, wheel: Path) -> None:
     server = start(first_started, wheel)
     admin(server, "ALTER ROLE callflow SUPERUSER")
     admin(server, "ALTER ROLE callflow_reader CREATEROLE")
@@ -697,7 +697,7 @@ def test_rights_that_somebody_changed_are_mended(first_started: Path, wheel: Pat
     as_reader(again).close()
 
 
-def test_a_reader_that_set_a_password_is_told(first_started: Path, wheel: Path) -> None:
+def test_a_reader_that_set_a_password_gets_a_notice(first_started: Path, wheel: Path) -> None:
     server = start(first_started, wheel)
     embedded.prove_reader(server)
     with as_reader(server) as connection:
@@ -874,7 +874,7 @@ def test_an_owner_that_was_a_superuser_is_no_more(
     assert start(place / "old", usable) == server
 
 
-def test_an_upgrade_that_was_killed_is_gone_on_with(
+def test_a_killed_upgrade_is_resumed(
     place: Path, wheel: Path, clusters: Callable[[Path], Cluster]
 ) -> None:
     usable = clusters(wheel).server.bin_dir
@@ -982,7 +982,7 @@ def test_an_ordinary_user_starts_and_stops(place: Path, wheel: Path) -> None:
         answer = as_ordinary_user(lambda: str(start(place / "other", server.bin_dir).pid))
         assert answer.startswith("EmbeddedError")
         assert "belongs to user id" in answer
-        # and a user without a name is told what initdb would say less well.
+        # and a user without a name gets a clearer error than that of initdb.
         answer = as_ordinary_user(lambda: str(start(home, server.bin_dir).pid), uid=4242)
         assert answer.startswith("EmbeddedError")
         assert "user id 4242 has no name" in answer

@@ -277,7 +277,7 @@ def test_everything_in_our_schemas_is_described(warehouse: str) -> None:
     assert len(ask(warehouse, staged)) == len(TABLES.values())
 
 
-def test_a_table_that_nobody_described_would_be_found(warehouse: str) -> None:
+def test_a_table_without_a_description_would_be_found(warehouse: str) -> None:
     with opened(warehouse) as connection:
         connection.execute(text("CREATE SCHEMA IF NOT EXISTS zoom"))
         connection.execute(text("CREATE VIEW zoom.bare AS SELECT 1 AS number"))
@@ -679,7 +679,7 @@ def test_a_history_view_that_must_give_way_comes_back_with_its_rights(
         ),
     ],
 )
-def test_what_has_taken_our_place_is_not_overwritten(
+def test_another_object_in_our_place_is_not_overwritten(
     database: str, later: Path, theirs: str, said_of_it: str
 ) -> None:
     at_revision(database, HEAD, theirs=theirs)

@@ -1,4 +1,4 @@
-"""Overviews and runs made by hand: what a daemon would tell of four plausible sources."""
+"""Overviews and runs made by hand: what a daemon would report about four plausible sources."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -175,7 +175,7 @@ def _history(of: StreamHealth, chance: Random) -> list[Run]:
     found = []
     for back in range(30):
         full = (back + 11) % 24 == 0
-        began = (of.last_attempt_at or NOW) - timedelta(
+        started = (of.last_attempt_at or NOW) - timedelta(
             minutes=apart * back, seconds=chance.random() * 40
         )
         status, error, gone = "complete", None, 0
@@ -187,9 +187,9 @@ def _history(of: StreamHealth, chance: Random) -> list[Run]:
             status, error = "failed", f"{of.name}, page 2: HTTP 503 (5 attempts) → try again later"
         took = base * chance.lognormvariate(0, 0.25) * (2.6 if full else 1)
         changed = int(chance.paretovariate(0.9)) - 1 if chance.random() < 0.45 else 0
-        if of.changed_at is None or began > of.changed_at:
+        if of.changed_at is None or started > of.changed_at:
             changed = 0
-        elif began + timedelta(minutes=apart) > of.changed_at:
+        elif started + timedelta(minutes=apart) > of.changed_at:
             changed += 3
         if status == "failed":
             took, changed = 0.3 + chance.random() * 0.3, 0
@@ -201,8 +201,8 @@ def _history(of: StreamHealth, chance: Random) -> list[Run]:
                 of.source,
                 of.stream,
                 mode="full" if full else "incremental",
-                started_at=began,
-                finished_at=began + timedelta(seconds=took),
+                started_at=started,
+                finished_at=started + timedelta(seconds=took),
                 status=status,
                 error=error,
                 error_kind="credentials" if status == "failed" else None,

@@ -215,7 +215,7 @@ def test_readyz_gives_the_reasons_as_lines() -> None:
 
 
 @pytest.mark.parametrize(("age", "status"), [(0, 200), (14, 200), (15, 200), (16, 503), (-90, 200)])
-def test_it_is_not_ready_when_the_daemon_looks_no_more(age: int, status: int) -> None:
+def test_it_is_not_ready_when_the_daemon_has_stopped_checking(age: int, status: int) -> None:
     with running(READY, now=lambda: fleet.NOW + timedelta(seconds=age)) as client:
         answer = client.get("/readyz")
         assert answer.status_code == status

@@ -372,7 +372,7 @@ def test_the_filter(query: str, found: list[str]) -> None:
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "x", "", "²", "999999", "9" * 5000, "1.5"])
-def test_a_page_that_is_not_there_is_one_that_is(number: str) -> None:
+def test_a_page_number_out_of_range_shows_the_nearest_page(number: str) -> None:
     with running(fleet.many(100), lambda pairs: {}) as client:
         answer = client.get("/", params={"page": number})
     assert answer.status_code == 200

@@ -57,7 +57,7 @@ def said(connection: socket.socket) -> bytes:
 
 
 def get(url: str) -> str:
-    """With a client of its own, which ends when it has its answer."""
+    """Ask with a separate client, which ends when it has its answer."""
     return httpx.get(url, trust_env=False, verify=False, timeout=60).text
 
 
@@ -149,8 +149,8 @@ def test_it_ends_though_clients_keep_their_connections_open(
             slow.sendall(ASK % b"big")
             assert slow.recv(12) == b"HTTP/1.1 200"
             assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
-            began = time.monotonic()
-        assert time.monotonic() - began < 2.5 * slowness()
+            started = time.monotonic()
+        assert time.monotonic() - started < 2.5 * slowness()
         assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
         assert sock.fileno() == -1
         assert ends(silent)
@@ -168,7 +168,7 @@ def test_it_ends_before_it_served_anything() -> None:
             assert sock.fileno() == -1
 
 
-def test_an_answer_on_its_way_gets_through() -> None:
+def test_an_answer_being_sent_is_completed() -> None:
     asked, go_on = threading.Event(), threading.Event()
 
     def metrics() -> bytes:
@@ -205,8 +205,8 @@ def test_it_ends_though_the_database_hangs() -> None:
                 thread = threading.Thread(target=ask, args=(str(client.base_url),))
                 thread.start()
                 assert asked.wait(60)
-                began = time.monotonic()
-            assert time.monotonic() - began < 4 * slowness()
+                started = time.monotonic()
+            assert time.monotonic() - started < 4 * slowness()
         finally:
             go_on.set()
         thread.join()
@@ -239,7 +239,7 @@ def test_an_answer_has_a_second_more_then_its_connection_ends() -> None:
 
 
 @pytest.mark.parametrize(
-    "begin",
+    "start",
     [
         pytest.param(b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: ", id="head"),
         pytest.param(ASK % b"" + HALF, id="second head"),
@@ -248,10 +248,10 @@ def test_an_answer_has_a_second_more_then_its_connection_ends() -> None:
         ),
     ],
 )
-def test_a_request_that_comes_byte_by_byte_has_to_come_in_time(begin: bytes) -> None:
+def test_a_request_that_comes_byte_by_byte_has_to_come_in_time(start: bytes) -> None:
     sock = listen("127.0.0.1:0")
     with serving(APP, sock, head=0.3), connect(sock) as client:
-        client.sendall(begin)
+        client.sendall(start)
         client.settimeout(0.05)
         deadline = time.monotonic() + 30
         with suppress(ConnectionError):
@@ -282,7 +282,7 @@ def test_nothing_is_upgraded(upgrade: str) -> None:
         assert client.recv(15) == b"HTTP/1.1 200 OK"
 
 
-def test_a_client_of_http_1_0_is_answered_and_done_with() -> None:
+def test_an_http_1_0_client_is_answered_and_its_connection_closed() -> None:
     sock = listen("127.0.0.1:0")
     with serving(APP, sock), connect(sock) as client:
         client.sendall(b"GET / HTTP/1.0\r\n\r\n")
@@ -342,7 +342,7 @@ def test_the_client_with_most_connections_makes_room() -> None:
             assert answered(each)
 
 
-def test_a_new_connection_is_spared_until_its_request_can_have_come() -> None:
+def test_a_new_connection_is_kept_until_its_request_can_have_arrived() -> None:
     sock = listen("127.0.0.1:0")
     with serving(APP, sock, connections=3, young=600), ExitStack() as clients:
         rests, unread = (clients.enter_context(connect(sock)) for _ in range(2))
@@ -376,13 +376,13 @@ def test_a_request_that_is_being_answered_is_cut_last() -> None:
         assert unread.recv(12) == b"HTTP/1.1 200"
         rests.sendall(ASK % b"")
         assert answered(rests)
-        for victim in (silent, rests, unread):
+        for client in (silent, rests, unread):
             new = clients.enter_context(connect(sock))
             new.sendall(ASK % b"slow")
             assert asked.acquire(timeout=60)
             with suppress(ConnectionError):
-                victim.sendall(ASK % b"")
-            received = said(victim)
+                client.sendall(ASK % b"")
+            received = said(client)
             assert len(received) < len(BIG)
             assert b"HTTP/1.1 200" not in received
         go_on.set()

@@ -177,7 +177,7 @@ def test_a_time_that_does_not_parse_or_that_no_client_can_read_is_kept_as_sent(s
 
 
 @pytest.mark.parametrize("sent", ["True", "yes", "1", 1, 0, "", []])
-def test_a_boolean_that_is_none_is_kept_as_sent(sent: Any) -> None:
+def test_a_value_that_is_not_a_boolean_is_kept_as_sent(sent: Any) -> None:
     row, rows = contact_flow(Published=sent)
     assert row == {"partial": False, "extra": {"Published": sent}}
     assert rows.warnings == 1
