@@ -4,7 +4,7 @@ import time
 
 
 def slowness() -> float:
-    """How many times longer work takes now than on an idle machine; 1 or more.
+    """Return how many times longer work takes now than on an idle machine; 1 or more.
 
     For a promise in seconds: it is given for a machine that has nothing else to do.
     """

@@ -66,7 +66,7 @@ def sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def run(sandbox: Sandbox, warehouse: str, tmp_path: Path) -> Run:
-    """Runs the DAG once: what became of it, and the log."""
+    """Return a function that runs the DAG once and returns its result and the log."""
     config = tmp_path / "callflow.toml"
     config.write_text(f'[warehouse]\nurl = "{dsn(warehouse)}"\n{sandbox.toml()}', encoding="utf-8")
     config.chmod(0o600)
@@ -133,7 +133,7 @@ def test_the_dag_syncs_every_stream_and_fails_where_a_stream_does(
 
 @contextmanager
 def busy_until_seen(url: str, source: str, stream: str) -> Iterator[None]:
-    """Another run holds the lease of that stream, until one has met it."""
+    """Hold the lease of that stream until a run has found it taken."""
     engine = connect(url)
     with engine.begin() as connection:
         lease = leases.acquire(

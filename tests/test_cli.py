@@ -71,7 +71,7 @@ def config(sandbox: Sandbox, warehouse: str, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def cli(config: Path, sandbox: Sandbox, tmp_path: Path, warm: Warm) -> Cli:
-    """Runs `callflow …` on `config`; no output may hold a traceback or a secret."""
+    """Return a function that runs `callflow …` and finds no traceback or secret in its output."""
 
     def run(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
         env = environment(CALLFLOW_CONFIG=str(config), **env)
@@ -91,7 +91,7 @@ def cli(config: Path, sandbox: Sandbox, tmp_path: Path, warm: Warm) -> Cli:
 
 @pytest.fixture
 def start(warm: Warm) -> Start:
-    """Starts `callflow …` on a configuration."""
+    """Return a function that starts `callflow …` on a configuration."""
 
     def of(config: Path, *words: str) -> Command:
         return warm.start(words, env=environment(CALLFLOW_CONFIG=str(config)))
@@ -601,7 +601,7 @@ def test_a_daily_limit_is_reported_and_not_waited_for(cli: Cli, sandbox: Sandbox
 
 
 def psql(warm: Warm, config: Path, script: str, **env: str) -> str:
-    """What `callflow sql` prints when psql is given a script."""
+    """Return what `callflow sql` prints when psql is given a script."""
     env = environment(CALLFLOW_CONFIG=str(config), **env)
     done = warm.run(["sql"], env=env, text=script)
     assert (done.returncode, done.stderr) == (0, "")
@@ -642,7 +642,7 @@ NAMES = ["Hotline", "投诉受理 – 贵宾专线"]
 
 
 def shell(config: Path, line: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """A line of sh, in which `callflow` is ours."""
+    """Run a line of sh, in which `callflow` is this checkout's."""
     return subprocess.run(
         ["/bin/sh", "-c", f'callflow() {{ "$PYTHON" -m etl "$@"; }}\n{line}'],
         env=environment(CALLFLOW_CONFIG=str(config), PYTHON=sys.executable, **env),

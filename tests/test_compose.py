@@ -36,7 +36,7 @@ DAEMONS = ("callflow", "demo")
 
 
 def composed(**variables: str) -> Any:
-    """docker-compose.yml with its ${VARIABLE:-default}s filled in."""
+    """Return docker-compose.yml with its ${VARIABLE:-default}s filled in."""
     text = re.sub(r"\$\{(\w+):-([^}]*)\}", lambda found: variables.get(found[1]) or found[2], TEXT)
     assert "$" not in re.sub("(?m)#.*$", "", text)
     return yaml.safe_load(text)
@@ -51,7 +51,7 @@ def seconds(text: str) -> int:
 
 
 def files_of(service: str) -> set[str]:
-    """The paths of the configs and secrets that a service mounts."""
+    """Return the paths of the configs and secrets that a service mounts."""
     own = SERVICES[service]
     names = [COMPOSE["secrets"][name] for name in own.get("secrets", ())]
     names += [COMPOSE["configs"][entry["source"]] for entry in own.get("configs", ())]
@@ -224,7 +224,7 @@ def answering(status: int) -> Iterator[Answering]:
 
 
 def probed(command: Sequence[str], port: int) -> int:
-    """The exit code of a healthcheck's command, with another port than the daemon's."""
+    """Return the exit code of a healthcheck's command, with another port than the daemon's."""
     moved = [part.replace("8787", str(port)) for part in command]
     assert moved[0] == "python"
     assert moved != list(command)
@@ -260,7 +260,7 @@ def ports_of(toml: str) -> list[str]:
 
 
 def moved(toml: str, running: sandbox.Sandbox) -> str:
-    """The demo's configuration with the ports of a sandbox that runs elsewhere."""
+    """Return the demo's configuration with the ports of a sandbox that runs elsewhere."""
     assert SERVICES["sandbox"]["command"] == ["sandbox"]  # at the default ports
     assert ports_of(toml) == [str(port) for port in sandbox.PORTS]
     for port, emulator in zip(sandbox.PORTS, running.emulators.values(), strict=True):
@@ -269,7 +269,7 @@ def moved(toml: str, running: sandbox.Sandbox) -> str:
 
 
 def demo_environment() -> dict[str, str]:
-    """The variables of the demo's daemon: those of its file, and its own."""
+    """Return the variables of the demo's daemon: those of its file, and its own."""
     text = (ROOT / SERVICES["demo"]["env_file"]).read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     own: dict[str, str] = SERVICES["demo"]["environment"]

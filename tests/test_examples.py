@@ -36,7 +36,7 @@ PORT = int(Daemon().http.rpartition(":")[2])
 
 
 def tool(name: str) -> str:
-    """Its path; without it on this machine the test is skipped."""
+    """Return the path of a tool; skip the test if it is not installed."""
     found = shutil.which(name)
     if found is None:
         pytest.skip(f"{name} is not installed")
@@ -54,7 +54,7 @@ def run(*command: str | Path) -> str:
 # --- metrics -------------------------------------------------------------------------------------
 @functools.cache
 def exposed() -> Mapping[str, Mapping[str, frozenset[str]]]:
-    """Every sample that the daemon shows → its labels → their values."""
+    """Return sample of the daemon → its labels → their values."""
     now = datetime(2026, 11, 17, 14, 5, tzinfo=UTC)
     metrics = Metrics("0.1.0", CollectorRegistry())
     finished = now + timedelta(seconds=3)
@@ -101,7 +101,7 @@ SELECTOR = re.compile(r"\b((?:callflow|process|python)_\w+|up)\b(?:\{([^}]*)\})?
 
 
 def selected(expression: str) -> Iterator[tuple[str, dict[str, tuple[str, str]]]]:
-    """Each metric of a PromQL expression, with its matchers: label → (operator, value)."""
+    """Yield each metric of a PromQL expression, with its matchers: label → (operator, value)."""
     for name, matchers in SELECTOR.findall(expression):
         pairs = re.findall(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"', matchers)
         yield name, {label: (operator, value) for label, operator, value in pairs}
@@ -112,7 +112,7 @@ def labels_of(name: str) -> set[str]:
 
 
 def mistakes(expression: str) -> list[str]:
-    """What an expression asks for that the daemon does not show."""
+    """Return the mistakes in an expression: what it asks for and the daemon does not show."""
     found, known = [], {"job", "instance"}
     for name, matchers in selected(expression):
         if name != "up" and name not in exposed():
@@ -206,7 +206,7 @@ def test_prometheus_scrapes_where_the_daemon_listens() -> None:
 
 # --- Grafana -------------------------------------------------------------------------------------
 def expressions() -> list[str]:
-    """Those of all panels, annotations and variables, as Prometheus would get them."""
+    """Return those of all panels, annotations and variables, as Prometheus would get them."""
     found = [target["expr"] for panel in PANELS for target in panel["targets"]]
     found += [each["expr"] for each in DASHBOARD["annotations"]["list"] if "expr" in each]
     found += [
@@ -474,7 +474,7 @@ PROGRAM = "/opt/callflow/bin/callflow"
 
 
 def unit(name: str) -> dict[str, list[str]]:
-    """Its directives; one that stands several times has several values."""
+    """Return the directives of a unit; a repeated one has several values."""
     found: dict[str, list[str]] = {}
     for line in (SYSTEMD / name).read_text(encoding="utf-8").splitlines():
         if match := re.match(r"(\w+)=(.*)", line):

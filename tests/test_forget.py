@@ -76,7 +76,7 @@ def sync(path: Path, warehouse: str) -> Iterator[Callable[..., None]]:
 
 @pytest.fixture
 def said(path: Path, warehouse: str) -> Iterator[Callable[[], str]]:
-    """What `callflow status` and `callflow check` print of the configuration as it is now."""
+    """Yield what `callflow status` and `callflow check` print of the present configuration."""
     engine = connect(warehouse)
 
     def run() -> str:
@@ -94,7 +94,7 @@ def said(path: Path, warehouse: str) -> Iterator[Callable[[], str]]:
 
 @pytest.fixture
 def drop(path: Path, warehouse: str) -> Iterator[Callable[[str], forget.Left | None]]:
-    """What `callflow forget NAME --yes` does."""
+    """Run `callflow forget NAME --yes`; yield what it does."""
     engine = connect(warehouse)
     yield lambda name: forget.move_to_history(engine, configuration.load(path, {}), name, "test")
     engine.dispose()

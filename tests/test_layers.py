@@ -48,7 +48,7 @@ IMPURE = {"datetime.now", "random", "secrets", "time", "uuid", "os", "socket", "
 
 @cache
 def imports(module: str) -> frozenset[str]:
-    """What `module` imports, also inside its functions: "etl.errors", "sqlalchemy.Table"."""
+    """Return what `module` imports, also inside its functions: "etl.errors", "sqlalchemy.Table"."""
     found = set()
     for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -60,12 +60,12 @@ def imports(module: str) -> frozenset[str]:
 
 
 def of(name: str, *packages: str) -> bool:
-    """`name` is one of `packages` or in one of them."""
+    """Return whether `name` is one of `packages` or in one of them."""
     return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
 def ours(module: str) -> set[str]:
-    """The modules of our own that `module` imports."""
+    """Return the modules of our own that `module` imports."""
     found = set()
     for name in imports(module):
         if of(name, "etl"):
@@ -263,7 +263,7 @@ NAMED_ELSEWHERE = {
 
 
 def words_of(module: str) -> set[str]:
-    """The identifiers and strings of a module, without docstrings and comments."""
+    """Return the identifiers and strings of a module, without docstrings and comments."""
     tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
     docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     found = set()
@@ -306,7 +306,7 @@ def test_no_two_modules_import_each_other() -> None:
 
 
 def classes(module: str) -> dict[str, set[str]]:
-    """The classes that `module` defines, each with the last names of its bases."""
+    """Return the classes that `module` defines, each with the last names of its bases."""
     tree = ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8")))
     return {
         node.name: {ast.unparse(base).rpartition(".")[2] for base in node.bases}

@@ -52,7 +52,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture(scope="module")
 def tls_zoom(authority: Authority) -> Iterator[tuple[Zoom, int]]:
-    """Zoom behind TLS, with certificates of `authority`."""
+    """Serve Zoom behind TLS, with certificates of `authority`."""
     emulator = Zoom()
     with serving(emulator) as url:
         port = int(url.rpartition(":")[2])
@@ -85,7 +85,7 @@ def fails(settings: ZoomSource, kind: type[CallflowError]) -> CallflowError:
 
 
 def last_word(base: str, route: Route, timeout: float) -> CallflowError:
-    """How a request by `route` fails, by the machine's clock and without pauses."""
+    """Return the error of a request by `route`, by the machine's clock and without pauses."""
     with (
         Http(
             base,
@@ -348,7 +348,7 @@ for route in (Route(), Route(ca_file=Path(sys.argv[2]))):
 
 # --- addresses -----------------------------------------------------------------------------------
 def local_name() -> tuple[str, str]:
-    """A name other than localhost that leads to an address of this machine, and that address."""
+    """Return a name of this machine other than localhost, and its address."""
     for name in (socket.gethostname(), "ip6-localhost", "ip6-loopback", "localhost.localdomain"):
         try:
             found = str(socket.getaddrinfo(name, 443, type=socket.SOCK_STREAM)[0][4][0])

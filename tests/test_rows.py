@@ -68,7 +68,7 @@ class Out(io.StringIO):
 
 @pytest.fixture
 def written() -> Iterator[Any]:
-    """What a function writes to stdout, which is a terminal or not."""
+    """Yield what a function writes to stdout, which is a terminal or not."""
     real = sys.stdout
 
     def run(write: Any, rows: list[Sequence[Any]], *, terminal: bool = False) -> str:

@@ -36,7 +36,7 @@ PARTITIONED = "twilio_channels"
 
 
 def block(name: str) -> str:
-    """The document's block of SQL that is called `name`."""
+    """Return the document's block of SQL that is called `name`."""
     found = re.findall(rf"^```sql {name}\n(.*?)^```$", DOCUMENT.read_text("utf-8"), re.M | re.S)
     (statements,) = found
     return str(statements)
@@ -105,7 +105,7 @@ def test_every_key_of_a_migrated_database_starts_with_source(warehouse: str) -> 
 
 # --- Citus: there is none here, so no more than the order and the names --------------------------
 def distributed() -> list[tuple[str, str, str]]:
-    """(table, column, table that it is colocated with) in the document's order."""
+    """Return (table, column, table that it is colocated with) in the document's order."""
     statement = (
         r"SELECT create_distributed_table\('([a-z_.]+)', '([a-z]+)',"
         r" colocate_with => '([a-z_.]+)'\);"
@@ -144,7 +144,7 @@ def test_the_bookkeeping_that_may_stay_behind_is_the_schema_etl() -> None:
 def fill_runs(
     url: str, source: str, stream: str, count: int, *, apart: timedelta, newest: datetime
 ) -> None:
-    """`count` runs of a stream, the last one at `newest`."""
+    """Record `count` runs of a stream, the last one at `newest`."""
     engine = connect(url)
     with engine.begin() as connection:
         for number in reversed(range(count)):
@@ -199,7 +199,7 @@ def config(sandbox: Sandbox, warehouse: str, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def analyst(warehouse: str) -> Iterator[str]:
-    """A role that may read what BI tools read, and this table of history besides."""
+    """Yield a role that may read what BI tools read, and this table of history."""
     name = f"analyst {secrets.token_hex(4)}"  # it needs quotes
     role = sql.Identifier(name)
     with psycopg.connect(dsn(warehouse), autocommit=True) as connection:
@@ -244,7 +244,7 @@ ORDER BY 1, 2
 
 
 def described(url: str) -> list[tuple[Any, ...]]:
-    """What people, BI tools and callflow see of the views and of the tables of tables.py."""
+    """Return what people, BI tools and callflow see of the views and tables."""
     names_ = [table.fullname for table in tables.metadata.sorted_tables]
     with psycopg.connect(dsn(url)) as connection:
         given = {"schemas": list(SCHEMAS), "tables": names_}

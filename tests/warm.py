@@ -211,7 +211,7 @@ class Warm:
 
 @contextmanager
 def warmed() -> Iterator[Warm]:
-    """Have a process that forks commands."""
+    """Start a process that forks commands."""
     warm = Warm()
     try:
         yield warm

@@ -22,7 +22,7 @@ def sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def start(warehouse: str, tmp_path: Path, warm: Warm) -> Iterator[Start]:
-    """`start(sandbox or TOML of sources, every=…, more=…, daemon=…)`: a daemon on the warehouse."""
+    """`start(sandbox or TOML of sources, every=…, more=…, daemon=…)` starts a daemon."""
     with processes() as start_process:
 
         def of(sources: Sandbox | str, *words: str, url: str = "", **given: Any) -> Process:

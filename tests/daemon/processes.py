@@ -211,7 +211,7 @@ def _copy(one: socket.socket, other: socket.socket) -> None:
 
 @contextmanager
 def relayed(warehouse: str, *, open_: bool = True) -> Iterator[tuple[str, Relay]]:
-    """`warehouse`, by way of a relay."""
+    """Yield the URL of `warehouse` through a relay, and the relay."""
     rest = warehouse.rpartition("@")[2]
     port = int(rest.partition("/")[0].rpartition(":")[2])
     relay = Relay(port, open_=open_)
@@ -223,7 +223,7 @@ def relayed(warehouse: str, *, open_: bool = True) -> Iterator[tuple[str, Relay]
 
 @contextmanager
 def processes() -> Iterator[Callable[..., Process]]:
-    """Starts daemons; all of them are gone at the end."""
+    """Yield a function that starts daemons; end all of them at the end."""
     with ExitStack() as stack:
 
         def start(path: Path, port: int, *words: str, **given: Any) -> Process:

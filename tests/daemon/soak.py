@@ -49,7 +49,7 @@ class Report:
 
     @property
     def growth(self) -> float:
-        """Of the memory, as a share."""
+        """Return the growth of the memory, as a share."""
         return self.memory[1] / self.memory[0] - 1
 
     def __str__(self) -> str:
@@ -153,7 +153,7 @@ def change(sandbox: Sandbox, random: Random) -> None:
 
 
 def measure(daemon: Process) -> tuple[float, int]:
-    """Resident memory in MB and open files of the daemon."""
+    """Return the daemon's resident memory in MB and its open files."""
     threading.Event().wait(0.2)
     place = Path("/proc", str(daemon.popen.pid))
     pages = int((place / "statm").read_text(encoding="ascii").split()[1])
@@ -185,7 +185,7 @@ def settle(daemon: Process, sandbox: Sandbox, warehouse: str, report: Report) ->
 
 
 def main() -> int:
-    """0 when the warehouse is equal and nothing grew."""
+    """Run the command; return 0 if the warehouse is equal and nothing grew."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=45)
     parser.add_argument("--seed", type=int, default=Random().randrange(2**32))

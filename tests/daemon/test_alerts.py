@@ -215,7 +215,7 @@ class Hook(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """The client need not read all that is sent."""
+        """Ignore errors: the client need not read all that is sent."""
 
 
 class HookRequest(BaseHTTPRequestHandler):
@@ -342,7 +342,7 @@ def test_a_webhook_that_does_not_listen() -> None:
 
 @contextmanager
 def scripted(*pieces: bytes, pause: float = 0.0, wait: bool = False) -> Iterator[str]:
-    """A server that sends `pieces` to one client; `wait`: and keeps it waiting then."""
+    """Yield a server that sends `pieces` to one client, then keeps it waiting if `wait` is set."""
     done = threading.Event()
 
     def serve(listener: socket.socket) -> None:

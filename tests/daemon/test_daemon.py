@@ -520,7 +520,7 @@ def test_two_thousand_sources(start: Start, sandbox: Sandbox) -> None:
 
 
 def two(start: Start, sandbox: Sandbox) -> tuple[Any, Any]:
-    """A daemon that leads, and one that stands by."""
+    """Return a daemon that leads, and one that stands by."""
     leader = start(sandbox)
     leader.ran(4, status="complete")
     standby = start(sandbox)

@@ -29,7 +29,7 @@ PATIENCE = 30.0
 
 
 def zoom(name: str, owner: str = "", at: str = "zoom.example") -> list[Unit]:
-    """A source with one stream."""
+    """Return a source with one stream."""
     source = ZoomSource(
         name=name,
         account_id=owner or name,
@@ -41,7 +41,7 @@ def zoom(name: str, owner: str = "", at: str = "zoom.example") -> list[Unit]:
 
 
 def twilio(name: str, number: int = 0) -> list[Unit]:
-    """A source with two streams."""
+    """Return a source with two streams."""
     source = TwilioSource(name=name, account_sid=f"AC{number:032x}", auth_token=SecretStr("t"))
     return [(source, stream) for stream in named("twilio").streams]
 
@@ -379,7 +379,7 @@ def test_waiting_ends_with_the_last_run() -> None:
 
 @pytest.fixture
 def hurried() -> Iterator[None]:
-    """Threads take turns after every few instructions."""
+    """Let threads take turns after every few instructions."""
     previous = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
@@ -415,7 +415,7 @@ def test_it_can_be_closed_at_any_instant() -> None:
 
 
 def launch_now(unit: Unit, stop: threading.Event) -> "Future[Run]":
-    """An executor that has done it before it says so."""
+    """Run the unit before returning its future, as a fast executor would."""
     future: Future[Run] = Future()
     future.set_result(run_of(unit))
     return future

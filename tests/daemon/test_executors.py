@@ -48,7 +48,7 @@ def test_a_call_that_is_cancelled_before_it_starts_is_not_made() -> None:
     made: list[int] = []
 
     def hold(frame: FrameType, *_: Any) -> None:
-        """Called in a new thread before anything else is."""
+        """Wait; called in a new thread before anything else."""
         cancelled.wait(PATIENCE)
 
     before, previous = {*threading.enumerate()}, threading.gettrace()

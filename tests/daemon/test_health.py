@@ -34,7 +34,7 @@ ONE = configured(zoom())
 
 
 def row(ago: timedelta | None = MINUTE, status: str | None = "complete", **more: Any) -> Any:
-    """A row of etl.streams, whose last complete run ended `ago`."""
+    """Return a row of etl.streams, whose last complete run ended `ago`."""
     return {
         "source": "z",
         "stream": "flows",

@@ -68,7 +68,7 @@ def leads(engine: Engine, process: str) -> Lease:
 
 
 def hold(engine: Engine, holder: str, stream: str = "flows") -> Lease:
-    """The lease of a run of the daemon `holder`."""
+    """Return the lease of a run of the daemon `holder`."""
     with engine.begin() as connection:
         return leases.acquire(connection, "s", stream, holder=holder)
 

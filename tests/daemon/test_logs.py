@@ -30,7 +30,7 @@ SECRET = "s3cr&t/pa ss'wörd"
 
 @pytest.fixture(autouse=True)
 def _restored() -> Iterator[None]:
-    """Logging and structlog are the process's own; they are left as they were."""
+    """Restore logging and structlog, which belong to the whole process, at the end."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -310,7 +310,7 @@ def test_no_name_of_a_field_makes_a_second_line() -> None:
 
 @contextlib.contextmanager
 def terminal() -> Iterator[tuple[TextIO, Any]]:
-    """A pseudo-terminal: the stream that a process writes to, and what a person reads."""
+    """Yield a pseudo-terminal: the stream that a process writes to, and what a person reads."""
     ours, theirs = os.openpty()
     with open(theirs, "w", encoding="utf-8") as stream:  # noqa: PTH123
         yield stream, lambda: os.read(ours, 65536).decode()

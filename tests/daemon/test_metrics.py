@@ -95,7 +95,7 @@ def number(metrics: Metrics, name: str, seen: Overview | None = None, **labels: 
 
 
 def busy_daemon() -> tuple[Metrics, Overview]:
-    """With something in every metric."""
+    """Return metrics and an overview with something in every metric."""
     metrics = new_metrics("1.2.3")
     metrics.run(new_run(error_kind="safety_stop", status="incomplete"))
     metrics.skipped("zoom_eu")

@@ -21,7 +21,7 @@ MINUTE = timedelta(minutes=1)
 
 
 def settings(*names: str, owner: str = "") -> Settings:
-    """Twilio sources, which have the streams flex_flows and channels."""
+    """Return Twilio sources, which have the streams flex_flows and channels."""
     return Settings(
         sources={
             name: TwilioSource(

@@ -49,7 +49,7 @@ class Rounds:
 
 @contextmanager
 def at_work(rounds: Rounds) -> Iterator[BackgroundScheduler]:
-    """A scheduler that was started, and paused."""
+    """Yield a scheduler that was started, and paused."""
     made = schedule.scheduler(rounds.submit, rounds.skipped.put)
     made.start(paused=True)
     try:

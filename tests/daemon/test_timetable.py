@@ -89,7 +89,7 @@ NUMBERS = {"minute": (0, 59), "hour": (0, 23), "day": (1, 31), "month": (1, 12),
 
 @st.composite
 def fields(draw: st.DrawFn, name: str) -> tuple[str, frozenset[int]]:
-    """A field of a line, and the numbers that it means."""
+    """Return a field of a line, and the numbers that it means."""
     low, high = NUMBERS[name]
     kind = draw(st.sampled_from(["*", "*/", "list", "range", "range/"]))
     step = draw(st.integers(1, high)) if kind.endswith("/") else 1
@@ -147,7 +147,7 @@ def test_a_time_is_met_to_the_second_and_never_again() -> None:
 # --- clocks that change --------------------------------------------------------------------------
 @cache
 def planned_of_the_year(zone: str, hour: int, minute: int) -> list[datetime]:
-    """When `hour`:`minute` comes first on each day, or the clocks have jumped over it."""
+    """Return when `hour`:`minute` first comes on each day, or the clocks have jumped over it."""
     found = []
     for day in (date(YEAR - 1, 12, 30) + DAY * n for n in range(370)):
         local = in_zone(zone, day.year, day.month, day.day, hour, minute)

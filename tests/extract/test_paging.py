@@ -147,7 +147,7 @@ def test_an_echo_that_differs_harms_nothing_while_new_rows_come(answered: Any) -
 
 # --- a list of a new provider --------------------------------------------------------------------
 def numbered(*, resumable: bool = False) -> CursorList:
-    """A list whose pointers are numbers: what a provider has to declare, and no more."""
+    """Return a list with numbers as pointers: the least that a provider has to declare."""
 
     def request(http: Http, pointer: str | None) -> tuple[str, Params | None]:
         if pointer == "elsewhere":

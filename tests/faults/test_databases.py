@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 @contextmanager
 def encoded(cluster: Cluster, encoding: str) -> Iterator[str]:
-    """A database in another encoding; its locale goes with all of them."""
+    """Yield a database in another encoding; its locale works with every encoding."""
     name = f"in_{encoding.lower()}"
     libc = "" if cluster.server.major == 15 else "LOCALE_PROVIDER libc"
     with psycopg.connect(dsn(cluster.server.url("postgres")), autocommit=True) as connection:

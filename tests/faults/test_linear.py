@@ -59,7 +59,7 @@ METHODS = "search|match|fullmatch|sub|split|findall"
 
 
 def expressions() -> Expressions:
-    """Every expression of the package, named or written where it is used, and how it is used."""
+    """Return every regular expression of the package, and how it is used."""
     for path in sorted((ROOT / "etl").rglob("*.py")):
         module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         if module.startswith(("etl.sandbox", "etl.__main__")):
@@ -121,7 +121,7 @@ def seconds(work: Callable[[str], object], text: str) -> float:
 
 
 def growing(work: Callable[[str], object], pieces: list[str]) -> Iterator[str]:
-    """What of the awkward texts takes more than in proportion to its length."""
+    """Yield the awkward texts that take more time than in proportion to their length."""
     for short, long in zip(awkward(pieces, SHORT), awkward(pieces, SHORT * TIMES), strict=True):
         if seconds(work, long) > 0.006:  # whatever takes less is no matter
             once = min(seconds(work, short) for _ in range(3))

@@ -99,7 +99,7 @@ base_url = "{{url}}"
 
 
 def written(secret: str) -> dict[str, str]:
-    """How a secret may come back, by the name of the way."""
+    """Return the forms in which a secret may come back, by name."""
     data = secret.encode()
     return {
         "plain": secret,
@@ -130,7 +130,7 @@ def search(output: str, where: str, *, keep: str = "\n") -> None:
 
 # --- a provider that repeats everything ----------------------------------------------------------
 def said(request: Request) -> str:
-    """Everything that it knows, short and first what is worst."""
+    """Return everything that it knows, short, with the worst first."""
     zooms = request.path.startswith(("/v2", "/oauth"))
     known = FORMS if zooms else FORMS - set(written(TOKEN).values())
     everything = [*PERSONAL, *sorted(known), request.headers.get("authorization", "")]
@@ -179,7 +179,7 @@ def redirect(request: Request, words: str) -> Response:
 
 
 def elsewhere(request: Request, words: str) -> Response:
-    """A first page that leads elsewhere, and records that no table takes."""
+    """Return a first page whose pointer leads elsewhere, with records that no table takes."""
     host = f"{STS}.{ALIBABA}.{TWILIO}.example"
     rows: list[Any] = [words, {"sid": [words]}, {"flow_id": ZOOM + TWILIO, "versions": [words]}]
     body: dict[str, Any] = {"flows": rows, "total_records": 3, "next_page_token": TOKEN * 3}
@@ -287,7 +287,7 @@ STREAMS = ("zoom_eu.flows", "twilio_main.flex_flows", "twilio_key.channels",
 
 
 def shown(runs: list[Run]) -> Iterator[tuple[str, str]]:
-    """What is shown of runs, and what is recorded of them."""
+    """Yield what is shown and recorded of runs."""
     for run in runs:
         stream = io.StringIO()
         Console(file=stream, soft_wrap=True, width=10_000).print(lines.run_line(run))

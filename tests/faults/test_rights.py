@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def documented() -> tuple[list[str], list[str]]:
-    """The statements of "Database rights": before and after the connection to the new database."""
+    """Return the statements of "Database rights", before and after connecting to the database."""
     page = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
     section = page.partition("## Database rights")[2].partition("\n## ")[0]
     (script,) = re.findall(r"```sql\n(.*?)```", section, re.DOTALL)
@@ -41,7 +41,7 @@ def documented() -> tuple[list[str], list[str]]:
 def as_documented(
     clusters: Callable[[Path], Cluster], bin_dir: Path
 ) -> Iterator[tuple[str, str, str]]:
-    """The URLs of the documented database for the loader, the analyst and an administrator."""
+    """Yield the documented database's URLs for the loader, the analyst and an administrator."""
     server = clusters(bin_dir).server
     admin = server.url("warehouse")
     before, after = documented()
@@ -120,7 +120,7 @@ def test_everything_runs_with_the_rights_of_the_document(
 
 
 def advised(text: str) -> list[str]:
-    """The statements that an administrator is to run."""
+    """Return the statements that an administrator is to run."""
     (found,) = set(re.findall(r"administrator has to run, in this database: (.*;)", text))
     return [f"{each.strip()};" for each in found.split(";") if each.strip()]
 

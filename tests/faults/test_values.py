@@ -98,7 +98,7 @@ def child(fed: tuple[Raw, Campaign, Path, str]) -> Iterator[Child]:
 
 @pytest.fixture
 def provider(fed: tuple[Raw, Campaign, Path, str]) -> Raw:
-    """Answers with bytes as they are; its warehouse is empty."""
+    """Return the provider that answers with raw bytes, with its warehouse emptied."""
     provider, playing, _, _ = fed
     provider.answers.clear()
     provider.handles.clear()

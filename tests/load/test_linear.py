@@ -94,7 +94,7 @@ def nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def contact_flow(number: int) -> dict[str, Any]:
-    """An Alibaba flow of 20 nodes with 3 edges each."""
+    """Return an Alibaba flow of 20 nodes with 3 edges each."""
     activities = [
         {"id": f"node{n:02d}", "type": "PLAY_SAY", "events": [{"event": f"e{e}"} for e in range(3)]}
         for n in range(20)
@@ -205,7 +205,7 @@ def all_changed(connection: Connection, size: int) -> None:
 
 
 def few_changed(connection: Connection, size: int) -> None:
-    """Few rows are staged: they are looked up, the table is not read."""
+    """Merge few rows, which are looked up without reading the table."""
     staged(connection, FLOWS, flows(size // 20, name="m", entries="yw"))
     with connection.begin():
         settled(connection, FLOWS)

@@ -28,7 +28,7 @@ ODD = "-'\"\\ %s %(x)s {a} ; 流程 😀"
 
 
 def flow(flow_id: str, name: str = "n", entries: str = "", versions: str = "") -> dict[str, Any]:
-    """A Zoom flow with one entry point or version per letter."""
+    """Return a Zoom flow with one entry point or version per letter."""
     return {
         "flow_id": flow_id,
         "flow_name": name,
@@ -228,7 +228,7 @@ def test_the_history_view_shows_every_version_once_and_they_abut(connection: Con
 
 
 def contact_flow(flow_id: str, shape: dict[str, list[str | None]], **more: Any) -> Any:
-    """A contact flow whose activities have transitions to these."""
+    """Return a contact flow whose activities have transitions to these."""
     activities = ",".join(
         f'{{"id": "{name}", "events": ['
         + ",".join(f'{{"next": "{to}"}}' if to else "{}" for to in targets)

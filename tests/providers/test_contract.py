@@ -147,7 +147,7 @@ def stream(**changes: Any) -> Provider:
 
 
 def model(**changes: Any) -> Provider:
-    """A provider whose settings differ in class variables or, with a type, in keys."""
+    """Return a provider whose settings differ in class variables or, with a type, in keys."""
     kinds = {name: value[0] for name, value in changes.items() if isinstance(value, list)}
     members = {name: value[1] if name in kinds else value for name, value in changes.items()}
     every = {"__annotations__": kinds, "__module__": __name__, **members}

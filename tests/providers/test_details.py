@@ -22,14 +22,14 @@ def fetch(http: Http, key: tuple[str, ...]) -> Any:
 
 @pytest.fixture
 def detailed(toy: Toy, job: Job) -> Job:
-    """The toy's stream, whose list has no options any more."""
+    """Return the toy's stream, whose list has no options any more."""
     toy.lists_options = False
     detail = Detail(fetch, fingerprint=("title",))
     return replace(job, stream=replace(job.stream, detail=detail))
 
 
 def asked(toy: Toy) -> list[str]:
-    """The single menus that were asked for since the last call."""
+    """Return the single menus that were asked for since the last call."""
     found = [each.path.removeprefix("/menus/") for each in toy.requests if each.path != "/menus"]
     toy.requests.clear()
     return found

@@ -29,7 +29,7 @@ def twilio(sandbox: Sandbox) -> Twilio:
 
 @contextmanager
 def asked(twilio: Twilio, path: str = "/v1/Channels") -> Iterator[socket.socket]:
-    """A socket on which a good request was sent and nothing was read."""
+    """Yield a socket on which a good request was sent and nothing was read."""
     port = int(twilio.url.rpartition(":")[2])
     request = httpx.Request(
         "GET", f"{twilio.url}{path}", headers={"Host": twilio.url.removeprefix("http://")}
@@ -45,7 +45,7 @@ def asked(twilio: Twilio, path: str = "/v1/Channels") -> Iterator[socket.socket]
 
 
 def everything(connection: socket.socket) -> tuple[dict[str, str], bytes]:
-    """Headers and body up to the end of the connection."""
+    """Return headers and body up to the end of the connection."""
     received = b""
     while part := connection.recv(65_536):
         received += part

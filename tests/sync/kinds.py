@@ -68,12 +68,12 @@ def row(table: Table, **values: Any) -> Row:
 
 
 def few(random: Random, prefix: str) -> list[str]:
-    """Ids of children: up to three of five, so that they go and come back."""
+    """Return ids of children: up to three of five, so that they go and come back."""
     return random.sample([f"{prefix}{n}" for n in range(5)], random.randint(0, 3))
 
 
 def word(random: Random) -> str:
-    """A text of few values, so that a record changes back at times."""
+    """Return a text of few values, so that a record changes back at times."""
     return random.choice(("Main", "Sales", "Störung ☎", "售后服务", "'; --"))
 
 

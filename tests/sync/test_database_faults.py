@@ -61,7 +61,7 @@ def run_here(
 
 
 def is_clear(run: Run) -> bool:
-    """Whether a failed run says what happened, where, and what to do."""
+    """Return whether a failed run says what happened, where, and what to do."""
     said = run.error or ""
     return (
         (run.status, run.error_kind) == ("failed", "database")

@@ -44,7 +44,7 @@ def load(engine: Engine, full_sandbox: Sandbox, tmp_path: Path) -> Load:
 
 
 def check(run: Run, warehouse: str, sandbox: Sandbox) -> None:
-    """The run is complete, and the table holds each channel in its first version."""
+    """Assert that the run is complete and each channel is in its first version."""
     assert (run.status, run.error) == ("complete", None)
     assert (run.inserted, run.rows_written) == (2300, 2300)
     table = "twilio.channels"

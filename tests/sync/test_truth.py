@@ -28,7 +28,7 @@ def sync_all(run: Sync) -> dict[str, Run]:
 
 
 def change(sandbox: Sandbox) -> None:
-    """Of every kind of change some; one channel leaves the list, as closed chats do."""
+    """Make some changes of every kind; one channel leaves the list, as closed chats do."""
     zoom = sandbox.zoom.flows
     first, second, third, fourth, *_ = zoom.keys()
     zoom.update(first, flow_name="Neue Hotline ☎", status="archived")

@@ -24,7 +24,7 @@ version = reader(TABLES["zoom.flow_versions"])
 
 
 def read_version(**members: Any) -> tuple[Any, Any, int]:
-    """The cell of flow_version, extra, and the number of warnings."""
+    """Return the cell of flow_version, extra, and the number of warnings."""
     row, warnings = version({"flow_version_id": "v", **members}, ("f",))
     assert row[:2] == ("f", "v")
     return row[2], json.loads(row[-1]) if row[-1] else None, warnings

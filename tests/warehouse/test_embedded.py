@@ -59,7 +59,7 @@ def wheel() -> Path:
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A directory for data directories; what runs in `place/*` is stopped at the end."""
+    """Yield a directory for data directories; what runs in `place/*` is stopped at the end."""
     with directory() as path:
         try:
             yield path
@@ -79,7 +79,7 @@ def first_started(wheel: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def data_dir(first_started: Path) -> Path:
-    """A data directory of the wheel's, not running; the tests share it, as initdb is slow."""
+    """Return a data directory of the wheel's Postgres, stopped; tests share it: initdb is slow."""
     embedded.stop(first_started)
     return first_started
 
@@ -134,7 +134,7 @@ def kill(pid: int) -> None:
 
 
 def tree(path: Path) -> dict[str, tuple[int, int, bytes]]:
-    """Every file below `path`: mode, owner, content."""
+    """Return every file below `path`: mode, owner, content."""
     return {
         str(p.relative_to(path)): (
             p.lstat().st_mode,
@@ -146,7 +146,7 @@ def tree(path: Path) -> dict[str, tuple[int, int, bytes]]:
 
 
 def forked(action: Callable[[], str]) -> tuple[int, int]:
-    """A new process that does `action`: its id, and a file descriptor to read the answer from.
+    """Fork a process that calls `action`; return its id, and a descriptor to read the answer from.
 
     By a fork, because another user may not reach this interpreter and this checkout, and because
     a fresh interpreter spends most of its time on imports.
@@ -172,7 +172,7 @@ def in_a_fork(action: Callable[[], str]) -> str:
 
 
 def as_ordinary_user(action: Callable[[], str], uid: int = DAEMON) -> str:
-    """What `action` returns as an ordinary user: `uid` under root, else this one."""
+    """Return what `action` returns as an ordinary user: `uid` if this is root, else this user."""
 
     def become_ordinary() -> str:
         if ROOT:
@@ -363,7 +363,7 @@ def test_what_was_committed_survives_a_kill_of_the_server(data_dir: Path, wheel:
 
 @contextmanager
 def adopting_orphans() -> Iterator[None]:
-    """Orphans become children of this process, which does not wait for them: as under an init
+    """Make orphans children of this process, which does not reap them: as under an init
     that reaps nothing."""
     subreaper = ctypes.CDLL(None).prctl
     subreaper(36, 1, 0, 0, 0)
@@ -771,7 +771,7 @@ OLD = """
 
 @contextmanager
 def old_cluster(data_dir: Path, bin_dir: Path) -> Iterator[psycopg.Connection]:
-    """A data directory as earlier versions made it, running; and a session of its owner."""
+    """Yield a data directory as earlier versions made it, running, and a session of its owner."""
     data_dir.mkdir()
     user = pwd.getpwnam("nobody") if ROOT else pwd.getpwuid(os.geteuid())
     (data_dir / "pgdata").mkdir(mode=0o700)
@@ -1026,7 +1026,7 @@ def test_a_place_out_of_reach(place: Path, wheel: Path) -> None:
 
 
 def needless(folder: str, names: list[str]) -> list[str]:
-    """What a server can do without, to copy less."""
+    """Return the files that a server does not need, so that less is copied."""
     wanted = {"postgres", "initdb"}
     return [n for n in names if n == "include" or (Path(folder).name == "bin" and n not in wanted)]
 

@@ -103,7 +103,7 @@ def ask(url: str, query: str) -> set[Any]:
 
 
 def catalog(url: str) -> dict[str, set[Any]]:
-    """All that is in our schemas, as the server's catalogs describe it."""
+    """Return the contents of our schemas, as the server's catalogs describe them."""
     return {kind: ask(url, query) for kind, query in CATALOG.items()}
 
 
@@ -113,7 +113,7 @@ def state(url: str) -> str:
 
 
 def alembic(connection: Connection) -> Config:
-    """What the alembic command works with, on an open connection."""
+    """Return the configuration of the alembic command, on an open connection."""
     config = Config()
     config.set_main_option("script_location", str(migrate.migrations()))
     config.attributes["connection"] = connection
@@ -121,7 +121,7 @@ def alembic(connection: Connection) -> Config:
 
 
 def from_metadata(connection: Connection) -> None:
-    """The warehouse without any migration: from tables.py and the views."""
+    """Make the warehouse without any migration, from tables.py and the views."""
     for schema in SCHEMAS:
         connection.execute(text(f"CREATE SCHEMA {schema}"))
     tables.metadata.create_all(connection)
@@ -325,7 +325,7 @@ def test_a_schema_that_is_behind_is_refused_with_what_to_run(
 
 
 def without_comments(found: dict[str, set[Any]]) -> dict[str, set[Any]]:
-    """A catalogue without what `views.describe` writes, which is not the migrations'."""
+    """Return a catalogue without what `views.describe` writes, which no migration makes."""
     described = ("schemas", "relations", "columns")
     return {
         kind: {row[:-1] for row in rows} if kind in described else rows
@@ -492,7 +492,7 @@ def role(database: str) -> Iterator[str]:
 
 
 def at_revision(url: str, revision: str, role: str = "", theirs: str = "") -> None:
-    """A warehouse as the version with that revision left it, a flow in it, and what users made."""
+    """Make a warehouse as that revision left it, with a flow and objects that users made."""
     with opened(url) as connection:
         command.upgrade(alembic(connection), revision)
         views.create(connection)

@@ -27,7 +27,7 @@ def ago(**length: float) -> datetime:
 
 
 def stream(source: str = "zoom_eu", name: str = "flows", **given: Any) -> StreamHealth:
-    """A stream in good order; `given` is what differs."""
+    """Return a healthy stream, except for `given`."""
     values: dict[str, Any] = {
         "provider": source.split("_")[0],
         "state": "good",
@@ -134,7 +134,7 @@ DOWN = replace(
 
 
 def many(number: int, bad_each: int = 40) -> Overview:
-    """`number` streams of two-stream sources; each `bad_each`-th failed."""
+    """Return `number` streams of two-stream sources; each `bad_each`-th failed."""
     streams = []
     for place in range(number):
         source, name = f"twilio_{place // 2:04}", ("channels", "flex_flows")[place % 2]
@@ -148,7 +148,7 @@ def many(number: int, bad_each: int = 40) -> Overview:
 
 
 def run(source: str = "zoom_eu", name: str = "flows", **given: Any) -> Run:
-    """A complete run of 4.2 seconds; `given` is what differs."""
+    """Return a complete run of 4.2 seconds, except for `given`."""
     values: dict[str, Any] = {
         "mode": "incremental",
         "started_at": ago(seconds=264, milliseconds=200),
@@ -161,7 +161,7 @@ def run(source: str = "zoom_eu", name: str = "flows", **given: Any) -> Run:
 
 
 def last_runs(view: Overview, seed: int = 7) -> Runs:
-    """Thirty plausible runs of each stream, newest first; their ends fit the stream's state."""
+    """Return thirty plausible runs of each stream, newest first, that fit the stream's state."""
     return {
         (each.source, each.stream): _history(each, Random(f"{seed} {each.name}"))
         for each in view.streams
@@ -218,5 +218,5 @@ def _history(of: StreamHealth, chance: Random) -> list[Run]:
 
 
 def asked(runs: Mapping[tuple[str, str], Sequence[Run]], pairs: Sequence[tuple[str, str]]) -> Runs:
-    """What `recent` answers when it is asked for `pairs`."""
+    """Return what `recent` answers when it is asked for `pairs`."""
     return {pair: list(runs[pair]) for pair in pairs if pair in runs}

@@ -29,14 +29,14 @@ def basic(password: str, user: str = "anyone") -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def locked() -> Iterator[httpx.Client]:
-    """A client of a server with a token, which it does not send automatically."""
+    """Yield a client of a server with a token, which it does not send automatically."""
     with running(token=TOKEN) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
 def unlocked() -> Iterator[httpx.Client]:
-    """A client of a server without a token."""
+    """Yield a client of a server without a token."""
     with running() as client:
         yield client
 

@@ -66,7 +66,7 @@ class Page(HTMLParser):
 
 
 def page(view: Overview, path: str = "/", runs: fleet.Runs | None = None) -> Page:
-    """The page at `path`, served."""
+    """Return the page at `path`, served."""
 
     def recent(pairs: Sequence[tuple[str, str]]) -> fleet.Runs:
         return fleet.asked(fleet.last_runs(view) if runs is None else runs, pairs)

@@ -48,7 +48,7 @@ def connect(sock: socket.socket, source: str = "127.0.0.1") -> socket.socket:
 
 
 def said(connection: socket.socket) -> bytes:
-    """All that the server says until it ends the connection."""
+    """Return all that the server says until it ends the connection."""
     received = bytearray()
     with suppress(ConnectionResetError):
         while chunk := connection.recv(1 << 20):
@@ -62,7 +62,7 @@ def get(url: str) -> str:
 
 
 def ends(connection: socket.socket) -> bool:
-    """Whether the server ended the connection, in order or with a reset."""
+    """Return whether the server ended the connection, in order or with a reset."""
     with suppress(ConnectionResetError):
         return connection.recv(1) == b""
     return True
@@ -77,7 +77,7 @@ def until(holds: Callable[[], bool]) -> None:
 
 @contextmanager
 def nothing_left() -> Iterator[None]:
-    """Afterwards there are no more threads than before; worker threads may take a moment."""
+    """Check that no thread is left at the end; worker threads may take a moment."""
     before = threading.active_count()
     yield
     until(lambda: threading.active_count() <= before)
@@ -317,7 +317,7 @@ def test_an_invalid_request_is_no_line_in_the_log(caplog: pytest.LogCaptureFixtu
 
 # --- too many of them -----------------------------------------------------------------------------
 def answered(connection: socket.socket) -> bool:
-    """Whether a request on it is answered, whatever else it sent; what came is read."""
+    """Return whether a request on it is answered, after reading everything that came."""
     return connection.recv(1 << 16).startswith(b"HTTP/1.1 200")
 
 

@@ -40,7 +40,7 @@ START = datetime(2021, 3, 8, 15, 34, 49)  # noqa: DTZ001 - Alibaba's times have 
 
 
 def filled(rows: int, apart: float = 60.0, start: datetime = START) -> Alibaba:
-    """An instance with `rows` flows, each updated `apart` seconds after the one before."""
+    """Return an instance with `rows` flows, each updated `apart` seconds after the one before."""
     fake = Alibaba(("ccc-sandbox",))
     for number in range(rows):
         updated = start + timedelta(seconds=apart * number)
@@ -59,7 +59,7 @@ def ids(pages: list[Page]) -> list[str]:
 
 
 def asked(whole: ScanRequest, ask: ScanRequest, size: int) -> ScanRequest:
-    """`ask` of the list that `whole` names, in pages of `size` rows."""
+    """Return `ask` for the list that `whole` names, in pages of `size` rows."""
     return replace(ask, scopes=whole.scopes, zone=whole.zone, size=size)
 
 
@@ -89,7 +89,7 @@ def envelope(rows: Any, total: Any, **data: Any) -> dict[str, Any]:
 
 
 def after(since: datetime, read_at: datetime | None = None) -> ScanRequest:
-    """Changes from `since` on (Shanghai's time); those before were read at `read_at`, or now."""
+    """Ask for changes from `since` on (Shanghai's time); earlier ones were read at `read_at`."""
     mark = since.replace(tzinfo=ZoneInfo("Asia/Shanghai")).astimezone(UTC)
     return ScanRequest({"ccc-sandbox": mark}, read_at or datetime.now(UTC))
 
@@ -338,7 +338,7 @@ def test_an_empty_list_may_be_null() -> None:
 
 # --- more than can be reached --------------------------------------------------------------------
 def typed(sizes: dict[str, int], start: datetime = START) -> Alibaba:
-    """An instance with that many flows of each Type, mixed, an hour between two."""
+    """Return an instance with that many flows of each Type, mixed, an hour between two."""
     fake = Alibaba(("ccc-sandbox",))
     kinds = [kind for kind, size in sizes.items() for _ in range(size)]
     random.Random(1).shuffle(kinds)
@@ -351,7 +351,7 @@ def typed(sizes: dict[str, int], start: datetime = START) -> Alibaba:
 def collected(
     fake: Alibaba, page_size: int, instance_ids: tuple[str, ...] = ("ccc-sandbox",)
 ) -> tuple[list[Page], str]:
-    """A whole scan's pages, and what UnreachableRowsError said after them."""
+    """Return a whole scan's pages, and the message of the UnreachableRowsError after them."""
     pages: list[Page] = []
     with (
         alibaba_flows(fake, instance_ids=instance_ids) as (http, whole),
