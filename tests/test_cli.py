@@ -435,7 +435,7 @@ def test_the_embedded_postgres_is_read_by_a_role_that_only_reads(
 
 @pytest.mark.slow
 def test_everything_that_the_sandbox_prints_can_be_saved(tmp_path: Path) -> None:
-    """Both streams in one file, which is read while it serves and after its end."""
+    """Read stdout and stderr from one file, while the sandbox serves and after its end."""
     saved = tmp_path / "callflow.toml"
     words = [sys.executable, "-m", "etl", "sandbox", "--ports", *ANY_PORTS, "--flows", "3"]
     with saved.open("w") as file, subprocess.Popen(words, stdout=file, stderr=file) as process:
@@ -499,7 +499,7 @@ def test_status_shows_every_stream_before_and_after(cli: Cli, sandbox: Sandbox) 
 
 
 def hold(sandbox: Sandbox) -> tuple[threading.Event, threading.Event]:
-    """Make the provider hold its second page back: (a request has come, let it go)."""
+    """Hold the provider's second page back; return events: it was asked for, let it go."""
     came, go = threading.Event(), threading.Event()
 
     def wait(emulator: Any, request: Any) -> None:
@@ -609,7 +609,7 @@ def psql(warm: Warm, config: Path, script: str, **env: str) -> str:
 
 
 def test_sql_without_a_query_opens_psql(config: Path, warm: Warm) -> None:
-    """Even where none is installed: the embedded Postgres brings one along."""
+    """psql need not be installed: the embedded Postgres includes one."""
     assert "answer 42" in psql(warm, config, "SELECT 'answer ' || 6 * 7;", PATH="/nowhere")
 
 

@@ -189,7 +189,7 @@ def test_the_command_line_parses(place: str, command: Sequence[str]) -> None:
 
 
 class Answer(http.server.BaseHTTPRequestHandler):
-    """Answers with the status that the path of the server names, and notes what was asked."""
+    """Answers with the status set for each path, and records the requests."""
 
     def do_GET(self) -> None:
         assert isinstance(self.server, Answering)
@@ -335,7 +335,7 @@ def test_the_sandbox_is_healthy_when_every_emulator_answers() -> None:
 
 
 def in_files(tmp_path: Path, url: str, running: sandbox.Sandbox) -> dict[str, str]:
-    """Prepare `tmp_path` as the header of docker-compose.yml says; returns the environment."""
+    """Prepare `tmp_path` as the header of docker-compose.yml says; return the environment."""
     (tmp_path / "secrets").mkdir(mode=0o700)
     secrets = {"warehouse_url": dsn(url), "http_token": "0123456789abcdef"}
     secrets["zoom_secret"] = running.zoom.client_secret

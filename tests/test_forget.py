@@ -119,7 +119,7 @@ def old(table: str) -> str:
 
 
 def take_out(path: Path, source: str) -> str:
-    """Take the source out of the configuration; what the file held before."""
+    """Remove the source from the configuration; return the previous text of the file."""
     text = path.read_text()
     kept = re.sub(rf"\[sources\.{source}\].*?(?=\n\[|\Z)", "", text, flags=re.S)
     assert source not in tomllib.loads(kept)["sources"]
@@ -259,7 +259,7 @@ def test_it_is_all_or_nothing(sync: Sync, drop: Drop, path: Path, warehouse: str
 def test_a_name_that_is_another_provider_s_now_keeps_what_it_has_now(
     sync: Sync, drop: Drop, path: Path, warehouse: str
 ) -> None:
-    """The rows that it had as the previous provider's go."""
+    """The rows that it had with its previous provider are removed."""
     sync("zoom_demo")
     take_out(path, "zoom_demo")
     path.write_text(path.read_text().replace("sources.twilio_demo", "sources.zoom_demo"))

@@ -102,7 +102,7 @@ def test_extract_knows_no_tables_and_no_sql(module: str) -> None:
 
 @pytest.mark.parametrize("module", those("etl.extract"))
 def test_extract_imports_no_settings_and_no_providers(module: str) -> None:
-    """It is handed what settings say; of the configuration it may know hosts and the redactor."""
+    """It is passed values of the settings; it may import only hosts and the redactor of config."""
     allowed = ("etl.errors", "etl.config.hosts", "etl.config.redact", "etl.extract")
     assert all(of(other, *allowed) for other in ours(module)), ours(module)
 
@@ -116,7 +116,7 @@ def test_paging_by_offset_knows_no_provider() -> None:
 
 @pytest.mark.parametrize("module", those("etl.config"))
 def test_config_knows_nothing_but_how_providers_are_declared(module: str) -> None:
-    """And its values know not even that: declarations are made of them."""
+    """Its values, of which declarations are made, import not even those."""
     declared = {"etl.config.draft": {"etl.providers.declare"},
                 "etl.config.load": {"etl.providers", "etl.providers.declare"}}  # fmt: skip
     others = {other for other in ours(module) if not of(other, "etl.config", "etl.errors")}
@@ -227,7 +227,7 @@ def test_status_knows_no_terminal_and_no_daemon(module: str) -> None:
 
 @pytest.mark.parametrize("module", those("etl.commands", "etl.status"))
 def test_no_error_of_postgres_is_reported_without_a_redactor(module: str) -> None:
-    """`translate_errors` makes an empty one where none is given, which hides no secret."""
+    """Without one, `translate_errors` uses an empty redactor, which hides no secret."""
     needs = {"translate_errors": 2, "suggest_grants": 3}
     for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and (name := ast.unparse(node.func)) in needs:
@@ -277,7 +277,7 @@ def words_of(module: str) -> set[str]:
 
 
 def test_nothing_names_a_provider_outside_its_own_files() -> None:
-    """Everything that lists providers reads `PROVIDERS`: a new one changes none of the rest."""
+    """Every list of providers is derived from `PROVIDERS`, so a new one changes no other file."""
     names = "|".join(provider.name for provider in PROVIDERS)
     own = re.compile(rf"etl\.(providers|extract|transform|sandbox)\.({names})(_\w+)?")
     named: dict[str, set[str]] = {}
@@ -290,7 +290,7 @@ def test_nothing_names_a_provider_outside_its_own_files() -> None:
 
 
 def test_no_two_modules_import_each_other() -> None:
-    """Depth first over the imports; a path back to where it started is a cycle."""
+    """Search the imports depth first; a path back to a module on it is a cycle."""
     done: set[str] = set()
 
     def visit(module: str, way: tuple[str, ...]) -> None:
@@ -316,7 +316,7 @@ def classes(module: str) -> dict[str, set[str]]:
 
 
 def test_every_exception_stands_on_the_tree_of_errors() -> None:
-    """In one file, and each drawn in its docstring."""
+    """The errors are in one file, and its docstring draws each of them."""
     known = {name for name, each in vars(builtins).items()
              if isinstance(each, type) and issubclass(each, BaseException)}  # fmt: skip
     found: dict[str, str] = {}
@@ -332,7 +332,7 @@ def test_every_exception_stands_on_the_tree_of_errors() -> None:
 
 
 def test_every_session_is_opened_where_it_is_pinned() -> None:
-    """In `connect`; `embedded` logs in to the server that it started, to see that it is its own."""
+    """`connect` opens them; `embedded` only logs in to its own server, to identify it."""
     opened: dict[str, list[str]] = {}
     migrations = {str(path): path for path in sorted((ROOT / "migrations").rglob("*.py"))}
     for module, path in {**MODULES, **migrations}.items():

@@ -297,7 +297,7 @@ def test_a_missing_file_of_certificates_is_named(authority: Authority) -> None:
 
 @pytest.mark.fault(31)
 def test_the_environment_decides_nothing(authority: Authority, tmp_path: Path) -> None:
-    """No proxy, no authority, no password, and no log of keys by which TLS could be read."""
+    """The environment sets no proxy, authority or password, and no file for TLS keys."""
     script, keys = Script({"good": True}), tmp_path / "keys"
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login me password sesame\n")

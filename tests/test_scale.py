@@ -43,7 +43,7 @@ def block(name: str) -> str:
 
 
 def run(url: str, statements: str) -> None:
-    """Run them as psql does: one by one, each committed; what begins with BEGIN as a whole."""
+    """Run them as psql does: each is committed; those between BEGIN and COMMIT as a whole."""
     whole = statements.startswith("BEGIN;")
     with psycopg.connect(dsn(url), autocommit=True) as connection:
         for each in [statements] if whole else re.split(r"(?<=;)\n", statements.strip()):
@@ -134,7 +134,7 @@ def test_the_bookkeeping_that_may_stay_behind_is_the_schema_etl() -> None:
     data_, kept = block("citus-data"), block("citus-bookkeeping")
     assert data_.count("'etl.") == 0
     assert kept.count("'etl.") == kept.count(";") == 6
-    # Nothing of the one refers to the other, so that they may lie on different machines.
+    # Nothing of the one refers to the other, so that they may be on different machines.
     for table in tables.metadata.sorted_tables:
         for key in table.foreign_key_constraints:
             assert (key.referred_table.schema == "etl") == (table.schema == "etl")

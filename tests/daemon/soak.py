@@ -29,7 +29,7 @@ from tests.postgres import ask, running
 from tests.sync import truth
 
 SHARE = 0.05
-"""Of the answers, that fail."""
+"""The share of answers that fail."""
 
 
 @dataclass(slots=True)

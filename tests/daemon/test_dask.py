@@ -51,7 +51,7 @@ ACCOUNTS, SOURCES, LONG, WORKERS = 32, 40, 8, 8
 
 
 class Gate:
-    """Holds those requests back that `when` names until it is opened, at most `most` of them."""
+    """Holds back up to `most` requests that match `when`, until it is opened."""
 
     def __init__(self, when: Callable[[Request], bool], most: int | None = None) -> None:
         self.held: list[str] = []
@@ -153,7 +153,7 @@ def at_work(client: Client) -> dict[str, dict[str, bytes]]:
 
 @dataclass
 class Fleet:
-    """What a daemon has: the lead, a dispatcher, and the runs that ended."""
+    """The lead, a dispatcher, and the runs that ended, as in a daemon."""
 
     settings: Settings
     dask: Dask
@@ -305,13 +305,13 @@ def test_runs_of_a_killed_worker_are_made_again_elsewhere(
 
     names = sorted(settings.sources)
     assert fleet.complete() == names
-    doomed = {name.partition(".")[0] for name in working[killed]}
-    assert 0 < len(doomed) <= WORKERS
+    repeated = {name.partition(".")[0] for name in working[killed]}
+    assert 0 < len(repeated) <= WORKERS
     runs = ask(warehouse, "SELECT source, status FROM etl.runs ORDER BY source")
     assert runs == [(name, "complete") for name in names]
     # Taking a lease raises its epoch, which therefore counts the starts of a run.
     starts = dict(ask(warehouse, "SELECT source, epoch FROM etl.leases WHERE source <> '*'"))
-    assert starts == {name: 2 if name in doomed else 1 for name in names}
+    assert starts == {name: 2 if name in repeated else 1 for name in names}
     right(sandbox, warehouse)
     assert one_at_a_time(requests(sandbox)) == SOURCES - ACCOUNTS
 

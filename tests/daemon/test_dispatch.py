@@ -431,7 +431,7 @@ def broken(unit: Unit, stop: threading.Event) -> "Future[Run]":
 def test_three_thousand_sources_end_whatever_the_executor_does(
     launch: Callable[..., "Future[Run]"], accounts: int
 ) -> None:
-    """They do not nest, and do not take a thousand times as long as three."""
+    """Ends do not recurse, and the time grows in proportion to the sources."""
     reported: Counter[str] = Counter()
     gate: list[Future[Run]] = []
 
@@ -460,7 +460,7 @@ def test_three_thousand_sources_end_whatever_the_executor_does(
 
 @dataclass
 class Watched:
-    """An executor that sees how many run at once, by account and host, until their end."""
+    """An executor that counts how many runs overlap, by account and host."""
 
     executor: Executor
     random: Random
@@ -546,7 +546,7 @@ def test_under_stress_no_two_overlap_and_all_end(seed: int) -> None:
 
 @pytest.mark.parametrize("how", ["given up", "stopped"])
 def test_a_queued_run_that_is_given_up_or_stopped_is_cancelled(how: str) -> None:
-    """Or it would run later, beside the next run of the account."""
+    """Otherwise it would run later, beside the next run of the account."""
     hand = ByHand(queued=True)
     over = hand.dispatch.submit(zoom("a"))
     _, future = hand.at_work["a.flows"]

@@ -102,7 +102,7 @@ def test_an_error_without_advice() -> None:
 
 
 def test_a_stream_of_no_configured_source_is_never_stale() -> None:
-    """Nor is a stream of the provider that a source had before."""
+    """This includes a stream of the provider that a source had before."""
     old = {**row(900 * DAY), "source": "gone"}
     other = {**row(900 * DAY), "stream": "channels"}
     found = assess(ONE, [old, other, row()], NOW, next_runs={"z": NOW + HOUR})
@@ -168,7 +168,7 @@ OFFICE = Schedule(cron="*/15 9-17 * * MON-FRI", timezone="Europe/Berlin")
     ],
 )
 def test_office_hours_make_nothing_stale_overnight(success: str, until: str) -> None:
-    """Three planned times have to pass, whatever is planned for the hours to come."""
+    """A stream is stale after three planned times, however the next ones are planned."""
     started = datetime.fromisoformat(success + "+00:00")
     ends = datetime.fromisoformat(until + "+00:00")
     assert started + stale_after(OFFICE, started) == ends
@@ -204,7 +204,7 @@ def test_a_stream_that_never_ran_is_stale_after_it_was_watched_for_long_enough(
 
 
 def test_a_row_without_a_run_is_one_that_never_ran() -> None:
-    """Its state may have been alerted."""
+    """Its row has no run, but an alert may have been recorded."""
     assert only(row(None, None, told="stale")).state == "never run"
 
 

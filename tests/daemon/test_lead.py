@@ -155,7 +155,7 @@ def test_a_dead_leader_of_this_machine_is_followed_at_once(engine: Engine) -> No
 
 
 def test_a_restart_under_the_same_name_waits_and_keeps_its_own_lead(engine: Engine) -> None:
-    """As in a container, where a restarted daemon is process 1 again."""
+    """In a container a restarted daemon has the same name: it is process 1 again."""
     previous = leads(engine, A)
     run = hold(engine, A)
     assert lead(engine, A) is None

@@ -32,7 +32,7 @@ def every(interval: timedelta, share: float = 0.0) -> Schedule:
 
 
 class Rounds:
-    """Where a scheduler submits to, and what it reports."""
+    """What a scheduler submitted and reported."""
 
     def __init__(self) -> None:
         self.submitted: SimpleQueue[tuple[str, float, Future[None]]] = SimpleQueue()
@@ -124,7 +124,7 @@ def test_one_source_s_round_does_not_hold_another_s_up(
 def test_missed_rounds_are_made_up_for_by_one_round_however_late(
     timer: BackgroundScheduler, rounds: Rounds
 ) -> None:
-    """The scheduler slept for a year."""
+    """The scheduler was stopped for a year."""
     lines = {"a": every(MINUTE), "b": Schedule(cron="* * * * *", jitter=0.0)}
     planned(timer, lines, now=datetime.now(UTC) - 365 * DAY)
     start = process_time()
@@ -141,7 +141,7 @@ def test_missed_rounds_are_made_up_for_by_one_round_however_late(
 
 
 def test_a_round_that_ends_before_it_started_leaves_no_trace() -> None:
-    """As when nothing is started any more: the next round comes anyway."""
+    """A round is cancelled when nothing is started any more; the next round still comes."""
     count: SimpleQueue[str] = SimpleQueue()
 
     def submit(source: str, late: float) -> "Future[None]":

@@ -48,7 +48,7 @@ def test_the_same_page_with_fresh_tokens_ends_at_once() -> None:
 @pytest.mark.fault(11)
 @pytest.mark.parametrize("pages", [1, 5, 30, 200])
 def test_a_list_that_starts_again_ends_after_twice_its_length(pages: int, seed: int) -> None:
-    """In any order, and though its records change while it is read."""
+    """Its records may be in any order and change while they are read."""
     order = random.Random(seed)
     names = [f"row {number}" for number in range(7 * pages)]
 

@@ -144,7 +144,7 @@ CATALOGUE: tuple[tuple[str, tuple[tuple[int, str, str], ...]], ...] = (
             (60, "SIGTERM or SIGINT, once or twice, at any point",
              "ends within seconds; what was not committed is rolled back"),
             (61, "Two runs of one stream", "one works, the other reports which process holds it"),
-            (62, "A process that slept past its lease wakes up", "it can write nothing any more"),
+            (62, "A process stopped past the end of its lease resumes", "it can write nothing"),
             (63, "No memory, no disk for the log, no reader of the output",
              "reported in a line, or the line is lost and the sync goes on"),
             (64, "A run that is longer than its interval, a machine that slept",

@@ -123,7 +123,7 @@ def test_a_slow_provider_is_waited_for_outside_of_transactions(
 def test_tables_that_are_altered_under_a_run_fail_none(
     warehouse: str, providers: Sandbox, tmp_path: Path
 ) -> None:
-    """Statements are not prepared, so no plan is kept whose result has another type since."""
+    """Statements are not prepared, so no plan with an outdated result type is kept."""
     path = write_config(tmp_path / "callflow.toml", warehouse, providers)
     altered = 0
 

@@ -117,7 +117,7 @@ FORMS = {form for secret in SECRETS for form in written(secret).values()}
 
 
 def search(output: str, where: str, *, keep: str = "\n") -> None:
-    """Fail where `output` holds what must not leave."""
+    """Fail if `output` contains anything that must stay secret."""
     for form in FORMS:
         assert form not in output, f"{where}: {form!r} in {output[:2000]!r}"
         for start in range(len(form) - 9):  # no ten characters of one either
@@ -493,7 +493,7 @@ def test_a_bug_in_one_look_of_check_is_its_finding_and_the_next_looks_follow(
 
 # --- all of it, from outside ---------------------------------------------------------------------
 class Hook(ThreadingHTTPServer):
-    """Takes what a webhook is sent."""
+    """Receives what is sent to a webhook."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), HookRequest)

@@ -267,7 +267,7 @@ def test_grant_does_what_it_may_and_prints_the_rest(
 def test_every_password_connects_and_none_is_shown(
     clusters: Callable[[Path], Cluster], bin_dir: Path, warehouse: str, tmp_path: Path
 ) -> None:
-    """What a URL says with percent signs reaches the server as it was set."""
+    """A password that the URL escapes reaches the server unescaped."""
     passwords = [
         "p@ss:w/rd",
         "100%",

@@ -354,7 +354,7 @@ LINEAR: dict[str, tuple[Callable[[int], Any], Callable[[Any], object]]] = {
 
 @pytest.mark.parametrize("name", LINEAR)
 def test_no_value_takes_more_than_linear_time(name: str) -> None:
-    """Eight times the size is to take eight times as long; its square would be 64 times."""
+    """Eight times the size may take eight times as long; quadratic time would be 64 times."""
     make, do = LINEAR[name]
     size = 500
     while (small := _time(do, make(size))) < 0.002 and size < 200_000:

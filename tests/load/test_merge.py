@@ -263,7 +263,7 @@ def test_grandchildren_come_and_go_in_the_order_of_their_keys(connection: Connec
 
 
 def test_children_only_changes_are_counted_however_deep(connection: Connection) -> None:
-    """Alibaba's Definition is a column, so a deep change alone needs staged rows of our own."""
+    """Alibaba's Definition is a column, so the test stages rows that differ only below."""
     load(connection, "s", CONTACT_FLOWS, [contact_flow("f", {"a": ["b"], "b": []})], now=at(0))
     pairs = pairs_of("s", CONTACT_FLOWS)
     scan(connection, "s", CONTACT_FLOWS, [contact_flow("f", {"a": ["b"], "b": []})])
@@ -291,7 +291,7 @@ def test_keys_and_values_with_odd_characters(connection: Connection) -> None:
 
 @pytest.mark.fault(39)
 def test_keys_of_the_greatest_length_fit_every_index(connection: Connection, seed: int) -> None:
-    """Random text, so that Postgres cannot compress it."""
+    """The text is random, so that Postgres cannot compress it."""
     rng = random.Random(seed)
     longest = "".join(chr(rng.randrange(0x4E00, 0x9000)) for _ in range(MAX_KEY_BYTES // 3))
     record = contact_flow(longest, {longest: ["b"]}, NumberList=[longest])
@@ -386,7 +386,7 @@ def test_an_empty_scan_of_an_empty_source_is_nothing(connection: Connection, kin
 def test_more_rows_than_a_statement_takes_parameters_can_go_at_once(
     connection: Connection,
 ) -> None:
-    """A statement takes 65,535 of them."""
+    """A statement takes at most 65,535 parameters."""
     count = 65_600
     with connection.begin():
         connection.execute(

@@ -200,7 +200,7 @@ def test_the_watermark_of_a_current_table_is_of_the_source_s_own_rows(
 
 
 def test_a_run_that_is_recorded_already_stays_as_it_is(connection: Connection) -> None:
-    """The answer to its COMMIT was lost, and its failure is to be recorded."""
+    """The answer to its COMMIT was lost, so the run tries to record a failure."""
     run = new_run(status="complete")
     with connection.begin():
         assert not runs.recorded(connection, "s", run.run_id)

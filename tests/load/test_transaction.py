@@ -102,7 +102,7 @@ def test_nothing_is_written_without_the_lease(
 def test_the_lease_s_row_is_locked_first_or_only_at_the_end(
     database: LeasedConnection, warehouse: str
 ) -> None:
-    """A COPY may wait for rows that we make, and must not hold up who looks at the lease."""
+    """A COPY may wait for rows that we produce; meanwhile it must not block the lease's readers."""
 
     def look(connection: Connection) -> bool:
         return is_lease_locked(warehouse)

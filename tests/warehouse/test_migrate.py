@@ -300,7 +300,7 @@ client_secret = "never-sent"
 def test_a_schema_that_is_behind_is_refused_with_what_to_run(
     database: str, later: Path, tmp_path: Path
 ) -> None:
-    """Only with what every command may say: most have no --migrate."""
+    """The advice fits every command: most have no --migrate."""
     migrate.upgrade(database)
     add_migration(later)
     config = tmp_path / "callflow.toml"
@@ -334,7 +334,7 @@ def without_comments(found: dict[str, set[Any]]) -> dict[str, set[Any]]:
 
 
 def of_three_migrations(url: str, role: str) -> None:
-    """Make the warehouse of revision_0003.sql: rows, history, what a user had built on them."""
+    """Make the warehouse of revision_0003.sql: rows, history, and objects that a user built."""
     statements = (Path(__file__).parent / "revision_0003.sql").read_text(encoding="utf-8")
     with psycopg.connect(dsn(url), autocommit=True) as session:
         session.execute(re.sub("analyst", role, statements).encode())

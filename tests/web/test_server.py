@@ -358,7 +358,7 @@ def test_a_new_connection_is_kept_until_its_request_can_have_arrived() -> None:
 
 
 def test_a_request_that_is_being_answered_is_cut_last() -> None:
-    """The oldest is under way; the next one is not read; then one rests; the last asks nothing."""
+    """Of four connections, the oldest is being answered, one is not read, one rests, one is new."""
     asked, go_on = threading.Semaphore(0), threading.Event()
 
     async def slow(request: Request) -> Response:
@@ -428,7 +428,7 @@ def many_files() -> Iterator[None]:
     ("count", "sent"), [(300, [HALF]), (1000, SENT)], ids=["300 half", "1000 mixed"]
 )
 def test_probes_are_answered_whatever_others_hold_open(count: int, sent: Sequence[bytes]) -> None:
-    """Without the token. They go on opening connections meanwhile: there are always `count`."""
+    """Keep `count` connections without a token open, replacing those that the server ends."""
     over, full = threading.Event(), threading.Event()
     opened = 0
 

@@ -287,7 +287,7 @@ def test_pages_that_stay_empty_break_the_contract() -> None:
 
 
 def test_a_first_page_that_says_a_smaller_size_is_read() -> None:
-    """The documents' own example: it says 10 rows to a page, whatever was asked for."""
+    """The document's example says 10 rows per page, whatever was asked for."""
     script = Script(envelope([flow("a", f"{START}.0")], 1, PageSize=10))
     assert [page.total for page in scanned(script)] == [1]
 
@@ -501,38 +501,43 @@ def test_a_page_number_that_is_ignored_is_noticed_at_once(total: int | None) -> 
     assert len(script.requests) <= 3
 
 
-# --- a provider that lies ------------------------------------------------------------------------
-def lying(lie: str) -> Alibaba:
+# --- a provider with wrong answers ---------------------------------------------------------------
+def wrong_answers(kind: str) -> Alibaba:
     fake = filled(60, apart=3600.0)
     totals = iter(range(200, 10**9, 90))
     rows = fake.flows["ccc-sandbox"].records()
 
-    def lied(request: Request, honest: Response) -> Response:
-        if lie == "a total that grows":
+    def changed(request: Request, honest: Response) -> Response:
+        if kind == "a total that grows":
             return altered(lambda body: body["Data"].update(TotalCount=next(totals)))(
                 request, honest
             )
-        if lie == "a total beyond all measure":
+        if kind == "a total beyond all measure":
             return altered(lambda body: body["Data"].update(TotalCount=10**15))(request, honest)
         shown = rows[::-1] if request.params["SortOrder"] == "DESC" else rows
-        shown = shown[: int(request.params["PageSize"])] if lie == "one page forever" else []
+        shown = shown[: int(request.params["PageSize"])] if kind == "one page forever" else []
         return altered(lambda body: body["Data"].update(List=shown, TotalCount=10**5))(
             request, honest
         )
 
-    fake.faults.append(Fault(times=None, response=lied))
+    fake.faults.append(Fault(times=None, response=changed))
     return fake
 
 
-LIES = ["a total that grows", "a total beyond all measure", "one page forever", "empty pages"]
+WRONG_ANSWERS = [
+    "a total that grows",
+    "a total beyond all measure",
+    "one page forever",
+    "empty pages",
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lie", LIES)
+@pytest.mark.parametrize("kind", WRONG_ANSWERS)
 @pytest.mark.parametrize("since", [None, START - timedelta(days=9)])
 @pytest.mark.fault(11, 19)
-def test_no_wrong_answer_is_followed_forever(lie: str, since: datetime | None) -> None:
-    fake = lying(lie)
+def test_no_wrong_answer_is_followed_forever(kind: str, since: datetime | None) -> None:
+    fake = wrong_answers(kind)
     pages: list[Page] = []
     ask = EVERYTHING if since is None else after(since)
     with alibaba_flows(fake) as (http, whole):
@@ -623,7 +628,7 @@ LOCAL = NEWEST - 8 * HOUR  # in UTC
 def test_how_far_down_changes_are_read(
     since: datetime, read_at: datetime | None, down_to: datetime
 ) -> None:
-    """Down to the watermark and a page further, or less the lag where rows may still come late."""
+    """Read to the watermark and a page further, or by the lag if rows may still come late."""
     fake = filled(600, apart=150.0)
     ask = ScanRequest(
         {"ccc-sandbox": since.replace(tzinfo=UTC) - (8 * HOUR if since.year > 1 else 0 * HOUR)},

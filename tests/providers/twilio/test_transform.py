@@ -193,7 +193,7 @@ def test_records_without_a_sid_are_rejected(stream: str) -> None:
 
 
 def test_the_same_sid_twice_stays_twice_with_rising_ordinals() -> None:
-    """Which one wins is decided over all pages, when they are staged."""
+    """The winner is chosen among all pages, after they are staged."""
     rows = transformed("twilio.channels", [{"sid": "a", "url": "1"}, {"sid": "a", "url": "2"}])
     found = [(row["ord"], row["url"]) for row in named(rows, "twilio.channels")]
     assert found == [(0, "1"), (1, "2")]
