@@ -653,7 +653,7 @@ def shell(config: Path, line: str, **env: str) -> subprocess.CompletedProcess[st
 
 
 @pytest.mark.slow
-def test_what_a_terminal_cannot_show_is_escaped(config: Path) -> None:
+def test_characters_that_a_terminal_cannot_show_are_escaped(config: Path) -> None:
     query = f"SELECT unnest(ARRAY{NAMES[::-1]}) AS name"
     escaped = NAMES[1].encode("ascii", "backslashreplace").decode()
     for how in ("--csv", ""):

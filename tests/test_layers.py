@@ -155,11 +155,11 @@ def test_load_knows_no_provider(module: str) -> None:
 
 
 @pytest.mark.parametrize("module", ["etl.sync.plan", "etl.sync.proof"])
-def test_what_a_run_decides_follows_from_values_alone(module: str) -> None:
+def test_modules_that_decide_import_no_io(module: str) -> None:
     assert not any(of(name, *IMPURE, "sqlalchemy") for name in imports(module))
 
 
-def test_no_step_of_a_run_knows_the_spine() -> None:
+def test_no_step_of_a_run_imports_the_module_that_calls_it() -> None:
     for module in those("etl.sync", "etl.load"):
         assert "etl.sync.run" not in ours(module), module
 

@@ -92,7 +92,7 @@ def test_text_that_is_not_a_phone_number_stays_readable(text: str) -> None:
         ("authorization: basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==", "authorization: basic …"),
     ],
 )
-def test_no_query_and_no_password_of_a_url_leaves(text: str, cleaned: str) -> None:
+def test_the_query_and_the_password_of_a_url_are_hidden(text: str, cleaned: str) -> None:
     assert masked(text).removesuffix(" now") == cleaned.removesuffix(" now")
 
 
@@ -209,7 +209,7 @@ AWKWARD = "\x00\x07\x08\x1b\x7f\x85\x9b\u061c\u200b\u200f\u2028\u2029\u202e\u206
 
 @pytest.mark.fault(41)
 @given(st.text(st.sampled_from(AWKWARD + "\r\n\t a1%<>/@"), max_size=60))
-def test_nothing_that_a_terminal_obeys_and_no_line_break_is_left(text: str) -> None:
+def test_no_terminal_code_and_no_line_break_is_left(text: str) -> None:
     for shown in (Redactor()(text), Redactor().name(text), Redactor().message(text)):
         assert shown.isprintable()
         shown.encode()
@@ -265,5 +265,5 @@ def test_what_an_operator_needs_stays_readable() -> None:
         ("138****1234 called", "… called"),
     ],
 )
-def test_what_looks_like_a_secret_or_like_a_person_is_hidden(text: str, shown: str) -> None:
+def test_text_like_a_secret_or_a_phone_number_is_hidden(text: str, shown: str) -> None:
     assert Redactor()(text) == shown

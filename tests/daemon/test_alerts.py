@@ -269,7 +269,7 @@ def test_alerts_are_posted_as_json() -> None:
     assert json.loads(body) == payload([alert])
 
 
-def test_nothing_found_is_nothing_sent() -> None:
+def test_without_alerts_nothing_is_sent() -> None:
     with hook() as server:
         send(server.origin, [])
     assert server.came == []

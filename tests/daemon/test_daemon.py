@@ -113,7 +113,7 @@ def test_a_second_signal_ends_it_at_once(start: Start, sandbox: Sandbox) -> None
 
 
 @pytest.mark.fault(60)
-def test_what_cannot_finish_before_the_deadline_is_rolled_back(
+def test_a_run_that_cannot_finish_before_the_deadline_is_rolled_back(
     start: Start, sandbox: Sandbox, warehouse: str
 ) -> None:
     came, go = hold(sandbox.zoom.faults, ZOOM_LIST)

@@ -321,7 +321,7 @@ def until_there(path: Path) -> int:
     return 7
 
 
-def test_what_a_run_raises_comes_back(
+def test_an_exception_of_a_run_is_returned_to_the_caller(
     cluster: LocalCluster,
     configured: Callable[[range], Settings],
     warehouse: str,

@@ -192,7 +192,7 @@ def test_a_lead_that_is_rolled_back_was_not_taken(engine: Engine) -> None:
 
 @pytest.mark.fault(61)
 @pytest.mark.parametrize("before", ["no lead", "ended", "dead", "given back"])
-def test_of_six_daemons_that_race_one_leads(module_url: str, engine: Engine, before: str) -> None:
+def test_one_of_six_daemons_that_race_leads(module_url: str, engine: Engine, before: str) -> None:
     if before != "no lead":
         first = leads(engine, DEAD if before == "dead" else A)
         if before == "ended":

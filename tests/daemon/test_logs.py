@@ -291,7 +291,7 @@ def test_the_time_is_local() -> None:
 
 
 @pytest.mark.fault(41)
-def test_no_text_moves_a_terminals_cursor_or_makes_a_line() -> None:
+def test_text_never_moves_a_terminals_cursor_or_adds_a_line() -> None:
     log = Log(as_json=False)
     log.log.info("a\x1b[2Jb\nc\r\u202e", **{"k\n\x1b": "v\x1b]0;x\x07"}, other="two\nlines")
     assert log.text.count("\n") == 1
@@ -299,7 +299,7 @@ def test_no_text_moves_a_terminals_cursor_or_makes_a_line() -> None:
     assert r"a\x1b[2Jb\nc\r\u202e" in log.text
 
 
-def test_no_name_of_a_field_makes_a_second_line() -> None:
+def test_a_field_name_never_adds_a_second_line() -> None:
     """structlog's renderer for people writes some names on separate lines."""
     log = Log(as_json=False)
     odd = {"stack": "a\nb", "stack_info": "c\nd", "exception": "e\nf", "logger_name": "g\nh"}
@@ -351,7 +351,7 @@ def test_a_terminal_has_colours_where_something_is_wrong() -> None:
 # --- what must not leave -------------------------------------------------------------------------
 @pytest.mark.fault(72)
 @pytest.mark.parametrize("as_json", [True, False])
-def test_no_secret_leaves_wherever_it_stands(as_json: bool) -> None:
+def test_a_secret_is_hidden_wherever_it_stands(as_json: bool) -> None:
     log = Log(SECRET, "abc", as_json=as_json)
     said = {"in": [{"deep": (f"x{SECRET}y", {SECRET})}], SECRET: 1}
     log.log.info(f"is {SECRET}", field=SECRET, nested=said, error=ValueError(SECRET), abc="abc")
@@ -381,7 +381,7 @@ def test_a_short_secret_cuts_no_word() -> None:
     assert log.lines[0]["event"] == "zoom_eu next: …, …!"
 
 
-def test_of_a_secret_url_its_password_and_its_path_are_secret_too() -> None:
+def test_the_password_and_the_path_of_a_secret_url_are_secret_too() -> None:
     log = Log(
         "https://hooks.example/services/T0/B1", "postgresql+psycopg://me:p%40ssword@db/callflow"
     )

@@ -166,7 +166,7 @@ def test_a_busy_run_counts_as_a_run_and_changes_nothing() -> None:
     assert numbers(metrics, overview(), "callflow_run_duration_seconds_count") == []
 
 
-def test_what_a_stream_can_count_is_there_before_it_counts() -> None:
+def test_counters_of_a_stream_exist_before_the_first_count() -> None:
     metrics = new_metrics()
     metrics.run(new_run())
     assert number(metrics, "callflow_runs_hung_total", **HERE) == 0

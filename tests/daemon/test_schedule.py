@@ -300,7 +300,7 @@ LINES = [
 @pytest.mark.fault(65)
 @pytest.mark.parametrize("line", LINES, ids=str)
 @pytest.mark.parametrize("jump", [HOUR, -HOUR, 365 * DAY, -365 * DAY, timedelta(), None], ids=str)
-def test_a_clock_that_was_set_makes_one_time_after_now(
+def test_a_changed_clock_plans_one_time_after_now(
     line: Schedule, jump: timedelta | None, seed: int
 ) -> None:
     random = Random(seed)

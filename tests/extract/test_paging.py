@@ -78,7 +78,7 @@ def test_a_pointer_that_is_too_long_is_not_followed() -> None:
             guard.check_progress("x" * length)
 
 
-def test_what_brings_something_new_now_and_then_goes_on() -> None:
+def test_a_list_that_sometimes_brings_something_new_is_read_on() -> None:
     assert guarded((rows(n) if n % 20 == 0 else [] for n in itertools.count()), most=3000) == -1
     # A page of many known rows and a new one, as when rows were added at the front.
     known = [str(n) for n in range(50)]

@@ -151,7 +151,7 @@ def test_nothing_takes_longer_than_in_proportion_to_the_text() -> None:
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", "")
 
 
-def test_what_is_not_linear_is_found() -> None:
+def test_nonlinear_time_is_detected() -> None:
     for pattern in (r"[^\s@]+@[^\s@]+", r"\w+://", r"<[^>]*>", r"<(script)\b.*?</\1>"):
         work = used(re.compile(pattern, re.DOTALL), "sub")
         assert list(growing(work, ["!", "a", "<", "<script "])), pattern

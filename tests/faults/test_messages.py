@@ -330,7 +330,7 @@ def test_whatever_a_provider_repeats_stays_out_of_runs_logs_and_tables(
 
 
 @pytest.mark.parametrize("name", ["400", "403", "500", "HTML", "good status, bad news"])
-def test_nor_does_it_leave_when_the_token_is_refused(
+def test_the_secret_is_hidden_when_the_token_is_refused(
     name: str, echo: Echo, settings: Settings, engine: Engine
 ) -> None:
     echo.token, echo.shape = None, SHAPES[name]
@@ -584,7 +584,7 @@ def test_no_command_and_no_page_shows_what_a_provider_repeats(
     assert "zoom_eu.flows" in hook.got[-1]
 
 
-def test_what_an_older_version_recorded_is_shown_as_clean(
+def test_records_of_an_older_version_are_redacted_when_shown(
     settings: Settings, engine: Engine
 ) -> None:
     error = f"zoom_eu.flows: HTTP 400: {OBEYED} {ZOOM} {PERSONAL[0]} → ask {PERSONAL[1]}"

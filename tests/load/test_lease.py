@@ -276,7 +276,7 @@ def test_no_run_takes_over_between_renewing_and_committing(
 
 
 @pytest.mark.every_postgres
-def test_of_many_runs_that_race_for_a_lease_one_wins(
+def test_one_of_many_runs_that_race_for_a_lease_wins(
     engine: Engine, connection: Connection
 ) -> None:
     for round_ in range(3):

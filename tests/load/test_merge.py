@@ -181,7 +181,7 @@ def test_a_record_that_was_not_staged_is_left_alone(connection: Connection) -> N
 
 
 @pytest.mark.every_postgres
-def test_what_is_gone_leaves_with_its_children_and_is_in_history(connection: Connection) -> None:
+def test_a_deleted_record_moves_to_history_with_its_children(connection: Connection) -> None:
     records = [flow("a", "A", "xy", "1"), flow("b", "B", "x")]
     load(connection, "s", FLOWS, records, now=at(0))
     written = load(connection, "s", FLOWS, [records[1]], gone=[("a",)], now=at(1))

@@ -286,7 +286,7 @@ def test_any_json_can_be_kept_as_a_reject(connection: Connection) -> None:
     assert any("core" in str(payload) for payload in found)
 
 
-def test_what_postgres_cannot_hold_is_kept_as_escaped_text(connection: Connection) -> None:
+def test_text_that_postgres_cannot_hold_is_kept_escaped(connection: Connection) -> None:
     reject(connection, new_run(), Reject("why", {"a\0": ["\ud800", "😀\0"]}))
     (row,) = rows_of(connection, tables.rejects)
     assert row["payload"] == {"a\\u0000": ["\\ud800", "😀\\u0000"]}

@@ -35,7 +35,9 @@ def asked(toy: Toy) -> list[str]:
     return found
 
 
-def test_what_is_new_or_changed_is_asked_for_once(toy: Toy, detailed: Job, warehouse: str) -> None:
+def test_each_new_or_changed_record_is_asked_for_once(
+    toy: Toy, detailed: Job, warehouse: str
+) -> None:
     first = run_stream(detailed)
     assert (first.status, first.inserted, first.error) == ("complete", 10, None)
     assert rows(warehouse) == expected(toy)

@@ -25,7 +25,7 @@ CHANNELS = "twilio_demo.channels"
 
 
 @pytest.mark.fault(61)
-def test_of_two_runs_that_start_at_once_one_works_and_one_is_busy(
+def test_one_of_two_runs_that_start_at_once_works_and_the_other_is_busy(
     harness: Harness, seed: int
 ) -> None:
     """If the other one started a stream late, it finds the stream done."""

@@ -329,7 +329,7 @@ def test_the_order_is_unlearned_by_the_next_full_scan(
     assert run(CHANNELS).mode == "full"
 
 
-def test_what_becomes_of_absent_channels_can_be_chosen(
+def test_the_treatment_of_unlisted_channels_is_configurable(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
     fill(sandbox, channels=20)

@@ -67,7 +67,7 @@ def test_no_more_are_produced_than_depth_beyond_those_asked_for(depth: int) -> N
                 assert not progress.wait_for(lambda: len(made) > depth + asked, 0.1)  # noqa: B023
 
 
-def test_what_the_items_raise_is_raised_in_its_place() -> None:
+def test_an_exception_of_the_items_is_raised_in_order() -> None:
     class OddError(Exception):
         pass
 

@@ -194,7 +194,7 @@ def test_children_are_a_list_null_missing_or_unknown() -> None:
     assert items({"a": {}}, "a") is items({"a": "x"}, "a") is items({"a": 0}, "a") is None
 
 
-def test_of_rows_with_one_key_the_last_is_left() -> None:
+def test_the_last_of_rows_with_one_key_is_kept() -> None:
     rows = [("a", 1, "x"), ("a", 2, "y"), ("a", 1, "z")]
     assert sorted(last_of_each(rows, 2)) == [("a", 1, "z"), ("a", 2, "y")]
 

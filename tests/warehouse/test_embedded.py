@@ -188,7 +188,7 @@ def as_ordinary_user(action: Callable[[], str], uid: int = DAEMON) -> str:
 
 
 @pytest.mark.every_postgres
-def test_one_life(place: Path, bin_dir: Path) -> None:
+def test_a_warehouse_from_first_start_to_stop(place: Path, bin_dir: Path) -> None:
     data_dir = place / "a b'c\"$HOME`x` 数据\u3000é"  # nothing may go through a shell unquoted
     assert embedded.exists(data_dir) is False
     server = start(data_dir, bin_dir)

@@ -513,7 +513,7 @@ COLUMNS = (
 
 
 @pytest.mark.every_postgres
-def test_what_others_built_on_our_views_survives_an_upgrade(
+def test_objects_built_on_our_views_survive_an_upgrade(
     database: str, later: Path, role: str
 ) -> None:
     survives_an_upgrade(database, later, role)

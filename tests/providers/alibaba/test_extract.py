@@ -382,7 +382,7 @@ def test_a_list_that_is_too_long_is_read_by_type() -> None:
 
 
 @pytest.mark.slow
-def test_what_changes_while_the_types_are_read_is_found_at_the_end() -> None:
+def test_changes_made_while_the_types_are_read_are_found_at_the_end() -> None:
     now = datetime.now(ZoneInfo("Asia/Shanghai")).replace(tzinfo=None, microsecond=0)
     sizes = {"MAIN_FLOW": 700, "SUB_FLOW": 550, "SURVEY_FLOW": 5}
     fake = typed(sizes, now - timedelta(hours=1255))

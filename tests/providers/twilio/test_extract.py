@@ -319,7 +319,7 @@ def assert_state(state: str, answer: Response) -> None:
 
 
 @pytest.mark.parametrize("sid", ["", ".", "..", "\ud800"])
-def test_a_sid_that_no_url_can_hold_is_not_asked_for(sid: str) -> None:
+def test_a_sid_that_no_url_can_contain_is_not_looked_up(sid: str) -> None:
     with twilio_lists(twilio := Twilio()) as http:
         assert look_up_channel(http, (sid,)).state == "unasked"
     assert not twilio.requests
