@@ -282,14 +282,14 @@ def test_a_leader_that_is_stopped_in_the_middle_of_a_write_is_followed_at_once(
     """Its lead ended after that write started: the new leader ends its session, nothing stays."""
     leads(engine, A)
     writing, staging, other = (hold(engine, A, name) for name in ("flows", "queues", "channels"))
-    tsuccessors = hold(engine, C, "roles")
+    theirs = hold(engine, C, "roles")
     with engine.connect() as stopped_leader, engine.connect() as person:
         written = stopped_leader.begin()
         with stopped_leader.begin_nested():
             leases.renew(stopped_leader, writing)
         leases.renew(stopped_leader, staging)
         synced = person.begin()  # as old, but of a `callflow sync`
-        leases.renew(person, tsuccessors)
+        leases.renew(person, theirs)
         execute(engine, END_LEAD_NOW)
         assert leads(engine, B).epoch == 2
         with pytest.raises(OperationalError, match="terminating connection"):
@@ -297,7 +297,7 @@ def test_a_leader_that_is_stopped_in_the_middle_of_a_write_is_followed_at_once(
         stopped_leader.invalidate()
         synced.commit()
     assert not any(renewable(engine, each) for each in (writing, staging, other))
-    assert renewable(engine, tsuccessors)
+    assert renewable(engine, theirs)
 
 
 def test_a_leader_that_is_stopped_while_it_renews_its_lead_is_followed_at_once(

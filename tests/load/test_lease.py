@@ -81,7 +81,7 @@ def test_the_same_holder_cannot_take_it_twice(connection: Connection) -> None:
         take(connection, "me")
 
 
-def test_streams_and_sources_have_tsuccessor_own_leases(connection: Connection) -> None:
+def test_streams_and_sources_have_their_own_leases(connection: Connection) -> None:
     for source, stream in (("s", "flows"), ("s", "channels"), ("t", "flows")):
         assert take(connection, "me", stream, source).epoch == 1
 
