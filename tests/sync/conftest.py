@@ -97,7 +97,7 @@ def shared_harness(warehouse_and_fork_server: tuple[str, ForkServer]) -> Iterato
 
 @pytest.fixture
 def harness(shared_harness: Harness, request: pytest.FixtureRequest) -> Harness:
-    """Yield a harness with what other tests have left, or an empty one after a failure."""
+    """Return a harness with what other tests have left, or an empty one after a failure."""
     if request.session.testsfailed:
         shared_harness.disconnect()
         shared_harness.wipe()
