@@ -77,7 +77,7 @@ def sync(path: Path, warehouse: str) -> Iterator[Callable[..., None]]:
 
 @pytest.fixture
 def said(path: Path, warehouse: str) -> Iterator[Callable[[], str]]:
-    """What `callflow status` and `callflow check` print of the configuration as it is now."""
+    """Yield what `callflow status` and `callflow check` print of the present configuration."""
     engine = connect(warehouse)
 
     def run() -> str:
@@ -95,7 +95,7 @@ def said(path: Path, warehouse: str) -> Iterator[Callable[[], str]]:
 
 @pytest.fixture
 def drop(path: Path, warehouse: str) -> Iterator[Callable[[str], forget.Left | None]]:
-    """What `callflow forget NAME --yes` does."""
+    """Run `callflow forget NAME --yes`; yield what it does."""
     engine = connect(warehouse)
     yield lambda name: forget.move_to_history(engine, configuration.load(path, {}), name, "test")
     engine.dispose()
@@ -120,7 +120,7 @@ def old(table: str) -> str:
 
 
 def take_out(path: Path, source: str) -> str:
-    """Take the source out of the configuration; what the file held before."""
+    """Remove the source from the configuration; return the previous text of the file."""
     text = path.read_text()
     kept = re.sub(rf"\[sources\.{source}\].*?(?=\n\[|\Z)", "", text, flags=re.S)
     assert source not in tomllib.loads(kept)["sources"]
@@ -260,7 +260,7 @@ def test_it_is_all_or_nothing(sync: Sync, drop: Drop, path: Path, warehouse: str
 def test_a_name_that_is_another_provider_s_now_keeps_what_it_has_now(
     sync: Sync, drop: Drop, path: Path, warehouse: str
 ) -> None:
-    """The rows that it had as the previous provider's go."""
+    """The rows that it had with its previous provider are removed."""
     sync("zoom_demo")
     take_out(path, "zoom_demo")
     path.write_text(path.read_text().replace("sources.twilio_demo", "sources.zoom_demo"))

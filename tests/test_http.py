@@ -324,7 +324,7 @@ def plain(url: str, **options: Any) -> Iterator[Http]:
 
 @contextmanager
 def raw_server(talk: Callable[[socket.socket], None]) -> Iterator[str]:
-    """A server that knows no HTTP: `talk` gets each connection, one after the other."""
+    """Yield a server that knows no HTTP: `talk` gets each connection, one after the other."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         stopped = threading.Event()
 

@@ -131,7 +131,7 @@ def test_every_schema_is_described_and_each_is_used() -> None:
 
 
 @every_table
-def test_the_key_begins_with_source_so_that_tables_can_be_distributed_by_it(table: Table) -> None:
+def test_the_key_starts_with_source_so_that_tables_can_be_distributed_by_it(table: Table) -> None:
     assert next(iter(table.primary_key)).name == "source"
     assert next(iter(table.columns)).name == "source"
     for constraint in table.foreign_key_constraints:

@@ -89,7 +89,7 @@ def plant(admin: str, *schemas: str) -> None:
 
 
 def ran(admin: str, *schemas: str) -> int:
-    """How many planted functions ran."""
+    """Return how many planted functions ran."""
     with psycopg.connect(dsn(admin), options="-c search_path=pg_catalog") as connection:
         found = 0
         for schema in schemas:
@@ -101,7 +101,7 @@ def ran(admin: str, *schemas: str) -> int:
 
 @pytest.fixture
 def hostile(loaded: tuple[str, str]) -> tuple[str, str, tuple[str, ...]]:
-    """A database with planted functions, which the settings of the role put first."""
+    """Return a database with planted functions, which the role's settings put first."""
     url, admin = loaded
     schemas = (name_in(url)[0], "public")
     plant(admin, *schemas)
@@ -187,7 +187,7 @@ def test_every_setting_holds_in_every_transaction(
 
 @contextmanager
 def pgbouncer(server: str, role: str, password: str) -> Iterator[tuple[str, Callable[[], None]]]:
-    """PgBouncer in transaction mode before `server`: its URL, and what restarts it."""
+    """Run PgBouncer in transaction mode; yield its URL, and a function that restarts it."""
     program = shutil.which("pgbouncer") or shutil.which("/usr/sbin/pgbouncer")
     if program is None:
         pytest.skip("PgBouncer is not installed (apt-get install pgbouncer)")
@@ -216,9 +216,9 @@ def pgbouncer(server: str, role: str, password: str) -> Iterator[tuple[str, Call
         def restart() -> None:
             running.append(start_after(running[-1]))
 
-        def start_after(former: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
-            former.kill()
-            former.wait(30)
+        def start_after(previous: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
+            previous.kill()
+            previous.wait(30)
             return start()
 
         running = [start()]
@@ -271,7 +271,7 @@ def test_pgbouncer_in_transaction_mode(
 
 @pytest.fixture
 def slow(providers: Sandbox) -> Iterator[Callable[[Fault], None]]:
-    """Gives every provider the same fault."""
+    """Yield a function that gives every provider the same fault."""
     emulators = (providers.zoom, providers.twilio, providers.alibaba)
 
     def give(fault: Fault) -> None:
@@ -284,7 +284,7 @@ def slow(providers: Sandbox) -> Iterator[Callable[[Fault], None]]:
 
 
 def end_idle(url: str, admin: str) -> int:
-    """Have the server end every session of the role that is between two transactions."""
+    """Make the server end every session of the role that is between two transactions."""
     with psycopg.connect(dsn(admin), autocommit=True) as connection:
         ended = connection.execute(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"

@@ -22,20 +22,22 @@ def fetch(http: Http, key: tuple[str, ...]) -> Any:
 
 @pytest.fixture
 def detailed(toy: Toy, job: Job) -> Job:
-    """The toy's stream, whose list has no options any more."""
+    """Return the toy's stream, whose list has no options any more."""
     toy.lists_options = False
     detail = Detail(fetch, fingerprint=("title",))
     return replace(job, stream=replace(job.stream, detail=detail))
 
 
 def asked(toy: Toy) -> list[str]:
-    """The single menus that were asked for since the last call."""
+    """Return the single menus that were asked for since the last call."""
     found = [each.path.removeprefix("/menus/") for each in toy.requests if each.path != "/menus"]
     toy.requests.clear()
     return found
 
 
-def test_what_is_new_or_changed_is_asked_for_once(toy: Toy, detailed: Job, warehouse: str) -> None:
+def test_each_new_or_changed_record_is_asked_for_once(
+    toy: Toy, detailed: Job, warehouse: str
+) -> None:
     first = run_stream(detailed)
     assert (first.status, first.inserted, first.error) == ("complete", 10, None)
     assert rows(warehouse) == expected(toy)
@@ -103,7 +105,7 @@ def test_a_new_record_that_cannot_be_completed_comes_with_a_later_run(
     assert rows(warehouse) == expected(toy)
 
 
-def test_who_is_refused_asks_no_more(toy: Toy, detailed: Job, warehouse: str) -> None:
+def test_a_refused_look_up_ends_the_look_ups(toy: Toy, detailed: Job, warehouse: str) -> None:
     toy.answers = {f"menu-{number:02}": json_response(401, {}) for number in range(10)}
     run = run_stream(detailed)
     assert (run.status, run.inserted) == ("incomplete", 0)

@@ -36,7 +36,7 @@ def generated() -> dict[str, Any]:
 
 
 def strings(value: Any) -> list[str]:
-    """Every string in a value, at any depth."""
+    """Return every string in a value, at any depth."""
     if isinstance(value, dict):
         return [text for member in value.values() for text in strings(member)]
     if isinstance(value, list):

@@ -24,7 +24,7 @@ def _time(text: str | None, zone: timezone | None = None) -> datetime | None:
 
 
 def of(sandbox: Sandbox) -> Rows:
-    """Rows per table, without extra and valid_from; all records are as documented."""
+    """Return rows per table, without extra and valid_from; all records are as documented."""
     rows: Rows = {name: set() for name in COLUMNS}
     for flow in sandbox.zoom.flows.records():
         _zoom(flow, rows)
@@ -125,7 +125,7 @@ COLUMNS = {
 
 
 def stored(url: str) -> Rows:
-    """The rows of the warehouse, in the same form."""
+    """Return the rows of the warehouse, in the same form."""
     rows: Rows = {}
     with psycopg.connect(dsn(url)) as connection:
         for table, columns in COLUMNS.items():
@@ -138,7 +138,7 @@ def stored(url: str) -> Rows:
 
 
 def versions(url: str) -> Rows:
-    """Where every row lies and who wrote it: equal before and after means that none was written."""
+    """Return each row's place and writer, which are equal only if no row was written."""
     with psycopg.connect(dsn(url)) as connection:
         return {
             table: set(connection.execute(f"SELECT ctid::text, xmin::text FROM {table}"))

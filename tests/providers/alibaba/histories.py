@@ -138,7 +138,7 @@ KINDS: Mapping[str, Kind] = {
 
 
 def stores(emulator: Any) -> Mapping[str, Mapping[str, Store]]:
-    """Stream → instance → the emulator's records."""
+    """Return stream → instance → the emulator's records."""
     return {"contact_flows": emulator.flows}
 
 
@@ -147,5 +147,5 @@ def set_up(emulator: Any, paging: Paging, page: int, *, may_look_up: bool) -> No
 
 
 def token_refused() -> Response:
-    """There are no page tokens."""
+    """Never called: Alibaba has no page tokens."""
     raise AssertionError

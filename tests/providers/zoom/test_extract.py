@@ -87,7 +87,7 @@ def test_nothing_is_sent_before_the_first_page_is_wanted() -> None:
 
 @pytest.mark.fault(19)
 @pytest.mark.parametrize("total", [None, -1, "03", " 3", "+3", "3.0", "3e0", "٣", "", 1.5, True])
-def test_a_count_that_is_none_is_not_passed_on(total: Any) -> None:
+def test_a_count_that_is_not_a_number_is_not_passed_on(total: Any) -> None:
     with zoom_flows(after_token({"flows": [], "total_records": total})) as http:
         assert [page.total for page in flows(http)] == [None]
 
@@ -191,7 +191,9 @@ def test_the_token_is_renewed_when_a_minute_remains(passed: int, tokens: int) ->
 
 @pytest.mark.fault(6)
 @pytest.mark.parametrize("status", [401, 400])
-def test_a_token_that_dies_on_the_way_is_renewed_and_the_page_asked_again(status: Any) -> None:
+def test_a_token_that_expires_during_a_scan_is_renewed_and_the_page_asked_again(
+    status: Any,
+) -> None:
     zoom = filled(250)
     zoom.expired_status = status
     for nth in (2, 4):  # the fourth request is the third page
@@ -206,7 +208,7 @@ def test_a_token_that_dies_on_the_way_is_renewed_and_the_page_asked_again(status
 @pytest.mark.parametrize(
     "answer", [emulated.token_expired(), emulated.token_expired(400), empty(401)]
 )
-def test_a_fresh_token_that_is_refused_too_ends_it(answer: Response) -> None:
+def test_the_run_ends_if_a_fresh_token_is_refused_too(answer: Response) -> None:
     zoom = filled(1)
     zoom.faults.append(Fault(path=LIST, times=None, response=answer))
     error = refused(zoom, CredentialsError)
@@ -243,7 +245,7 @@ def test_odd_answers_of_the_token_endpoint(answer: Any, kind: type[ProviderError
     assert "access token" in refused(Script(answer), kind).where
 
 
-def test_a_token_without_a_life_lasts_an_hour() -> None:
+def test_a_token_without_expires_in_lasts_an_hour() -> None:
     script, time = Script({"access_token": "t"}, {"flows": [], "next_page_token": "a"}), Time()
     with zoom_flows(script, time) as http:
         scan = flows(http)
