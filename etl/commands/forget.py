@@ -21,7 +21,7 @@ from etl.commands.output import note, stderr, stdout
 from etl.config.settings import Settings
 from etl.config.values import did_you_mean
 from etl.errors import ConfigError
-from etl.load import lead, leftovers, stage
+from etl.load import lead, leftovers, runs, stage
 from etl.load import lease as leases
 from etl.load.lease import is_dead, process_name
 from etl.providers import PROVIDERS, named
@@ -167,7 +167,8 @@ def move_to_history(engine: Engine, settings: Settings, name: str, holder: str) 
         ]
         connection.exec_driver_sql(_SESSION)  # taking a lease has changed lock_timeout
         left = find(connection, settings, name) or left
-        now = leftovers.instant(connection, left.source, left.streams)
+        changed_at = leftovers.changed_at(connection, left.source, left.streams)
+        now = runs.instant(connection, changed_at)
         moved = {}
         for stream in STREAMS:
             if stream.name not in left.streams:

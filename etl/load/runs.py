@@ -125,15 +125,15 @@ def _marks(stored: Any) -> dict[str, datetime | None] | None:
     return marks if fits and len(marks) == len(stored) else None
 
 
-def instant(connection: Connection, previous: Progress) -> datetime:
-    """Return the instant (UTC) of the changes about to be merged, by the database's clock.
+def instant(connection: Connection, changed_at: datetime | None) -> datetime:
+    """Return the instant (UTC) of the changes about to be written, by the database's clock.
 
-    It is later than that of all previous changes even if that clock was set back, so that versions
-    never overlap.
+    It is later than that of the last changes, `changed_at`, even if that clock was set back, so
+    that versions never overlap. None: nothing was changed yet.
     """
     now = _clock(connection)
-    if previous.changed_at is not None:
-        now = max(now, previous.changed_at + timedelta(microseconds=1))
+    if changed_at is not None:
+        now = max(now, changed_at + timedelta(microseconds=1))
     return now
 
 

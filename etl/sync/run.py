@@ -119,7 +119,7 @@ def _merge(
 ) -> Run:
     """Write what differs, what becomes of unlisted records, and the run: all of it or nothing."""
     job, pairs, stream = context.job, context.tables, context.job.stream
-    now = runs.instant(connection, context.previous)
+    now = runs.instant(connection, context.previous.changed_at)
     written = merge.merge(
         connection,
         job.source,
