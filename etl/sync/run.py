@@ -26,7 +26,7 @@ from etl.load.runs import Run
 from etl.load.transaction import LeasedConnection, StopWatcher
 from etl.sync.context import RunContext, Tally, look_around
 from etl.sync.details import complete_records
-from etl.sync.finish import Result, record_end, record_failure, set_hint_bits, translate_errors
+from etl.sync.finish import Result, record_end, record_failure, set_hint_bits, translate_run_errors
 from etl.sync.first_load import load_directly
 from etl.sync.job import Job
 from etl.sync.lease import release_lease, take_lease
@@ -46,7 +46,7 @@ def run_stream(job: Job) -> Run:
     tally, lease = Tally(uuid.uuid4().hex, datetime.now(UTC)), None
     with closing(StopWatcher(job.stopped)) as watcher:
         try:
-            with translate_errors(job), job.engine.connect() as connection:
+            with translate_run_errors(job), job.engine.connect() as connection:
                 lease = take_lease(job, connection, watcher)
                 database = LeasedConnection(
                     job.engine, connection, lease, tally.run_id, watcher, job.clock, job.sleep
