@@ -235,11 +235,12 @@ def _one_line(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(
-        each if each.isprintable() else " " if each.isspace() else _printable(each) for each in text
+        each if each.isprintable() else " " if each.isspace() else _substitute(each)
+        for each in text
     )
 
 
-def _printable(character: str) -> str:
+def _substitute(character: str) -> str:
     sign = _sign(character)
     return sign if sign.isprintable() else "\ufffd"
 

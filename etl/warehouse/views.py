@@ -139,7 +139,7 @@ def dependents(
 def describe(connection: Connection) -> None:
     """Comment on every schema, table, view and column, from their definitions."""
     for schema, comment in SCHEMAS.items():
-        connection.exec_driver_sql(f"COMMENT ON SCHEMA {schema} IS {_quoted(comment)}")
+        connection.exec_driver_sql(f"COMMENT ON SCHEMA {schema} IS {_literal(comment)}")
     for table in tables.metadata.sorted_tables:
         connection.execute(SetTableComment(table))
         for column in table.columns:
@@ -214,9 +214,9 @@ def _comments(current: Table) -> Iterator[str]:
         "When callflow saw that this version was changed or gone (UTC); NULL: it is current."
     )
     comments["is_current"] = "Whether this is the version that exists now."
-    yield f"COMMENT ON VIEW {name} IS {_quoted(f'Every version of {current.fullname}, ever.')}"
+    yield f"COMMENT ON VIEW {name} IS {_literal(f'Every version of {current.fullname}, ever.')}"
     for column, comment in comments.items():
-        yield f"COMMENT ON COLUMN {name}.{column} IS {_quoted(comment)}"
+        yield f"COMMENT ON COLUMN {name}.{column} IS {_literal(comment)}"
 
 
 def _given(connection: Connection, name: str) -> Iterator[str]:
@@ -279,6 +279,6 @@ def _name(identifier: str) -> str:
     return sql.Identifier(identifier).as_string().replace("%", "%%")
 
 
-def _quoted(text_: str) -> str:
-    """Return `text_` as a literal; psycopg reads % as the start of a placeholder."""
-    return "'" + text_.replace("'", "''").replace("%", "%%") + "'"
+def _literal(content: str) -> str:
+    """Return `content` as a literal; psycopg reads % as the start of a placeholder."""
+    return "'" + content.replace("'", "''").replace("%", "%%") + "'"
