@@ -257,7 +257,6 @@ NAMED_ELSEWHERE = {
         "alibaba.contact_flows", "alibaba.contact_flow_numbers",
     },
     "etl.config.redact": {"Twilio"},  # a comment inside a regular expression
-    "etl.extract.http": {"twilio-request-id"},  # one of the headers that name a request
     "etl.warehouse.tables": {"Alibaba"},  # a column's comment, for example
 }  # fmt: skip
 

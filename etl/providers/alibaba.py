@@ -167,6 +167,7 @@ security_token = "…"
             modified="updated_time",
             scope="instance_id",
             changes="since",
+            request_id="x-acs-request-id",
             batch=1,  # a hundred Definitions of a hundred kilobytes are enough to hold
         ),
     ),

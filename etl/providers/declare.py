@@ -63,6 +63,7 @@ class Stream:
     `batch`      pages per COPY.
     `page_size`  records of a full page; None: as many as the provider allows.
     `origin`     the key of the source's settings that holds the API's address.
+    `request_id` the header of an answer by which the provider's support finds the request.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Stream:
     batch: int = 10
     page_size: int | None = None
     origin: str = "base_url"
+    request_id: str = "x-request-id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,7 @@ def open_http(
         clock=clock,
         sleep=sleep,
         now=now,
+        request_id=stream.request_id,
     )
     sign, judge = stream.auth(source, seam)
     return Http(

@@ -158,6 +158,7 @@ on_absent = "keep"              # no longer listed: "keep" it, or delete it once
             modified="date_updated",
             counted=False,
             resumable=True,
+            request_id="twilio-request-id",
         ),
         Stream(
             name="channels",
@@ -172,6 +173,7 @@ on_absent = "keep"              # no longer listed: "keep" it, or delete it once
             changes="newest first",
             on_absent="keep",
             resumable=True,
+            request_id="twilio-request-id",
         ),
     ),
 )

@@ -124,6 +124,7 @@ requests_per_second = 10        # the account shares its limit with its other ap
             look_up=zoom.look_up_flow,
             probe=zoom.probe_flows,
             modified="last_modified_time",
+            request_id="x-zm-trackingid",
         ),
     ),
 )
