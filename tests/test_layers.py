@@ -330,6 +330,19 @@ def test_every_exception_stands_on_the_tree_of_errors() -> None:
     assert set(found) <= set(drawn)
 
 
+def test_every_transaction_starts_where_its_connection_can_be_replaced() -> None:
+    """At an explicit begin: one that SQLAlchemy makes inside `execute` would come too late."""
+    found = {
+        module
+        for module in MODULES
+        for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node).endswith("engine.connect()")
+    }
+    # Each of these begins what it executes on the connection.
+    assert found == {"etl.commands.check", "etl.commands.sql", "etl.load.transaction",
+                     "etl.sync.run"}  # fmt: skip
+
+
 def test_every_session_is_opened_where_it_is_pinned() -> None:
     """In `connect`; `embedded` logs in to the server that it started, to see that it is its own."""
     opened: dict[str, list[str]] = {}

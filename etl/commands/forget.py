@@ -76,7 +76,7 @@ def forget(
     """
     settings, redact = load(context, path)
     with warehouse(settings, redact) as engine, suggest_grants(engine, "forget", redact):
-        with engine.connect() as connection:
+        with engine.begin() as connection:
             left = find(connection, settings, name)
             leader = lead.leader(connection)
         if left is not None and not yes:

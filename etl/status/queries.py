@@ -101,7 +101,7 @@ def recent(
 
 def status(engine: Engine, settings: Settings, redact: Redactor) -> Overview:
     """Return `overview` on a connection of `engine`. Raises WarehouseError."""
-    with translate_errors("status", redact), engine.connect() as connection:
+    with translate_errors("status", redact), engine.begin() as connection:
         return overview(connection, settings, redact)
 
 

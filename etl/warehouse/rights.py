@@ -210,7 +210,7 @@ def suggest_grants(
         with (
             suppress(WarehouseError),  # what went wrong first says more
             translate_errors(where),
-            engine.connect() as connection,
+            engine.begin() as connection,
         ):
             role = connection.scalar(text("SELECT current_user"))
             statements = missing(connection, migrating=migrating)

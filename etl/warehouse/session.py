@@ -58,7 +58,8 @@ def pin_sessions(engine: Engine) -> None:
     """Pin every transaction of `engine` to SESSION and READ COMMITTED.
 
     A connection that the server ended while it was held idle is replaced when its next transaction
-    begins, as nothing of that was sent yet. Connecting raises SchemaError if the database cannot
+    is begun explicitly, as nothing of that was sent yet. (Inside `execute` it would come too late:
+    SQLAlchemy has made its cursor by then.) Connecting raises SchemaError if the database cannot
     hold Unicode.
     """
     # SQLAlchemy asks a new connection for a few things before its first transaction.
