@@ -25,7 +25,7 @@ from etl.load import checkpoint, merge, runs, stage, unlisted
 from etl.load.runs import Run
 from etl.load.transaction import LeasedConnection, StopWatcher
 from etl.sync.context import RunContext, Tally, look_around
-from etl.sync.details import complete_records
+from etl.sync.details import complete_records, drop_outdated
 from etl.sync.finish import Result, record_end, record_failure, set_hint_bits, translate_run_errors
 from etl.sync.first_load import load_directly
 from etl.sync.job import Job
@@ -97,8 +97,9 @@ def _stage_and_merge(context: RunContext, plan: Plan, running: RunningScan | Non
         plan = tally.plan = Plan("full", reading.why_unproven(job.redact))
         reading = read(context, plan, known.keys, earlier=reading.scans)
     starts, scope = reading.proof.starts, job.stream.scope
+    drop_outdated(context, starts)
     staged = database.write(stage.deduplicate, context.tables, starts, scope)
-    staged, details = complete_records(context, staged, reading.last.end)
+    staged, details = complete_records(context, staged)
     verdict = Verdict(incomplete_because=details)
     if plan.mode == "full" and reading.is_proven and details is None:
         verdict = judge_unlisted(context, reading.last, known.unlisted)
