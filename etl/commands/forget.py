@@ -229,7 +229,7 @@ def _known(connection: Connection) -> set[str]:
     for stream in STREAMS:
         for table in (stream.tables[0], leftovers.history(stream.tables[0])):
             columns = 1 if stream.scope is None else 2
-            for source, *scope in leftovers.begins(connection, table, columns):
+            for source, *scope in leftovers.key_prefixes(connection, table, columns):
                 found.add(source)
                 found.update(name_of_scope(source, each) for each in scope)
     return found

@@ -35,7 +35,7 @@ _QUIET = ("apscheduler", "uvicorn", "httpx", "httpcore")
 _SAID_BETTER = "apscheduler.scheduler"
 """Warns of rounds that it skips, in words about its own jobs; the daemon logs which source."""
 _ADOPTED = ("apscheduler", "uvicorn", "sqlalchemy", "distributed", "dask", "tornado", "bokeh")
-"""Libraries that give their loggers handlers of their own."""
+"""Libraries whose loggers come with handlers."""
 
 
 def configure(

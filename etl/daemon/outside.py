@@ -224,4 +224,4 @@ def _send(url: str, route: Route, found: Sequence[Alert], context: Context) -> N
 
 def _record(connection: Connection, sent: Sequence[Alert]) -> None:
     for alert in sent:
-        runs.record_alert(connection, alert.source, alert.stream, alert.told)
+        runs.record_alert(connection, alert.source, alert.stream, alert.state)

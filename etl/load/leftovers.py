@@ -24,7 +24,7 @@ from etl.warehouse import tables
 from etl.warehouse.tables import absences, checkpoints, streams
 
 
-def begins(connection: Connection, table: Table, columns: int) -> list[tuple[str, ...]]:
+def key_prefixes(connection: Connection, table: Table, columns: int) -> list[tuple[str, ...]]:
     """Return the distinct values of the first `columns` key columns of the table, in order.
 
     Takes one step down the primary key's index for each of them, however many rows there are,
@@ -63,7 +63,7 @@ def held(connection: Connection, table: Table, source: str, scope: str | None) -
 
 def sources(connection: Connection) -> set[str]:
     """Return every source in etl.streams, including those of which no run ever read a row."""
-    return {source for (source,) in begins(connection, streams, 1)}
+    return {source for (source,) in key_prefixes(connection, streams, 1)}
 
 
 def noted(connection: Connection, source: str) -> set[str]:
