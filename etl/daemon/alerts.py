@@ -19,8 +19,8 @@ LINES = 20
 _LONGEST = 500  # characters of a line
 
 _WORSE = {"throttled": 1, "incomplete": 2, "failed": 2, "stale": 2}
-"""A throttled stream goes on automatically; if it fails or grows stale after all, a person is
-needed. After an alert that a stream fails none follows that it is stale."""
+"""How bad each state is. A throttled stream goes on automatically; only if it then fails or grows
+stale is a person needed. A stream that was reported as failing is not reported as stale too."""
 
 Name = tuple[str, str]
 """(source, stream)."""

@@ -179,7 +179,7 @@ class Alerting:
     def beat(
         self, context: Context, shown: Overview, snapshot: Snapshot | None, now: float
     ) -> None:
-        """Follow the message under way; when there is none, send what is to be alerted.
+        """Follow the message under way; when there is none, send the alerts that are due.
 
         Nothing is sent unless this daemon leads and the warehouse answers. `now` is by the steady
         clock.

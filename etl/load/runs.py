@@ -129,7 +129,7 @@ def instant(connection: Connection, changed_at: datetime | None) -> datetime:
     """Return the instant (UTC) of the changes about to be written, by the database's clock.
 
     It is later than that of the last changes, `changed_at`, even if that clock was set back, so
-    that versions never overlap. None: nothing was changed yet.
+    that versions never overlap. None means that nothing was changed yet.
     """
     now = _clock(connection)
     if changed_at is not None:

@@ -244,7 +244,7 @@ def join_by_hash(connection: Connection) -> None:
 
     The planner's statistics may be old or missing, such as after a first load or a restored dump.
     It then takes ten thousand rows for one, and compares every row of one side with every row of
-    the other, for hours. Where a look-up by an index is wanted, the statement has a LATERAL.
+    the other, for hours. A statement that needs a look-up by an index has a LATERAL.
     """
     settings = {"enable_nestloop": "off", "enable_hashjoin": "on", "enable_mergejoin": "on"}
     connection.execute(

@@ -172,7 +172,7 @@ def zone_of(source: Source) -> ZoneInfo | None:
 def scopes(source: Source, stream: Stream) -> tuple[str, ...] | None:
     """Return the scopes of the stream that `source` configures (Alibaba: its instance ids).
 
-    None: the stream has none, it is one list.
+    None means that the stream has no scopes: it is one list.
     """
     if stream.scope is None or source.scopes is None:
         return None

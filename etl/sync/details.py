@@ -31,7 +31,7 @@ TOGETHER, MAX_WAIT = 20, 1.0
 since the last one is lost if the run is killed."""
 
 Answer = tuple[Key, object | CallflowError]
-"""The key of a record, and the whole record or why it cannot be had."""
+"""The key of a record, and the whole record or why it could not be fetched."""
 
 
 def drop_outdated(context: RunContext, starts: Mapping[str, int]) -> None:
