@@ -257,6 +257,20 @@ def test_it_is_all_or_nothing(sync: Sync, drop: Drop, path: Path, warehouse: str
     assert count(warehouse, "etl.streams") == 1
 
 
+@pytest.mark.parametrize("changed_at", ["2999-01-01 00:00:00+00", "infinity"])
+def test_what_is_moved_was_there_until_after_its_last_change(
+    sync: Sync, drop: Drop, path: Path, warehouse: str, changed_at: str
+) -> None:
+    """Whatever the clock says; an instant that cannot be read does not count."""
+    sync("zoom_demo")
+    take_out(path, "zoom_demo")
+    ask(warehouse, f"UPDATE etl.streams SET changed_at = '{changed_at}' RETURNING 1")
+    assert drop("zoom_demo") is not None
+    is_after = "valid_to > '2999-01-01'" if changed_at != "infinity" else "valid_to < now()"
+    moved = count(warehouse, "history.zoom_flows")
+    assert count(warehouse, "history.zoom_flows", is_after) == moved > 0
+
+
 def test_a_name_that_is_another_provider_s_now_keeps_what_it_has_now(
     sync: Sync, drop: Drop, path: Path, warehouse: str
 ) -> None:

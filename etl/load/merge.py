@@ -23,7 +23,7 @@ from sqlalchemy.dialects import postgresql
 
 from etl.load import changes
 from etl.load.changes import Log
-from etl.load.stage import TablePair, join_by_hash
+from etl.load.stage import FETCHED, TablePair, join_by_hash
 from etl.warehouse import tables
 from etl.warehouse.tables import Key
 
@@ -87,10 +87,12 @@ def known(
 def differs(connection: Connection, source: str, pair: TablePair, start: int) -> bool:
     """Whether a record staged from the ordinal `start` on is new or unlike its current row.
 
-    They must be few, such as those of a page: each is looked up.
+    They must be few, such as those of a page: each is looked up. Records that were asked for one by
+    one do not count.
     """
     join_by_hash(connection)
-    query = f"SELECT EXISTS ({_differing(pair, looked_up=True)} AND staged.ord >= :start)"
+    staged = f"staged.ord >= :start AND staged.ord < {FETCHED}"
+    query = f"SELECT EXISTS ({_differing(pair, looked_up=True)} AND {staged})"
     return bool(connection.scalar(text(query), {"source": source, "start": start}))
 
 

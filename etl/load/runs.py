@@ -68,6 +68,12 @@ class Progress:
     known_since: Mapping[str, datetime] = field(default_factory=dict)
     unreadable: Sequence[str] = ()
 
+    @property
+    def latest(self) -> datetime | None:
+        """The latest instant at which something changed, or a scope became known (UTC)."""
+        times = [*filter(None, [self.changed_at]), *self.known_since.values()]
+        return max(times, default=None)
+
 
 FIRST, LAST = datetime(2, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 """Limits of times that count. The years 1 and 9999 stand for "never", and clients west or east of
@@ -132,15 +138,16 @@ def _marks(stored: Any) -> dict[str, datetime | None] | None:
     return marks if fits and len(marks) == len(stored) else None
 
 
-def instant(connection: Connection, previous: Progress) -> datetime:
-    """Return the instant (UTC) of the changes about to be merged, by the database's clock.
+def instant(connection: Connection, changed_at: datetime | None) -> datetime:
+    """Return the instant (UTC) of the changes about to be written, by the database's clock.
 
-    It is later than that of all previous changes even if that clock was set back, so that versions
-    never overlap.
+    It is later than that of the last changes, `changed_at`, even if that clock was set back, so
+    that versions never overlap. None means that nothing was changed yet.
     """
     now = _clock(connection)
-    earlier = [*filter(None, [previous.changed_at]), *previous.known_since.values()]
-    return max([now, *(time + timedelta(microseconds=1) for time in earlier)])
+    if changed_at is not None:
+        now = max(now, changed_at + timedelta(microseconds=1))
+    return now
 
 
 def count(connection: Connection, source: str, table: Table) -> int:

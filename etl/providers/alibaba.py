@@ -295,6 +295,7 @@ security_token = "…"
             scope="instance_id",
             changes="since",
             parts=PARTS,
+            request_id="x-acs-request-id",
             batch=1,  # a hundred Definitions of a hundred kilobytes are enough to hold
         ),
     ),

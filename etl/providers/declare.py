@@ -65,6 +65,7 @@ class Stream:
     `page_size`  records of a full page; None: as many as the provider allows.
     `origin`     the key of the source's settings that holds the API's address.
     `parts`      what its tables add to the views of the schema callflow.
+    `request_id` the header of an answer by which the provider's support finds the request.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Stream:
     page_size: int | None = None
     origin: str = "base_url"
     parts: tuple[Part, ...] = ()
+    request_id: str = "x-request-id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,7 @@ def open_http(
         clock=clock,
         sleep=sleep,
         now=now,
+        request_id=stream.request_id,
     )
     sign, judge = stream.auth(source, seam)
     return Http(
@@ -172,7 +175,7 @@ def zone_of(source: Source) -> ZoneInfo | None:
 def scopes(source: Source, stream: Stream) -> tuple[str, ...] | None:
     """Return the scopes of the stream that `source` configures (Alibaba: its instance ids).
 
-    None: the stream has none, it is one list.
+    None means that the stream has no scopes: it is one list.
     """
     if stream.scope is None or source.scopes is None:
         return None

@@ -232,6 +232,7 @@ on_absent = "keep"              # no longer listed: "keep" it, or delete it once
             counted=False,
             resumable=True,
             parts=FLEX_FLOW_PARTS,
+            request_id="twilio-request-id",
         ),
         Stream(
             name="channels",
@@ -247,6 +248,7 @@ on_absent = "keep"              # no longer listed: "keep" it, or delete it once
             on_absent="keep",
             resumable=True,
             parts=CHANNEL_PARTS,
+            request_id="twilio-request-id",
         ),
     ),
 )

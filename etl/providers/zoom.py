@@ -200,6 +200,7 @@ requests_per_second = 10        # the account shares its limit with its other ap
             probe=zoom.probe_flows,
             modified="last_modified_time",
             parts=PARTS,
+            request_id="x-zm-trackingid",
         ),
     ),
 )

@@ -193,7 +193,7 @@ def record_failure(
         retry_at=_retry_at(error),
     )
     try:
-        with translate_errors(job), brief_transaction(job.engine, watcher) as connection:
+        with translate_run_errors(job), brief_transaction(job.engine, watcher) as connection:
             require_lead(job, connection)
             if lease is not None and run.status == "failed":
                 leases.renew(connection, lease)
@@ -207,10 +207,11 @@ def record_failure(
 
 
 @contextlib.contextmanager
-def translate_errors(job: Job) -> Iterator[None]:
-    """Turn what the database and a lack of memory raise into errors that give advice.
+def translate_run_errors(job: Job) -> Iterator[None]:
+    """Turn what a run meets in the database, and a lack of memory, into errors that give advice.
 
-    After a MemoryError, let go of what filled the memory. Raises CallflowError.
+    A missing right is named with the SQL that gives it. After a MemoryError, let go of what filled
+    the memory. Raises CallflowError.
     """
     try:
         with suggest_grants(job.engine, job.name, job.redact):

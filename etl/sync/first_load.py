@@ -86,7 +86,7 @@ def _load(connection: Connection, context: RunContext, plan: Plan, load: _Load) 
         return ROLL_BACK
     load.was_read = True
     job, pair, scan = context.job, context.tables[0], load.running.scan
-    now = runs.instant(connection, context.previous)
+    now = runs.instant(connection, context.previous.latest)
     stage.copy_current(connection, pair, job.source, _rows(context, load), now)
     keep_rejects(connection, context, load.rejects)
     proof = prove([scan], {}, counted=False, where=job.name)

@@ -219,17 +219,17 @@ def _names(of: Iterable[str | Definition]) -> tuple[list[str], list[str]]:
 def describe(connection: Connection) -> None:
     """Comment on every schema, table, view, function and column, from their definitions."""
     for schema, comment in SCHEMAS.items():
-        connection.exec_driver_sql(f"COMMENT ON SCHEMA {schema} IS {_quoted(comment)}")
+        connection.exec_driver_sql(f"COMMENT ON SCHEMA {schema} IS {_literal(comment)}")
     for table in tables.metadata.sorted_tables:
         connection.execute(SetTableComment(table))
         for column in table.columns:
             connection.execute(SetColumnComment(column))
     for made in all_views():
         kind, name = _kind_and_name(made)
-        connection.exec_driver_sql(f"COMMENT ON {kind} {name} IS {_quoted(made.comment)}")
+        connection.exec_driver_sql(f"COMMENT ON {kind} {name} IS {_literal(made.comment)}")
         if isinstance(made, ViewDefinition):
             for member, said in made.columns.items():
-                connection.exec_driver_sql(f"COMMENT ON COLUMN {name}.{member} IS {_quoted(said)}")
+                connection.exec_driver_sql(f"COMMENT ON COLUMN {name}.{member} IS {_literal(said)}")
     version = "etl.alembic_version"
     connection.exec_driver_sql(f"COMMENT ON TABLE {version} IS 'Revision of the schema.'")
     connection.exec_driver_sql(f"COMMENT ON COLUMN {version}.version_num IS 'Id of the revision.'")
@@ -390,6 +390,6 @@ def _escaped(statement: str) -> str:
     return statement.replace("%", "%%")
 
 
-def _quoted(text_: str) -> str:
-    """Return `text_` as a literal of a statement for psycopg."""
-    return _escaped("'" + text_.replace("'", "''") + "'")
+def _literal(content: str) -> str:
+    """Return `content` as a literal of a statement for psycopg."""
+    return _escaped("'" + content.replace("'", "''") + "'")

@@ -80,7 +80,7 @@ GONE = new_stream(state="not configured")
 )
 def test_an_alert_is_sent(previous: str | None, stream: StreamHealth, word: str | None) -> None:
     (alert,) = alerts([stream], {NAME: previous})
-    assert (alert.source, alert.stream, alert.told) == (*NAME, word)
+    assert (alert.source, alert.stream, alert.state) == (*NAME, word)
     assert alert.text.startswith("zoom_eu.flows ")
 
 
@@ -120,8 +120,8 @@ def test_in_any_history_each_problem_is_alerted_once_and_its_end_once(seed: int)
             stream = chance.choice([GOOD, THROTTLED, INCOMPLETE, FAILED, STALE, SILENT])
             for _ in range(chance.randrange(1, 4)):  # the same is seen at every beat
                 for alert in alerts([stream], told):
-                    said.append(alert.told)
-                    told[NAME] = alert.told
+                    said.append(alert.state)
+                    told[NAME] = alert.state
             assert (told.get(NAME) is None) == (stream is GOOD)
         for previous, word in zip([None, *said], said, strict=False):
             assert rank.get(word or "", 0) > rank.get(previous or "", 0) or (previous and not word)

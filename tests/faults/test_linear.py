@@ -102,7 +102,7 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     "masked": masked,
     "harmless": harmless,
     "an instant": instant,
-    "a wait": lambda text: asked_wait({"retry-after": text, "x-acs-retry-after": text}, NOON),
+    "a wait": lambda text: asked_wait({"retry-after": text}, NOON),
     "words": lambda text: words({"message": text}),
     "the next page": refused,
 }
@@ -161,7 +161,7 @@ def test_expressions_are_found_wherever_they_stand() -> None:
     names = {name for name, _, _ in expressions()}
     assert {
         "etl.config.redact._PRIVATE",
-        "etl.extract.answer._SECONDS",
+        "etl.extract.answer._NUMBER",
         "etl.config.read._KUBERNETES",
     } <= names
     assert any(name.startswith("etl.extract.zoom:") for name in names)

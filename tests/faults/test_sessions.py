@@ -13,13 +13,15 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import sql
-from sqlalchemy import event, make_url, text
+from sqlalchemy import Engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from etl.config import load as config
+from etl.config.settings import redactor
 from etl.errors import WarehouseError
 from etl.sandbox.faults import Fault
 from etl.sandbox.server import Sandbox
+from etl.status import queries
 from etl.sync.job import Job
 from etl.sync.run import run_stream
 from etl.sync.selection import select
@@ -294,22 +296,27 @@ def end_idle(url: str, admin: str) -> int:
         return len(ended.fetchall())
 
 
+def end_new(engine: Engine, admin: str, count: int) -> list[int]:
+    """Have the server end the next `count` new sessions at once; return the list of new ones."""
+    made: list[int] = []
+
+    def end(raw: psycopg.Connection, _: object) -> None:
+        made.append(raw.info.backend_pid)
+        if len(made) <= count:
+            with psycopg.connect(dsn(admin), autocommit=True) as another:
+                another.execute("SELECT pg_terminate_backend(%s, 5000)", [made[-1]])
+
+    event.listen(engine, "connect", end)
+    return made
+
+
 @pytest.mark.parametrize(("ended", "works"), [(2, True), (3, False)])
 def test_a_new_session_that_ends_before_its_first_use_is_replaced_twice(
     loaded: tuple[str, str], ended: int, works: bool
 ) -> None:
     url, admin = loaded
     engine = connect(url)
-    made = 0
-
-    def end(raw: psycopg.Connection, _: object) -> None:
-        nonlocal made
-        made += 1
-        if made <= ended:
-            with psycopg.connect(dsn(admin), autocommit=True) as another:
-                another.execute("SELECT pg_terminate_backend(%s, 5000)", [raw.info.backend_pid])
-
-    event.listen(engine, "connect", end)
+    made = end_new(engine, admin, ended)
     try:
         with engine.connect() as connection:
             if works:
@@ -318,7 +325,26 @@ def test_a_new_session_that_ends_before_its_first_use_is_replaced_twice(
             else:
                 with pytest.raises(DBAPIError, match="terminat"):
                     connection.begin()
-        assert made == ended + works
+        assert len(made) == ended + works
+    finally:
+        engine.dispose()
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_a_short_read_works_though_its_session_has_ended(
+    loaded: tuple[str, str], providers: Sandbox, tmp_path: Path, pooled: bool
+) -> None:
+    """In the pool, or, while the machine is very busy, before its first use."""
+    url, admin = loaded
+    migrate.upgrade(url)
+    settings = config.load(write_config(tmp_path / "callflow.toml", url, providers), {})
+    engine = connect(url)
+    try:
+        made = end_new(engine, admin, 0 if pooled else 1)
+        for _ in range(2):
+            assert queries.status(engine, settings, redactor(settings)).streams
+            assert not pooled or end_idle(url, admin) == 1
+        assert len(made) == 2
     finally:
         engine.dispose()
 

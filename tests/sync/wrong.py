@@ -122,7 +122,7 @@ def recorded_run(job: Job) -> Iterator[RunContext]:
     with http, job.engine.connect() as connection:
         with connection.begin():
             previous = runs.progress(connection, source, stream.name)
-            now = runs.instant(connection, previous)
+            now = runs.instant(connection, previous.changed_at)
         pairs = [stage.pair_of(source, table) for table in stream.tables]
         context = RunContext(job, http, connection, run, pairs, now, previous.watermark)
         outcome = None

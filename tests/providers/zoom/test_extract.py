@@ -1,6 +1,8 @@
 """Zoom's flows, read from the sandbox over a socket."""
 
 import base64
+import logging
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -68,6 +70,17 @@ def test_all_pages_are_read_to_the_end(rows: int, end: Any) -> None:
     assert all((p.total, p.scope, p.anchored) == (rows, "", False) for p in pages)
     assert len(zoom.requests) == len(pages) + 1 == http.budget.requests + 1  # and one for the token
     assert all(r.params["page_size"] == "100" for r in to_list(zoom))
+
+
+def test_the_log_names_each_request_as_zoom_s_support_does(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG, "etl.extract.http")
+    with zoom_flows(filled(1)) as http:
+        assert len(list(flows(http))) == 1
+    logged = re.findall(r"/oauth/token .*, x-zm-trackingid \S+|/flows .*, x-zm-trackingid \S+",
+                        caplog.text)  # fmt: skip
+    assert len(logged) == 2
 
 
 def test_the_scan_may_be_left_early() -> None:
