@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from etl.errors import SchemaError
 from etl.providers import SCHEMAS
 from etl.sync.rebuild import rebuild_changes
-from etl.warehouse import migrate, tables, views
+from etl.warehouse import dependents, migrate, tables, views
 from etl.warehouse.connect import connect
 from etl.warehouse.translate import sqlstate
 
@@ -36,8 +36,8 @@ def empty_staging(connection: Connection) -> None:
         " AND obj_description(pg_class.oid, 'pg_class') LIKE 'Pages of a running scan of %'"
     )
     names = connection.execute(found).scalars().all()
-    if theirs := views.dependents(connection, names, names, whole=False):
-        raise views.blocked_by(theirs)
+    if theirs := dependents.dependents(connection, names, names, whole=False):
+        raise dependents.blocked_by(theirs)
     for name in names:
         connection.execute(text(f"DROP TABLE {name}"))
 
@@ -52,16 +52,16 @@ def change_tables(connection: Connection) -> list[str]:
             context.run_migrations()
         return []
     except DBAPIError as error:
-        if sqlstate(error) not in views.IN_THE_WAY:
+        if sqlstate(error) not in dependents.IN_THE_WAY:
             raise
-    again = views.withdraw(connection)
+    again = dependents.withdraw(connection)
     try:
         with connection.begin_nested():
             context.run_migrations()
     except DBAPIError as error:
-        if sqlstate(error) not in views.IN_THE_WAY:
+        if sqlstate(error) not in dependents.IN_THE_WAY:
             raise
-        raise views.blocked(connection, migrate.detail(error)) from error
+        raise dependents.blocked(connection, migrate.detail(error)) from error
     return again
 
 

@@ -132,7 +132,8 @@ def test_every_schema_is_described_and_each_is_used() -> None:
 
 @every_table
 def test_the_key_starts_with_source_so_that_tables_can_be_distributed_by_it(table: Table) -> None:
-    assert next(iter(table.primary_key)).name == "source"
+    if table is not tables.changes:  # a log has no key
+        assert next(iter(table.primary_key)).name == "source"
     assert next(iter(table.columns)).name == "source"
     for constraint in table.foreign_key_constraints:
         assert constraint.column_keys[0] == "source"

@@ -19,6 +19,16 @@ class ViewDefinition:
     columns: Mapping[str, str]
     query: Callable[[Sequence[str]], str]
 
+    @property
+    def kind(self) -> str:
+        """The word for it in DROP and COMMENT ON."""
+        return "VIEW"
+
+    @property
+    def identity(self) -> str:
+        """What identifies it in DROP and COMMENT ON."""
+        return self.name
+
 
 @dataclass(frozen=True, slots=True)
 class FunctionDefinition:
@@ -33,6 +43,16 @@ class FunctionDefinition:
     result: str
     body: str
     language: str = "sql"
+
+    @property
+    def kind(self) -> str:
+        """The word for it in DROP and COMMENT ON."""
+        return "FUNCTION"
+
+    @property
+    def identity(self) -> str:
+        """What identifies it in DROP and COMMENT ON."""
+        return self.signature
 
     @property
     def signature(self) -> str:
