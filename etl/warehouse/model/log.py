@@ -8,7 +8,7 @@ from etl.warehouse import tables
 from etl.warehouse.model import moment
 from etl.warehouse.model.assemble import as_of
 from etl.warehouse.model.changes import Span, statements
-from etl.warehouse.model.contract import CHANGES, FRESHNESS, SQL_TYPES, Column
+from etl.warehouse.model.contract import CHANGES, FLOWS, FRESHNESS, SQL_TYPES, Column
 from etl.warehouse.model.definition import Definition, FunctionDefinition, ViewDefinition
 from etl.warehouse.model.part import Part
 
@@ -68,15 +68,24 @@ def _typed(sql: str, column: Column) -> str:
 
 
 def _flow_diff(parts: Sequence[tuple[str, Part]]) -> Definition:
-    """Return the function that compares a flow at two moments."""
+    """Return the function that compares a flow at two moments.
+
+    It is PL/pgSQL so that only the queries of a provider that has the flow are planned, and once
+    per session: all of them together take Postgres longer to plan than to run.
+    """
     by_provider: dict[str, list[Part]] = {}
     for provider, part in parts:
         by_provider.setdefault(provider, []).append(part)
-    listed = ", ".join(f"found.{column.name}" for column in CHANGES if column.name != "flow_key")
-    found = [
-        f'SELECT {listed}, ({_FLOW_KEY}) COLLATE "C" FROM ({statement}) AS found'
+    loops = [
+        f"""
+  FOR wanted IN SELECT DISTINCT {", ".join(f"r.{name}" for name in tables.key_columns(each.table))}
+      FROM {each.table.fullname}_history AS r
+      WHERE r.source = $1 AND {each.columns["flow_id"]} = $2 LOOP
+    RETURN QUERY {" UNION ALL ".join(_differences(provider, its_parts, each.table))};
+  END LOOP;"""
         for provider, its_parts in by_provider.items()
-        for statement in statements(provider, its_parts, _between(its_parts))
+        for each in its_parts
+        if each.view == FLOWS.name
     ]
     return FunctionDefinition(
         "callflow.flow_diff",
@@ -84,22 +93,26 @@ def _flow_diff(parts: Sequence[tuple[str, Part]]) -> Definition:
         " and to; its rows are those of callflow.changes. A value that went back is no difference.",
         "source text, flow_id text, from_moment timestamptz, to_moment timestamptz",
         "SETOF callflow.changes",
-        " UNION ALL ".join(found),
+        f"\n#variable_conflict use_column\nDECLARE\n  wanted record;\nBEGIN{''.join(loops)}\nEND\n",
+        "plpgsql",
     )
 
 
-def _between(parts: Sequence[Part]) -> Span:
-    """Return the versions of the flow $2 of source $1 as of the moments $3 and $4."""
-    flow_column = {
-        part.table.fullname: part.columns["flow_id"].removeprefix("r.") for part in parts
-    }
+def _differences(provider: str, parts: Sequence[Part], flows: Table) -> Iterator[str]:
+    listed = ", ".join(f"found.{column.name}" for column in CHANGES if column.name != "flow_key")
+    for statement in statements(provider, parts, _between(flows)):
+        yield f'SELECT {listed}, ({_FLOW_KEY}) COLLATE "C" FROM ({statement}) AS found'
+
+
+def _between(flows: Table) -> Span:
+    """Return the versions of the flow `wanted` of source $1 as of the moments $3 and $4."""
+    same = " AND ".join(f"each.{name} = wanted.{name}" for name in tables.key_columns(flows))
 
     def version(table: Table, at: str) -> str:
         columns = ", ".join(f"each.{column.name}" for column in table.columns)
         return (
             f"SELECT {columns}, each.valid_to, $4 AS at FROM {table.fullname}_history AS each"
-            f" WHERE each.source = $1 AND each.{flow_column[table.fullname]} = $2"
-            f" AND {as_of('each', at)}"
+            f" WHERE each.source = $1 AND {same} AND {as_of('each', at)}"
         )
 
     return Span(
