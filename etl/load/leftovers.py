@@ -148,9 +148,13 @@ def drop_scope(
         .where(*here, streams.c.watermarks.has_key(scope))
         .values(watermarks=kept, watermark=mark)
     )
-    counted = {"rows": held(connection, table, source, None)}
+    left = {
+        "rows": held(connection, table, source, None),
+        # If the scope is configured again, what its first run finds is no news.
+        "known_since": streams.c.known_since.op("-")(cast(scope, Text)),
+    }
     changed = {} if now is None else {"changed_at": now}
-    connection.execute(update(streams).where(*here).values(**counted, **changed))
+    connection.execute(update(streams).where(*here).values(**left, **changed))
 
 
 def _theirs(table: Table, source: str, scope: str | None) -> list[ColumnElement[bool]]:
