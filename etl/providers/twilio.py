@@ -186,13 +186,8 @@ CHANNEL_PARTS = (
             "created_at": "r.date_created",
             "updated_at": "r.date_updated",
         },
-        looked_up={"flow_exists": "flow.found IS NOT NULL"},
-        lookup=Lookup(
-            "flow",
-            flex_flows,
-            on={"source": "r.source", "sid": "r.flex_flow_sid"},
-            facts={"found": "count(*)"},
-        ),
+        looked_up={"flow_exists": "{flow}"},
+        lookup=Lookup("flow", flex_flows, on={"source": "r.source", "sid": "r.flex_flow_sid"}),
     ),
 )
 

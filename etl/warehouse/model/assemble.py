@@ -8,6 +8,9 @@ A column of a key must keep its collation "C" through all of this, or its index 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Table
 
 from etl.warehouse.model import moment
 from etl.warehouse.model.contract import (
@@ -21,27 +24,33 @@ from etl.warehouse.model.part import Lookup, Part
 Parts = Sequence[tuple[str, Part]]
 """The parts of one view, each with the name of its provider."""
 
-_MOMENT = moment.PER_ROW
 
-AsOf = Callable[[str], str]
-"""Alias of a row → the condition that its version is the wanted one."""
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """Which versions of the rows are read.
+
+    `suffix` of the name of the table or view that has them.
+    `joined` a FROM item that `wanted` refers to, or "".
+    `wanted` alias of a row → the condition that its version is a wanted one.
+    """
+
+    suffix: str = ""
+    joined: str = ""
+    wanted: Callable[[str], str] = lambda row: "true"
+
+
+TODAY, ALL = Versions(), Versions("_history")
 
 
 def current_view(columns: Sequence[Column], parts: Parts) -> str:
     """Return the query of `callflow.<view>`: today's rows, or those as of `callflow.at`."""
+    past = Versions("_history", moment.JOINED, lambda row: as_of(row, "moment.at"))
     branches = [
         branch
         for provider, part in parts
         for branch in (
-            _branch(provider, part, columns, _any_version, gate=f"{moment.NAME} IS NULL"),
-            _branch(
-                provider,
-                part,
-                columns,
-                lambda row: as_of(row, moment.PER_ROW),
-                gate=f"{moment.NAME} IS NOT NULL",
-                past=True,
-            ),
+            _branch(provider, part, columns, TODAY, gate=f"{moment.NAME} IS NULL"),
+            _branch(provider, part, columns, past, gate=f"{moment.NAME} IS NOT NULL"),
         )
     ]
     return _union(columns, branches)
@@ -49,10 +58,7 @@ def current_view(columns: Sequence[Column], parts: Parts) -> str:
 
 def history_view(columns: Sequence[Column], parts: Parts) -> str:
     """Return the query of `callflow.<view>_history`: every version of every row."""
-    branches = [
-        _branch(provider, part, columns, _any_version, past=True) for provider, part in parts
-    ]
-    return _union(columns, branches)
+    return _union(columns, [_branch(provider, part, columns, ALL) for provider, part in parts])
 
 
 def at_body(columns: Sequence[Column], parts: Parts) -> str:
@@ -60,20 +66,13 @@ def at_body(columns: Sequence[Column], parts: Parts) -> str:
 
     It reads views on which the caller has rights: a function runs with the rights of its caller.
     """
-    branches = [
-        _branch(provider, part, columns, lambda row: as_of(row, "$1"), past=True)
-        for provider, part in parts
-    ]
-    return _union(columns, branches)
+    then = Versions("_history", "", lambda row: as_of(row, "$1"))
+    return _union(columns, [_branch(provider, part, columns, then) for provider, part in parts])
 
 
 def as_of(row: str, moment: str) -> str:
     """Return the condition that `row` of a history view is the version of that moment."""
     return f"{row}.valid_from <= {moment} AND ({row}.valid_to IS NULL OR {row}.valid_to > {moment})"
-
-
-def _any_version(_: str) -> str:
-    return "true"
 
 
 def _union(columns: Sequence[Column], branches: Sequence[str]) -> str:
@@ -84,29 +83,31 @@ def _union(columns: Sequence[Column], branches: Sequence[str]) -> str:
 
 
 def _branch(
-    provider: str,
-    part: Part,
-    columns: Sequence[Column],
-    as_wanted: AsOf,
-    *,
-    gate: str = "true",
-    past: bool = False,
+    provider: str, part: Part, columns: Sequence[Column], versions: Versions, gate: str = "true"
 ) -> str:
-    """Return the SELECT of one part; `past` reads every version instead of the current rows."""
-    given = expressions(provider, part)
+    """Return the SELECT of one part, behind a condition `gate` that is about no row."""
+    given = dict(expressions(provider, part))
+    source, lookup = _read(part.table, "r", versions), part.lookup
+    if lookup and any(column.looked_up for column in columns):
+        if lookup.facts:
+            source += _joined(lookup, versions)
+        else:
+            exists = _exists(lookup, versions)
+            given |= {n: given[n].replace(f"{{{lookup.name}}}", exists) for n in part.looked_up}
     listed = ", ".join(
         f"{_typed(given.get(each.name, 'NULL'), each)} AS {each.name}" for each in columns
     )
-    suffix = "_history" if past else ""
-    source = f"{part.table.fullname}{suffix} AS r"
-    if part.lookup and any(column.looked_up for column in columns):
-        source += _joined(part.lookup, suffix, as_wanted)
     if part.each:
         source += f" CROSS JOIN LATERAL {part.each}"
-    conditions = [each for each in (gate, as_wanted("r"), part.where) if each != "true"]
+    conditions = [each for each in (gate, versions.wanted("r"), part.where) if each != "true"]
     return f"SELECT {listed} FROM {source}" + (
         f" WHERE {' AND '.join(conditions)}" if conditions else ""
     )
+
+
+def _read(table: Table, alias: str, versions: Versions) -> str:
+    named = f"{table.fullname}{versions.suffix} AS {alias}"
+    return f"{versions.joined} CROSS JOIN {named}" if versions.joined else named
 
 
 def expressions(provider: str, part: Part) -> Mapping[str, str]:
@@ -129,15 +130,24 @@ def expressions(provider: str, part: Part) -> Mapping[str, str]:
     }
 
 
-def _joined(lookup: Lookup, suffix: str, as_wanted: AsOf) -> str:
+def _joined(lookup: Lookup, versions: Versions) -> str:
     """Return the join of a lookup. It groups by its key, so an unused one leaves the plan."""
     keys = ", ".join(f"each.{name}" for name in lookup.on)
     facts = ", ".join(f"{sql} AS {name}" for name, sql in lookup.facts.items())
     same = " AND ".join(f"{lookup.name}.{name} = {sql}" for name, sql in lookup.on.items())
     return (
-        f" LEFT JOIN (SELECT {keys}, {facts} FROM {lookup.table.fullname}{suffix} AS each"
-        f" WHERE {as_wanted('each')} GROUP BY {keys}) AS {lookup.name} ON {same}"
+        f" LEFT JOIN (SELECT {keys}, {facts} FROM {_read(lookup.table, 'each', versions)}"
+        f" WHERE {versions.wanted('each')} GROUP BY {keys}) AS {lookup.name} ON {same}"
     )
+
+
+def _exists(lookup: Lookup, versions: Versions) -> str:
+    """Return the condition that a lookup finds rows. Unlike a join, PostgreSQL 15 leaves it out of
+    the plan of a query that does not ask for it.
+    """
+    same = " AND ".join(f"each.{name} = {sql}" for name, sql in lookup.on.items())
+    source = _read(lookup.table, "each", versions)
+    return f"EXISTS (SELECT FROM {source} WHERE {same} AND {versions.wanted('each')})"
 
 
 def _typed(sql: str, column: Column) -> str:

@@ -16,13 +16,14 @@ class Lookup:
     `name`   how the part's SQL calls them.
     `table`  the other table, `each` in the SQL of `facts`.
     `on`     its columns → SQL over `r` that they equal: all of its key, or the start of it.
-    `facts`  name → SQL of an aggregate over the rows of `table` that belong to `r`.
+    `facts`  name → SQL of an aggregate over the rows of `table` that belong to `r`. Without facts,
+             "{name}" in the part's SQL is the condition that there are such rows.
     """
 
     name: str
     table: Table
     on: Mapping[str, str]
-    facts: Mapping[str, str]
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
