@@ -1,4 +1,4 @@
-"""The page of a flow in a real Chromium: it runs no script, asks nobody, and can be read."""
+"""The page of a flow in a real Chromium: it runs no script, asks for nothing, and can be read."""
 
 import pytest
 from playwright.sync_api import Browser
