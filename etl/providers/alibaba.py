@@ -269,10 +269,11 @@ PARTS = (
             **_FLOW,
             "step_id": "r.activity_id",
             "property": "setting.key",
-            "value": "inner_value #>> '{}'",
+            "value": "string.value",
         },
-        each=f"""{_EACH_SETTING} CROSS JOIN LATERAL jsonb_path_query(setting.value,
-            'strict $.** ? (@.type() == "string")') AS inner_value""",
+        each=f"""{_EACH_SETTING} CROSS JOIN LATERAL (SELECT DISTINCT found #>> '{{}}' AS value
+            FROM jsonb_path_query(setting.value, 'strict $.** ? (@.type() == "string")') AS found
+        ) AS string""",
     ),
 )
 

@@ -19,13 +19,12 @@ CHANGES_PER_WEEK = Question(
         Column("flow_count", "bigint", "How many flows were changed."),
     ),
     # date_bin (2001-01-01 is a Monday) depends on no time zone and costs a tenth of date_trunc.
-    # The flows are grouped first, by their ids first of all: these tell most rows apart.
-    """
+    # Counting rows per flow first, and then these, is faster than counting distinct flows.
+    f"""
     SELECT week, provider, source, sum(change_count) AS change_count, count(*) AS flow_count
-    FROM (SELECT flow_id, account_id, source, provider,
-              date_bin('7 days', observed_at, '2001-01-01 00:00+00') AS week,
-              count(*) AS change_count
-          FROM callflow.changes GROUP BY flow_id, account_id, source, provider, week) AS of_flow
+    FROM (SELECT {flow_of("c")}, count(*) AS change_count,
+              date_bin('7 days', c.observed_at, '2001-01-01 00:00+00') AS week
+          FROM callflow.changes AS c GROUP BY {flow_of("c")}, week) AS of_flow
     GROUP BY week, provider, source""",
     """
     SELECT week, provider, sum(change_count) AS changes, sum(flow_count) AS flows
@@ -76,13 +75,13 @@ DELETED_FLOWS = Question(
         FLOW_KEY,
     ),
     f"""
-    SELECT {flow_of("h")}, h.name, h.description, h.status, h.modified_by, h.modified_at,
+    SELECT {flow_of("gone")}, h.name, h.description, h.status, h.modified_by, h.modified_at,
         h.valid_from, gone.deleted_at
     FROM (SELECT {flow_of("c")}, max(c.observed_at) AS deleted_at
           FROM callflow.changes AS c WHERE c.entity = 'flow' AND c.change = 'deleted'
           GROUP BY {flow_of("c")}) AS gone
-    JOIN callflow.flows_history AS h
-        ON {same_flow("h", "gone")} AND h.valid_to = gone.deleted_at
+    CROSS JOIN LATERAL (SELECT * FROM callflow.flows_history AS each
+          WHERE {same_flow("each", "gone")} AND each.valid_to = gone.deleted_at LIMIT 1) AS h
     WHERE NOT EXISTS (SELECT FROM callflow.flows AS f WHERE {same_flow("f", "gone")})""",
     """
     SELECT name, source, status, modified_by, deleted_at

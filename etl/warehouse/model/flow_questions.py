@@ -233,7 +233,7 @@ FLOW_USES = Question(
         FLOW_KEY,
     ),
     f"""
-    SELECT DISTINCT {flow_of("s")}, s.step_id, s.property, f.flow_id AS used_flow_id,
+    SELECT {flow_of("s")}, s.step_id, s.property, f.flow_id AS used_flow_id,
         f.name AS used_flow_name
     FROM flow_step_strings AS s
     JOIN callflow.flows AS f ON f.provider = s.provider AND f.source = s.source

@@ -31,14 +31,17 @@ class Question:
 
 
 def flow_of(row: str) -> str:
-    """Return the columns that identify the flow of `row`, to be selected or grouped by."""
-    return ", ".join(f"{row}.{name}" for name in ("provider", "source", "account_id", "flow_id"))
+    """Return the columns that identify the flow of `row`, to be selected or grouped by.
+
+    The id comes first, because Postgres sorts in this order: it tells most rows apart.
+    """
+    return ", ".join(f"{row}.{name}" for name in ("flow_id", "source", "account_id", "provider"))
 
 
 def same_flow(one: str, other: str) -> str:
     """Return the condition that two rows are of one flow; NULL is an account like another."""
     equal = " AND ".join(
-        f"{one}.{name} = {other}.{name}" for name in ("provider", "source", "flow_id")
+        f"{one}.{name} = {other}.{name}" for name in ("flow_id", "source", "provider")
     )
     return f"{equal} AND {one}.account_id IS NOT DISTINCT FROM {other}.account_id"
 
