@@ -132,4 +132,3 @@ def log_of(connection: Connection) -> list[tuple[Any, ...]]:
     """Return the rows of the log, in an order that depends on them alone."""
     rows = connection.execute(text(f"SELECT * FROM {tables.changes.fullname}")).all()
     return sorted((tuple(row) for row in rows), key=repr)
-

@@ -21,8 +21,6 @@ from etl.warehouse.model.part import Lookup, Part
 Parts = Sequence[tuple[str, Part]]
 """The parts of one view, each with the name of its provider."""
 
-_MOMENT = moment.PER_ROW
-
 AsOf = Callable[[str], str]
 """Alias of a row → the condition that its version is the wanted one."""
 
@@ -38,9 +36,10 @@ def current_view(columns: Sequence[Column], parts: Parts) -> str:
                 provider,
                 part,
                 columns,
-                lambda row: as_of(row, moment.PER_ROW),
+                lambda row: as_of(row, moment.AT),
                 gate=f"{moment.NAME} IS NOT NULL",
                 past=True,
+                beside=moment.JOINED,
             ),
         )
     ]
@@ -91,16 +90,20 @@ def _branch(
     *,
     gate: str = "true",
     past: bool = False,
+    beside: str = "",
 ) -> str:
-    """Return the SELECT of one part; `past` reads every version instead of the current rows."""
+    """Return the SELECT of one part; `past` reads every version instead of the current rows.
+
+    `beside` is joined to each table that is read.
+    """
     given = expressions(provider, part)
     listed = ", ".join(
         f"{_typed(given.get(each.name, 'NULL'), each)} AS {each.name}" for each in columns
     )
     suffix = "_history" if past else ""
-    source = f"{part.table.fullname}{suffix} AS r"
+    source = f"{part.table.fullname}{suffix} AS r{beside}"
     if part.lookup and any(column.looked_up for column in columns):
-        source += _joined(part.lookup, suffix, as_wanted)
+        source += _joined(part.lookup, suffix, as_wanted, beside)
     if part.each:
         source += f" CROSS JOIN LATERAL {part.each}"
     conditions = [each for each in (gate, as_wanted("r"), part.where) if each != "true"]
@@ -129,13 +132,13 @@ def expressions(provider: str, part: Part) -> Mapping[str, str]:
     }
 
 
-def _joined(lookup: Lookup, suffix: str, as_wanted: AsOf) -> str:
+def _joined(lookup: Lookup, suffix: str, as_wanted: AsOf, beside: str) -> str:
     """Return the join of a lookup. It groups by its key, so an unused one leaves the plan."""
     keys = ", ".join(f"each.{name}" for name in lookup.on)
     facts = ", ".join(f"{sql} AS {name}" for name, sql in lookup.facts.items())
     same = " AND ".join(f"{lookup.name}.{name} = {sql}" for name, sql in lookup.on.items())
     return (
-        f" LEFT JOIN (SELECT {keys}, {facts} FROM {lookup.table.fullname}{suffix} AS each"
+        f" LEFT JOIN (SELECT {keys}, {facts} FROM {lookup.table.fullname}{suffix} AS each{beside}"
         f" WHERE {as_wanted('each')} GROUP BY {keys}) AS {lookup.name} ON {same}"
     )
 

@@ -43,8 +43,8 @@ def _changes(names: Sequence[str]) -> str:
     )
     return (
         f"SELECT {listed} FROM {tables.changes.fullname} WHERE {moment.NAME} IS NULL"
-        f" UNION ALL SELECT {listed} FROM {tables.changes.fullname}"
-        f" WHERE {moment.NAME} IS NOT NULL AND observed_at <= {moment.PER_ROW}"
+        f" UNION ALL SELECT {listed} FROM {tables.changes.fullname}{moment.JOINED}"
+        f" WHERE {moment.NAME} IS NOT NULL AND observed_at <= {moment.AT}"
     )
 
 

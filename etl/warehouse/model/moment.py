@@ -9,8 +9,16 @@ from etl.warehouse.model.definition import FunctionDefinition
 
 NAME = "callflow.moment()"
 
-PER_ROW = "nullif(current_setting('callflow.at', true), '')::timestamptz"
-"""The same for conditions on rows, at a tenth of the cost. `NAME` refuses what it cannot read."""
+AT = "moment.at"
+"""The same for conditions on rows, beside `JOINED`."""
+
+JOINED = f" CROSS JOIN {NAME} AS moment(at)"
+"""Joins the moment to a table, so that it is read once and not for each row.
+
+The setting must not be cast to a time in a condition: Postgres evaluates that while it plans, and
+then its own error comes first, which does not name callflow.at. A sub-select would do, but a query
+that has one is not read in parallel, also where the moment is not set.
+"""
 
 EXPECTED = "a date, or a date and a time, such as 2026-11-17 14:05+01"
 
