@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -12,13 +13,14 @@ from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import psycopg
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from etl.config import load as config
 from etl.load.runs import Run
 from etl.providers.declare import Stream
 from etl.sandbox.data import EMPTY
 from etl.sandbox.server import Sandbox, serve
+from etl.sync.rebuild import rebuild_changes
 from etl.warehouse import tables
 from etl.warehouse.connect import connect
 from tests.postgres import dsn
@@ -340,6 +342,19 @@ class Checker:
             outcome.add_finding(
                 "history", f"{len(wrong)} versions are not as seen, such as {wrong[:2]}"
             )
+        self._check_changes()
+
+    def _check_changes(self) -> None:
+        """Check that the log of changes is the one that the histories give."""
+        query = text(f"SELECT * FROM {tables.changes.fullname}")
+        with self.env.engine.connect() as connection:
+            written = Counter(map(tuple, connection.execute(query)))
+            rebuild_changes(connection)
+            rebuilt = Counter(map(tuple, connection.execute(query)))
+            connection.rollback()
+        if written != rebuilt:
+            wrong = [*(written - rebuilt), *(rebuilt - written)]
+            self.outcome.add_finding("changes", f"{len(wrong)} rows differ, such as {wrong[:2]}")
 
     def writes(self) -> tuple[Any, ...]:
         """Return a value that changes when any row of data or any sequence does."""

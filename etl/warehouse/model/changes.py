@@ -128,9 +128,9 @@ def _moved(column: Column[object]) -> str:
         members = sorted({each.info["json"][0] for each in column.table.columns
                           if each.info.get("json")})  # fmt: skip
         listed = ", ".join(_literal(member) for member in members)
-        return f"""CASE WHEN o.extra IS NOT NULL THEN nullif(o.extra - ARRAY(
+        return f"""CASE WHEN jsonb_typeof(o.extra) = 'object' THEN nullif(o.extra - ARRAY(
             SELECT member FROM unnest(ARRAY[{listed}]::text[]) AS member
-            WHERE NOT coalesce(n.extra ? member, n.source IS NULL)), '{{}}') END"""
+            WHERE NOT coalesce(n.extra ? member, n.source IS NULL)), '{{}}') ELSE o.extra END"""
     if not path or not column.nullable:
         return f"o.{name}"
     inside = "{" + ",".join(path) + "}"
