@@ -646,6 +646,9 @@ def a_nursery(url: str) -> Iterator[Nursery]:
         with a_world(url, nursery) as world:
             for _ in range(2):
                 nursery.warm_up(world.order(STREAMS))
+            for name in STREAMS:
+                happen(world.sandbox, name, Random(0), range(KINDS[name]))
+            nursery.warm_up(world.order(STREAMS))
             world.wipe()
         yield nursery
     finally:

@@ -299,14 +299,16 @@ def process_state(pid: int) -> str:
     return done.stdout.strip()
 
 
-CACHE: dict[Any, Any] = {}
-"""Compiled statements: what the nursery has compiled its children need not compile again."""
+ENGINES: dict[str, Engine] = {}
+"""By URL: what the nursery has compiled its children need not compile again. SQLAlchemy keeps it by
+the dialect, which is each engine's own."""
 
 
 def _live(order: Order, line: Pipe | None) -> None:
     """The life of a child: runs as `callflow sync` does them, of each source one at a time."""
-    connected = connect(order.url)
-    engine = connected.execution_options(compiled_cache=CACHE)
+    if order.url not in ENGINES:
+        ENGINES[order.url] = connect(order.url)
+    engine = ENGINES[order.url]
     if order.lock_timeout is not None:
         _shorten(engine, order.lock_timeout)
     trap = None
@@ -341,7 +343,7 @@ def _live(order: Order, line: Pipe | None) -> None:
     else:
         with ThreadPoolExecutor(len(groups)) as executor:
             list(executor.map(run, groups))
-    connected.dispose()
+    engine.dispose()  # the nursery has no connection when it forks
 
 
 def _shorten(engine: Engine, lock_timeout: str) -> None:
