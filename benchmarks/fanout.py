@@ -143,7 +143,7 @@ def measure(
     with leading(engine) as lease:
         threads = Threads()
 
-        def begin(unit: Unit, stop: threading.Event) -> "Future[Run]":
+        def launch(unit: Unit, stop: threading.Event) -> "Future[Run]":
             if dask is not None:
                 name, path = f"{unit[0].name}.{unit[1].name}", settings.path
                 return dask.submit(api.sync_stream, name, path, holder=lease.holder, leader=lease)
@@ -151,14 +151,14 @@ def measure(
                 run_stream, Job(engine, unit[1], unit[0], lease.holder, leader=lease)
             )
 
-        dispatch = Dispatch(begin, workers=at_once, ended=ended)
+        dispatch = Dispatch(launch, workers=at_once, ended=ended)
         took: list[float] = []
         for _ in range(2):
             runs.clear()
-            began = time.monotonic()
+            start = time.monotonic()
             for each in [dispatch.submit(select(settings, [name])) for name in settings.sources]:
                 each.result()
-            took.append(time.monotonic() - began)
+            took.append(time.monotonic() - start)
             assert len(runs) == len(settings.sources), "not all runs are complete"
     engine.dispose()
     return took[0], took[1], sum(run.requests for run in runs)

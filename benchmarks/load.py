@@ -144,7 +144,7 @@ def measure(folder: Path, url: str, toml: str, channels: int, runs: int) -> None
 
 
 def run(command: list[str], url: str) -> tuple[float, float, float, float]:
-    """Seconds, seconds of CPU of the process, its peak memory in MB, and WAL in kB."""
+    """Return the seconds, CPU seconds and peak memory in MB of the process, and the WAL in kB."""
     with psycopg.connect(url, autocommit=True) as connection:
         with suppress(psycopg.errors.InsufficientPrivilege):  # the embedded server's owner
             connection.execute("CHECKPOINT")

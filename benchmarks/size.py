@@ -146,9 +146,9 @@ def times(connection: psycopg.Connection[Any], url: str) -> None:
 def report(words: str, ask: Callable[[], object]) -> None:
     taken = []
     for _ in range(REPEATS):
-        began = time.perf_counter()
+        start = time.perf_counter()
         ask()
-        taken.append(time.perf_counter() - began)
+        taken.append(time.perf_counter() - start)
     middle, best = statistics.median(taken) * 1000, min(taken) * 1000
     print(f"{words:46}{middle:>10.1f} ms, median;{best:>10.1f} ms at best")
 

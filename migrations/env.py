@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from etl.errors import SchemaError
 from etl.providers import SCHEMAS
+from etl.sync.rebuild import rebuild_changes
 from etl.warehouse import migrate, tables, views
 from etl.warehouse.connect import connect
 from etl.warehouse.translate import sqlstate
@@ -84,10 +85,13 @@ def run(connection: Connection) -> None:
         transaction_per_migration=False,
     )
     empty_staging(connection)
+    had_log = connection.dialect.has_table(connection, "changes", schema="history")
     again = change_tables(connection)
     head = context.get_head_revision()
     if head is not None and context.get_context().get_current_revision() == head:
         views.create(connection)
+        if not had_log:
+            rebuild_changes(connection)
         for statement in again:
             connection.exec_driver_sql(statement)
         views.describe(connection)

@@ -43,7 +43,7 @@ LONGEST = (
     "sync/test_histories.py",
     "sync/test_database_faults.py",
     "test_cli.py",
-    "sync/test_zombies.py",
+    "sync/test_expired_leases.py",
     "faults/test_http_sweep.py",
 )
 """Files that start first, or the last of them would run alone. Some wait and some compute."""
@@ -100,7 +100,7 @@ def _version_of(bin_dir: Path) -> str:
 
 @pytest.fixture(scope="session")
 def clusters() -> Iterator[Callable[[Path], Cluster]]:
-    """One server for each directory of binaries, started when it is first asked for."""
+    """Yield one server for each directory of binaries, started when it is first asked for."""
     started: dict[Path, Cluster] = {}
     with ExitStack() as stack:
 
@@ -148,7 +148,7 @@ def engine(warehouse: str) -> Iterator[Engine]:
 
 @pytest.fixture(scope="session")
 def shared(clusters: Callable[[Path], Cluster]) -> Iterator[Callable[[Path], Engine]]:
-    """An engine for each server, on a warehouse that is there for all tests that share one."""
+    """Yield an engine per server, on a warehouse that the tests which use `emptied` share."""
     engines: dict[Path, Engine] = {}
     with ExitStack() as stack:
 
@@ -165,7 +165,7 @@ def shared(clusters: Callable[[Path], Cluster]) -> Iterator[Callable[[Path], Eng
 
 @pytest.fixture
 def emptied(shared: Callable[[Path], Engine], bin_dir: Path) -> Engine:
-    """Making a database takes longer than most tests that sync or load; emptying one does not."""
+    """Return the shared engine on an empty warehouse: emptying one is faster than making one."""
     engine = shared(bin_dir)
     url = engine.url.render_as_string(hide_password=False)
     with psycopg.connect(dsn(url), autocommit=True) as connection:

@@ -62,7 +62,7 @@ def markdown(file: str, name: str, write: Callable[[Providers], str]) -> Part:
 
 
 def rows(header: str, lines: Iterable[tuple[str, ...]]) -> str:
-    """A Markdown table; `header` has its columns with "|" between them."""
+    """Return a Markdown table; `header` has its columns with "|" between them."""
     below = "|".join("---" for _ in header.split("|"))
     escaped = (" | ".join(cell.replace("|", "\\|") for cell in line) for line in lines)
     return "".join([f"| {header} |\n|{below}|\n", *(f"| {line} |\n" for line in escaped)])
@@ -73,7 +73,7 @@ def faults(providers: Providers) -> str:
 
 
 def needs(providers: Providers) -> str:
-    """What an administrator has to find or set up for each provider."""
+    """Return what an administrator has to find or set up for each provider."""
     return rows(
         "provider | credentials | where they are | rights",
         ((each.title, each.credentials, each.setup.rstrip("."), each.rights) for each in providers),
@@ -81,7 +81,7 @@ def needs(providers: Providers) -> str:
 
 
 def hosts(providers: Providers) -> str:
-    """The hosts that a firewall has to let callflow reach."""
+    """Return the hosts that a firewall has to let callflow reach."""
 
     def reached(provider: Provider) -> str:
         urls = [
@@ -95,26 +95,26 @@ def hosts(providers: Providers) -> str:
 
 
 def schemas(providers: Providers) -> str:
-    """The statements that make the schemas, the providers' first."""
+    """Return the statements that make the schemas, the providers' first."""
     names = [*(each.name for each in providers), *tables.SCHEMAS]
     return "".join(f"CREATE SCHEMA {name} AUTHORIZATION loader;\n" for name in names)
 
 
 def own_keys(provider: Provider) -> dict[str, FieldInfo]:
-    """The keys of a source that only this provider has, in their order."""
+    """Return the keys of a source that only this provider has, in their order."""
     fields = provider.settings.model_fields
     return {name: fields[name] for name in fields if name not in Source.model_fields}
 
 
 def keys(providers: Providers) -> str:
-    """The keys of each provider's sources, with their defaults."""
+    """Return the keys of each provider's sources, with their defaults."""
 
     def shown(name: str, info: FieldInfo) -> str:
         given = info.is_required() or info.default is None
         return f"`{name}`" if given else f"`{name}` (`{info.default}`)"
 
     return rows(
-        "`provider` | keys of its own (default) | `base_url` | `requests_per_second`",
+        "`provider` | own keys (default) | `base_url` | `requests_per_second`",
         (
             (
                 f"`{each.name}`",
@@ -128,12 +128,13 @@ def keys(providers: Providers) -> str:
 
 
 def first_sentence(each: Table) -> str:
-    """A table's comment without what it says of the JSON."""
-    return str(each.comment).removesuffix(f" One row per item of {each.info['record']}.")
+    """Return a table's comment without its part about the JSON."""
+    whence = tables.whence(each.info["record"], derived=each.info["derived"])
+    return str(each.comment).removesuffix(f" {whence}")
 
 
 def streams(providers: Providers) -> str:
-    """The streams, their tables, and what happens by default to a record that is not listed."""
+    """Return the streams, their tables, and the default for records that are not listed."""
     found = []
     for stream in (stream for provider in providers for stream in provider.streams):
         first, *children = [(f"`{each.fullname}`", first_sentence(each)) for each in stream.tables]
@@ -143,7 +144,7 @@ def streams(providers: Providers) -> str:
 
 
 def citus(providers: Providers) -> str:
-    """The statements that distribute the providers' tables and their history."""
+    """Return the statements that distribute the providers' tables and their history."""
     current = [each for p in providers for stream in p.streams for each in stream.tables]
     names = [each.fullname for each in (*current, *map(tables.history, current))]
     near = ["none"] + [names[0]] * (len(names) - 1)
@@ -155,7 +156,7 @@ def citus(providers: Providers) -> str:
 
 
 def dictionary(providers: Providers) -> str:
-    """Every table that a person reads, with its columns."""
+    """Return every table that a person reads, with its columns."""
     found = []
     for provider in providers:
         found += [f"## {provider.title}\n", f"{provider.comment}\n"]
@@ -180,7 +181,7 @@ def described(each: Table) -> str:
 
 
 def prose(comment: str) -> str:
-    """A comment in Markdown, the places in the provider's JSON as code."""
+    """Return a comment in Markdown, the places in the provider's JSON as code."""
     marked = re.sub(r"(?<!\S)\w[\w.]*\[\](\.\w+(\[\])?)*", r"`\g<0>`", comment)
     return re.sub(r"([<*])", r"\\\1", marked)
 
@@ -191,7 +192,7 @@ def type_of(kind: Any) -> str:
 
 
 def examples(providers: Providers) -> str:
-    """A commented source of each provider, under what an administrator must know."""
+    """Return a commented source of each provider, under what an administrator must know."""
     return "\n".join("".join(f"{line}\n" for line in example(each)) for each in providers)
 
 
@@ -205,7 +206,7 @@ def example(provider: Provider) -> Iterator[str]:
 
 
 def emulators(providers: Providers) -> list[Emulated]:
-    """The providers' emulators, as they answer at the default ports of `callflow sandbox`."""
+    """Return the providers' emulators at the default ports of `callflow sandbox`."""
     found = []
     for emulator, port in zip([each() for each in EMULATORS], PORTS, strict=True):
         emulator.url = f"http://127.0.0.1:{port}"
@@ -215,12 +216,12 @@ def emulators(providers: Providers) -> list[Emulated]:
 
 
 def demo_sources(providers: Providers) -> str:
-    """The sources of the Docker demo, without their secrets."""
+    """Return the sources of the Docker demo, without their secrets."""
     return "\n".join(toml(each, {}) for each in emulators(providers))
 
 
 def demo_secrets(providers: Providers) -> str:
-    """The secrets of those sources, as variables of the environment."""
+    """Return the secrets of those sources, as variables of the environment."""
     return "".join(
         f"CALLFLOW_SOURCES__{each.name}_DEMO__{key}".upper() + f"={secret}\n"
         for each in emulators(providers)

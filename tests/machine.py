@@ -4,11 +4,11 @@ import time
 
 
 def slowness() -> float:
-    """How many times longer work takes now than on an idle machine; 1 or more.
+    """Return how many times longer work takes now than on an idle machine; 1 or more.
 
     For a promise in seconds: it is given for a machine that has nothing else to do.
     """
-    began, until = time.monotonic(), time.process_time() + 0.1
+    started, until = time.monotonic(), time.process_time() + 0.1
     while time.process_time() < until:
         pass
-    return max(1.0, (time.monotonic() - began) / 0.1)
+    return max(1.0, (time.monotonic() - started) / 0.1)

@@ -26,14 +26,14 @@ UNSAFE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"
 
 
 def bin_dirs() -> list[Path]:
-    """The binaries that callflow would take, then every other PostgreSQL of the system."""
+    """Return the binaries that callflow would take, then every other PostgreSQL of the system."""
     system = sorted(embedded.SYSTEM_BINARIES.glob("*/bin"))
     found = [embedded.find_binaries(os.environ), *(d for d in system if (d / "initdb").exists())]
     return list(dict.fromkeys(found))
 
 
 def dsn(url: str) -> str:
-    """A SQLAlchemy URL as psycopg.connect and psql take it."""
+    """Return a SQLAlchemy URL as psycopg.connect and psql take it."""
     return url.replace("postgresql+psycopg://", "postgresql://", 1)
 
 
@@ -80,7 +80,7 @@ class Cluster:
 
     @contextmanager
     def database(self, template: str = "template1") -> Iterator[str]:
-        """The URL of a new database; it is dropped at the end, whoever is still connected."""
+        """Yield the URL of a new database; drop it at the end, even if sessions are connected."""
         name = f"test_{secrets.token_hex(6)}"
         self.execute("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy", name, template)
         try:
@@ -90,7 +90,7 @@ class Cluster:
 
     @cached_property
     def migrated(self) -> str:
-        """The name of a database that is at the head of the migrations; made once."""
+        """Return the name of a database that is at the head of the migrations; made once."""
         name = "migrated"
         self.execute("CREATE DATABASE {}", name)
         import_module("etl.warehouse.migrate").upgrade(self.server.url(name))
@@ -98,7 +98,7 @@ class Cluster:
 
 
 def as_admin(server: embedded.Server, dbname: str = "postgres") -> psycopg.Connection:
-    """A session of the embedded Postgres's superuser."""
+    """Return a session of the embedded Postgres's superuser."""
     return psycopg.connect(
         host=server.host,
         port=server.port,
@@ -111,7 +111,7 @@ def as_admin(server: embedded.Server, dbname: str = "postgres") -> psycopg.Conne
 
 @contextmanager
 def directory() -> Iterator[Path]:
-    """A new directory that the user Postgres runs as can reach, as pytest's tmp_path is not.
+    """Yield a new directory that the user Postgres runs as can reach, as pytest's tmp_path is not.
 
     Under root that is `nobody`, and TMPDIR may be one of root's own. It is in memory where there is
     room: making, emptying and dropping tables is work for the file system.
@@ -132,7 +132,7 @@ def directory() -> Iterator[Path]:
 
 @contextmanager
 def running(bin_dir: Path) -> Iterator[Cluster]:
-    """A server on an empty data directory; both are gone at the end.
+    """Yield a server on an empty data directory; both are gone at the end.
 
     Its owner is a superuser until the next start: tests make roles, and look at what others do.
     """

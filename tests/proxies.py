@@ -44,7 +44,7 @@ class Authority:
         )
 
     def server(self, *hosts: str) -> ssl.SSLContext:
-        """The TLS side of a server with a certificate for these names and addresses."""
+        """Return the TLS side of a server with a certificate for these names and addresses."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, hosts[0])])
         names: list[x509.GeneralName] = []
@@ -73,7 +73,7 @@ class Authority:
 def listening(
     talk: Callable[[socket.socket], None], context: ssl.SSLContext | None = None
 ) -> Iterator[int]:
-    """A server on 127.0.0.1 whose connections go to `talk`, each in a thread; its port."""
+    """Serve on 127.0.0.1, each connection by `talk` in a thread; yield the port."""
     threads: list[threading.Thread] = []
     connections: list[socket.socket] = []
     ended = threading.Event()
@@ -133,7 +133,7 @@ def piped(one: socket.socket, other: socket.socket) -> None:
 
 @contextmanager
 def in_tls(port: int, context: ssl.SSLContext) -> Iterator[int]:
-    """TLS in front of the plain server at `port`; the new port."""
+    """Put TLS in front of the plain server at `port`; yield the new port."""
 
     def talk(connection: socket.socket) -> None:
         with socket.create_connection(("127.0.0.1", port)) as inner:
@@ -160,7 +160,7 @@ class Proxy:
 
     @property
     def asked(self) -> list[str]:
-        """The first lines of what came."""
+        """Return the first line of each request."""
         return [head.partition(b"\r\n")[0].decode() for head in self.heads]
 
     def talk(self, connection: socket.socket) -> None:
@@ -195,7 +195,7 @@ class Proxy:
 def proxied(
     ports: Mapping[str, int], *, tls: ssl.SSLContext | None = None, **how: object
 ) -> Iterator[Proxy]:
-    """A running proxy; with `tls` its clients talk TLS to it."""
+    """Yield a running proxy; with `tls` its clients talk TLS to it."""
     proxy = Proxy(ports, **how)  # type: ignore[arg-type]
     with listening(proxy.talk, tls) as port:
         proxy.url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"

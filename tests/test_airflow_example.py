@@ -48,9 +48,9 @@ run = dag.test()
 found = {}
 for each in run.get_task_instances():
     if each.task_id == "sync":
-        told = each.xcom_pull(task_ids="sync", map_indexes=each.map_index)
+        pulled = each.xcom_pull(task_ids="sync", map_indexes=each.map_index)
         found[each.rendered_map_index] = {
-            "state": each.state, "tries": each.try_number, "pool": each.pool, "told": told,
+            "state": each.state, "tries": each.try_number, "pool": each.pool, "pulled": pulled,
         }
 print("FOUND " + json.dumps({"state": run.state, "sync": found}))
 """
@@ -66,7 +66,7 @@ def sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def run(sandbox: Sandbox, warehouse: str, tmp_path: Path) -> Run:
-    """Runs the DAG once: what became of it, and the log."""
+    """Return a function that runs the DAG once and returns its result and the log."""
     config = tmp_path / "callflow.toml"
     config.write_text(f'[warehouse]\nurl = "{dsn(warehouse)}"\n{sandbox.toml()}', encoding="utf-8")
     config.chmod(0o600)
@@ -109,8 +109,8 @@ def test_the_dag_syncs_every_stream_and_fails_where_a_stream_does(
         "alibaba_demo.contact_flows": "success",
     }
     assert {each["pool"] for each in found["sync"].values()} == {"callflow"}
-    (told,) = found["sync"]["zoom_demo.flows"]["told"]
-    assert (told["status"], told["inserted"]) == ("complete", 12)
+    (pulled,) = found["sync"]["zoom_demo.flows"]["pulled"]
+    assert (pulled["status"], pulled["inserted"]) == ("complete", 12)
     assert truth.stored(warehouse) == truth.of(sandbox)
 
     sandbox.zoom.client_secret = "another one by now"
@@ -133,7 +133,7 @@ def test_the_dag_syncs_every_stream_and_fails_where_a_stream_does(
 
 @contextmanager
 def busy_until_seen(url: str, source: str, stream: str) -> Iterator[None]:
-    """Another run holds the lease of that stream, until one has met it."""
+    """Hold the lease of that stream until a run has found it taken."""
     engine = connect(url)
     with engine.begin() as connection:
         lease = leases.acquire(

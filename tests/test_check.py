@@ -52,7 +52,7 @@ def test_the_warehouse_and_what_is_left_in_it_take_one_connection(warehouse: str
     assert len(opened) == 1
 
 
-def test_an_error_after_a_good_look_is_a_finding_of_its_own(warehouse: str) -> None:
+def test_an_error_after_a_successful_check_is_a_separate_finding(warehouse: str) -> None:
     """The schema is fine, but the recorded state cannot be read."""
     engine = connect(warehouse)
     with engine.begin() as connection:

@@ -71,7 +71,7 @@ def config(sandbox: Sandbox, warehouse: str, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def cli(config: Path, sandbox: Sandbox, tmp_path: Path, warm: Warm) -> Cli:
-    """Runs `callflow …` on `config`; no output may hold a traceback or a secret."""
+    """Return a function that runs `callflow …` and finds no traceback or secret in its output."""
 
     def run(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
         env = environment(CALLFLOW_CONFIG=str(config), **env)
@@ -91,7 +91,7 @@ def cli(config: Path, sandbox: Sandbox, tmp_path: Path, warm: Warm) -> Cli:
 
 @pytest.fixture
 def start(warm: Warm) -> Start:
-    """Starts `callflow …` on a configuration."""
+    """Return a function that starts `callflow …` on a configuration."""
 
     def of(config: Path, *words: str) -> Command:
         return warm.start(words, env=environment(CALLFLOW_CONFIG=str(config)))
@@ -435,7 +435,7 @@ def test_the_embedded_postgres_is_read_by_a_role_that_only_reads(
 
 @pytest.mark.slow
 def test_everything_that_the_sandbox_prints_can_be_saved(tmp_path: Path) -> None:
-    """Both streams in one file, which is read while it serves and after its end."""
+    """Read stdout and stderr from one file, while the sandbox serves and after its end."""
     saved = tmp_path / "callflow.toml"
     words = [sys.executable, "-m", "etl", "sandbox", "--ports", *ANY_PORTS, "--flows", "3"]
     with saved.open("w") as file, subprocess.Popen(words, stdout=file, stderr=file) as process:
@@ -499,7 +499,7 @@ def test_status_shows_every_stream_before_and_after(cli: Cli, sandbox: Sandbox) 
 
 
 def hold(sandbox: Sandbox) -> tuple[threading.Event, threading.Event]:
-    """Make the provider hold its second page back: (a request has come, let it go)."""
+    """Hold the provider's second page back; return events: it was asked for, let it go."""
     came, go = threading.Event(), threading.Event()
 
     def wait(emulator: Any, request: Any) -> None:
@@ -601,7 +601,7 @@ def test_a_daily_limit_is_reported_and_not_waited_for(cli: Cli, sandbox: Sandbox
 
 
 def psql(warm: Warm, config: Path, script: str, **env: str) -> str:
-    """What `callflow sql` prints when psql is given a script."""
+    """Return what `callflow sql` prints when psql is given a script."""
     env = environment(CALLFLOW_CONFIG=str(config), **env)
     done = warm.run(["sql"], env=env, text=script)
     assert (done.returncode, done.stderr) == (0, "")
@@ -609,7 +609,7 @@ def psql(warm: Warm, config: Path, script: str, **env: str) -> str:
 
 
 def test_sql_without_a_query_opens_psql(config: Path, warm: Warm) -> None:
-    """Even where none is installed: the embedded Postgres brings one along."""
+    """psql need not be installed: the embedded Postgres includes one."""
     assert "answer 42" in psql(warm, config, "SELECT 'answer ' || 6 * 7;", PATH="/nowhere")
 
 
@@ -642,7 +642,7 @@ NAMES = ["Hotline", "投诉受理 – 贵宾专线"]
 
 
 def shell(config: Path, line: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """A line of sh, in which `callflow` is ours."""
+    """Run a line of sh, in which `callflow` is this checkout's."""
     return subprocess.run(
         ["/bin/sh", "-c", f'callflow() {{ "$PYTHON" -m etl "$@"; }}\n{line}'],
         env=environment(CALLFLOW_CONFIG=str(config), PYTHON=sys.executable, **env),
@@ -653,7 +653,7 @@ def shell(config: Path, line: str, **env: str) -> subprocess.CompletedProcess[st
 
 
 @pytest.mark.slow
-def test_what_a_terminal_cannot_show_is_escaped(config: Path) -> None:
+def test_characters_that_a_terminal_cannot_show_are_escaped(config: Path) -> None:
     query = f"SELECT unnest(ARRAY{NAMES[::-1]}) AS name"
     escaped = NAMES[1].encode("ascii", "backslashreplace").decode()
     for how in ("--csv", ""):

@@ -36,7 +36,7 @@ DAEMONS = ("callflow", "demo")
 
 
 def composed(**variables: str) -> Any:
-    """docker-compose.yml with its ${VARIABLE:-default}s filled in."""
+    """Return docker-compose.yml with its ${VARIABLE:-default}s filled in."""
     text = re.sub(r"\$\{(\w+):-([^}]*)\}", lambda found: variables.get(found[1]) or found[2], TEXT)
     assert "$" not in re.sub("(?m)#.*$", "", text)
     return yaml.safe_load(text)
@@ -51,7 +51,7 @@ def seconds(text: str) -> int:
 
 
 def files_of(service: str) -> set[str]:
-    """The paths of the configs and secrets that a service mounts."""
+    """Return the paths of the configs and secrets that a service mounts."""
     own = SERVICES[service]
     names = [COMPOSE["secrets"][name] for name in own.get("secrets", ())]
     names += [COMPOSE["configs"][entry["source"]] for entry in own.get("configs", ())]
@@ -170,7 +170,7 @@ def entry_points() -> list[tuple[str, list[str]]]:
     assert dockerfile("ENTRYPOINT") == ["callflow"]
     found = [("the image", dockerfile("CMD"))]
     found += [(name, SERVICES[name]["command"]) for name in OURS]
-    # The lines that docs and comments tell people to type.
+    # The lines that docs and comments ask people to type.
     for path in ("docker-compose.yml", "docs/deploy.md"):
         text = (ROOT / path).read_text(encoding="utf-8")
         for line in re.findall(r"docker compose run --rm callflow +([a-z -]+[a-z])", text):
@@ -189,7 +189,7 @@ def test_the_command_line_parses(place: str, command: Sequence[str]) -> None:
 
 
 class Answer(http.server.BaseHTTPRequestHandler):
-    """Answers with the status that the path of the server names, and notes what was asked."""
+    """Answers with the status set for each path, and records the requests."""
 
     def do_GET(self) -> None:
         assert isinstance(self.server, Answering)
@@ -224,7 +224,7 @@ def answering(status: int) -> Iterator[Answering]:
 
 
 def probed(command: Sequence[str], port: int) -> int:
-    """The exit code of a healthcheck's command, with another port than the daemon's."""
+    """Return the exit code of a healthcheck's command, with another port than the daemon's."""
     moved = [part.replace("8787", str(port)) for part in command]
     assert moved[0] == "python"
     assert moved != list(command)
@@ -245,7 +245,7 @@ def probed(command: Sequence[str], port: int) -> int:
     ],
     ids=["compose", "demo", "image"],
 )
-def test_the_healthcheck_tells_good_from_bad(command: Sequence[str], path: str) -> None:
+def test_the_healthcheck_distinguishes_good_from_bad(command: Sequence[str], path: str) -> None:
     with answering(200) as server:
         assert probed(command, server.server_port) == 0
         assert server.asked == [path]
@@ -260,7 +260,7 @@ def ports_of(toml: str) -> list[str]:
 
 
 def moved(toml: str, running: sandbox.Sandbox) -> str:
-    """The demo's configuration with the ports of a sandbox that runs elsewhere."""
+    """Return the demo's configuration with the ports of a sandbox that runs elsewhere."""
     assert SERVICES["sandbox"]["command"] == ["sandbox"]  # at the default ports
     assert ports_of(toml) == [str(port) for port in sandbox.PORTS]
     for port, emulator in zip(sandbox.PORTS, running.emulators.values(), strict=True):
@@ -269,7 +269,7 @@ def moved(toml: str, running: sandbox.Sandbox) -> str:
 
 
 def demo_environment() -> dict[str, str]:
-    """The variables of the demo's daemon: those of its file, and its own."""
+    """Return the variables of the demo's daemon: those of its file, and its own."""
     text = (ROOT / SERVICES["demo"]["env_file"]).read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     own: dict[str, str] = SERVICES["demo"]["environment"]
@@ -335,7 +335,7 @@ def test_the_sandbox_is_healthy_when_every_emulator_answers() -> None:
 
 
 def in_files(tmp_path: Path, url: str, running: sandbox.Sandbox) -> dict[str, str]:
-    """Prepare `tmp_path` as the header of docker-compose.yml says; returns the environment."""
+    """Prepare `tmp_path` as the header of docker-compose.yml says; return the environment."""
     (tmp_path / "secrets").mkdir(mode=0o700)
     secrets = {"warehouse_url": dsn(url), "http_token": "0123456789abcdef"}
     secrets["zoom_secret"] = running.zoom.client_secret

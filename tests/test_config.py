@@ -56,7 +56,7 @@ Loader = Callable[..., Settings]
 
 @pytest.fixture
 def read(tmp_path: Path) -> Loader:
-    """`load` on a file with the given text, with nothing in the environment but `env`."""
+    """Return `load` on a file with the given text and with only `env` in the environment."""
 
     def run(text: str | bytes, env: Mapping[str, str] | None = None) -> Settings:
         file = tmp_path / "callflow.toml"
@@ -68,7 +68,7 @@ def read(tmp_path: Path) -> Loader:
 
 
 def problems(read: Loader, text: str | bytes, env: Mapping[str, str] | None = None) -> list[str]:
-    """The problem lines; each belongs to one key and fills one line."""
+    """Return the problem lines; each belongs to one key and fills one line."""
     with pytest.raises(ConfigError) as caught:
         read(text, env)
     assert caught.value.exit_code == 2
@@ -1051,7 +1051,7 @@ def test_no_value_in_any_message(
 
 @pytest.mark.parametrize("text", [ZOOM.replace('"sec"', f'"{CANARY} x"'), f'x = "{CANARY}'])
 def test_the_error_has_no_cause_that_holds_the_input(read: Loader, text: str) -> None:
-    """Whoever prints a traceback with its causes and contexts does not print a secret."""
+    """A traceback with its causes and contexts shows no secret."""
     with pytest.raises(ConfigError) as caught:
         read(text)
     assert caught.value.__cause__ is None
@@ -1102,7 +1102,7 @@ VARIABLES = st.dictionaries(
 
 
 def as_toml(value: Any) -> str:
-    """TOML for what JSON can hold, tables inline."""
+    """Return TOML for what JSON can hold, with inline tables."""
     if isinstance(value, str):
         return json.dumps(value).replace("\x7f", "\\u007f")
     if isinstance(value, list):
@@ -1126,7 +1126,7 @@ def test_any_settings_raise_nothing_but_a_config_error(
 
 
 def paths(tree: dict[str, Any], above: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
-    """The path of every key, also of those in tables inside."""
+    """Return the path of every key, also of those in tables inside."""
     found = {(*above, key) for key in tree}
     for key, value in tree.items():
         found |= paths(value, (*above, key)) if isinstance(value, dict) else set()

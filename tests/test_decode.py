@@ -49,7 +49,7 @@ def test_json_is_decoded_and_nothing_of_it_is_lost(text: str | bytes, value: Any
      "[" * 100_000, "[" * 100_000 + "]" * 100_000, '{"a":' * 100_000,
      '["\\ud800", ' + "[" * 100_000],
 )  # fmt: skip
-def test_what_is_not_json_is_refused_with_a_value_error(text: str | bytes) -> None:
+def test_text_that_is_not_json_is_refused_with_a_value_error(text: str | bytes) -> None:
     with pytest.raises(ValueError):
         decode(text)
 
@@ -62,7 +62,7 @@ values = st.recursive(
 
 @settings(max_examples=100, deadline=None)
 @given(values.filter(lambda value: "Infinity" not in json.dumps(value)))
-def test_what_json_dumps_writes_is_read_back(value: Any) -> None:
+def test_output_of_json_dumps_is_read_back(value: Any) -> None:
     for text in (json.dumps(value), json.dumps(value, ensure_ascii=False).encode()):
         assert decode(text) == value
 

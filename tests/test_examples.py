@@ -36,7 +36,7 @@ PORT = int(Daemon().http.rpartition(":")[2])
 
 
 def tool(name: str) -> str:
-    """Its path; without it on this machine the test is skipped."""
+    """Return the path of a tool; skip the test if it is not installed."""
     found = shutil.which(name)
     if found is None:
         pytest.skip(f"{name} is not installed")
@@ -54,7 +54,7 @@ def run(*command: str | Path) -> str:
 # --- metrics -------------------------------------------------------------------------------------
 @functools.cache
 def exposed() -> Mapping[str, Mapping[str, frozenset[str]]]:
-    """Every sample that the daemon shows → its labels → their values."""
+    """Return sample of the daemon → its labels → their values."""
     now = datetime(2026, 11, 17, 14, 5, tzinfo=UTC)
     metrics = Metrics("0.1.0", CollectorRegistry())
     finished = now + timedelta(seconds=3)
@@ -101,7 +101,7 @@ SELECTOR = re.compile(r"\b((?:callflow|process|python)_\w+|up)\b(?:\{([^}]*)\})?
 
 
 def selected(expression: str) -> Iterator[tuple[str, dict[str, tuple[str, str]]]]:
-    """Each metric of a PromQL expression, with its matchers: label → (operator, value)."""
+    """Yield each metric of a PromQL expression, with its matchers: label → (operator, value)."""
     for name, matchers in SELECTOR.findall(expression):
         pairs = re.findall(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"', matchers)
         yield name, {label: (operator, value) for label, operator, value in pairs}
@@ -112,7 +112,7 @@ def labels_of(name: str) -> set[str]:
 
 
 def mistakes(expression: str) -> list[str]:
-    """What an expression asks for that the daemon does not show."""
+    """Return the mistakes in an expression: what it asks for and the daemon does not show."""
     found, known = [], {"job", "instance"}
     for name, matchers in selected(expression):
         if name != "up" and name not in exposed():
@@ -159,10 +159,10 @@ def test_an_alert_asks_for_what_there_is_and_says_what_to_do(rule: Mapping[str, 
     assert len(rule["annotations"]["description"]) > 100
     joined = re.search(r"^\w+ by \(([^)]*)\)", rule["expr"])
     has = {*re.findall(r"\w+", joined[1])} if joined else labels_of(names[0])
-    told = set(re.findall(r"\$labels\.(\w+)", json.dumps(rule["annotations"])))
-    assert told <= has
+    used = set(re.findall(r"\$labels\.(\w+)", json.dumps(rule["annotations"])))
+    assert used <= has
     if "stream" in has or "source" in has:
-        assert "source" in told
+        assert "source" in used
 
 
 def test_every_alert_is_tried() -> None:
@@ -206,7 +206,7 @@ def test_prometheus_scrapes_where_the_daemon_listens() -> None:
 
 # --- Grafana -------------------------------------------------------------------------------------
 def expressions() -> list[str]:
-    """Those of all panels, annotations and variables, as Prometheus would get them."""
+    """Return those of all panels, annotations and variables, as Prometheus would get them."""
     found = [target["expr"] for panel in PANELS for target in panel["targets"]]
     found += [each["expr"] for each in DASHBOARD["annotations"]["list"] if "expr" in each]
     found += [
@@ -227,7 +227,7 @@ def test_the_dashboard_asks_for_what_there_is() -> None:
     assert {text: mistakes(text) for text in asked if mistakes(text)} == {}
     on_it = {name for text in asked for name, _ in selected(text)}
     in_rules = {name for rule in ALERTS for name, _ in selected(rule["expr"])}
-    assert in_rules - {"up"} <= on_it  # what somebody is woken for can be looked at
+    assert in_rules - {"up"} <= on_it  # every alert can be looked at on the dashboard
 
 
 def test_every_panel_says_what_it_shows_and_in_which_unit() -> None:
@@ -288,8 +288,8 @@ def parses(command: list[str]) -> None:
             pass
 
 
-def told() -> list[tuple[str, str]]:
-    """Every `callflow …` that an example or its documentation tells people to type."""
+def commands() -> list[tuple[str, str]]:
+    """Return every `callflow …` that an example or its documentation asks people to type."""
     found: set[tuple[str, str]] = set()
     paths = [path for path in EXAMPLES.rglob("*") if path.is_file() and "airflow" not in path.parts]
     for path in sorted([*paths, ROOT / "docs/deploy.md"]):
@@ -299,8 +299,8 @@ def told() -> list[tuple[str, str]]:
     return sorted(found)
 
 
-@pytest.mark.parametrize(("place", "command"), told())
-def test_a_command_that_people_are_told_to_type_is_one(place: str, command: str) -> None:
+@pytest.mark.parametrize(("place", "command"), commands())
+def test_a_command_in_the_documentation_exists(place: str, command: str) -> None:
     parses(command.split())
 
 
@@ -474,7 +474,7 @@ PROGRAM = "/opt/callflow/bin/callflow"
 
 
 def unit(name: str) -> dict[str, list[str]]:
-    """Its directives; one that stands several times has several values."""
+    """Return the directives of a unit; a repeated one has several values."""
     found: dict[str, list[str]] = {}
     for line in (SYSTEMD / name).read_text(encoding="utf-8").splitlines():
         if match := re.match(r"(\w+)=(.*)", line):

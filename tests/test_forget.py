@@ -44,12 +44,13 @@ CONTACT_FLOWS = (
     "alibaba.contact_flow_numbers",
     "alibaba.contact_flow_activities",
     "alibaba.contact_flow_transitions",
+    "alibaba.contact_flow_findings",
 )
 
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    with serve(data.Sizes(12, 20), seed=5) as running:
+    with serve(data.Sizes(24, 20), seed=5) as running:
         yield running
 
 
@@ -76,7 +77,7 @@ def sync(path: Path, warehouse: str) -> Iterator[Callable[..., None]]:
 
 @pytest.fixture
 def said(path: Path, warehouse: str) -> Iterator[Callable[[], str]]:
-    """What `callflow status` and `callflow check` print of the configuration as it is now."""
+    """Yield what `callflow status` and `callflow check` print of the present configuration."""
     engine = connect(warehouse)
 
     def run() -> str:
@@ -94,7 +95,7 @@ def said(path: Path, warehouse: str) -> Iterator[Callable[[], str]]:
 
 @pytest.fixture
 def drop(path: Path, warehouse: str) -> Iterator[Callable[[str], forget.Left | None]]:
-    """What `callflow forget NAME --yes` does."""
+    """Run `callflow forget NAME --yes`; yield what it does."""
     engine = connect(warehouse)
     yield lambda name: forget.move_to_history(engine, configuration.load(path, {}), name, "test")
     engine.dispose()
@@ -119,7 +120,7 @@ def old(table: str) -> str:
 
 
 def take_out(path: Path, source: str) -> str:
-    """Take the source out of the configuration; what the file held before."""
+    """Remove the source from the configuration; return the previous text of the file."""
     text = path.read_text()
     kept = re.sub(rf"\[sources\.{source}\].*?(?=\n\[|\Z)", "", text, flags=re.S)
     assert source not in tomllib.loads(kept)["sources"]
@@ -256,10 +257,24 @@ def test_it_is_all_or_nothing(sync: Sync, drop: Drop, path: Path, warehouse: str
     assert count(warehouse, "etl.streams") == 1
 
 
+@pytest.mark.parametrize("changed_at", ["2999-01-01 00:00:00+00", "infinity"])
+def test_what_is_moved_was_there_until_after_its_last_change(
+    sync: Sync, drop: Drop, path: Path, warehouse: str, changed_at: str
+) -> None:
+    """Whatever the clock says; an instant that cannot be read does not count."""
+    sync("zoom_demo")
+    take_out(path, "zoom_demo")
+    ask(warehouse, f"UPDATE etl.streams SET changed_at = '{changed_at}' RETURNING 1")
+    assert drop("zoom_demo") is not None
+    is_after = "valid_to > '2999-01-01'" if changed_at != "infinity" else "valid_to < now()"
+    moved = count(warehouse, "history.zoom_flows")
+    assert count(warehouse, "history.zoom_flows", is_after) == moved > 0
+
+
 def test_a_name_that_is_another_provider_s_now_keeps_what_it_has_now(
     sync: Sync, drop: Drop, path: Path, warehouse: str
 ) -> None:
-    """The rows that it had as the previous provider's go."""
+    """The rows that it had with its previous provider are removed."""
     sync("zoom_demo")
     take_out(path, "zoom_demo")
     path.write_text(path.read_text().replace("sources.twilio_demo", "sources.zoom_demo"))

@@ -48,7 +48,7 @@ IMPURE = {"datetime.now", "random", "secrets", "time", "uuid", "os", "socket", "
 
 @cache
 def imports(module: str) -> frozenset[str]:
-    """What `module` imports, also inside its functions: "etl.errors", "sqlalchemy.Table"."""
+    """Return what `module` imports, also inside its functions: "etl.errors", "sqlalchemy.Table"."""
     found = set()
     for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -60,12 +60,12 @@ def imports(module: str) -> frozenset[str]:
 
 
 def of(name: str, *packages: str) -> bool:
-    """`name` is one of `packages` or in one of them."""
+    """Return whether `name` is one of `packages` or in one of them."""
     return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
 def ours(module: str) -> set[str]:
-    """The modules of our own that `module` imports."""
+    """Return the modules of our own that `module` imports."""
     found = set()
     for name in imports(module):
         if of(name, "etl"):
@@ -86,7 +86,7 @@ def test_every_import_of_ours_exists_and_nothing_imports_tests() -> None:
 
 
 @pytest.mark.parametrize("module", LEAVES)
-def test_the_leaves_know_nothing_of_ours_but_leaves(module: str) -> None:
+def test_the_lowest_modules_import_only_each_other(module: str) -> None:
     assert ours(module) <= {"etl", *LEAVES}
 
 
@@ -102,7 +102,7 @@ def test_extract_knows_no_tables_and_no_sql(module: str) -> None:
 
 @pytest.mark.parametrize("module", those("etl.extract"))
 def test_extract_imports_no_settings_and_no_providers(module: str) -> None:
-    """It is handed what settings say; of the configuration it may know hosts and the redactor."""
+    """It is passed values of the settings; it may import only hosts and the redactor of config."""
     allowed = ("etl.errors", "etl.config.hosts", "etl.config.redact", "etl.extract")
     assert all(of(other, *allowed) for other in ours(module)), ours(module)
 
@@ -116,7 +116,7 @@ def test_paging_by_offset_knows_no_provider() -> None:
 
 @pytest.mark.parametrize("module", those("etl.config"))
 def test_config_knows_nothing_but_how_providers_are_declared(module: str) -> None:
-    """And its values know not even that: declarations are made of them."""
+    """Its values, of which declarations are made, import not even those."""
     declared = {"etl.config.draft": {"etl.providers.declare"},
                 "etl.config.load": {"etl.providers", "etl.providers.declare"}}  # fmt: skip
     others = {other for other in ours(module) if not of(other, "etl.config", "etl.errors")}
@@ -155,11 +155,11 @@ def test_load_knows_no_provider(module: str) -> None:
 
 
 @pytest.mark.parametrize("module", ["etl.sync.plan", "etl.sync.proof"])
-def test_what_a_run_decides_follows_from_values_alone(module: str) -> None:
+def test_modules_that_decide_import_no_io(module: str) -> None:
     assert not any(of(name, *IMPURE, "sqlalchemy") for name in imports(module))
 
 
-def test_no_step_of_a_run_knows_the_spine() -> None:
+def test_no_step_of_a_run_imports_the_module_that_calls_it() -> None:
     for module in those("etl.sync", "etl.load"):
         assert "etl.sync.run" not in ours(module), module
 
@@ -184,7 +184,7 @@ def test_only_the_seams_to_the_network_send_requests() -> None:
         assert network <= shapes, module
 
 
-def test_the_route_is_told_by_settings_and_sends_nothing_itself() -> None:
+def test_the_route_comes_from_settings_and_sends_nothing_itself() -> None:
     assert ours("etl.extract.route") == {
         "etl.errors", "etl.config.hosts", "etl.extract.transport"
     }  # fmt: skip
@@ -227,7 +227,7 @@ def test_status_knows_no_terminal_and_no_daemon(module: str) -> None:
 
 @pytest.mark.parametrize("module", those("etl.commands", "etl.status"))
 def test_no_error_of_postgres_is_reported_without_a_redactor(module: str) -> None:
-    """`translate_errors` makes an empty one where none is given, which hides no secret."""
+    """Without one, `translate_errors` uses an empty redactor, which hides no secret."""
     needs = {"translate_errors": 2, "suggest_grants": 3}
     for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and (name := ast.unparse(node.func)) in needs:
@@ -257,13 +257,12 @@ NAMED_ELSEWHERE = {
         "alibaba.contact_flows", "alibaba.contact_flow_numbers",
     },
     "etl.config.redact": {"Twilio"},  # a comment inside a regular expression
-    "etl.extract.http": {"twilio-request-id"},  # one of the headers that name a request
     "etl.warehouse.tables": {"Alibaba"},  # a column's comment, for example
 }  # fmt: skip
 
 
 def words_of(module: str) -> set[str]:
-    """The identifiers and strings of a module, without docstrings and comments."""
+    """Return the identifiers and strings of a module, without docstrings and comments."""
     tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
     docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     found = set()
@@ -277,7 +276,7 @@ def words_of(module: str) -> set[str]:
 
 
 def test_nothing_names_a_provider_outside_its_own_files() -> None:
-    """Everything that lists providers reads `PROVIDERS`: a new one changes none of the rest."""
+    """Every list of providers is derived from `PROVIDERS`, so a new one changes no other file."""
     names = "|".join(provider.name for provider in PROVIDERS)
     own = re.compile(rf"etl\.(providers|extract|transform|sandbox)\.({names})(_\w+)?")
     named: dict[str, set[str]] = {}
@@ -290,7 +289,7 @@ def test_nothing_names_a_provider_outside_its_own_files() -> None:
 
 
 def test_no_two_modules_import_each_other() -> None:
-    """Depth first over the imports; a way back to where it began is a circle."""
+    """Search the imports depth first; a path back to a module on it is a cycle."""
     done: set[str] = set()
 
     def visit(module: str, way: tuple[str, ...]) -> None:
@@ -306,7 +305,7 @@ def test_no_two_modules_import_each_other() -> None:
 
 
 def classes(module: str) -> dict[str, set[str]]:
-    """The classes that `module` defines, each with the last names of its bases."""
+    """Return the classes that `module` defines, each with the last names of its bases."""
     tree = ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8")))
     return {
         node.name: {ast.unparse(base).rpartition(".")[2] for base in node.bases}
@@ -316,7 +315,7 @@ def classes(module: str) -> dict[str, set[str]]:
 
 
 def test_every_exception_stands_on_the_tree_of_errors() -> None:
-    """In one file, and each drawn in its docstring."""
+    """The errors are in one file, and its docstring draws each of them."""
     known = {name for name, each in vars(builtins).items()
              if isinstance(each, type) and issubclass(each, BaseException)}  # fmt: skip
     found: dict[str, str] = {}
@@ -331,8 +330,21 @@ def test_every_exception_stands_on_the_tree_of_errors() -> None:
     assert set(found) <= set(drawn)
 
 
+def test_every_transaction_starts_where_its_connection_can_be_replaced() -> None:
+    """At an explicit begin: one that SQLAlchemy makes inside `execute` would come too late."""
+    found = {
+        module
+        for module in MODULES
+        for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node).endswith("engine.connect()")
+    }
+    # Each of these begins what it executes on the connection.
+    assert found == {"etl.commands.check", "etl.commands.sql", "etl.load.transaction",
+                     "etl.sync.run"}  # fmt: skip
+
+
 def test_every_session_is_opened_where_it_is_pinned() -> None:
-    """In `connect`; `embedded` logs in to the server that it started, to see that it is its own."""
+    """`connect` opens them; `embedded` only logs in to its own server, to identify it."""
     opened: dict[str, list[str]] = {}
     migrations = {str(path): path for path in sorted((ROOT / "migrations").rglob("*.py"))}
     for module, path in {**MODULES, **migrations}.items():

@@ -38,7 +38,7 @@ def test_a_run_has_its_counts_and_fits_a_terminal() -> None:
     assert "7 read, nothing written" in run_line(run(status="failed", records=7))
 
 
-def test_a_stream_has_its_times_on_a_line_of_their_own() -> None:
+def test_a_stream_has_its_times_on_a_separate_line() -> None:
     known = StreamHealth("z", "flows", "zoom", "good", stale=False, rows=1200, age=75.0,
                          watermark=NOON, last_full_at=NOON)  # fmt: skip
     assert printed(stream_line(known), terminal=False) == [

@@ -29,7 +29,7 @@ def ignored() -> list[str]:
 
 
 def files(under: Path = ROOT) -> Iterator[Path]:
-    """Every file that is or may be committed. Not asked of git: an sdist has tests and no git."""
+    """Yield every file that may be committed. This does not ask git, which an sdist lacks."""
     for path in sorted(under.iterdir()):
         if path.name != ".git" and not any(fnmatch.fnmatch(path.name, each) for each in ignored()):
             if path.is_dir():
@@ -61,7 +61,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path) -> Iterator[Path]:
-    """A directory with what is in the wheel, away from the checkout: what pip would install."""
+    """Yield a directory with the contents of the wheel, as pip would install them."""
     with directory() as place:
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(place / "site")
@@ -170,7 +170,7 @@ def modes(archive: tarfile.TarFile) -> Iterator[tuple[str, int]]:
 
 # --- the lock ------------------------------------------------------------------------------------
 def locked() -> tuple[dict[str, list[Requirement]], dict[str, list[Requirement]]]:
-    """What the lock pins: for the image, and only beside it. By name; several differ by marker."""
+    """Return what the lock pins for the image, and only beside it: name → requirements."""
     text = (ROOT / "requirements.lock").read_text(encoding="utf-8").replace("\\\n", " ")
     parts: list[dict[str, list[Requirement]]] = [{}, {}]
     for part, lines in zip(parts, text.split(SECOND_PART), strict=True):
@@ -235,7 +235,7 @@ def test_no_file_names_a_package_registry() -> None:
     assert [str(path) for path in files() if hosts.search(path.read_bytes())] == []
 
 
-def test_what_must_not_be_committed_is_ignored() -> None:
+def test_files_that_must_not_be_committed_are_ignored() -> None:
     assert {"uv.lock", "callflow.toml", "secrets", ".venv"} <= set(ignored())
     assert not (ROOT / ".python-version").exists()  # uv would download that very Python
 

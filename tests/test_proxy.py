@@ -52,7 +52,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture(scope="module")
 def tls_zoom(authority: Authority) -> Iterator[tuple[Zoom, int]]:
-    """Zoom behind TLS, with certificates of `authority`."""
+    """Serve Zoom behind TLS, with certificates of `authority`."""
     emulator = Zoom()
     with serving(emulator) as url:
         port = int(url.rpartition(":")[2])
@@ -85,7 +85,7 @@ def fails(settings: ZoomSource, kind: type[CallflowError]) -> CallflowError:
 
 
 def last_word(base: str, route: Route, timeout: float) -> CallflowError:
-    """How a request by `route` fails, by the machine's clock and without pauses."""
+    """Return the error of a request by `route`, by the machine's clock and without pauses."""
     with (
         Http(
             base,
@@ -287,7 +287,7 @@ def test_a_proxy_s_own_certificate_is_verified(
     assert not proxy.heads
 
 
-def test_a_file_of_certificates_that_has_gone_is_named(authority: Authority) -> None:
+def test_a_missing_file_of_certificates_is_named(authority: Authority) -> None:
     settings = source(authority, "http://127.0.0.1:9").model_copy(
         update={"ca_file": Path("/nowhere/ca.pem")}
     )
@@ -297,16 +297,16 @@ def test_a_file_of_certificates_that_has_gone_is_named(authority: Authority) -> 
 
 @pytest.mark.fault(31)
 def test_the_environment_decides_nothing(authority: Authority, tmp_path: Path) -> None:
-    """No proxy, no authority, no password, and no log of keys by which TLS could be read."""
+    """The environment sets no proxy, authority or password, and no file for TLS keys."""
     script, keys = Script({"good": True}), tmp_path / "keys"
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login me password sesame\n")
     netrc.chmod(0o600)
-    nobody = "http://127.0.0.1:1"
+    closed = "http://127.0.0.1:1"
     names = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
     environment = {
         **os.environ,
-        **dict.fromkeys(names, nobody),
+        **dict.fromkeys(names, closed),
         "no_proxy": "",
         "NETRC": str(netrc),
         "SSLKEYLOGFILE": str(keys),
@@ -348,7 +348,7 @@ for route in (Route(), Route(ca_file=Path(sys.argv[2]))):
 
 # --- addresses -----------------------------------------------------------------------------------
 def local_name() -> tuple[str, str]:
-    """A name other than localhost that leads to an address of this machine, and that address."""
+    """Return a name of this machine other than localhost, and its address."""
     for name in (socket.gethostname(), "ip6-localhost", "ip6-loopback", "localhost.localdomain"):
         try:
             found = str(socket.getaddrinfo(name, 443, type=socket.SOCK_STREAM)[0][4][0])
@@ -360,7 +360,7 @@ def local_name() -> tuple[str, str]:
 
 
 @pytest.mark.fault(71)
-def test_a_name_that_leads_to_a_private_address_gets_nothing() -> None:
+def test_no_request_is_sent_to_a_name_with_a_private_address() -> None:
     name, found = local_name()
     family = socket.AF_INET6 if ":" in found else socket.AF_INET
     with socket.create_server((found, 0), family=family) as listener:

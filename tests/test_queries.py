@@ -39,9 +39,9 @@ def engine(warehouse: str) -> Iterator[Engine]:
 
 def record(engine: Engine, name: str, number: int, status: str = "complete", **more: object) -> Run:
     source, stream = name.split(".")
-    began = NOON + number * MINUTE
+    started = NOON + number * MINUTE
     values: dict[str, Any] = {"status": status, **more}
-    run = Run(f"{name}-{number}", source, stream, "full", began, **values)
+    run = Run(f"{name}-{number}", source, stream, "full", started, **values)
     with engine.begin() as connection:
         return runs.finish(connection, run, Outcome(7) if status == "complete" else None)
 
@@ -123,9 +123,9 @@ def test_a_locked_table_does_not_block_the_page(engine: Engine) -> None:
     """Another session holds the table; the page reports that within seconds."""
     with engine.connect() as holder:
         holder.execute(text("LOCK TABLE etl.runs IN ACCESS EXCLUSIVE MODE"))
-        began = monotonic()
+        started = monotonic()
         with pytest.raises(WarehouseError, match="statement timeout"):
             queries.recent(engine, [("a", "flows")], PLAIN)
-        assert monotonic() - began < 20
+        assert monotonic() - started < 20
         holder.rollback()
     assert queries.recent(engine, [("a", "flows")], PLAIN) == {("a", "flows"): []}

@@ -74,7 +74,7 @@ def test_a_phone_number_does_not_leave(number: str, around: str) -> None:
         "Basic authentication is off", "-1234567", "0.1234567", "3600.0", "ccc-test-12", "±1 year",
     ],
 )  # fmt: skip
-def test_what_is_no_phone_number_stays_readable(text: str) -> None:
+def test_text_that_is_not_a_phone_number_stays_readable(text: str) -> None:
     assert masked(text) == text
     assert masked(f"({text}), {text}") == f"({text}), {text}"
 
@@ -92,7 +92,7 @@ def test_what_is_no_phone_number_stays_readable(text: str) -> None:
         ("authorization: basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==", "authorization: basic …"),
     ],
 )
-def test_no_query_and_no_password_of_a_url_leaves(text: str, cleaned: str) -> None:
+def test_the_query_and_the_password_of_a_url_are_hidden(text: str, cleaned: str) -> None:
     assert masked(text).removesuffix(" now") == cleaned.removesuffix(" now")
 
 
@@ -151,9 +151,7 @@ def test_a_known_secret_is_hidden_however_it_is_written(form: str, around: str) 
 
 @pytest.mark.parametrize("form", ["plain", "Base64", "URL", "a webhook's key"])
 @pytest.mark.parametrize("end", ["", "…", "...", '"}', " …", ")"])
-def test_the_beginning_of_a_secret_is_hidden_where_somebody_else_cut_it(
-    form: str, end: str
-) -> None:
+def test_the_start_of_a_secret_that_a_provider_cut_is_hidden(form: str, end: str) -> None:
     for length in range(8, len(WRITTEN[form])):
         shown = KNOWN(f"it was {WRITTEN[form][:length]}{end}")
         assert WRITTEN[form][:8] not in shown, shown
@@ -211,7 +209,7 @@ AWKWARD = "\x00\x07\x08\x1b\x7f\x85\x9b\u061c\u200b\u200f\u2028\u2029\u202e\u206
 
 @pytest.mark.fault(41)
 @given(st.text(st.sampled_from(AWKWARD + "\r\n\t a1%<>/@"), max_size=60))
-def test_nothing_that_a_terminal_obeys_and_no_line_break_is_left(text: str) -> None:
+def test_no_terminal_code_and_no_line_break_is_left(text: str) -> None:
     for shown in (Redactor()(text), Redactor().name(text), Redactor().message(text)):
         assert shown.isprintable()
         shown.encode()
@@ -237,11 +235,11 @@ def test_redacted_again_a_message_stays_as_it_is(text: str) -> None:
     redact = KNOWN
     once = redact(text)
     assert redact(once) == once
-    told = redact.message(f"zoom_eu.flows: HTTP 400: {once} → run again")
-    assert redact.message(told) == told
+    shown = redact.message(f"zoom_eu.flows: HTTP 400: {once} → run again")
+    assert redact.message(shown) == shown
 
 
-def test_markup_goes_and_what_a_page_does_not_show() -> None:
+def test_markup_and_hidden_parts_of_a_page_are_removed() -> None:
     page = "<html><STYLE>p {a: b}</style><script>x = '<p>'</script><p>Sign in</p><script>y"
     assert Redactor()(page) == "Sign in"
 
@@ -267,5 +265,5 @@ def test_what_an_operator_needs_stays_readable() -> None:
         ("138****1234 called", "… called"),
     ],
 )
-def test_what_looks_like_a_secret_or_like_a_person_is_hidden(text: str, shown: str) -> None:
+def test_text_like_a_secret_or_a_phone_number_is_hidden(text: str, shown: str) -> None:
     assert Redactor()(text) == shown

@@ -42,7 +42,7 @@ def test_rows_that_do_not_fit_have_a_line_for_each_column() -> None:
 
 
 def test_a_table_as_wide_as_the_console_is_the_widest_there_is() -> None:
-    """Its frame counts as well: three characters for each column, and one."""
+    """The frame counts too: three characters for each column, and one more."""
     row = ["x" * 40, "y" * 33]
     (line,) = [line for line in shown(80, ["a", "b"], row) if "x" in line]
     assert line == f"  {row[0]}   {row[1]}"
@@ -68,7 +68,7 @@ class Out(io.StringIO):
 
 @pytest.fixture
 def written() -> Iterator[Any]:
-    """What a function writes to stdout, which is a terminal or not."""
+    """Yield what a function writes to stdout, which is a terminal or not."""
     real = sys.stdout
 
     def run(write: Any, rows: list[Sequence[Any]], *, terminal: bool = False) -> str:

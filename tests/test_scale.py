@@ -36,27 +36,27 @@ PARTITIONED = "twilio_channels"
 
 
 def block(name: str) -> str:
-    """The document's block of SQL that is called `name`."""
+    """Return the document's block of SQL that is called `name`."""
     found = re.findall(rf"^```sql {name}\n(.*?)^```$", DOCUMENT.read_text("utf-8"), re.M | re.S)
     (statements,) = found
     return str(statements)
 
 
 def run(url: str, statements: str) -> None:
-    """Run them as psql does: one by one, each committed; what begins with BEGIN as a whole."""
+    """Run them as psql does: each is committed; those between BEGIN and COMMIT as a whole."""
     whole = statements.startswith("BEGIN;")
     with psycopg.connect(dsn(url), autocommit=True) as connection:
         for each in [statements] if whole else re.split(r"(?<=;)\n", statements.strip()):
             connection.execute(each.encode())
 
 
-# --- every key begins with source ----------------------------------------------------------------
+# --- every key starts with source ----------------------------------------------------------------
 def names(columns: Any) -> list[str]:
     return [column.name for column in columns]
 
 
 @pytest.mark.parametrize("table", tables.metadata.sorted_tables, ids=lambda table: table.fullname)
-def test_every_key_of_the_definitions_begins_with_source(table: Table) -> None:
+def test_every_key_of_the_definitions_starts_with_source(table: Table) -> None:
     keys = [
         names(each.columns)
         for each in table.constraints
@@ -91,7 +91,7 @@ SELECT n.nspname || '.' || c.relname, 'index', i.indexrelid::regclass::text,
 
 
 @pytest.mark.every_postgres
-def test_every_key_of_a_migrated_database_begins_with_source(warehouse: str) -> None:
+def test_every_key_of_a_migrated_database_starts_with_source(warehouse: str) -> None:
     with psycopg.connect(dsn(warehouse)) as connection:
         rows = connection.execute(KEYS, {"schemas": list(SCHEMAS)}).fetchall()
     found = [row for row in rows if row[0] != "etl.alembic_version"]  # it stays where it is
@@ -105,7 +105,7 @@ def test_every_key_of_a_migrated_database_begins_with_source(warehouse: str) -> 
 
 # --- Citus: there is none here, so no more than the order and the names --------------------------
 def distributed() -> list[tuple[str, str, str]]:
-    """(table, column, table that it is colocated with) in the document's order."""
+    """Return (table, column, table that it is colocated with) in the document's order."""
     statement = (
         r"SELECT create_distributed_table\('([a-z_.]+)', '([a-z]+)',"
         r" colocate_with => '([a-z_.]+)'\);"
@@ -134,7 +134,7 @@ def test_the_bookkeeping_that_may_stay_behind_is_the_schema_etl() -> None:
     data_, kept = block("citus-data"), block("citus-bookkeeping")
     assert data_.count("'etl.") == 0
     assert kept.count("'etl.") == kept.count(";") == 6
-    # Nothing of the one refers to the other, so that they may lie on different machines.
+    # Nothing of the one refers to the other, so that they may be on different machines.
     for table in tables.metadata.sorted_tables:
         for key in table.foreign_key_constraints:
             assert (key.referred_table.schema == "etl") == (table.schema == "etl")
@@ -144,13 +144,13 @@ def test_the_bookkeeping_that_may_stay_behind_is_the_schema_etl() -> None:
 def fill_runs(
     url: str, source: str, stream: str, count: int, *, apart: timedelta, newest: datetime
 ) -> None:
-    """`count` runs of a stream, the last one at `newest`."""
+    """Record `count` runs of a stream, the last one at `newest`."""
     engine = connect(url)
     with engine.begin() as connection:
         for number in reversed(range(count)):
-            began = newest - number * apart
+            started = newest - number * apart
             name = f"{source}-{stream}-{number:04}"
-            runs.finish(connection, Run(name, source, stream, "full", began, status="complete"))
+            runs.finish(connection, Run(name, source, stream, "full", started, status="complete"))
     engine.dispose()
 
 
@@ -199,7 +199,7 @@ def config(sandbox: Sandbox, warehouse: str, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def analyst(warehouse: str) -> Iterator[str]:
-    """A role that may read what BI tools read, and this table of history besides."""
+    """Yield a role that may read what BI tools read, and this table of history."""
     name = f"analyst {secrets.token_hex(4)}"  # it needs quotes
     role = sql.Identifier(name)
     with psycopg.connect(dsn(warehouse), autocommit=True) as connection:
@@ -244,7 +244,7 @@ ORDER BY 1, 2
 
 
 def described(url: str) -> list[tuple[Any, ...]]:
-    """What people, BI tools and callflow see of the views and of the tables of tables.py."""
+    """Return what people, BI tools and callflow see of the views and tables."""
     names_ = [table.fullname for table in tables.metadata.sorted_tables]
     with psycopg.connect(dsn(url)) as connection:
         given = {"schemas": list(SCHEMAS), "tables": names_}
@@ -263,16 +263,16 @@ def change(sandbox: Sandbox, sids: list[str], word: str) -> None:
         sandbox.twilio.channels.update(sid, user_sid=word)
 
 
-def age(url: str, sids: list[str], began: str) -> None:
-    """Let the present versions of these channels have begun then, and the next ones follow.
+def age(url: str, sids: list[str], started: str) -> None:
+    """Set the start of these channels' current versions, so that the next ones follow it.
 
-    (etl.load.runs.instant: a change is later than every former one, whatever the clock says.)
+    (etl.load.runs.instant: a change is later than every previous one, whatever the clock says.)
     """
     with psycopg.connect(dsn(url)) as connection:
         connection.execute(
-            "UPDATE twilio.channels SET valid_from = %s WHERE sid = ANY(%s)", [began, sids]
+            "UPDATE twilio.channels SET valid_from = %s WHERE sid = ANY(%s)", [started, sids]
         )
-        connection.execute("UPDATE etl.streams SET changed_at = %s", [began])
+        connection.execute("UPDATE etl.streams SET changed_at = %s", [started])
 
 
 PLACES = """
@@ -300,10 +300,10 @@ def test_history_becomes_partitioned_and_everything_goes_on(
     run(warehouse, block("history-swap"))
 
     assert (described(warehouse), ask(warehouse, VERSIONS)) == before
-    for number, began in enumerate(
+    for number, started in enumerate(
         ("2026-12-31 23:59:59.999999+00", "2027-01-01 00:00+00", "2028-01-01 00:00+00"), 2
     ):
-        age(warehouse, sids, began)
+        age(warehouse, sids, started)
         change(sandbox, sids, f"US{number}")
         sync(config, updated=10, unchanged=30)
     assert ask(warehouse, PLACES) == [

@@ -49,6 +49,10 @@ KEYS_AND_COLUMNS: dict[str, tuple[str, str]] = {
         "source instance_id contact_flow_id activity_id position:int",
         "event edge_id next_activity_id",
     ),
+    "alibaba.contact_flow_findings": (
+        "source instance_id contact_flow_id activity_id finding event",
+        "detail",
+    ),
 }
 """Every column is text unless it says otherwise."""
 
@@ -127,7 +131,7 @@ def test_every_schema_is_described_and_each_is_used() -> None:
 
 
 @every_table
-def test_the_key_begins_with_source_so_that_tables_can_be_distributed_by_it(table: Table) -> None:
+def test_the_key_starts_with_source_so_that_tables_can_be_distributed_by_it(table: Table) -> None:
     assert next(iter(table.primary_key)).name == "source"
     assert next(iter(table.columns)).name == "source"
     for constraint in table.foreign_key_constraints:
@@ -158,6 +162,7 @@ def test_children_follow_their_parents() -> None:
         "contact_flow_numbers",
         "contact_flow_activities",
         "contact_flow_transitions",
+        "contact_flow_findings",
     ]
     assert [t.name for t in tables.children(TABLES["zoom.flows"])] == [
         "flow_versions",

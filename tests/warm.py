@@ -43,14 +43,14 @@ class Command:
         self.stdin, self.stdout, self.stderr = pipes
         self.returncode: int | None = None
         self._line = line
-        self._heard = b""
-        self.pid = int(self._hear(None) or 0)
+        self._received = b""
+        self.pid = int(self._receive(None) or 0)
         assert self.pid, "the warm process has ended"
 
-    def _hear(self, seconds: float | None) -> bytes | None:
-        """Return the next line that is said of the process; None when it takes longer."""
+    def _receive(self, seconds: float | None) -> bytes | None:
+        """Return the next line about the process; None if it takes longer than `seconds`."""
         end = None if seconds is None else time.monotonic() + seconds
-        while b"\n" not in self._heard:
+        while b"\n" not in self._received:
             # A timeout of 0 would make it a socket that never waits, which is what is meant here.
             self._line.settimeout(None if end is None else max(end - time.monotonic(), 0))
             try:
@@ -58,13 +58,13 @@ class Command:
             except (TimeoutError, BlockingIOError):
                 return None
             if not part:
-                raise RuntimeError(f"nobody waits for {self.args} any more")
-            self._heard += part
-        said, _, self._heard = self._heard.partition(b"\n")
+                raise RuntimeError(f"the process that waits for {self.args} has ended")
+            self._received += part
+        said, _, self._received = self._received.partition(b"\n")
         return said
 
     def poll(self) -> int | None:
-        """Return its exit code, negative for a signal; None while it lives."""
+        """Return its exit code, negative for a signal; None while it runs."""
         with suppress(subprocess.TimeoutExpired):
             self.wait(0)
         return self.returncode
@@ -72,7 +72,7 @@ class Command:
     def wait(self, timeout: float | None = None) -> int:
         """Wait for its end and return its exit code. Raises subprocess.TimeoutExpired."""
         if self.returncode is None:
-            said = self._hear(timeout)
+            said = self._receive(timeout)
             if said is None:
                 raise subprocess.TimeoutExpired(self.args, timeout or 0)
             self.returncode = int(said)
@@ -211,7 +211,7 @@ class Warm:
 
 @contextmanager
 def warmed() -> Iterator[Warm]:
-    """Have a process that forks commands."""
+    """Start a process that forks commands."""
     warm = Warm()
     try:
         yield warm
@@ -242,7 +242,9 @@ def main(line: socket.socket) -> None:
     """Fork what is asked for on `line`, until that is closed; each child comes back as callflow."""
     warm_up()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the commands
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those that wait for a command leave no zombie
+    signal.signal(
+        signal.SIGCHLD, signal.SIG_IGN
+    )  # so the processes that wait for a command need not be reaped
     while True:
         head, descriptors, _, _ = socket.recv_fds(line, LENGTH.size, 4)
         if not head:

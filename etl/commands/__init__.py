@@ -1,1 +1,1 @@
-"""What a person calls: the command line."""
+"""The command line."""

@@ -41,7 +41,7 @@ def warehouse(
     engine = connect(url)
     try:
         with suggest_grants(engine, "warehouse", redact):
-            with engine.connect() as connection:
+            with engine.begin() as connection:
                 if to_read and migrate.is_hidden(connection):
                     raise migrate.hidden(str(engine.url.username))
                 state = migrate.state(connection)
@@ -78,7 +78,7 @@ def reading(settings: Settings, redact: Redactor) -> Iterator[tuple[Engine, str]
     try:
         if given.read_url is None and given.url is not None:
             with translate_errors("warehouse", redact):
-                with engine.connect() as connection:
+                with engine.begin() as connection:
                     state = "head" if migrate.is_hidden(connection) else migrate.state(connection)
                     more = grant.more_than_reads(connection)
                 migrate.fit(state, url, behind_too=False)
@@ -102,7 +102,7 @@ def leader_on(settings: Settings, data_dir: Path) -> str | None:
         return None
     engine = connect(database_url(settings, os.environ))
     try:
-        with engine.connect() as connection:
+        with engine.begin() as connection:
             leader = lead.leader(connection)
     finally:
         engine.dispose()

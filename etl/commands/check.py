@@ -80,11 +80,15 @@ def _warehouse(settings: Settings, env: Mapping[str, str], redact: Redactor) -> 
             return
     engine = connect(database_url(settings, env))
     try:
-        with suggest_grants(engine, "warehouse", redact), engine.connect() as connection:
-            yield Finding("warehouse", True, _judged(connection))
-            if migrate.state(connection) != "head":
-                return
-            streams = queries.overview(connection, settings, redact).streams
+        with suggest_grants(engine, "warehouse", redact):
+            with engine.connect() as connection, connection.begin() as tried:
+                found = _judged(connection)
+                tried.rollback()
+            yield Finding("warehouse", True, found)
+            with engine.begin() as connection:
+                if migrate.state(connection) != "head":
+                    return
+                streams = queries.overview(connection, settings, redact).streams
     finally:
         engine.dispose()
     for left in {left.name: left for stream in streams for left in stream.leftovers}.values():
@@ -92,7 +96,7 @@ def _warehouse(settings: Settings, env: Mapping[str, str], redact: Redactor) -> 
 
 
 def _judged(connection: Connection) -> str:
-    """Try what a sync does in the open transaction, and roll it back; return what was found.
+    """Try what a sync does in the open transaction, to be rolled back; return what was found.
 
     Raises WarehouseError, SchemaError, and what Postgres raises.
     """
@@ -121,7 +125,6 @@ def _judged(connection: Connection) -> str:
         raise SchemaError(f"{who}: the schema is behind", advice="run `callflow migrate`")
     if state == "empty":
         migrate.to_head(connection)
-        connection.rollback()
         return f"{who}; the first sync creates the tables"
     if lost := rights.lost(connection):
         raise SchemaError(
@@ -129,5 +132,4 @@ def _judged(connection: Connection) -> str:
             advice=f"restore them from a backup, or create them again: {' '.join(lost)}",
         )
     rights.rehearse(connection)
-    connection.rollback()
     return f"{who}; the schema is up to date"

@@ -96,8 +96,7 @@ def _create_database(server: embedded.Server) -> None:
     """Create the demo's database, empty, in place of an earlier one."""
     engine = connect(server.url())
     try:
-        with engine.connect() as connection:
-            alone = connection.execution_options(isolation_level="AUTOCOMMIT")
+        with engine.execution_options(isolation_level="AUTOCOMMIT").begin() as alone:
             alone.exec_driver_sql(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)")
             alone.exec_driver_sql(f"CREATE DATABASE {DATABASE}")
     finally:
@@ -152,7 +151,7 @@ def _change(sandbox: Sandbox) -> str:
 
 def _wal(engine: Engine) -> int:
     """Return the position in the server's write-ahead log, in bytes."""
-    with engine.connect() as connection:
+    with engine.begin() as connection:
         return int(connection.scalar(text("SELECT pg_current_wal_insert_lsn() - '0/0'")) or 0)
 
 

@@ -21,7 +21,7 @@ from etl.commands.output import note, stderr, stdout
 from etl.config.settings import Settings
 from etl.config.values import did_you_mean
 from etl.errors import ConfigError
-from etl.load import lead, leftovers, stage
+from etl.load import lead, leftovers, runs, stage
 from etl.load import lease as leases
 from etl.load.lease import is_dead, process_name
 from etl.providers import PROVIDERS, named
@@ -76,7 +76,7 @@ def forget(
     """
     settings, redact = load(context, path)
     with warehouse(settings, redact) as engine, suggest_grants(engine, "forget", redact):
-        with engine.connect() as connection:
+        with engine.begin() as connection:
             left = find(connection, settings, name)
             leader = lead.leader(connection)
         if left is not None and not yes:
@@ -167,7 +167,8 @@ def move_to_history(engine: Engine, settings: Settings, name: str, holder: str) 
         ]
         connection.exec_driver_sql(_SESSION)  # taking a lease has changed lock_timeout
         left = find(connection, settings, name) or left
-        now = leftovers.instant(connection, left.source, left.streams)
+        changed_at = leftovers.changed_at(connection, left.source, left.streams)
+        now = runs.instant(connection, changed_at)
         moved = {}
         for stream in STREAMS:
             if stream.name not in left.streams:
@@ -228,7 +229,7 @@ def _known(connection: Connection) -> set[str]:
     for stream in STREAMS:
         for table in (stream.tables[0], leftovers.history(stream.tables[0])):
             columns = 1 if stream.scope is None else 2
-            for source, *scope in leftovers.begins(connection, table, columns):
+            for source, *scope in leftovers.key_prefixes(connection, table, columns):
                 found.add(source)
                 found.update(name_of_scope(source, each) for each in scope)
     return found

@@ -70,7 +70,7 @@ def write_csv(rows: Iterator[Sequence[Any]]) -> None:
     """
     shown = partial(harmless, keep="\t\n") if sys.stdout.isatty() else str
     for row in rows:
-        sys.stdout.write(",".join(shown(_quoted(value)) for value in row) + "\n")
+        sys.stdout.write(",".join(shown(_csv_field(value)) for value in row) + "\n")
 
 
 def write_json(rows: Iterator[Sequence[Any]]) -> None:
@@ -110,7 +110,7 @@ def _cell(value: Any) -> str:
     return values.as_text(value)
 
 
-def _quoted(value: Any) -> str:
+def _csv_field(value: Any) -> str:
     if value is None:
         return ""
     text = values.as_text(value)

@@ -116,6 +116,7 @@ def ask(
     """
     statement = _encoded(query)
     with translate_errors("sql", redact), engine.connect() as connection:
+        connection.begin()
         connection.execute(text("SET TRANSACTION READ ONLY"))
         # The limits that a server sets for this role are meant for the queries of people.
         connection.exec_driver_sql(_LIMITS)
@@ -227,6 +228,7 @@ def _perhaps_meant(connection: Connection, query: str, position: int) -> str:
         if not found[2]:
             break
     connection.rollback()
+    connection.begin()
     tables: dict[str, list[str]] = {}
     for schema, table, name in connection.execute(_READABLE_TABLES):
         tables.setdefault(table, []).append(name)

@@ -25,7 +25,7 @@ _TYPES |= {list: "a list", dict: "a table"}  # what else TOML has is a date or a
 
 
 def check(draft: Draft) -> Settings | None:
-    """Validate the draft's tables and add what is wrong to its problems; None: nothing to use."""
+    """Validate the draft's tables and add its problems; return None if it cannot be used."""
     for key, table, model in draft.tables():
         _prepare(key, table, model, draft)
     _refuse_private_hosts(draft)

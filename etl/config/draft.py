@@ -36,7 +36,7 @@ class Draft:
     `lines`     the line in the file of each key.
     `variables` the variable that a key's value is from; its name is as it was given.
     `problems`  what is wrong with a key, in words that hold no value.
-    `unread`    secrets whose file could not be read; nothing else is to be said of them.
+    `unread`    secrets whose file could not be read; they get no other message.
     `warnings`  what should be changed although nothing is refused for it.
     """
 

@@ -157,25 +157,25 @@ def spans_of_secrets(
     tables = [forms.by_start for forms in known if forms.by_start]
     if not tables:
         return
-    for begin in range(len(text) - _START + 1):
-        start = text[begin : begin + _START]
+    for start in range(len(text) - _START + 1):
+        head = text[start : start + _START]
         for table in tables:
-            for form, (strong, wide, partial) in table.get(start, ()):
+            for form, (strong, wide, partial) in table.get(head, ()):
                 if ours and not strong:
                     continue
-                end = begin + len(form)
-                if text.startswith(form, begin):
+                end = start + len(form)
+                if text.startswith(form, start):
                     if wide:
-                        before = _BEFORE.search(text[max(0, begin - 2) : begin])
+                        before = _BEFORE.search(text[max(0, start - 2) : start])
                         beside = _BESIDE.match(text, end)
                         assert before and beside  # both match nothing, too
-                        yield begin - len(before[0]), beside.end()
+                        yield start - len(before[0]), beside.end()
                     else:
-                        yield begin, end
+                        yield start, end
                 elif partial:
-                    end = begin + _shared(text[begin:end], form)
-                    if end - begin >= _PARTIAL and _END.match(text, end):
-                        yield begin, end
+                    end = start + _shared(text[start:end], form)
+                    if end - start >= _PARTIAL and _END.match(text, end):
+                        yield start, end
 
 
 def _shared(text: str, form: str) -> int:
@@ -190,14 +190,14 @@ def _shared(text: str, form: str) -> int:
 def merged(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     """Yield the spans in order, overlapping ones as one."""
     last: tuple[int, int] | None = None
-    for begin, end in spans:
+    for start, end in spans:
         if last is None:
-            last = begin, end
-        elif begin < last[1]:
-            last = min(begin, last[0]), max(end, last[1])
+            last = start, end
+        elif start < last[1]:
+            last = min(start, last[0]), max(end, last[1])
         else:
             yield last
-            last = begin, end
+            last = start, end
     if last is not None:
         yield last
 

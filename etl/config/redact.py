@@ -109,10 +109,10 @@ class Redactor:
         found = merged(spans_of_secrets(looked_at, known, ours=ours))
         parts: list[str] = []
         at = 0
-        for begin, end in found:
-            if begin >= room:
+        for start, end in found:
+            if start >= room:
                 break
-            parts += [looked_at[at:begin], HIDDEN]
+            parts += [looked_at[at:start], HIDDEN]
             at = end
         parts.append(looked_at[at : max(at, room)])
         done = "".join(parts)
@@ -235,11 +235,12 @@ def _one_line(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(
-        each if each.isprintable() else " " if each.isspace() else _printable(each) for each in text
+        each if each.isprintable() else " " if each.isspace() else _substitute(each)
+        for each in text
     )
 
 
-def _printable(character: str) -> str:
+def _substitute(character: str) -> str:
     sign = _sign(character)
     return sign if sign.isprintable() else "\ufffd"
 
@@ -256,10 +257,10 @@ def _without_markup(text: str) -> str:
     """Return `text` without tags, and without what HTML does not show: scripts, styles."""
     parts: list[str] = []
     at, small = 0, text.translate(_SMALL)
-    while (begin := text.find("<", at)) >= 0 and (end := text.find(">", begin)) >= 0:
-        parts += [text[at:begin], " "]
+    while (start := text.find("<", at)) >= 0 and (end := text.find(">", start)) >= 0:
+        parts += [text[at:start], " "]
         at = end + 1
-        if tag := _UNSHOWN.match(small, begin + 1):
+        if tag := _UNSHOWN.match(small, start + 1):
             close = small.find(f"</{tag[0]}", at)
             at = len(text) if close < 0 else close
     parts.append(text[at:])

@@ -83,7 +83,7 @@ def _exceptions(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
     return names
 
 
-def _printable(value: SecretStr) -> SecretStr:
+def _visible_ascii(value: SecretStr) -> SecretStr:
     if not re.fullmatch("[!-~]+", value.get_secret_value()):
         raise problem("expected printable ASCII without spaces or line breaks, and not empty")
     return value
@@ -183,7 +183,7 @@ def _located(value: Any, wanted: str) -> Any:
 
 
 DURATION = "a duration of at least 1s, in s, m, h, d or w"
-Secret = Annotated[SecretStr, AfterValidator(_printable)]
+Secret = Annotated[SecretStr, AfterValidator(_visible_ascii)]
 PostgresUrl = Annotated[SecretStr, AfterValidator(_warehouse_url)]
 Directory = Annotated[Path, BeforeValidator(_directory)]
 Duration = Annotated[timedelta, BeforeValidator(_duration), Field(ge=timedelta(seconds=1))]

@@ -19,8 +19,8 @@ LINES = 20
 _LONGEST = 500  # characters of a line
 
 _WORSE = {"throttled": 1, "incomplete": 2, "failed": 2, "stale": 2}
-"""A throttled stream goes on automatically; if it fails or grows stale after all, a person is
-needed. After an alert that a stream fails none follows that it is stale."""
+"""How bad each state is. A throttled stream goes on automatically; only if it then fails or grows
+stale is a person needed. A stream that was reported as failing is not reported as stale too."""
 
 Name = tuple[str, str]
 """(source, stream)."""
@@ -30,25 +30,25 @@ Name = tuple[str, str]
 class Alert:
     """One thing to say of one stream.
 
-    `told` is what to record once it was sent: "throttled", "incomplete", "failed" or "stale"; None
+    `state` is what to record once it was sent: "throttled", "incomplete", "failed" or "stale"; None
     when the stream is well again.
     """
 
     source: str
     stream: str
     text: str
-    told: str | None
+    state: str | None
 
 
 def alerts(
     streams: Sequence[StreamHealth],
-    told: Mapping[Name, str | None],
+    reported: Mapping[Name, str | None],
     redact: Redactor | None = None,
 ) -> list[Alert]:
     """Return the alerts to send now: bad streams, the worst first, then those that are well again.
 
-    `told` has the `Alert.told` that was last sent of a stream; None or nothing: it was well. What
-    is wrong with a stream passes `redact`.
+    `reported` has the `Alert.state` that was last sent of each stream; None, or no entry, means
+    that it was well. What is wrong with a stream passes `redact`.
 
     There is an alert when a stream turns bad, when one that was only throttled fails or grows
     stale, and an all-clear when it had a complete run and is not stale. A stream that never ran, or
@@ -57,19 +57,19 @@ def alerts(
     found, redact = [], redact or Redactor()
     for stream in streams:
         name = (stream.source, stream.stream)
-        previous, now = told.get(name), _bad(stream)
+        previous, now = reported.get(name), _bad(stream)
         if now is not None and _WORSE[now] > _WORSE.get(previous or "", 0):
             found.append(Alert(*name, _bad_text(stream, now, redact), now))
         elif now is None and previous is not None and stream.state == "good":
             found.append(Alert(*name, f"{stream.name} is well again", None))
-    return sorted(found, key=lambda each: (-_WORSE.get(each.told or "", 0), each.told != "stale"))
+    return sorted(found, key=lambda each: (-_WORSE.get(each.state or "", 0), each.state != "stale"))
 
 
 def payload(found: Sequence[Alert]) -> dict[str, Any]:
     """Return one message of all alerts, escaped, as Slack and compatible servers take it."""
     lines = [_escaped(alert.text) for alert in found]
     if len(found) > LINES:
-        rest = Counter(alert.told or "well again" for alert in found[LINES - 1 :])
+        rest = Counter(alert.state or "well again" for alert in found[LINES - 1 :])
         words = ", ".join(f"{count:,} {word}" for word, count in rest.items())
         lines[LINES - 1 :] = [f"and {rest.total():,} more streams: {words}"]
     return {"text": "\n".join(lines)}

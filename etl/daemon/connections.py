@@ -65,7 +65,7 @@ def transaction(engine: Engine) -> Iterator[Connection]:
 def attempt(engine: Engine, redact: Redactor, write: Callable[..., Any], *values: Any) -> Any:
     """Call `write(connection, *values)` in a transaction and return what it returns.
 
-    None: the warehouse is away, and the daemon does without.
+    None means that the warehouse could not be reached; the daemon goes on without this write.
     """
     with (
         suppress(CallflowError),

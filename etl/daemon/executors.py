@@ -45,8 +45,8 @@ class Runner:
 
     `start`       starts a run. Raises StoppedError while there is `trouble`.
     `trouble`     returns why no run can start now and what to do; None when runs can start.
-    `hears_stop`  whether a run notices that it is asked to stop. Where it does not, only revoking
-                  its lease keeps it from writing.
+    `hears_stop`  whether a run notices that it is asked to stop. If it does not, only revoking its
+                  lease keeps it from writing.
     """
 
     start: Callable[[Order], "Future[Run]"]

@@ -35,7 +35,7 @@ _QUIET = ("apscheduler", "uvicorn", "httpx", "httpcore")
 _SAID_BETTER = "apscheduler.scheduler"
 """Warns of rounds that it skips, in words about its own jobs; the daemon logs which source."""
 _ADOPTED = ("apscheduler", "uvicorn", "sqlalchemy", "distributed", "dask", "tornado", "bokeh")
-"""Libraries that give their loggers handlers of their own."""
+"""Libraries whose loggers come with handlers."""
 
 
 def configure(
@@ -213,8 +213,8 @@ def _lines(colours: bool) -> list[Any]:
     columns = [
         Column("timestamp", KeyValueColumnFormatter(None, dim, off, str)),
         Column("level", partial(_level, styles if colours else {})),
-        Column("event", KeyValueColumnFormatter(None, "", "", _printable)),
-        Column("", KeyValueColumnFormatter(dim, "", off, _quoted)),
+        Column("event", KeyValueColumnFormatter(None, "", "", _with_escapes)),
+        Column("", KeyValueColumnFormatter(dim, "", off, _word_or_json)),
     ]
     return [_for_people, ConsoleRenderer(columns=columns, sort_keys=False)]
 
@@ -228,7 +228,7 @@ def _level(styles: Mapping[str, str], key: str, value: object) -> str:
 def _for_people(logger: Any, method: str, event: Event) -> Event:
     """Leave out what is 0 or empty, and the names of our own loggers."""
     name = str(event.pop("logger", ""))
-    kept = {_printable(key): value for key, value in event.items() if value or value is False}
+    kept = {_with_escapes(key): value for key, value in event.items() if value or value is False}
     if "stack" in kept:  # ConsoleRenderer would write it as lines after it
         kept["stack_info"] = kept.pop("stack")
     if name.partition(".")[0] not in ("etl", "callflow"):
@@ -236,15 +236,15 @@ def _for_people(logger: Any, method: str, event: Event) -> Event:
     return kept
 
 
-def _quoted(value: object) -> str:
+def _word_or_json(value: object) -> str:
     """Return a field's value as JSON, or bare if it is one plain word."""
     if isinstance(value, str):
         plain = re.fullmatch(r"[^\s\"'=\\]+", value) and value.isprintable()
-        return value if plain else _printable(json.dumps(value, ensure_ascii=False))
-    return _printable(json.dumps(value, ensure_ascii=False))
+        return value if plain else _with_escapes(json.dumps(value, ensure_ascii=False))
+    return _with_escapes(json.dumps(value, ensure_ascii=False))
 
 
-def _printable(text: object) -> str:
+def _with_escapes(text: object) -> str:
     """Return `text` on one line, without what a terminal would obey."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode()

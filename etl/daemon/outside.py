@@ -179,7 +179,7 @@ class Alerting:
     def beat(
         self, context: Context, shown: Overview, snapshot: Snapshot | None, now: float
     ) -> None:
-        """Follow the message under way; when there is none, send what is to be alerted.
+        """Follow the message under way; when there is none, send the alerts that are due.
 
         Nothing is sent unless this daemon leads and the warehouse answers. `now` is by the steady
         clock.
@@ -224,4 +224,4 @@ def _send(url: str, route: Route, found: Sequence[Alert], context: Context) -> N
 
 def _record(connection: Connection, sent: Sequence[Alert]) -> None:
     for alert in sent:
-        runs.record_alert(connection, alert.source, alert.stream, alert.told)
+        runs.record_alert(connection, alert.source, alert.stream, alert.state)

@@ -10,7 +10,7 @@ from types import FrameType
 
 
 class Signals:
-    """What was asked of this process by signals. Used by the main thread, except for `wake`.
+    """The signals that this process received. Used by the main thread, except for `wake`.
 
     SIGTERM and SIGINT set `stopping`, and a second one ends the process at once. SIGHUP sets
     `reload`, which the loop resets.

@@ -11,12 +11,13 @@ import itertools
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
 from etl.errors import ContractError, CredentialsError, MissingError, UnreachableRowsError
-from etl.extract.answer import Answer, instant
+from etl.extract.answer import Answer, duration, instant
 from etl.extract.decode import Packed, unpack
 from etl.extract.http import Http
 from etl.extract.offset_list import Clock, OffsetList, OffsetPage, Order, check_echo
@@ -144,6 +145,7 @@ def judge(now: Callable[[], datetime]) -> Judge:
         """
         body = answer.body if isinstance(answer.body, dict) else {}
         code = body.get("Code")
+        answer = replace(answer, wait=_asked_wait(answer))
         if answer.status < 300 and code == "OK":
             return
         if not isinstance(code, str) or not re.fullmatch(r"[A-Za-z0-9._-]{1,80}", code):
@@ -159,6 +161,12 @@ def judge(now: Callable[[], datetime]) -> Judge:
         judge_status(answer)
 
     return verdict
+
+
+def _asked_wait(answer: Answer) -> float | None:
+    """Return the seconds to wait: Alibaba asks in milliseconds, as its own SDK reads them."""
+    milliseconds = duration(answer.headers.get("x-acs-retry-after", "").strip())
+    return answer.wait if milliseconds is None else milliseconds / 1000
 
 
 def _refuse(answer: Answer, code: str, now: Callable[[], datetime]) -> None:

@@ -17,7 +17,7 @@ from etl.extract.page import Params
 QUOTED = 64 * 1024
 """Characters of a provider's text that are looked at for a message."""
 
-_SECONDS = re.compile(r"[+-]?[0-9]{1,12}(\.[0-9]{0,9})?")
+_NUMBER = re.compile(r"[+-]?[0-9]{1,12}(\.[0-9]{0,9})?")
 _SLOW_DOWN = re.compile(
     r"rate limit|limit rate|throttl|flow control|too many (?:concurrent |api )?(?:api )?requests"
     r"|maximum number of .{0,40}requests|(?:requests|calls|queries) per (?:second|minute|day)"
@@ -72,20 +72,21 @@ def words(body: Any) -> str:
 def asked_wait(headers: Mapping[str, str], now: datetime) -> float | None:
     """Return the seconds that an answer asks to wait, never negative; None if it does not ask.
 
-    `x-acs-retry-after` is in milliseconds (as Alibaba's own SDK reads it). `retry-after` is in
-    seconds, an HTTP date, or an ISO 8601 instant (Zoom's daily limit); instants count from the
-    answer's own Date, or from `now` if it has none. A number of more than twelve digits is ignored.
+    `retry-after` is in seconds, an HTTP date, or an ISO 8601 instant; instants count from the
+    answer's own Date, or from `now` if it has none.
     """
-    milliseconds = headers.get("x-acs-retry-after", "").strip()
-    if _SECONDS.fullmatch(milliseconds):
-        return max(0.0, float(milliseconds) / 1000)
     text = headers.get("retry-after", "").strip()
-    if _SECONDS.fullmatch(text):
-        return max(0.0, float(text))
+    if (seconds := duration(text)) is not None:
+        return seconds
     until = instant(text)
     if until is None:
         return None
     return max(0.0, (until - (instant(headers.get("date", "")) or now)).total_seconds())
+
+
+def duration(text: str) -> float | None:
+    """Read a decimal number; a negative one is 0. None for all else, and for over twelve digits."""
+    return max(0.0, float(text)) if _NUMBER.fullmatch(text) else None
 
 
 def instant(text: str) -> datetime | None:

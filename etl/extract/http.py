@@ -53,6 +53,7 @@ class Seam:
     `timeout` seconds for a whole request, from connecting to the last byte.
     `redact`  cleans what messages quote; it learns the tokens that a provider issues.
     `clock`   monotonic seconds; `now` the wall clock, aware, in UTC.
+    `request_id` the header of an answer by which the provider's support finds the request.
     """
 
     where: str
@@ -62,6 +63,7 @@ class Seam:
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     now: Callable[[], datetime] = utc_now
+    request_id: str = "x-request-id"
 
 
 class Http:
@@ -95,6 +97,7 @@ class Http:
         self._timeout = seam.timeout
         self._spacing = 1 / requests_per_second if requests_per_second else 0.0
         self._clock = seam.clock
+        self._id_header = seam.request_id
         self._max_body = max_body
         self._next_start = self._deadline = seam.clock()
         self._origin = _origin(httpx.URL(self.base_url))
@@ -208,7 +211,7 @@ class Http:
             response.status_code,
             len(data),
             self._clock() - started,
-            self._tracking(response.headers),
+            self._request_id(response.headers),
         )
         answer = read_answer(response, data, params, records, self.redact, self.now())
         self._judge(answer)
@@ -247,11 +250,11 @@ class Http:
             advice="it was not followed; set base_url to the API's own address",
         )
 
-    def _tracking(self, headers: httpx.Headers) -> str:
+    def _request_id(self, headers: httpx.Headers) -> str:
         """Return the id by which the provider's support finds the request, for the log."""
-        names = ("x-zm-trackingid", "twilio-request-id", "x-acs-request-id")
-        ids = [(name, headers[name]) for name in names if _ID.fullmatch(headers.get(name, ""))]
-        return "".join(f", {name} {self.redact.name(each)}" for name, each in ids)
+        name = self._id_header
+        found = headers.get(name, "")
+        return f", {name} {self.redact.name(found)}" if _ID.fullmatch(found) else ""
 
     def _named(self, host: str) -> str:
         return printable(self.redact.name(host))

@@ -19,7 +19,7 @@ Version = tuple[str, datetime]
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """What is known of the clock that sets the rows' times.
+    """The clock that sets the rows' times, as far as it is known.
 
     `zone`   the zone of times that come without one. All times are compared as local times in it.
     `lag`    a row is in the list at most this long after its time.

@@ -18,12 +18,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
+from etl.load.runs import readable
 from etl.load.stage import TablePair
 from etl.warehouse import tables
 from etl.warehouse.tables import absences, checkpoints, streams
 
 
-def begins(connection: Connection, table: Table, columns: int) -> list[tuple[str, ...]]:
+def key_prefixes(connection: Connection, table: Table, columns: int) -> list[tuple[str, ...]]:
     """Return the distinct values of the first `columns` key columns of the table, in order.
 
     Takes one step down the primary key's index for each of them, however many rows there are,
@@ -62,7 +63,7 @@ def held(connection: Connection, table: Table, source: str, scope: str | None) -
 
 def sources(connection: Connection) -> set[str]:
     """Return every source in etl.streams, including those of which no run ever read a row."""
-    return {source for (source,) in begins(connection, streams, 1)}
+    return {source for (source,) in key_prefixes(connection, streams, 1)}
 
 
 def noted(connection: Connection, source: str) -> set[str]:
@@ -84,18 +85,16 @@ def was_run(connection: Connection, source: str) -> bool:
     return bool(connection.scalar(query))
 
 
-def instant(connection: Connection, source: str, names: Iterable[str]) -> datetime:
-    """Return an instant (UTC) that is now, and after every change of these streams of `source`."""
-    query = select(
-        func.greatest(
-            func.clock_timestamp(),
-            select(func.max(streams.c.changed_at) + text("interval '1 microsecond'"))
-            .where(streams.c.source == source, streams.c.stream.in_(list(names)))
-            .scalar_subquery(),
-        )
+def changed_at(connection: Connection, source: str, names: Iterable[str]) -> datetime | None:
+    """Return the instant (UTC) of the last change of these streams of `source`; None without one.
+
+    Instants that cannot be read do not count (`runs.readable`).
+    """
+    query = select(func.max(readable(streams.c.changed_at))).where(
+        streams.c.source == source, streams.c.stream.in_(list(names))
     )
-    now: datetime = connection.execute(query).scalar_one()
-    return now.astimezone(UTC)
+    found: datetime | None = connection.scalar(query)
+    return found and found.astimezone(UTC)
 
 
 def move(

@@ -21,7 +21,9 @@ from typing import Any
 from sqlalchemy import Connection, Table, text
 from sqlalchemy.dialects import postgresql
 
-from etl.load.stage import TablePair, join_by_hash
+from etl.load import changes
+from etl.load.changes import Log
+from etl.load.stage import FETCHED, TablePair, join_by_hash
 from etl.warehouse import tables
 from etl.warehouse.tables import Key
 
@@ -85,10 +87,12 @@ def known(
 def differs(connection: Connection, source: str, pair: TablePair, start: int) -> bool:
     """Whether a record staged from the ordinal `start` on is new or unlike its current row.
 
-    They must be few, such as those of a page: each is looked up.
+    They must be few, such as those of a page: each is looked up. Records that were asked for one by
+    one do not count.
     """
     join_by_hash(connection)
-    query = f"SELECT EXISTS ({_differing(pair, looked_up=True)} AND staged.ord >= :start)"
+    staged = f"staged.ord >= :start AND staged.ord < {FETCHED}"
+    query = f"SELECT EXISTS ({_differing(pair, looked_up=True)} AND {staged})"
     return bool(connection.scalar(text(query), {"source": source, "start": start}))
 
 
@@ -100,17 +104,20 @@ def merge(
     now: datetime,
     *,
     looked_up: bool = False,
+    log: Log | None = None,
 ) -> Written:
     """Make the current rows equal to the staged ones, and take out the records `deleted`.
 
     `pairs` starts with the records' own table; children come after their parents; staged records
     are deduplicated. Children that a staged record no longer has are taken out, unless one of its
     children was unreadable. `now` (UTC) becomes valid_from and valid_to of what changes.
-    `looked_up` says that few records are staged, compared with those in the table (see FEW).
+    `looked_up` says that few records are staged, compared with those in the table (see FEW). `log`
+    says what of this is logged as changes.
     """
     join_by_hash(connection)
     records, *children = pairs
     keys = tables.key_columns(records.current)
+    is_logged = log is not None and log.is_open
     given = {"source": source, "now": now}
     written = Written()
     if deleted:
@@ -131,7 +138,7 @@ def merge(
         if not _any(connection, differing, given):
             continue
         inserted, updated, of = _upsert(
-            connection, pair, differing, given, keys if children else []
+            connection, pair, differing, given, keys if children or is_logged else []
         )
         written.rows += inserted + updated
         if pair is records:
@@ -139,6 +146,8 @@ def merge(
         else:
             changed |= of
     written.updated += len(changed - own)
+    if log is not None and is_logged:
+        changes.record(connection, source, log, own.union(changed, deleted), now)
     return written
 
 

@@ -53,8 +53,9 @@ Marks = Mapping[str, datetime | None]
 class Progress:
     """How far a stream had come before a run: its row of `etl.streams`, times in UTC.
 
-    `now` is the time by the database's clock, which also set `last_full_at`. `unreadable` names
-    columns that hold what callflow never writes; their fields are as before a first run.
+    `now` is the time by the database's clock, which also set `last_full_at`. `known_since` says per
+    scope since when its changes are news: since its first complete run. `unreadable` names columns
+    that hold what callflow never writes; their fields are as before a first run.
     """
 
     now: datetime
@@ -64,7 +65,14 @@ class Progress:
     changed_at: datetime | None = None
     last_full_at: datetime | None = None
     newest_first: bool = False
+    known_since: Mapping[str, datetime] = field(default_factory=dict)
     unreadable: Sequence[str] = ()
+
+    @property
+    def latest(self) -> datetime | None:
+        """The latest instant at which something changed, or a scope became known (UTC)."""
+        times = [*filter(None, [self.changed_at]), *self.known_since.values()]
+        return max(times, default=None)
 
 
 FIRST, LAST = datetime(2, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
@@ -90,6 +98,7 @@ def progress(connection: Connection, source: str, stream: str) -> Progress:
             *(column.is_not(None) for column in columns),
             streams.c.watermarks,
             streams.c.newest_first,
+            streams.c.known_since,
         ).where(streams.c.source == source, streams.c.stream == stream)
     ).one_or_none()
     now = _clock(connection)
@@ -100,10 +109,14 @@ def progress(connection: Connection, source: str, stream: str) -> Progress:
     marks = _marks(row.watermarks)
     if marks is None:
         odd.append("watermarks")
+    known = _marks(row.known_since)
+    if known is None:
+        odd.append("known_since")
     return Progress(
         now,
         watermarks=marks or {},
         newest_first=bool(row.newest_first),
+        known_since={scope: time for scope, time in (known or {}).items() if time is not None},
         unreadable=tuple(odd),
         **{name: time and time.astimezone(UTC) for name, time in times.items()},
     )
@@ -125,15 +138,15 @@ def _marks(stored: Any) -> dict[str, datetime | None] | None:
     return marks if fits and len(marks) == len(stored) else None
 
 
-def instant(connection: Connection, previous: Progress) -> datetime:
-    """Return the instant (UTC) of the changes about to be merged, by the database's clock.
+def instant(connection: Connection, changed_at: datetime | None) -> datetime:
+    """Return the instant (UTC) of the changes about to be written, by the database's clock.
 
-    It is later than that of all previous changes even if that clock was set back, so that versions
-    never overlap.
+    It is later than that of the last changes, `changed_at`, even if that clock was set back, so
+    that versions never overlap. None means that nothing was changed yet.
     """
     now = _clock(connection)
-    if previous.changed_at is not None:
-        now = max(now, previous.changed_at + timedelta(microseconds=1))
+    if changed_at is not None:
+        now = max(now, changed_at + timedelta(microseconds=1))
     return now
 
 
@@ -171,6 +184,7 @@ class Outcome:
     `marks`        the watermarks, and `read_at` when the scan started that they come from (UTC).
     `full`         whether every scope was scanned whole.
     `newest_first` whether such a scan came in the order of modification, newest first.
+    `known_since`  per scope, since when changes are news (UTC).
     """
 
     rows: int
@@ -179,9 +193,12 @@ class Outcome:
     read_at: datetime | None = None
     full: bool = False
     newest_first: bool | None = None
+    known_since: Mapping[str, datetime] | None = None
 
 
-def finish(connection: Connection, run: Run, outcome: Outcome | None = None) -> Run:
+def finish(
+    connection: Connection, run: Run, outcome: Outcome | None = None, provider: str | None = None
+) -> Run:
     """Record `run` in etl.runs and what follows from it in etl.streams, in the open transaction.
 
     Returns the run with `finished_at` and `watermark_after`. A busy run is recorded in etl.runs
@@ -195,13 +212,14 @@ def finish(connection: Connection, run: Run, outcome: Outcome | None = None) -> 
     run = replace(run, finished_at=_clock(connection), watermark_after=mark)
     new = insert(runs).values(**asdict(run)).on_conflict_do_nothing().returning(runs.c.run_id)
     if connection.scalar(new) is not None and run.status != "busy":
-        _update_stream(connection, run.source, run.stream, _stream_row(run, outcome))
+        _update_stream(connection, run.source, run.stream, _stream_row(run, outcome, provider))
     return run
 
 
-def _stream_row(run: Run, outcome: Outcome | None) -> dict[str, Any]:
+def _stream_row(run: Run, outcome: Outcome | None, provider: str | None) -> dict[str, Any]:
     """Return the columns of etl.streams that `run` changes."""
-    row: dict[str, Any] = {
+    row: dict[str, Any] = {} if provider is None else {"provider": provider}
+    row |= {
         "last_run_id": run.run_id,
         "last_status": run.status,
         "last_attempt_at": run.finished_at,
@@ -221,6 +239,10 @@ def _stream_row(run: Run, outcome: Outcome | None) -> dict[str, Any]:
             scope: mark and mark.isoformat() for scope, mark in outcome.marks.items()
         }
         row["read_at"] = outcome.read_at
+    if outcome.known_since is not None:
+        row["known_since"] = {
+            scope: since.isoformat() for scope, since in outcome.known_since.items()
+        }
     kept_unless_known = {"changed_at": outcome.changed_at, "newest_first": outcome.newest_first}
     return row | {name: value for name, value in kept_unless_known.items() if value is not None}
 

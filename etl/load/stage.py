@@ -38,6 +38,9 @@ from sqlalchemy.exc import OperationalError
 
 from etl.warehouse import tables
 
+FETCHED = 1 << 62
+"""Ordinals from here on are those of records that were asked for one by one, not listed."""
+
 MAX_NAME = 63
 """Bytes of a name in Postgres, which cuts off the rest of a longer one."""
 
@@ -89,13 +92,22 @@ def pair_of(source: str, current: Table) -> TablePair:
     return TablePair(current, stage)
 
 
-def prepare(connection: Connection, pairs: Iterable[TablePair]) -> None:
-    """Create the staging tables that do not exist yet, and empty those that do."""
+def prepare(
+    connection: Connection, pairs: Iterable[TablePair], *, keep_fetched: bool = False
+) -> None:
+    """Create the staging tables that do not exist yet, and empty those that do.
+
+    With `keep_fetched`, rows of records that were asked for one by one stay (see FETCHED).
+    """
     for pair in pairs:
-        if connection.dialect.has_table(connection, pair.stage.name, schema=pair.stage.schema):
+        stage = pair.stage
+        fetched = select(select(stage).where(stage.c.ord >= FETCHED).exists())
+        if not connection.dialect.has_table(connection, stage.name, schema=stage.schema):
+            stage.create(connection, checkfirst=False)
+        elif keep_fetched and connection.scalar(fetched):
+            connection.execute(delete(stage).where(stage.c.ord < FETCHED))
+        else:
             clear(connection, [pair])
-            continue
-        pair.stage.create(connection, checkfirst=False)
 
 
 def clear(connection: Connection, pairs: Iterable[TablePair]) -> None:
@@ -176,9 +188,7 @@ def deduplicate(
     join_by_hash(connection)
     records = pairs[0]
     keys = tables.key_columns(records.current)
-    for pair in pairs:
-        if is_older := _is_older(pair.stage, starts, scope):
-            connection.execute(delete(pair.stage).where(*is_older))
+    drop_older(connection, pairs, starts, scope)
     connection.execute(select(func.set_config("default_statistics_target", "10", True)))
     for pair in pairs:
         columns = ", ".join(f'"{name}"' for name in tables.key_columns(pair.current))
@@ -196,6 +206,18 @@ def deduplicate(
     of: ColumnElement[str] = records.stage.c[scope] if scope else literal("")
     counts = select(of, func.count()).select_from(records.stage).group_by(of)
     return dict(connection.execute(counts).all())
+
+
+def drop_older(
+    connection: Connection,
+    pairs: Sequence[TablePair],
+    starts: Mapping[str, int],
+    scope: str | None,
+) -> None:
+    """Drop the records of each scope that were staged before its start, as `deduplicate` does."""
+    for pair in pairs:
+        if is_older := _is_older(pair.stage, starts, scope):
+            connection.execute(delete(pair.stage).where(*is_older))
 
 
 def _is_older(
@@ -222,7 +244,7 @@ def join_by_hash(connection: Connection) -> None:
 
     The planner's statistics may be old or missing, such as after a first load or a restored dump.
     It then takes ten thousand rows for one, and compares every row of one side with every row of
-    the other, for hours. Where a look-up by an index is wanted, the statement has a LATERAL.
+    the other, for hours. A statement that needs a look-up by an index has a LATERAL.
     """
     settings = {"enable_nestloop": "off", "enable_hashjoin": "on", "enable_mergejoin": "on"}
     connection.execute(

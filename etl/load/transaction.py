@@ -234,7 +234,7 @@ class LeasedConnection:
         until = self.clock() + _READ_BACK
         while True:
             try:
-                with self.engine.connect() as another:
+                with self.engine.begin() as another:
                     return runs.recorded(another, self.lease.source, self.run_id)
             except DBAPIError:
                 if self.clock() > until:

@@ -1,4 +1,4 @@
-"""Alibaba Cloud CCC: IVR contact flows, their numbers, and what their Definitions say."""
+"""Alibaba Cloud CCC: IVR contact flows, their numbers, what their Definitions say and lack."""
 
 from functools import partial
 from typing import ClassVar, Literal
@@ -14,6 +14,7 @@ from etl.extract.verdict import Judge
 from etl.providers.declare import Provider, Stream
 from etl.transform.alibaba_definition import definition
 from etl.transform.tree import tree
+from etl.warehouse.model.part import Part
 from etl.warehouse.tables import (
     BOOL,
     INT,
@@ -85,6 +86,10 @@ contact_flows = current(
     field("updated_time", TIME, f"When it was changed last. {_ZONE}", json="UpdatedTime"),
     keys=2,
     record="Data.List[]",
+    sought_by="contact_flow_id",
+    # Most Definitions have 1 to 8 kB, compress to less than 2 kB, and would then stay in the row:
+    # what reads no Definition would read eight times as many pages.
+    toast=256,
 )
 
 _FLOW_KEY = (
@@ -130,6 +135,126 @@ contact_flow_transitions = current(
     parent=contact_flow_activities,
 )
 
+contact_flow_findings = current(
+    "alibaba.contact_flow_findings",
+    "What is wrong with the graph of a contact flow's activities, and where it repeats.",
+    *(given(name, KEY, comment) for name, comment in _FLOW_KEY),
+    given("activity_id", KEY, "Activity that it is about; empty: the contact flow as a whole."),
+    given(
+        "finding",
+        KEY,
+        "unreachable: no path leads there from an INCOMING_CALL or, where there is none, from the "
+        "lowest nodeIndex; no_start: there is neither; dead_end: no event leads on, and it is no "
+        "HANGUP; open_event: the event has no next, while another one has; broken_link: the "
+        "event's next is no activity; loop: it is on a cycle, which is not wrong if a menu "
+        "repeats; unreadable: the Definition, or the activity's events, cannot be read.",
+    ),
+    given(
+        "event",
+        KEY,
+        "Event that it is about, up to 128 bytes of it; empty if there is no single one, or if it "
+        "has no name.",
+    ),
+    given(
+        "detail",
+        TEXT,
+        "broken_link: the next that is no activity; loop: the activities that are on it together, "
+        "20 of them at most; otherwise NULL.",
+    ),
+    keys=5,
+    record="Data.List[].Definition",
+    parent=contact_flows,
+    derived=True,
+)
+
+_FLOW = {"account_id": "r.instance_id", "flow_id": "r.contact_flow_id"}
+_SETTINGS = """CASE WHEN jsonb_typeof(r.properties) = 'object' THEN r.properties - 'position'
+    ELSE r.properties END"""
+
+PARTS = (
+    Part(
+        view="flows",
+        table=contact_flows,
+        columns={
+            **_FLOW,
+            "name": "r.name",
+            "description": "r.description",
+            "flow_type": "r.type",
+            "channel": "'voice'",
+            "status": "CASE WHEN r.published THEN 'published'"
+            " WHEN NOT r.published THEN 'draft' END",
+            "is_live": "coalesce(r.published, false)",
+            "modified_by": "nullif(r.editor, '')",
+            "modified_at": "r.updated_time",
+            "created_at": "r.created_time",
+        },
+        looked_up={"has_unpublished_changes": "coalesce(r.published AND r.draft_id <> '', false)"},
+        compared={"draft": "r.draft_id"},
+        content="definition",
+    ),
+    Part(
+        view="entry_points",
+        table=contact_flow_numbers,
+        columns={
+            **_FLOW,
+            "entry_point_id": "r.number",
+            "kind": "'phone'",
+            "address": "r.number",
+            "address_key": "CASE WHEN r.number NOT LIKE '%*%'"
+            " THEN nullif(regexp_replace(r.number, '[^0-9+]', '', 'g'), '') END",
+        },
+    ),
+    Part(
+        view="flow_steps",
+        table=contact_flow_activities,
+        columns={
+            **_FLOW,
+            "step_id": "r.activity_id",
+            "step_type": "r.type",
+            "name": "r.name",
+            "step_number": "r.node_index",
+            "properties": f"({_SETTINGS})::text",
+        },
+        members="properties",
+        layout=("position",),
+    ),
+    Part(
+        view="flow_step_links",
+        table=contact_flow_transitions,
+        columns={
+            **_FLOW,
+            "step_id": "r.activity_id",
+            "link_number": "r.position",
+            "event": "r.event",
+            "next_step_id": "r.next_activity_id",
+        },
+    ),
+    Part(
+        view="flow_step_properties",
+        table=contact_flow_activities,
+        columns={
+            **_FLOW,
+            "step_id": "r.activity_id",
+            "step_type": "r.type",
+            "step_name": "r.name",
+            "property": "setting.key",
+            "value": "setting.value #>> '{}'",
+        },
+        each="jsonb_each(CASE WHEN jsonb_typeof(r.properties) = 'object'"
+        " THEN r.properties - 'position' ELSE '{}' END) AS setting",
+    ),
+    Part(
+        view="flow_findings",
+        table=contact_flow_findings,
+        columns={
+            **_FLOW,
+            "step_id": "nullif(r.activity_id, '')",
+            "finding": "r.finding",
+            "detail": "nullif(concat_ws(': ', nullif(r.event, ''), r.detail), '')",
+        },
+    ),
+)
+
 PROVIDER = Provider(
     name="alibaba",
     title="Alibaba Cloud CCC",
@@ -160,13 +285,17 @@ security_token = "…"
             transform=tree(
                 contact_flows,
                 noun="contact flow",
-                inside=definition(contact_flow_activities, contact_flow_transitions),
+                inside=definition(
+                    contact_flow_activities, contact_flow_transitions, contact_flow_findings
+                ),
             ),
             look_up=None,
             probe=alibaba.probe_contact_flows,
             modified="updated_time",
             scope="instance_id",
             changes="since",
+            parts=PARTS,
+            request_id="x-acs-request-id",
             batch=1,  # a hundred Definitions of a hundred kilobytes are enough to hold
         ),
     ),

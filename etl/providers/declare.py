@@ -21,6 +21,7 @@ from etl.extract.page import EVERYTHING, Lookup, Page, ScanRequest
 from etl.extract.route import route_of
 from etl.extract.verdict import Judge
 from etl.transform.tree import Transform
+from etl.warehouse.model.part import Part
 
 Auth = Callable[[Any, Seam], tuple[Sign, Judge]]
 """(a source's settings, the seam) → what signs each request, what separates answers from errors"""
@@ -63,6 +64,8 @@ class Stream:
     `batch`      pages per COPY.
     `page_size`  records of a full page; None: as many as the provider allows.
     `origin`     the key of the source's settings that holds the API's address.
+    `parts`      what its tables add to the views of the schema callflow.
+    `request_id` the header of an answer by which the provider's support finds the request.
     """
 
     name: str
@@ -82,6 +85,8 @@ class Stream:
     batch: int = 10
     page_size: int | None = None
     origin: str = "base_url"
+    parts: tuple[Part, ...] = ()
+    request_id: str = "x-request-id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +145,7 @@ def open_http(
         clock=clock,
         sleep=sleep,
         now=now,
+        request_id=stream.request_id,
     )
     sign, judge = stream.auth(source, seam)
     return Http(
@@ -169,7 +175,7 @@ def zone_of(source: Source) -> ZoneInfo | None:
 def scopes(source: Source, stream: Stream) -> tuple[str, ...] | None:
     """Return the scopes of the stream that `source` configures (Alibaba: its instance ids).
 
-    None: the stream has none, it is one list.
+    None means that the stream has no scopes: it is one list.
     """
     if stream.scope is None or source.scopes is None:
         return None

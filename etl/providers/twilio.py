@@ -13,6 +13,7 @@ from etl.extract.url import basic
 from etl.extract.verdict import Judge
 from etl.providers.declare import Provider, Stream
 from etl.transform.tree import tree
+from etl.warehouse.model.part import Lookup, Part
 from etl.warehouse.tables import BOOL, INT, KEY, TEXT, TIME, current, family, field
 
 
@@ -106,6 +107,7 @@ flex_flows = current(
     field("url", TEXT, "Absolute URL of the resource."),
     keys=1,
     record="flex_flows[]",
+    sought_by="sid",
 )
 
 channels = current(
@@ -121,6 +123,77 @@ channels = current(
     field("url", TEXT, "Absolute URL of the resource."),
     keys=1,
     record="flex_chat_channels[]",
+)
+
+_HAS_NUMBER = "r.channel_type IN ('sms', 'whatsapp')"
+
+FLEX_FLOW_PARTS = (
+    Part(
+        view="flows",
+        table=flex_flows,
+        columns={
+            "account_id": "r.account_sid",
+            "flow_id": "r.sid",
+            "name": "r.friendly_name",
+            "flow_type": "r.integration_type",
+            "channel": "'messaging'",
+            "channel_source": "CASE r.channel_type WHEN 'web' THEN 'web_chat' WHEN 'facebook'"
+            " THEN 'facebook_messenger' ELSE nullif(r.channel_type, '') END",
+            "status": "CASE WHEN r.enabled THEN 'published' WHEN NOT r.enabled THEN 'disabled' END",
+            "is_live": "coalesce(r.enabled, false)",
+            "has_unpublished_changes": "false",
+            "modified_at": "r.date_updated",
+            "created_at": "r.date_created",
+        },
+        compared={
+            "address": "r.contact_identity",
+            **{
+                column.name: f"r.{column.name}"
+                for column in flex_flows.columns
+                if column.name.startswith("integration_") and column.name != "integration_type"
+            },
+            **{name: f"r.{name}" for name in ("janitor_enabled", "long_lived", "chat_service_sid")},
+        },
+    ),
+    Part(
+        view="entry_points",
+        table=flex_flows,
+        where="r.contact_identity <> ''",
+        columns={
+            "account_id": "r.account_sid",
+            "flow_id": "r.sid",
+            "entry_point_id": "r.sid",
+            "kind": f"CASE WHEN {_HAS_NUMBER} THEN 'phone' ELSE 'address' END",
+            "address": "r.contact_identity",
+            "address_key": f"CASE WHEN {_HAS_NUMBER}"
+            " THEN nullif(regexp_replace(r.contact_identity, '[^0-9+]', '', 'g'), '')"
+            " ELSE lower(r.contact_identity) END",
+        },
+        tracked=False,
+    ),
+)
+
+CHANNEL_PARTS = (
+    Part(
+        view="channels",
+        table=channels,
+        columns={
+            "account_id": "r.account_sid",
+            "channel_id": "r.sid",
+            "flow_id": "r.flex_flow_sid",
+            "user_id": "r.user_sid",
+            "task_id": "r.task_sid",
+            "created_at": "r.date_created",
+            "updated_at": "r.date_updated",
+        },
+        looked_up={"flow_exists": "flow.found IS NOT NULL"},
+        lookup=Lookup(
+            "flow",
+            flex_flows,
+            on={"source": "r.source", "sid": "r.flex_flow_sid"},
+            facts={"found": "count(*)"},
+        ),
+    ),
 )
 
 PROVIDER = Provider(
@@ -158,6 +231,8 @@ on_absent = "keep"              # no longer listed: "keep" it, or delete it once
             modified="date_updated",
             counted=False,
             resumable=True,
+            parts=FLEX_FLOW_PARTS,
+            request_id="twilio-request-id",
         ),
         Stream(
             name="channels",
@@ -172,6 +247,8 @@ on_absent = "keep"              # no longer listed: "keep" it, or delete it once
             changes="newest first",
             on_absent="keep",
             resumable=True,
+            parts=CHANNEL_PARTS,
+            request_id="twilio-request-id",
         ),
     ),
 )

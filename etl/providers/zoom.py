@@ -12,6 +12,7 @@ from etl.extract.oauth import AccessToken, Client
 from etl.extract.verdict import Judge
 from etl.providers.declare import Provider, Stream
 from etl.transform.tree import tree
+from etl.warehouse.model.part import Lookup, Part
 from etl.warehouse.tables import INT, KEY, TEXT, TIME, current, family, field, given
 
 
@@ -63,6 +64,7 @@ flows = current(
     field("last_modified_time", TIME, "When the flow was changed last."),
     keys=1,
     record="flows[]",
+    sought_by="flow_id",
 )
 
 versions = current(
@@ -92,6 +94,79 @@ entry_points = current(
     keys=2,
     record="flows[].entry_points[]",
     parent=flows,
+)
+
+# Accounts that Zoom has not moved to `channel` yet have only the deprecated `channel_type`.
+_CHANNEL = """coalesce(nullif(r.channel, ''), CASE r.channel_type
+    WHEN 'chat' THEN 'messaging' WHEN 'sms' THEN 'messaging' WHEN 'in_app_chat' THEN 'messaging'
+    ELSE nullif(r.channel_type, '') END)"""
+_CHANNEL_SOURCE = """CASE WHEN r.channel <> '' THEN nullif(r.channel_source, '')
+    ELSE CASE r.channel_type WHEN 'chat' THEN 'web_chat' WHEN 'sms' THEN 'sms'
+    WHEN 'in_app_chat' THEN 'in_app_chat' END END"""
+
+PARTS = (
+    Part(
+        view="flows",
+        table=flows,
+        columns={
+            "flow_id": "r.flow_id",
+            "name": "r.flow_name",
+            "description": "r.flow_description",
+            "channel": _CHANNEL,
+            "channel_source": _CHANNEL_SOURCE,
+            "status": "nullif(r.status, '')",
+            "is_live": "coalesce(r.status = 'published', false)",
+            "modified_by": "nullif(r.modified_by, '')",
+            "modified_at": "r.last_modified_time",
+        },
+        looked_up={
+            "has_unpublished_changes": "coalesce(r.status = 'published'"
+            " AND versions.newest > versions.published, false)",
+            "published_version": "versions.published",
+            "newest_version": "versions.newest",
+        },
+        lookup=Lookup(
+            "versions",
+            versions,
+            on={"source": "r.source", "flow_id": "r.flow_id"},
+            facts={
+                "newest": "max(each.flow_version)",
+                "published": "max(each.flow_version)"
+                " FILTER (WHERE each.flow_version_status = 'published')",
+            },
+        ),
+        compared={"channel_type": "r.channel_type"},
+    ),
+    Part(
+        view="flow_versions",
+        table=versions,
+        columns={
+            "flow_id": "r.flow_id",
+            "version_id": "r.flow_version_id",
+            "version_number": "r.flow_version",
+            "status": "nullif(r.flow_version_status, '')",
+            "description": "r.flow_version_description",
+            "modified_by": "nullif(r.flow_version_modified_by, '')",
+            "modified_at": "r.flow_version_last_modified_time",
+        },
+    ),
+    Part(
+        view="entry_points",
+        table=entry_points,
+        columns={
+            "flow_id": "r.flow_id",
+            "entry_point_id": "r.entry_id",
+            "kind": "CASE WHEN r.entry_number <> '' THEN 'phone' WHEN r.email_address <> ''"
+            " THEN 'email' WHEN r.entry_name <> '' THEN 'name' END",
+            "address": "coalesce(nullif(r.entry_number, ''), nullif(r.email_address, ''),"
+            " nullif(r.entry_name, ''))",
+            "address_key": "CASE WHEN r.entry_number <> ''"
+            " THEN nullif(regexp_replace(r.entry_number, '[^0-9+]', '', 'g'), '')"
+            " ELSE lower(nullif(r.email_address, '')) END",
+            "name": "r.entry_name",
+            "language": "r.entry_language",
+        },
+    ),
 )
 
 PROVIDER = Provider(
@@ -124,6 +199,8 @@ requests_per_second = 10        # the account shares its limit with its other ap
             look_up=zoom.look_up_flow,
             probe=zoom.probe_flows,
             modified="last_modified_time",
+            parts=PARTS,
+            request_id="x-zm-trackingid",
         ),
     ),
 )

@@ -1,7 +1,7 @@
 """Generated and awkward contact flows of Alibaba Cloud CCC."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from random import Random
 
@@ -19,9 +19,16 @@ _MASKED = ("400289", "021800", "010800")
 
 
 def flows(random: Random, count: int, instance_id: str) -> list[Record]:
-    """Invent rows of ListContactFlows of one instance: all types, drafts, numbers, definitions."""
+    """Invent rows of ListContactFlows of one instance: all types, drafts, numbers, definitions.
+
+    A few of sixty have a fault in their definition.
+    """
     numbers = phone_numbers(random)
-    return [_flow(random, instance_id, numbers) for _ in range(count)]
+    found = [_flow(random, instance_id, numbers) for _ in range(count)]
+    for number, flow in enumerate(found):
+        if fault := _FAULTS.get(number % 60):
+            flow["Definition"] = fault(flow["Definition"])
+    return found
 
 
 def _flow(random: Random, instance_id: str, numbers: Iterator[str]) -> Record:
@@ -111,7 +118,7 @@ def _branches(random: Random, menu: str, queues: list[str], end: str) -> list[Re
                 "TRANSFER_TO_QUEUE",
                 random.choice(_ZH[0]),
                 {"skillGroupId": f"skg-{random.randrange(30)}", "maxWait": 120},
-                {"complete": end, "overflow": end, "error": None},
+                {"complete": end, "overflow": end},
                 id=queue,
                 index=number,
             )
@@ -147,6 +154,48 @@ def _activity(
         ],
         "nodeIndex": index,
     }
+
+
+def _with_event(event: str, following: str | None, text: str, *more: Record) -> str:
+    """Return a definition with an event more at its greeting, and activities more."""
+    content = json.loads(text)
+    leaving = {"event": event, "next": following}
+    edge = {} if following is None else {"edgeId": "e0000001"}
+    content["activities"][2]["events"].append({**leaving, **edge})
+    content["activities"] += more
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+
+
+def _left_over(text: str) -> str:
+    """Return a definition with an announcement that no activity leads to any more."""
+    content = json.loads(text)
+    end = content["activities"][1]["id"]
+    content["activities"].append(_apart("a0000001", "放音-旧", {"complete": end}))
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+
+
+def _repeating(text: str) -> str:
+    """Return a definition whose greeting is repeated on request."""
+    return _with_event("repeat", json.loads(text)["activities"][2]["id"], text)
+
+
+def _apart(activity_id: str, name: str, events: dict[str, str | None]) -> Record:
+    say = {"say": _ZH[2], "audioType": "tts"}
+    return _activity(random_of(0, name), "PLAY_SAY", name, say, events, id=activity_id, index=90)
+
+
+_FAULTS: dict[int, Callable[[str], str]] = {
+    20: _left_over,
+    27: lambda text: _with_event(
+        "error", "a0000002", text, _apart("a0000002", "放音-错误", {"complete": None})
+    ),
+    34: lambda text: _with_event("timeout", None, text),
+    41: lambda text: _with_event("error", "a0000003", text),
+    48: _repeating,
+    55: lambda text: text[: len(text) * 2 // 3],
+}
+"""Which of sixty flows has which fault: no way there, a dead end, an event without a next, a next
+that is no activity, a loop, text that breaks off. None of a small list."""
 
 
 # Rows that the documents allow but naive code does not expect. Every value fits its column.

@@ -154,7 +154,7 @@ def _read_v1(request: Request, given: list[tuple[str, str]]) -> Signed | Refused
 
 
 def refusal(signed: Signed, keys: Mapping[str, AccessKey], now: float) -> Refused | None:
-    """Check the date, the key and the signature; None: all are in order.
+    """Check the date, the key and the signature; return None if all are in order.
 
     `now` is in seconds since 1970 UTC.
     """

@@ -224,7 +224,7 @@ class Twilio:
         return None if query.page else Ticket(query, Cursor())
 
     def _wanted(self, name: str | None) -> Callable[[Any], bool] | None:
-        """Return what decides whether a flow has this FriendlyName; None: no name was given."""
+        """Return what decides whether a flow has this FriendlyName; None if no name was given."""
         if name is None:
             return None
 

@@ -253,7 +253,7 @@ class Zoom:
         return ticket.cursor
 
     def _wanted(self, filters: Mapping[str, str]) -> Callable[[Any], bool] | None:
-        """Return what decides whether a flow is listed; None: all are."""
+        """Return what decides whether a flow is listed; None if all are."""
         if filters:
             return lambda flow: (
                 isinstance(flow, dict) and all(flow.get(k) == v for k, v in filters.items())

@@ -55,7 +55,7 @@ def scopes(connection: Connection, otherwise: Scopes = ()) -> Scopes:
             for provider in PROVIDERS
             for stream in provider.streams
             if stream.scope is not None
-            for source, scope in leftovers.begins(connection, stream.tables[0], 2)
+            for source, scope in leftovers.key_prefixes(connection, stream.tables[0], 2)
         ]
     except DBAPIError as error:
         if not isinstance(error.orig, LockNotAvailable):
@@ -101,7 +101,7 @@ def recent(
 
 def status(engine: Engine, settings: Settings, redact: Redactor) -> Overview:
     """Return `overview` on a connection of `engine`. Raises WarehouseError."""
-    with translate_errors("status", redact), engine.connect() as connection:
+    with translate_errors("status", redact), engine.begin() as connection:
         return overview(connection, settings, redact)
 
 

@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 
 from etl.extract.http import Http
 from etl.load import runs, stage
+from etl.load.changes import Log
 from etl.load.runs import Progress
 from etl.load.stage import TablePair
 from etl.load.transaction import LeasedConnection
@@ -48,6 +49,12 @@ class RunContext:
     previous: Progress
     rows: int
     tally: Tally
+
+    @property
+    def log(self) -> Log:
+        """What of the stream's changes is logged: those of scopes that were known before."""
+        stream, known = self.job.stream, self.previous.known_since
+        return Log(self.job.settings.provider, stream.parts, stream.scope, known.keys())
 
 
 def look_around(job: Job, database: LeasedConnection, http: Http, tally: Tally) -> RunContext:

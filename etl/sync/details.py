@@ -1,11 +1,12 @@
 """Complete the records of a list that does not hold them whole: one request for each that changed.
 
-The list is read and proven first. A record that cannot be completed keeps its row as it was: also
+The list is read and proven first. What was fetched is committed every few records, and the next run
+takes it over if this one is killed. A record that cannot be completed keeps its row as it was: also
 one that is listed, but not found. It may have been deleted in between, which the next scan of the
 list shows; no row is deleted for that.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 
 from etl.errors import (
@@ -25,20 +26,34 @@ from etl.sync.scan import stage_records
 from etl.warehouse import tables
 from etl.warehouse.tables import Key
 
-TOGETHER = 20
-"""Records that are staged in one transaction."""
+TOGETHER, MAX_WAIT = 20, 1.0
+"""Records that are staged in one transaction, and seconds after which fewer are: what was fetched
+since the last one is lost if the run is killed."""
 
 Answer = tuple[Key, object | CallflowError]
-"""The key of a record, and the whole record or why it cannot be had."""
+"""The key of a record, and the whole record or why it could not be fetched."""
+
+
+def drop_outdated(context: RunContext, starts: Mapping[str, int]) -> None:
+    """Drop what a killed run fetched of records that the list does not show so any more.
+
+    `starts` are those that the list is about to be deduplicated with.
+    """
+    stream = context.job.stream
+    if stream.detail is not None:
+        fingerprint = stream.detail.fingerprint
+        context.database.write(
+            details.drop_outdated, context.tables, fingerprint, starts, stream.scope
+        )
 
 
 def complete_records(
-    context: RunContext, staged: dict[str, int], ordinal: int
+    context: RunContext, staged: dict[str, int]
 ) -> tuple[dict[str, int], CallflowError | None]:
     """Complete the staged records; return how many are staged per scope, and why some are not.
 
-    `ordinal` is that of the first record to be staged next. Nothing happens for a stream whose list
-    holds whole records. Raises LeaseLostError, StoppedError and what Postgres raises.
+    Nothing happens for a stream whose list holds whole records. Raises LeaseLostError, StoppedError
+    and what Postgres raises.
     """
     job, database, records = context.job, context.database, context.tables[0]
     detail = job.stream.detail
@@ -46,11 +61,12 @@ def complete_records(
         return staged, None
     keys = database.write(details.keep_unchanged, job.source, records, detail.fingerprint)
     failed: list[Key] = []
+    ordinal = stage.FETCHED
     because: CallflowError | None = None
     context.http.budget.allow(job.settings.scan_deadline.total_seconds())
     fetched = _fetch(context, detail, keys)
     with closing(prefetch(fetched, depth=1, tick=database.keep_lease)) as answers:
-        for scope, group in _groups(answers, is_scoped=job.stream.scope is not None):
+        for scope, group in _groups(answers, job.clock, is_scoped=job.stream.scope is not None):
             found = [answer for _, answer in group if not isinstance(answer, CallflowError)]
             errors = [answer for _, answer in group if isinstance(answer, CallflowError)]
             failed += [key for key, answer in group if isinstance(answer, CallflowError)]
@@ -97,17 +113,25 @@ def _another(context: RunContext, key: Key) -> ContractError:
     )
 
 
-def _groups(answers: Iterator[Answer], *, is_scoped: bool) -> Iterator[tuple[str, list[Answer]]]:
-    """Yield answers in groups of one scope, which is the first part of a key, with that scope."""
-    scope = ""
+def _groups(
+    answers: Iterator[Answer], clock: Callable[[], float], *, is_scoped: bool
+) -> Iterator[tuple[str, list[Answer]]]:
+    """Yield answers in groups of one scope, which is the first part of a key, with that scope.
+
+    A group has TOGETHER answers, or those that came within MAX_WAIT seconds.
+    """
+    scope, since = "", clock()
     group: list[Answer] = []
     for answer in answers:
         its_own = answer[0][0] if is_scoped else ""
-        if group and (its_own != scope or len(group) == TOGETHER):
+        if group and its_own != scope:
             yield scope, group
-            group = []
+            group, since = [], clock()
         scope = its_own
         group.append(answer)
+        if len(group) == TOGETHER or clock() - since > MAX_WAIT:
+            yield scope, group
+            group, since = [], clock()
     if group:
         yield scope, group
 

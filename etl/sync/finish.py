@@ -2,7 +2,7 @@
 
 import contextlib
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -25,6 +25,7 @@ from etl.load.lease import Lease
 from etl.load.merge import Written
 from etl.load.runs import Marks, Outcome, Run
 from etl.load.transaction import StopWatcher, brief_transaction
+from etl.providers.declare import scopes
 from etl.sync.context import RunContext, Tally
 from etl.sync.job import Job
 from etl.sync.lease import require_lead
@@ -76,15 +77,25 @@ def record_end(connection: Connection, context: RunContext, result: Result) -> R
     )
     outcome = Outcome(rows, result.now if written.rows else None)
     if because is not None:
-        return runs.finish(connection, _not_complete(run, context.job, because), outcome)
+        run = _not_complete(run, context.job, because)
+        return runs.finish(connection, run, outcome, context.job.settings.provider)
     outcome = replace(
         outcome,
         marks=_watermarks(connection, context, result),
         read_at=run.started_at,
         full=is_full,
         newest_first=_came_newest_first(result.scan) if is_full else None,
+        known_since=_known_since(context, result.now),
     )
-    return runs.finish(connection, run, outcome)
+    return runs.finish(connection, run, outcome, context.job.settings.provider)
+
+
+def _known_since(context: RunContext, now: datetime) -> Mapping[str, datetime] | None:
+    """Return since when changes are news, per scope; None if all that was known before."""
+    known = context.previous.known_since
+    read = scopes(context.job.settings, context.job.stream) or ("",)
+    new = {scope: now for scope in read if scope not in known}
+    return {**known, **new} if new else None
 
 
 def _is_full(result: Result) -> bool:
@@ -182,11 +193,11 @@ def record_failure(
         retry_at=_retry_at(error),
     )
     try:
-        with translate_errors(job), brief_transaction(job.engine, watcher) as connection:
+        with translate_run_errors(job), brief_transaction(job.engine, watcher) as connection:
             require_lead(job, connection)
             if lease is not None and run.status == "failed":
                 leases.renew(connection, lease)
-            return runs.finish(connection, run)
+            return runs.finish(connection, run, provider=job.settings.provider)
     except LeaseLostError as lost:
         return record_failure(job, tally, watcher, None, lost)
     except StoppedError:
@@ -196,10 +207,11 @@ def record_failure(
 
 
 @contextlib.contextmanager
-def translate_errors(job: Job) -> Iterator[None]:
-    """Turn what the database and a lack of memory raise into errors that give advice.
+def translate_run_errors(job: Job) -> Iterator[None]:
+    """Turn what a run meets in the database, and a lack of memory, into errors that give advice.
 
-    After a MemoryError, let go of what filled the memory. Raises CallflowError.
+    A missing right is named with the SQL that gives it. After a MemoryError, let go of what filled
+    the memory. Raises CallflowError.
     """
     try:
         with suggest_grants(job.engine, job.name, job.redact):

@@ -51,11 +51,13 @@ def load_directly(context: RunContext, plan: Plan) -> Run | RunningScan | None:
     """Load a stream that has no rows yet; return the run as it was recorded.
 
     If the provider answers slowly, return the scan that was started, to be staged instead. If the
-    list turns out to be slow or long, if a record comes twice, or if the stream has rows, a count
-    or details, return None; then nothing is written.
+    list turns out to be slow or long, if a record comes twice, or if the stream has rows, a count,
+    details or news to log, return None; then nothing is written.
     """
     job = context.job
     if context.rows or job.stream.counted or job.stream.detail or plan.request != EVERYTHING:
+        return None
+    if context.log.is_open:  # the list was empty before
         return None
     started = job.clock()
     running = start_scan(context, plan, plan.request, Scan())
@@ -84,7 +86,7 @@ def _load(connection: Connection, context: RunContext, plan: Plan, load: _Load) 
         return ROLL_BACK
     load.was_read = True
     job, pair, scan = context.job, context.tables[0], load.running.scan
-    now = runs.instant(connection, context.previous)
+    now = runs.instant(connection, context.previous.latest)
     stage.copy_current(connection, pair, job.source, _rows(context, load), now)
     keep_rejects(connection, context, load.rejects)
     proof = prove([scan], {}, counted=False, where=job.name)

@@ -1,4 +1,4 @@
-"""What a run of one stream is given."""
+"""The input of a run of one stream."""
 
 import time
 from collections.abc import Callable

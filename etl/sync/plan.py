@@ -51,7 +51,7 @@ def choose_plan(
 
 
 def _why_full(stream: Stream, previous: Progress, every: timedelta) -> str | None:
-    """Return why the whole list has to be read; None if a part of it will do."""
+    """Return why the whole list has to be read; None if a part of it is enough."""
     if previous.unreadable:
         columns = ", ".join(previous.unreadable)
         return f"what etl.streams holds in {columns} cannot be read"

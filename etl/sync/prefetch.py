@@ -26,9 +26,9 @@ def prefetch(
     the next, exceed `room` by `size` in total.
 
     `tick` is called in the caller's thread, at least every `every` seconds, also while it waits for
-    an item. What `items` raises is raised here, in its place. Raises MemoryError also if the thread
-    had no memory left to report that. When the caller stops early, the thread closes the generator
-    `items` as soon as it returns from what it waits for.
+    an item. An exception of `items` is raised here, in place of the item; MemoryError also if the
+    thread had no memory left to report one. When the caller stops early, the thread closes the
+    generator `items` as soon as it returns from what it waits for.
     """
     between = _Between[T](depth)
     thread = threading.Thread(

@@ -59,7 +59,7 @@ def _find_or_empty(
     if scan is None:
         if job.stream.resumable:
             checkpoint.forget(connection, job.source, job.stream.name)
-        stage.prepare(connection, context.tables)
+        stage.prepare(connection, context.tables, keep_fetched=job.stream.detail is not None)
     return saved, scan
 
 

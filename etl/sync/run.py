@@ -25,8 +25,8 @@ from etl.load import checkpoint, merge, runs, stage, unlisted
 from etl.load.runs import Run
 from etl.load.transaction import LeasedConnection, StopWatcher
 from etl.sync.context import RunContext, Tally, look_around
-from etl.sync.details import complete_records
-from etl.sync.finish import Result, record_end, record_failure, set_hint_bits, translate_errors
+from etl.sync.details import complete_records, drop_outdated
+from etl.sync.finish import Result, record_end, record_failure, set_hint_bits, translate_run_errors
 from etl.sync.first_load import load_directly
 from etl.sync.job import Job
 from etl.sync.lease import release_lease, take_lease
@@ -46,7 +46,7 @@ def run_stream(job: Job) -> Run:
     tally, lease = Tally(uuid.uuid4().hex, datetime.now(UTC)), None
     with closing(StopWatcher(job.stopped)) as watcher:
         try:
-            with translate_errors(job), job.engine.connect() as connection:
+            with translate_run_errors(job), job.engine.connect() as connection:
                 lease = take_lease(job, connection, watcher)
                 database = LeasedConnection(
                     job.engine, connection, lease, tally.run_id, watcher, job.clock, job.sleep
@@ -97,8 +97,9 @@ def _stage_and_merge(context: RunContext, plan: Plan, running: RunningScan | Non
         plan = tally.plan = Plan("full", reading.why_unproven(job.redact))
         reading = read(context, plan, known.keys, earlier=reading.scans)
     starts, scope = reading.proof.starts, job.stream.scope
+    drop_outdated(context, starts)
     staged = database.write(stage.deduplicate, context.tables, starts, scope)
-    staged, details = complete_records(context, staged, reading.last.end)
+    staged, details = complete_records(context, staged)
     verdict = Verdict(incomplete_because=details)
     if plan.mode == "full" and reading.is_proven and details is None:
         verdict = judge_unlisted(context, reading.last, known.unlisted)
@@ -119,7 +120,7 @@ def _merge(
 ) -> Run:
     """Write what differs, what becomes of unlisted records, and the run: all of it or nothing."""
     job, pairs, stream = context.job, context.tables, context.job.stream
-    now = runs.instant(connection, context.previous)
+    now = runs.instant(connection, context.previous.latest)
     written = merge.merge(
         connection,
         job.source,
@@ -127,6 +128,7 @@ def _merge(
         verdict.deleted,
         now,
         looked_up=staged * merge.FEW < context.rows,
+        log=context.log,
     )
     unlisted.note(
         connection,

@@ -1,45 +1,74 @@
-"""The Definition inside an Alibaba contact flow → rows: its activities and their transitions.
+"""The Definition inside an Alibaba contact flow → rows: activities, transitions, and findings.
 
 Alibaba's document of ListContactFlows says that the Definition is "parsed by the backend, customers
 need not care". So it may be anything, its text is stored in any case, and oddities in it count as
 warnings, not as rejects. The exception is a Definition that is too large for callflow to read: it
 is rejected, because callflow's own limit must not look like a flow without activities.
+
+In that document's example a call comes in at an INCOMING_CALL and ends at a HANGUP. Where it enters
+a flow that has no INCOMING_CALL is not said; callflow takes the lowest nodeIndex.
 """
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from operator import itemgetter
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Table
 
 from etl.errors import TooMuchError
-from etl.extract.decode import bounded
+from etl.extract.decode import bounded, decode
+from etl.transform.graph import Finding, Link, Step, findings
 from etl.transform.rows import Reject, Rows
 from etl.transform.tree import Inside
-from etl.transform.values import Reader, Row, items, readable, reader
+from etl.transform.values import Reader, Row, as_json, items, readable, reader
+from etl.warehouse import tables
+
+MAX_EVENT_BYTES: Final = 128
+"""Bytes of an event in the key of a finding. Beside three ids of `values.MAX_KEY_BYTES` an index
+row has no room for more."""
 
 
-def definition(activities: Table, transitions: Table) -> Inside:
-    """Return the function that reads a flow's Definition into rows of these two tables."""
+class _Activity(NamedTuple):
+    """An activity and the transitions that leave it; `whole`: its events could be read."""
+
+    row: Row
+    leaving: list[Row]
+    whole: bool
+
+
+Activities = dict[str, _Activity]
+Judge = Callable[[Activities | None], Iterator[Finding]]
+
+
+def definition(activities: Table, transitions: Table, found: Table) -> Inside:
+    """Return the function that reads a flow's Definition into rows of these three tables."""
     activity, transition = reader(activities, apart=("events",)), reader(transitions)
+    judge = _judge(activities, transitions)
 
     def inside(record: dict[str, Any], ordinal: int, flow_key: Row, what: str, rows: Rows) -> bool:
+        sent = record.get("Definition")
+        if sent is None or sent == "":
+            return True
         try:
-            content = _content(record.get("Definition"))
+            # What was decoded goes before the graph comes: both take memory.
+            read = _activities(_content(sent), flow_key, activity, transition, rows)
         except TooMuchError as error:
             rows.rejects.append(Reject(f"Definition of {what}: {error}", flow_key[-1]))
             return False
-        for row, leaving in _activities(content, flow_key, activity, transition, rows):
-            rows.tables[activities.fullname].append((ordinal, *row))
-            rows.tables[transitions.fullname] += [(ordinal, *each) for each in leaving]
+        for each in (read or {}).values():
+            rows.tables[activities.fullname].append((ordinal, *each.row))
+            rows.tables[transitions.fullname] += [(ordinal, *row) for row in each.leaving]
+        rows.tables[found.fullname] += [
+            (ordinal, *flow_key, each.step, each.finding, each.event, each.detail, None)
+            for each in judge(read)
+        ]
         return True
 
     return inside
 
 
 def _content(definition: Any) -> Any:
-    """Decode a Definition: {} if there is none, None if it is not JSON. Raise TooMuchError."""
-    if not definition:
-        return {}
+    """Decode a Definition; None if it is not JSON. Raise TooMuchError."""
     try:
         return bounded(definition) if isinstance(definition, str) else None
     except TooMuchError:
@@ -50,19 +79,19 @@ def _content(definition: Any) -> Any:
 
 def _activities(
     content: Any, flow_key: Row, activity: Reader, transition: Reader, rows: Rows
-) -> Iterator[tuple[Row, list[Row]]]:
-    """Yield each activity with the transitions that leave it; of a repeated id only the last.
+) -> Activities | None:
+    """Return the activities by id, of a repeated id the last; None if it has no list of them.
 
     Everything that cannot be read is counted in `rows.warnings`.
     """
-    if not isinstance(content, dict):
+    activities = items(content, "activities") if isinstance(content, dict) else None
+    if activities is None:
         rows.warnings += 1
-        return
+        return None
     inside = Rows({})  # its warnings and rejects all become warnings of the record
     width = len(flow_key) + 1
-    found: dict[str, tuple[Row, list[Row]]] = {}
-    activities = items(content, "activities")
-    for _, sent, row in readable("activity", activities or [], activity, flow_key, inside):
+    found: Activities = {}
+    for _, sent, row in readable("activity", activities, activity, flow_key, inside):
         events = items(sent, "events")
         leaving = [
             each
@@ -70,6 +99,44 @@ def _activities(
             for _, _, each in readable("event", [event], transition, (*row[:width], index), inside)
         ]
         inside.warnings += events is None
-        found[row[width - 1]] = row, leaving
-    rows.warnings += inside.warnings + len(inside.rejects) + (activities is None)
-    yield from found.values()
+        found[row[width - 1]] = _Activity(row, leaving, events is not None)
+    rows.warnings += inside.warnings + len(inside.rejects)
+    return found
+
+
+def _judge(activities: Table, transitions: Table) -> Judge:
+    """Return the function that finds what is wrong with the graph of a Definition's activities."""
+    of_activity = _cells(activities, "activity_id", "type", "node_index")
+    of_transition = _cells(transitions, "activity_id", "event", "next_activity_id", "extra")
+
+    def step(each: _Activity) -> Step:
+        name, kind, order = of_activity(each.row)
+        ends = kind == "HANGUP" or not each.whole  # what cannot be read may lead on
+        return Step(name, starts=kind == "INCOMING_CALL", order=order, ends=ends)
+
+    def link(row: Row) -> Link:
+        name, event, following, extra = of_transition(row)
+        if following is None and extra is not None:  # one that is not text
+            sent = decode(extra).get("next")
+            following = None if sent is None else as_json(sent)
+        return Link(name, _fitting(event or ""), following or None)
+
+    def judge(read: Activities | None) -> Iterator[Finding]:
+        if read is None:
+            yield Finding("unreadable")
+            return
+        every = read.values()
+        yield from (Finding("unreadable", name) for name, each in read.items() if not each.whole)
+        yield from findings(map(step, every), (link(row) for each in every for row in each.leaving))
+
+    return judge
+
+
+def _cells(table: Table, *names: str) -> Callable[[Row], tuple[Any, ...]]:
+    """Return the function that takes the cells of these columns out of a row."""
+    columns = tables.data_columns(table)
+    return itemgetter(*(columns.index(name) for name in names))
+
+
+def _fitting(event: str) -> str:
+    return event.encode()[:MAX_EVENT_BYTES].decode(errors="ignore")

@@ -155,7 +155,7 @@ def patiently(
         except DBAPIError as error:
             if sqlstate(error) not in _LOCKED:
                 raise
-            with engine.connect() as connection:
+            with engine.begin() as connection:
                 holders = connection.execute(text(_HOLDERS), {"schemas": [*SCHEMAS]}).all()
             if attempt == tries:
                 raise _locked([tuple(row) for row in holders]) from error

@@ -39,7 +39,7 @@ _USED = tuple(schema for schema in SCHEMAS if schema != "callflow")
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Who we are to the server.
+    """Our role on the server, and what it may do there.
 
     `owners` own our tables. `why_read_only` says what an administrator set; "" if we can write.
     """
@@ -210,7 +210,7 @@ def suggest_grants(
         with (
             suppress(WarehouseError),  # what went wrong first says more
             translate_errors(where),
-            engine.connect() as connection,
+            engine.begin() as connection,
         ):
             role = connection.scalar(text("SELECT current_user"))
             statements = missing(connection, migrating=migrating)

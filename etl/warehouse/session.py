@@ -1,4 +1,4 @@
-"""What holds in every transaction, whatever server, database, role and environment say.
+"""Settings that hold in every transaction, whatever server, database, role and environment say.
 
 Each engine's events (`connect.connect`) call this module. The settings are sent with every BEGIN,
 in one message, and end with the transaction. Nothing else works through PgBouncer as well: it
@@ -58,8 +58,9 @@ def pin_sessions(engine: Engine) -> None:
     """Pin every transaction of `engine` to SESSION and READ COMMITTED.
 
     A connection that the server ended while it was held idle is replaced when its next transaction
-    begins, as nothing of that was sent yet. Connecting raises SchemaError if the database cannot
-    hold Unicode.
+    is started explicitly, as nothing of that was sent yet. (Inside `execute` that would be too
+    late: SQLAlchemy has made its cursor by then.) Connecting raises SchemaError if the database
+    cannot hold Unicode.
     """
     # SQLAlchemy asks a new connection for a few things before its first transaction.
     event.listen(engine, "connect", _pin_new, insert=True)
@@ -92,7 +93,7 @@ def _unpin_new(raw: psycopg.Connection, _: object) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    """Begin a pinned transaction; take another connection if the server ended this one.
+    """Start a pinned transaction; take another connection if the server ended this one.
 
     A new connection can also end before its first use, on a machine so busy that it idles until
     then. After NEW of them the error is raised.
@@ -121,7 +122,7 @@ def _begin(connection: Connection) -> None:
 
 
 def _pin(raw: psycopg.Connection, *, alone: bool = False) -> None:
-    """Begin a transaction, pinned; `alone`: pin the session, in which each statement is one."""
+    """Start a transaction, pinned; `alone`: pin the session, in which each statement is one."""
     # Else psycopg would send its own BEGIN in an earlier message. It commits and rolls back alike.
     raw.autocommit = True
     raw.execute(_pins(raw.info.server_version, alone=alone))
@@ -129,7 +130,7 @@ def _pin(raw: psycopg.Connection, *, alone: bool = False) -> None:
 
 @cache
 def _pins(version: int, *, alone: bool) -> LiteralString:
-    """Return the statements that begin a transaction; none calls a function or takes a snapshot.
+    """Return the statements that start a transaction; none calls a function or takes a snapshot.
 
     READ WRITE is not among them: an administrator who made a server or a role read-only meant it.
     """

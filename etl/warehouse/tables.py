@@ -8,7 +8,8 @@ current table: `source`, its key, its fields, `extra`, `valid_from`.
 record itself; a column without one is given by the transformer (a parent's key, a position).
 `Column.info["scope"]` is the record's member that repeats the part of the list which was asked for.
 `Table.info` holds the `record` path, the `parent` table that a child row belongs to (the children
-of a record are replaced as a set, with their parent), the `children`, and the `history` table.
+of a record are replaced as a set, with their parent), the `children`, the `history` table, and
+whether it is `derived`: made by callflow from what is at `record`.
 """
 
 from collections.abc import Iterator
@@ -41,7 +42,7 @@ SCHEMAS = {
     "staging": "Pages of running scans, before they are merged. Emptied by every run.",
 }
 
-REVISION = "0003"
+REVISION = "0004"
 """The migration that makes these tables: the head of migrations/versions."""
 
 TEXT = Text()
@@ -92,42 +93,60 @@ def current(
     keys: int,
     record: str,
     parent: Table | None = None,
+    derived: bool = False,
+    sought_by: str | None = None,
+    toast: int | None = None,
     metadata: MetaData = metadata,
 ) -> Table:
     """Declare a table of current rows and its history; `keys` columns are its key after `source`.
 
     `record` says where its records are in the provider's JSON, such as "flows[].entry_points[]"; it
     starts every column comment, and the transformer finds the records of a child table by it.
+    `derived` says that callflow makes the rows from what is at `record`: the provider sends none.
+    `sought_by` is a column of the key by which alone versions are looked up: the history has an
+    index of it. `toast` is how many bytes of a row that is too long for its page Postgres tries to
+    leave there (its toast_tuple_target; None: as many as fit four to a page).
     """
     schema, table_name = name.split(".")
     for column in columns:
         path = column.info.get("json")
         if path is not None:
             column.comment = f"{'.'.join([record, *path])}: {column.comment}"
+    storage = {} if toast is None else {"toast_tuple_target": toast}
     table = Table(
         table_name,
         metadata,
         _source(),
         *columns,
-        *_own_columns(record),
+        *_own_columns(record, derived=derived),
         PrimaryKeyConstraint("source", *(column.name for column in columns[:keys])),
         *_belongs_to(parent),
         schema=schema,
-        comment=f"{comment} One row per item of {record}.",
-        info={"record": record, "parent": parent, "children": []},
+        comment=f"{comment} {whence(record, derived=derived)}",
+        info={"record": record, "derived": derived, "parent": parent, "children": []},
         # A tenth of each page stays free, so that updates stay on their page (HOT).
-        postgresql_with={"fillfactor": 90},
+        postgresql_with={"fillfactor": 90, **storage},
     )
-    table.info["history"] = _history(table, metadata)
+    table.info["history"] = _history(table, metadata, storage)
+    if sought_by is not None:
+        closed = history(table)
+        Index(f"{closed.name}_{sought_by}", closed.c[sought_by])
     if parent is not None:
         parent.info["children"].append(table)
     return table
 
 
-def _own_columns(record: str) -> tuple[Column[Any], Column[Any]]:
+def whence(record: str, *, derived: bool) -> str:
+    """Return the last sentence of a table's comment: where its rows come from."""
+    return f"Derived by callflow from {record}." if derived else f"One row per item of {record}."
+
+
+def _own_columns(record: str, *, derived: bool) -> tuple[Column[Any], Column[Any]]:
     """Return the columns that callflow adds to each record."""
     extra = (
-        f"{record}: members that no column models, and values that did not fit their "
+        "Always NULL: the provider does not send these rows."
+        if derived
+        else f"{record}: members that no column models, and values that did not fit their "
         "column, under the provider's names. NULL when there are none."
     )
     valid_from = "When callflow first saw this version of the row (UTC)."
@@ -145,7 +164,7 @@ def _belongs_to(parent: Table | None) -> list[ForeignKeyConstraint]:
     return [ForeignKeyConstraint(shared, [f"{parent.fullname}.{name}" for name in shared])]
 
 
-def _history(current: Table, metadata: MetaData) -> Table:
+def _history(current: Table, metadata: MetaData, storage: dict[str, int]) -> Table:
     """Declare the table of `current`'s closed versions: the same columns, and `valid_to`."""
     columns = [
         Column(column.name, column.type, comment=column.comment, nullable=column.nullable)
@@ -164,6 +183,7 @@ def _history(current: Table, metadata: MetaData) -> Table:
         PrimaryKeyConstraint(*(column.name for column in current.primary_key), "valid_from"),
         schema="history",
         comment=f"Closed versions of {current.fullname}. {current.comment}",
+        postgresql_with=storage,
     )
 
 
@@ -260,8 +280,56 @@ streams = _etl(
         "Whether the last complete full scan met the list ordered by modification, newest first.",
     ),
     _plain("retry_at", TIME, "Before then the provider asked not to be asked again (UTC)."),
+    _plain("provider", TEXT, "Whose list it is, as in callflow.toml."),
+    _plain(
+        "known_since",
+        JSON,
+        "Per scope, the instant of its first complete run (UTC): changes after it are news, and are"
+        " in history.changes.",
+    ),
     _plain("told", TEXT, "What was wrong by the last notification; NULL when all is well."),
     keys=1,
+)
+
+changes = Table(
+    "changes",
+    metadata,
+    _source(),
+    Column("provider", KEY, comment="Whose flow it is, as in callflow.toml.", nullable=False),
+    Column("account_id", KEY, comment="Account or instance, where the provider's data say it."),
+    Column("flow_id", KEY, comment="Id of the flow.", nullable=False),
+    _plain("flow_name", TEXT, "Name of the flow at that moment."),
+    Column(
+        "entity",
+        KEY,
+        comment="What was changed: flow, flow_version, entry_point, step or step_link.",
+        nullable=False,
+    ),
+    Column("entity_id", KEY, comment="Its id; of a step_link the step's id, a slash, the event."),
+    _plain("entity_name", TEXT, "Its name."),
+    _plain("observed_at", TIME, "When callflow saw the change (UTC).", required=True),
+    _plain("modified_at", TIME, "When it was made, by the provider's clock; NULL if not known."),
+    _plain("modified_by", TEXT, "Who made it, in the provider's words; NULL if not known."),
+    _plain("change", TEXT, "created, updated, deleted or restored.", required=True),
+    _plain(
+        "field",
+        TEXT,
+        "What has a new value; NULL if the change is no update. saved: the provider says that it"
+        " was saved, and its data do not say what changed.",
+    ),
+    _plain("old_value", TEXT, "The previous value, as text."),
+    _plain("new_value", TEXT, "The new value, as text."),
+    schema="history",
+    comment="One row per changed field of a flow and its parts. Read it as callflow.changes.",
+)
+Index("changes_flow", changes.c.flow_id, changes.c.observed_at)
+Index("changes_time", changes.c.observed_at, changes.c.source, changes.c.provider, changes.c.entity)
+Index(
+    "changes_presence",
+    changes.c.entity,
+    changes.c.change,
+    changes.c.observed_at,
+    postgresql_where=changes.c.change.in_(("deleted", "restored")),
 )
 
 absences = _etl(

@@ -209,7 +209,7 @@ def _locked(
     context = (diagnosis.context or "") if diagnosis else ""
     row = re.search(r'in relation "([^"]{1,200})"', context[:_LOOKED_AT])
     if engine is not None:
-        with suppress(SQLAlchemyError, psycopg.Error), engine.connect() as connection:
+        with suppress(SQLAlchemyError, psycopg.Error), engine.begin() as connection:
             connection.exec_driver_sql("SET LOCAL statement_timeout = '3s'")
             found = connection.exec_driver_sql(_LOCKED, (list(SCHEMAS),)).all()
             if found:

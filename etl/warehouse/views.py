@@ -1,6 +1,7 @@
-"""The views on the tables (the history of each), and all comments.
+"""The views and functions on the tables, and all comments.
 
-Neither holds data, but users build on the views, with their own views, functions and rights, which
+Each table has a view of its history; the schema callflow has the model (`model/definitions.py`).
+None of them holds data, but users build on them, with their own views, functions and rights, which
 DROP … CASCADE would drop as well. So a view of ours stays while the tables under it change, and is
 replaced in place only if it has to change: its columns keep their order and new ones are appended,
 as CREATE OR REPLACE VIEW requires. If Postgres refuses a migration because of our views, they are
@@ -9,27 +10,40 @@ it.
 """
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from psycopg import sql
 from sqlalchemy import Connection, Table, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import SetColumnComment, SetTableComment
 
 from etl.errors import SchemaError
-from etl.providers import SCHEMAS, TABLES
+from etl.providers import PARTS, SCHEMAS, TABLES
 from etl.warehouse import tables
+from etl.warehouse.model.contract import HISTORY
+from etl.warehouse.model.definition import Definition, FunctionDefinition, ViewDefinition
+from etl.warehouse.model.definitions import AllParts, definitions
+from etl.warehouse.translate import sqlstate
 
 IN_THE_WAY = ("2BP01", "0A000")
 """SQLSTATEs of a change that a dependent object prevents: dependent objects still exist; the type
 of a column that a view uses cannot be altered."""
 
+CHANGED_RESULT = "42P13"
+"""SQLSTATE of a function that is there with another result."""
+
 Dependent = tuple[str, str, str | None]
 """Kind, name and owner of something that depends on a relation."""
 
 _DEPENDENTS = """
-WITH RECURSIVE found(classid, objid) AS (
+WITH RECURSIVE given(classid, objid) AS (
     SELECT 'pg_catalog.pg_class'::regclass::oid, to_regclass(name)::oid
-      FROM unnest(CAST(:names AS text[])) AS name WHERE to_regclass(name) IS NOT NULL
+      FROM unnest(CAST(:names AS text[])) AS name
+    UNION ALL
+    SELECT 'pg_catalog.pg_proc'::regclass::oid, to_regprocedure(signature)::oid
+      FROM unnest(CAST(:functions AS text[])) AS signature
+), found(classid, objid) AS (
+    SELECT classid, objid FROM given WHERE objid IS NOT NULL
     UNION
     SELECT CASE WHEN rule.rulename = '_RETURN' THEN 'pg_catalog.pg_class'::regclass::oid
                 ELSE link.classid END,
@@ -55,11 +69,39 @@ SELECT object.type, object.identity,
    AND coalesce(relation.relkind NOT IN ('i', 'I', 't', 'S'), true)
    AND NOT EXISTS (SELECT FROM unnest(CAST(:ours AS text[])) AS name
                     WHERE to_regclass(name) = relation.oid)
+   AND NOT EXISTS (SELECT FROM unnest(CAST(:our_functions AS text[])) AS signature
+                    WHERE to_regprocedure(signature) = routine.oid)
    AND NOT coalesce(helper.tgisinternal, false)
    AND (:all OR relation.oid IS NOT NULL OR routine.oid IS NOT NULL
         OR object.type IN ('trigger', 'policy', 'rule', 'type'))
  ORDER BY 1, 2
 """
+
+_VIEW = """
+SELECT pg_catalog.pg_get_userbyid(relowner), relowner = current_user::regrole, reloptions
+  FROM pg_catalog.pg_class WHERE oid = to_regclass(:name)
+"""
+
+_FUNCTION = """
+SELECT pg_catalog.pg_get_userbyid(proowner), proowner = current_user::regrole, NULL::text[]
+  FROM pg_catalog.pg_proc WHERE oid = to_regprocedure(:name)
+"""
+
+_FUNCTION_RIGHTS = """
+SELECT privilege_type, CASE grantee WHEN 0 THEN NULL ELSE pg_catalog.pg_get_userbyid(grantee) END,
+       is_grantable, NULL::text
+  FROM pg_catalog.pg_proc
+ CROSS JOIN LATERAL pg_catalog.aclexplode(
+       coalesce(proacl, pg_catalog.acldefault('f', proowner))) AS given
+ WHERE oid = to_regprocedure(:name) AND grantee <> proowner
+"""
+
+_ACL = {
+    "VIEW": "SELECT relowner, relacl FROM pg_catalog.pg_class WHERE oid = '{name}'::regclass",
+    "FUNCTION": "SELECT proowner, coalesce(proacl, pg_catalog.acldefault('f', proowner))"
+    " FROM pg_catalog.pg_proc WHERE oid = '{name}'::regprocedure",
+}
+"""The owner and the rights of what was made again."""
 
 _RIGHTS = """
 SELECT privilege_type, CASE grantee WHEN 0 THEN NULL ELSE pg_catalog.pg_get_userbyid(grantee) END,
@@ -80,33 +122,46 @@ def history(current: Table) -> str:
     return f"{current.fullname}_history"
 
 
-def create(connection: Connection, of: Iterable[Table] = tuple(TABLES.values())) -> None:
-    """Create the views that are missing, and replace those that have to change.
+def of_tables(current: Iterable[Table] = tuple(TABLES.values())) -> tuple[ViewDefinition, ...]:
+    """Return the views of the histories of these tables of current rows."""
+    return tuple(map(_of_history, current))
 
-    `of` are tables of current rows. Raises SchemaError if one of the views' names is taken by
+
+def all_views(parts: AllParts = PARTS) -> tuple[Definition, ...]:
+    """Return every view and function of ours, each after those that it reads."""
+    return (*of_tables(), *definitions(parts))
+
+
+def create(connection: Connection, wanted: Iterable[Definition] | None = None) -> None:
+    """Create the views and functions that are missing, and replace those that have to change.
+
+    `wanted` are all of ours if it is None. Raises SchemaError if one of their names is taken by
     something that is not ours.
     """
-    for current in of:
-        name = history(current)
-        there = _columns(connection, current)
-        query = _query(current, there)
-        if there and not _differs(connection, name, query):
+    for each in all_views() if wanted is None else wanted:
+        if isinstance(each, FunctionDefinition):
+            _create_function(connection, each)
+            continue
+        there = _columns(connection, each)
+        query = each.query([*there, *(name for name in each.columns if name not in there)])
+        if there and not _differs(connection, each.name, query):
             continue  # replacing it would wait for readers
-        connection.exec_driver_sql(f"CREATE OR REPLACE VIEW {name} AS {query}")
+        connection.exec_driver_sql(f"CREATE OR REPLACE VIEW {each.name} AS {_escaped(query)}")
 
 
 def withdraw(connection: Connection) -> list[str]:
-    """Drop our own views, so that the tables under them can change.
+    """Drop our own views and functions, so that the tables under them can change.
 
     Returns the statements that restore their owners, options and rights after they have been made
     again. Raises SchemaError, and drops none, if anything that is not ours depends on them.
     """
-    names = [name for name in map(history, TABLES.values()) if _exists(connection, name)]
-    if found := dependents(connection, names, names, whole=True):
+    ours = [each for each in all_views() if _exists(connection, each)]
+    if found := dependents(connection, ours, ours, whole=True):
         raise blocked_by(found)
-    again = [statement for name in names for statement in _given(connection, name)]
-    for name in names:
-        connection.exec_driver_sql(f"DROP VIEW {name}")
+    again = [statement for each in ours for statement in _given(connection, each)]
+    for each in reversed(ours):
+        kind, name = _kind_and_name(each)
+        connection.exec_driver_sql(f"DROP {kind} {name}")
     return again
 
 
@@ -115,135 +170,186 @@ def blocked(connection: Connection, detail: str) -> SchemaError:
 
     It names what that mentions of all that depends on our tables.
     """
-    ours = [table.fullname for table in tables.metadata.sorted_tables]
-    ours += map(history, TABLES.values())
+    ours = [*(table.fullname for table in tables.metadata.sorted_tables), *all_views()]
     found = dependents(connection, ours, ours, whole=False)
     named = [row for row in found if _mentions(detail, row[1])]
     return blocked_by(named or found)
 
 
 def dependents(
-    connection: Connection, names: Collection[str], ours: Collection[str], *, whole: bool
+    connection: Connection,
+    of: Iterable[str | Definition],
+    ours: Iterable[str | Definition],
+    *,
+    whole: bool,
 ) -> list[Dependent]:
-    """List what depends on the relations `names` and is not among `ours`: kind, name, owner.
+    """List what depends on tables (by name), views and functions: kind, name, owner.
 
-    Views on views are found too. `whole` includes what disappears silently when the relation is
-    dropped, such as triggers' helpers and defaults; without it only what can stand in the way.
+    What is among `ours` is left out. Views on views are found too. `whole` includes what disappears
+    silently when the relation is dropped, such as triggers' helpers and defaults; without it only
+    what can stand in the way.
     """
-    given = {"names": [*names], "ours": [*ours], "all": whole}
+    names, functions = _names(of)
+    our_names, our_functions = _names(ours)
+    given = {
+        "names": names,
+        "functions": functions,
+        "ours": our_names,
+        "our_functions": our_functions,
+        "all": whole,
+    }
     rows = connection.execute(text(_DEPENDENTS), given).all()
-    own = {f'"_RETURN" on {name}' for name in ours}
+    own = {f'"_RETURN" on {name}' for name in our_names}
     return [(kind, name, owner) for kind, name, owner in rows if name not in own]
 
 
+def _names(of: Iterable[str | Definition]) -> tuple[list[str], list[str]]:
+    """Return the names of relations and the signatures of functions."""
+    each = [*of]
+    return (
+        [
+            e if isinstance(e, str) else e.name
+            for e in each
+            if not isinstance(e, FunctionDefinition)
+        ],
+        [e.signature for e in each if isinstance(e, FunctionDefinition)],
+    )
+
+
 def describe(connection: Connection) -> None:
-    """Comment on every schema, table, view and column, from their definitions."""
+    """Comment on every schema, table, view, function and column, from their definitions."""
     for schema, comment in SCHEMAS.items():
-        connection.exec_driver_sql(f"COMMENT ON SCHEMA {schema} IS {_quoted(comment)}")
+        connection.exec_driver_sql(f"COMMENT ON SCHEMA {schema} IS {_literal(comment)}")
     for table in tables.metadata.sorted_tables:
         connection.execute(SetTableComment(table))
         for column in table.columns:
             connection.execute(SetColumnComment(column))
-    for current in TABLES.values():
-        for statement in _comments(current):
-            connection.exec_driver_sql(statement)
+    for made in all_views():
+        kind, name = _kind_and_name(made)
+        connection.exec_driver_sql(f"COMMENT ON {kind} {name} IS {_literal(made.comment)}")
+        if isinstance(made, ViewDefinition):
+            for member, said in made.columns.items():
+                connection.exec_driver_sql(f"COMMENT ON COLUMN {name}.{member} IS {_literal(said)}")
     version = "etl.alembic_version"
     connection.exec_driver_sql(f"COMMENT ON TABLE {version} IS 'Revision of the schema.'")
     connection.exec_driver_sql(f"COMMENT ON COLUMN {version}.version_num IS 'Id of the revision.'")
 
 
-def _exists(connection: Connection, name: str) -> bool:
-    return connection.scalar(text("SELECT to_regclass(:name)"), {"name": name}) is not None
+def _kind_and_name(of: Definition) -> tuple[str, str]:
+    """Return how DROP, COMMENT and REVOKE name it."""
+    if isinstance(of, FunctionDefinition):
+        return "FUNCTION", of.signature
+    return "VIEW", of.name
 
 
-def _columns(connection: Connection, current: Table) -> list[str]:
-    """List the columns of a table's history view as it is, in order; [] if there is no view."""
-    name = history(current)
-    if not _exists(connection, name):
+def _of_history(current: Table) -> ViewDefinition:
+    """Return the view of a table's history: its columns, valid_to, and is_current."""
+    comments = {column.name: column.comment or "" for column in current.columns}
+    comments |= {column.name: column.comment for column in HISTORY}
+    members = {column.name: (column.name, column.name) for column in current.columns} | {
+        "valid_to": ("NULL::timestamptz", "valid_to"),
+        "is_current": ("true", "false"),
+    }
+    previous = tables.history(current).fullname
+
+    def query(names: Sequence[str]) -> str:
+        now = ", ".join(f"{members[name][0]} AS {name}" for name in names)
+        once = ", ".join(f"{members[name][1]} AS {name}" for name in names)
+        return f"SELECT {now} FROM {current.fullname} UNION ALL SELECT {once} FROM {previous}"
+
+    comment = f"Every version of {current.fullname}, ever."
+    return ViewDefinition(history(current), comment, comments, query)
+
+
+def _exists(connection: Connection, of: Definition) -> bool:
+    if isinstance(of, FunctionDefinition):
+        found = connection.scalar(text("SELECT to_regprocedure(:name)"), {"name": of.signature})
+    else:
+        found = connection.scalar(text("SELECT to_regclass(:name)"), {"name": of.name})
+    return found is not None
+
+
+def _columns(connection: Connection, of: ViewDefinition) -> list[str]:
+    """List the columns of a view as it is, in order; [] if there is none.
+
+    Raises SchemaError if it is not ours: ours are described, and have no columns but ours.
+    """
+    if not _exists(connection, of):
         return []
-    reads = text(
-        "SELECT EXISTS (SELECT FROM pg_catalog.pg_depend JOIN pg_catalog.pg_rewrite AS rule"
-        " ON rule.oid = objid AND classid = 'pg_catalog.pg_rewrite'::regclass"
-        " WHERE ev_class = to_regclass(:name) AND rulename = '_RETURN'"
-        " AND refobjid = to_regclass(:table))"
+    is_ours = text(
+        "SELECT relkind = 'v' AND obj_description(oid, 'pg_class') IS NOT NULL"
+        " FROM pg_catalog.pg_class WHERE oid = to_regclass(:name)"
     )
-    if not connection.scalar(reads, {"name": name, "table": current.fullname}):
-        raise _taken(name, "is not a view of callflow's")
+    if not connection.scalar(is_ours, {"name": of.name}):
+        raise _taken(of.name, "is not a view of callflow's")
     columns = text(
         "SELECT attname FROM pg_catalog.pg_attribute WHERE attrelid = to_regclass(:name)"
         " AND attnum > 0 ORDER BY attnum"
     )
-    there = list(connection.execute(columns, {"name": name}).scalars())
-    if strange := [column for column in there if column not in _members(current)]:
-        raise _taken(name, f"has columns that callflow did not make ({', '.join(strange)})")
+    there = list(connection.execute(columns, {"name": of.name}).scalars())
+    if strange := [column for column in there if column not in of.columns]:
+        raise _taken(of.name, f"has columns that callflow did not make ({', '.join(strange)})")
     return there
 
 
-def _members(current: Table) -> dict[str, tuple[str, str]]:
-    """Return, for each column of a history view, its SQL for a current row and for a closed one."""
-    members = {column.name: (column.name, column.name) for column in current.columns}
-    return members | {
-        "valid_to": ("NULL::timestamptz", "valid_to"),
-        "is_current": ("true", "false"),
-    }
-
-
-def _query(current: Table, there: Sequence[str]) -> str:
-    """Return the query of a history view: first the columns `there`, then those that are new."""
-    members = _members(current)
-    order = [*there, *(name for name in members if name not in there)]
-    now = ", ".join(f"{members[name][0]} AS {name}" for name in order)
-    once = ", ".join(f"{members[name][1]} AS {name}" for name in order)
-    previous = tables.history(current).fullname
-    return f"SELECT {now} FROM {current.fullname} UNION ALL SELECT {once} FROM {previous}"
+def _create_function(connection: Connection, of: FunctionDefinition) -> None:
+    """Create or replace a function, unless it is there and the same."""
+    there = connection.execute(
+        text(
+            "SELECT prosrc, pg_catalog.pg_get_function_result(oid) FROM pg_catalog.pg_proc"
+            " WHERE oid = to_regprocedure(:signature)"
+        ),
+        {"signature": of.signature},
+    ).one_or_none()
+    if there is not None and there[0] == of.body:
+        return
+    try:
+        with connection.begin_nested():
+            connection.exec_driver_sql(_escaped(of.statement))
+    except DBAPIError as error:
+        if sqlstate(error) != CHANGED_RESULT:
+            raise
+        raise _taken(of.signature, "is not a function of callflow's") from error
 
 
 def _differs(connection: Connection, name: str, query: str) -> bool:
     """Return whether a view differs from `query`, both as Postgres spells them."""
     spelt = text("SELECT pg_catalog.pg_get_viewdef(to_regclass(:name))")
-    connection.exec_driver_sql(f"CREATE VIEW staging.as_it_should_be AS {query}")
+    connection.exec_driver_sql(f"CREATE VIEW staging.as_it_should_be AS {_escaped(query)}")
     wanted = connection.scalar(spelt, {"name": "staging.as_it_should_be"})
     connection.exec_driver_sql("DROP VIEW staging.as_it_should_be")
     return bool(connection.scalar(spelt, {"name": name}) != wanted)
 
 
-def _comments(current: Table) -> Iterator[str]:
-    name = history(current)
-    comments = {column.name: column.comment or "" for column in current.columns}
-    comments["valid_to"] = (
-        "When callflow saw that this version was changed or gone (UTC); NULL: it is current."
-    )
-    comments["is_current"] = "Whether this is the version that exists now."
-    yield f"COMMENT ON VIEW {name} IS {_quoted(f'Every version of {current.fullname}, ever.')}"
-    for column, comment in comments.items():
-        yield f"COMMENT ON COLUMN {name}.{column} IS {_quoted(comment)}"
-
-
-def _given(connection: Connection, name: str) -> Iterator[str]:
-    """Yield statements that restore owner, options and rights of a view that is made again."""
-    facts = text(
-        "SELECT pg_catalog.pg_get_userbyid(relowner), relowner = current_user::regrole, reloptions"
-        " FROM pg_catalog.pg_class WHERE oid = to_regclass(:name)"
-    )
-    owner, is_mine, options = connection.execute(facts, {"name": name}).one()
+def _given(connection: Connection, of: Definition) -> Iterator[str]:
+    """Yield statements that restore owner, options and rights of what is made again."""
+    kind, name = _kind_and_name(of)
+    if isinstance(of, FunctionDefinition):
+        query, rights = _FUNCTION, _FUNCTION_RIGHTS
+    else:
+        query, rights = _VIEW, _RIGHTS
+    owner, is_mine, options = connection.execute(text(query), {"name": name}).one()
     for option in options or ():
         yield f"ALTER VIEW {name} SET ({option})"
-    rights = connection.execute(text(_RIGHTS), {"name": name}).all()
-    # A new view gets the rights that new tables are given by default; it may have had fewer.
+    granted = connection.execute(text(rights), {"name": name}).all()
+    # A new object gets the rights that are given by default; this one may have had fewer.
+    on = f"FUNCTION {name}" if kind == "FUNCTION" else name
     yield (
         "DO $$ DECLARE statement text; BEGIN FOR statement IN SELECT format("
-        f"'REVOKE ALL ON {name} FROM %%s', CASE grantee WHEN 0 THEN 'PUBLIC'"
+        f"'REVOKE ALL ON {on} FROM %%s', CASE grantee WHEN 0 THEN 'PUBLIC'"
         " ELSE quote_ident(pg_catalog.pg_get_userbyid(grantee)) END)"
-        " FROM pg_catalog.pg_class, pg_catalog.aclexplode(relacl)"
-        f" WHERE oid = '{name}'::regclass AND grantee <> relowner"
+        f" FROM ({_escaped(_ACL[kind].format(name=name))}) AS made(owner, acl),"
+        " pg_catalog.aclexplode(acl) WHERE grantee <> owner"
         " LOOP EXECUTE statement; END LOOP; END $$"
     )
-    for right, grantee, grantable, column in rights:
-        of = f" ({_name(column)})" if column else ""
+    for right, grantee, grantable, column in granted:
+        columns = f" ({_name(column)})" if column else ""
         to = _name(grantee) if grantee else "PUBLIC"
-        yield f"GRANT {right}{of} ON {name} TO {to}" + (" WITH GRANT OPTION" if grantable else "")
+        yield f"GRANT {right}{columns} ON {on} TO {to}" + (
+            " WITH GRANT OPTION" if grantable else ""
+        )
     if not is_mine:
-        yield f"ALTER VIEW {name} OWNER TO {_name(owner)}"
+        yield f"ALTER {kind} {name} OWNER TO {_name(owner)}"
 
 
 def _mentions(detail: str, identity: str) -> bool:
@@ -279,6 +385,11 @@ def _name(identifier: str) -> str:
     return sql.Identifier(identifier).as_string().replace("%", "%%")
 
 
-def _quoted(text_: str) -> str:
-    """Return `text_` as a literal; psycopg reads % as the start of a placeholder."""
-    return "'" + text_.replace("'", "''").replace("%", "%%") + "'"
+def _escaped(statement: str) -> str:
+    """Return a statement for psycopg, which reads % as the start of a placeholder."""
+    return statement.replace("%", "%%")
+
+
+def _literal(content: str) -> str:
+    """Return `content` as a literal of a statement for psycopg."""
+    return _escaped("'" + content.replace("'", "''") + "'")

@@ -22,14 +22,14 @@ def sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def start(warehouse: str, tmp_path: Path, warm: Warm) -> Iterator[Start]:
-    """`start(sandbox or TOML of sources, every=…, more=…, daemon=…)`: a daemon on the warehouse."""
-    with processes() as begin:
+    """`start(sandbox or TOML of sources, every=…, more=…, daemon=…)` starts a daemon."""
+    with processes() as start_process:
 
         def of(sources: Sandbox | str, *words: str, url: str = "", **given: Any) -> Process:
             port = given.pop("port", None) or free_port()
             path = tmp_path / f"{port}.toml"
             code = given.pop("code", "")
             write_config(path, url or warehouse, sources, port=port, **given)
-            return begin(path, port, *words, code=code, warm=warm)
+            return start_process(path, port, *words, code=code, warm=warm)
 
         yield of

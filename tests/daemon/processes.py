@@ -29,7 +29,7 @@ def free_port() -> int:
 
 
 def until(true: Callable[[], Any], what: str, *heard: "Process") -> Any:
-    """What `true` answers once that is true; asks ten times a second."""
+    """Call `true` ten times a second until its result is true; return that result."""
     end = time.monotonic() + PATIENCE
     while not (answer := true()):
         logs = "\n\n".join(each.output for each in heard)
@@ -39,7 +39,7 @@ def until(true: Callable[[], Any], what: str, *heard: "Process") -> Any:
 
 
 class Process:
-    """`callflow daemon` on a configuration of its own: of `warm`, else from its very start."""
+    """`callflow daemon` with its own configuration, forked from `warm` or started by Python."""
 
     def __init__(
         self, path: Path, port: int, *words: str, code: str = "", warm: Warm | None = None
@@ -75,12 +75,12 @@ class Process:
         return "\n".join(self.lines)
 
     def events(self, event: str | None = None) -> list[dict[str, Any]]:
-        """The lines of the log, or those of one event."""
+        """Return the lines of the log, or those of one event."""
         found = [json.loads(line) for line in list(self.lines) if line.startswith("{")]
         return [each for each in found if event is None or event in each["event"]]
 
     def said(self, event: str) -> dict[str, Any]:
-        """The first line of an event, waited for."""
+        """Wait for the first line of an event, and return it."""
         found: dict[str, Any] = until(
             lambda: next(iter(self.events(event)), None), f"the log says {event!r}", self
         )
@@ -95,7 +95,7 @@ class Process:
         ]
 
     def ran(self, count: int = 1, **fields: Any) -> list[dict[str, Any]]:
-        """At least `count` such runs, waited for."""
+        """Wait for at least `count` such runs, and return them."""
         return until(  # type: ignore[no-any-return]
             lambda: found if len(found := self.runs(**fields)) >= count else None,
             f"{count} runs of {fields}",
@@ -106,7 +106,7 @@ class Process:
         return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=PATIENCE, **given)
 
     def status(self) -> dict[str, Any]:
-        """/api/status, once somebody serves it."""
+        """Return /api/status as soon as it is served."""
 
         def ask() -> Any:
             with suppress(httpx.TransportError):
@@ -124,7 +124,7 @@ class Process:
         self.popen.send_signal(number)
 
     def ended(self, patience: float = PATIENCE) -> int:
-        """Its exit code, waited for."""
+        """Wait for the end of the process, and return its exit code."""
         code = self.popen.wait(patience)
         self._reader.join(10)
         return code
@@ -211,7 +211,7 @@ def _copy(one: socket.socket, other: socket.socket) -> None:
 
 @contextmanager
 def relayed(warehouse: str, *, open_: bool = True) -> Iterator[tuple[str, Relay]]:
-    """`warehouse`, by way of a relay."""
+    """Yield the URL of `warehouse` through a relay, and the relay."""
     rest = warehouse.rpartition("@")[2]
     port = int(rest.partition("/")[0].rpartition(":")[2])
     relay = Relay(port, open_=open_)
@@ -223,7 +223,7 @@ def relayed(warehouse: str, *, open_: bool = True) -> Iterator[tuple[str, Relay]
 
 @contextmanager
 def processes() -> Iterator[Callable[..., Process]]:
-    """Starts daemons; all of them are gone at the end."""
+    """Yield a function that starts daemons; end all of them at the end."""
     with ExitStack() as stack:
 
         def start(path: Path, port: int, *words: str, **given: Any) -> Process:

@@ -29,7 +29,7 @@ from tests.postgres import ask, running
 from tests.sync import truth
 
 SHARE = 0.05
-"""Of the answers, that fail."""
+"""The share of answers that fail."""
 
 
 @dataclass(slots=True)
@@ -49,7 +49,7 @@ class Report:
 
     @property
     def growth(self) -> float:
-        """Of the memory, as a share."""
+        """Return the growth of the memory, as a share."""
         return self.memory[1] / self.memory[0] - 1
 
     def __str__(self) -> str:
@@ -63,10 +63,10 @@ class Report:
 
 
 def soak(warehouse: str, folder: Path, minutes: float, seed: int, *, every: str = "2s") -> Report:
-    """Run it; the warehouse is at the head of the migrations and empty."""
+    """Run the soak test on an empty warehouse at the head of the migrations."""
     random, report = Random(seed), Report(seed, minutes)
     with serve(data.Sizes(250, 1500), seed=seed) as sandbox, processes() as start:
-        faults = spoil(sandbox, seed)
+        faults = add_faults(sandbox, seed)
         port = free_port()
         more = "".join(
             f'[sources.{name}.schedule]\nevery = "{every}"\nfull_every = "20s"\n'
@@ -100,8 +100,8 @@ def soak(warehouse: str, folder: Path, minutes: float, seed: int, *, every: str 
     return report
 
 
-def spoil(sandbox: Sandbox, seed: int) -> list[Fault]:
-    """Five kinds of failure, each at a fifth of SHARE, forever."""
+def add_faults(sandbox: Sandbox, seed: int) -> list[Fault]:
+    """Add five kinds of failure to each emulator, each at a fifth of SHARE, until the end."""
     kinds: list[dict[str, Any]] = [
         {"response": Response(429, b'{"code": 429, "message": "slower"}', {"Retry-After": "1"})},
         {"response": html(503)},
@@ -120,7 +120,7 @@ def spoil(sandbox: Sandbox, seed: int) -> list[Fault]:
 
 
 def change(sandbox: Sandbox, random: Random) -> None:
-    """Somebody adds, renames or removes something."""
+    """Add, rename or remove a record at one provider."""
     stamp = f"{random.getrandbits(64):016x}"
     kind = random.choice(("add", "rename", "rename", "remove"))
     which = random.choice(("zoom", "flex_flows", "channels", "alibaba"))
@@ -153,7 +153,7 @@ def change(sandbox: Sandbox, random: Random) -> None:
 
 
 def measure(daemon: Process) -> tuple[float, int]:
-    """Resident memory in MB and open files of the daemon."""
+    """Return the daemon's resident memory in MB and its open files."""
     threading.Event().wait(0.2)
     place = Path("/proc", str(daemon.popen.pid))
     pages = int((place / "statm").read_text(encoding="ascii").split()[1])
@@ -185,7 +185,7 @@ def settle(daemon: Process, sandbox: Sandbox, warehouse: str, report: Report) ->
 
 
 def main() -> int:
-    """0 when the warehouse is equal and nothing grew."""
+    """Run the command; return 0 if the warehouse is equal and nothing grew."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=45)
     parser.add_argument("--seed", type=int, default=Random().randrange(2**32))

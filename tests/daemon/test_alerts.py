@@ -80,7 +80,7 @@ GONE = new_stream(state="not configured")
 )
 def test_an_alert_is_sent(previous: str | None, stream: StreamHealth, word: str | None) -> None:
     (alert,) = alerts([stream], {NAME: previous})
-    assert (alert.source, alert.stream, alert.told) == (*NAME, word)
+    assert (alert.source, alert.stream, alert.state) == (*NAME, word)
     assert alert.text.startswith("zoom_eu.flows ")
 
 
@@ -120,8 +120,8 @@ def test_in_any_history_each_problem_is_alerted_once_and_its_end_once(seed: int)
             stream = chance.choice([GOOD, THROTTLED, INCOMPLETE, FAILED, STALE, SILENT])
             for _ in range(chance.randrange(1, 4)):  # the same is seen at every beat
                 for alert in alerts([stream], told):
-                    said.append(alert.told)
-                    told[NAME] = alert.told
+                    said.append(alert.state)
+                    told[NAME] = alert.state
             assert (told.get(NAME) is None) == (stream is GOOD)
         for previous, word in zip([None, *said], said, strict=False):
             assert rank.get(word or "", 0) > rank.get(previous or "", 0) or (previous and not word)
@@ -215,7 +215,7 @@ class Hook(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """The client need not read all that is sent."""
+        """Ignore errors: the client need not read all that is sent."""
 
 
 class HookRequest(BaseHTTPRequestHandler):
@@ -269,7 +269,7 @@ def test_alerts_are_posted_as_json() -> None:
     assert json.loads(body) == payload([alert])
 
 
-def test_nothing_found_is_nothing_sent() -> None:
+def test_without_alerts_nothing_is_sent() -> None:
     with hook() as server:
         send(server.origin, [])
     assert server.came == []
@@ -324,12 +324,12 @@ def test_a_redirect_is_not_followed() -> None:
 @pytest.mark.parametrize("status", [200, 500])
 def test_a_large_answer_is_not_read(status: int) -> None:
     with hook(status, bytes(50_000_000)) as server:
-        began = time.monotonic()
+        start = time.monotonic()
         if status == 200:
             send(server.origin, many(1))
         else:
             refused(server.origin)
-        assert time.monotonic() - began < 5 * slowness()
+        assert time.monotonic() - start < 5 * slowness()
 
 
 def test_a_webhook_that_does_not_listen() -> None:
@@ -342,7 +342,7 @@ def test_a_webhook_that_does_not_listen() -> None:
 
 @contextmanager
 def scripted(*pieces: bytes, pause: float = 0.0, wait: bool = False) -> Iterator[str]:
-    """A server that sends `pieces` to one client; `wait`: and keeps it waiting then."""
+    """Yield a server that sends `pieces` to one client, then keeps it waiting if `wait` is set."""
     done = threading.Event()
 
     def serve(listener: socket.socket) -> None:
@@ -378,9 +378,9 @@ def test_an_answer_that_breaks_off_is_an_unavailable_one() -> None:
 @pytest.mark.parametrize("pieces", [[], [b"x"] * 300], ids=["silent", "a byte at a time"])
 def test_the_deadline_is_that_of_the_whole_request(pieces: list[bytes]) -> None:
     with scripted(b"HTTP/1.1 200 ", *pieces, pause=0.05, wait=True) as origin:
-        began = time.monotonic()
+        start = time.monotonic()
         error = refused(origin + SECRET_PATH, timeout=0.5)
-        assert time.monotonic() - began < 60
+        assert time.monotonic() - start < 60
     assert type(error) is UnavailableError
     assert error.what == "no answer of the webhook at 127.0.0.1 within 0.5 s"
 
@@ -388,9 +388,9 @@ def test_the_deadline_is_that_of_the_whole_request(pieces: list[bytes]) -> None:
 def test_a_message_that_was_taken_is_not_sent_again_because_the_answer_has_no_end() -> None:
     head = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n"
     with scripted(head, wait=True) as origin:
-        began = time.monotonic()
+        start = time.monotonic()
         send(origin, many(1), timeout=120)
-        assert time.monotonic() - began < 60
+        assert time.monotonic() - start < 60
 
 
 def test_time_is_measured_by_the_given_clock() -> None:
@@ -412,8 +412,8 @@ def test_the_environment_names_no_proxy_and_no_password(tmp_path: Any) -> None:
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login me password sesame\n")
     netrc.chmod(0o600)
-    nobody = "http://127.0.0.1:1"
-    env = os.environ | {"http_proxy": nobody, "all_proxy": nobody, "no_proxy": ""}
+    closed = "http://127.0.0.1:1"
+    env = os.environ | {"http_proxy": closed, "all_proxy": closed, "no_proxy": ""}
     code = (
         "import sys; from etl.daemon.webhook import post_json\n"
         "post_json(sys.argv[1], {'text': 'x'})"

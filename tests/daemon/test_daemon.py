@@ -113,7 +113,7 @@ def test_a_second_signal_ends_it_at_once(start: Start, sandbox: Sandbox) -> None
 
 
 @pytest.mark.fault(60)
-def test_what_cannot_finish_before_the_deadline_is_rolled_back(
+def test_a_run_that_cannot_finish_before_the_deadline_is_rolled_back(
     start: Start, sandbox: Sandbox, warehouse: str
 ) -> None:
     came, go = hold(sandbox.zoom.faults, ZOOM_LIST)
@@ -127,7 +127,7 @@ def test_what_cannot_finish_before_the_deadline_is_rolled_back(
 
 
 def hold(faults: list[Fault], path: str = "") -> tuple[threading.Event, threading.Event]:
-    """Let a request hang. The first event is set when it came; set the second to let it go."""
+    """Let a request hang. The first event is set when it comes; set the second to release it."""
     came, go = threading.Event(), threading.Event()
 
     def wait(emulator: Any, request: Any) -> None:
@@ -169,7 +169,9 @@ def test_a_database_that_is_away_is_waited_for(
 
 
 @pytest.mark.fault(64)
-def test_a_source_s_trouble_is_its_own(start: Start, sandbox: Sandbox, warehouse: str) -> None:
+def test_trouble_with_one_source_does_not_reach_another(
+    start: Start, sandbox: Sandbox, warehouse: str
+) -> None:
     sources, sandbox.zoom.client_secret = sandbox.toml(), "changed-meanwhile"
     came, go = hold(sandbox.alibaba.faults)
     daemon = start(sources)
@@ -258,7 +260,7 @@ def test_a_port_that_is_taken_is_reported_and_tried_again(start: Start, sandbox:
 
 @pytest.mark.fault(65)
 def test_the_clock_of_the_machine_is_set(start: Start, sandbox: Sandbox, warehouse: str) -> None:
-    """By a year, forth and back, while it runs: nothing is run more often, no watermark moves."""
+    """Set it by a year forwards and back meanwhile: no extra run, and no watermark moves."""
     daemon = start(sandbox, every="10m", code=JUMPING)
     daemon.ran(4, status="complete")
     marks = ask(warehouse, "SELECT source, stream, watermark FROM etl.streams ORDER BY 1, 2")
@@ -449,7 +451,7 @@ def test_it_reports_once_that_a_stream_turned_bad_and_once_that_it_is_well_again
 def test_a_run_that_waits_for_its_provider_delays_no_other_account(
     start: Start, sandbox: Sandbox
 ) -> None:
-    """Of one host too, where there is one place only."""
+    """This includes accounts of one host, which has one slot."""
     came, go = hold(sandbox.alibaba.faults)
     parts = []
     for name in ("one", "two"):
@@ -497,7 +499,7 @@ def test_a_new_address_that_is_taken_leaves_the_previous_one(
 
 
 def test_two_thousand_sources(start: Start, sandbox: Sandbox) -> None:
-    """All of one account: one run at a time, and the daemon answers and ends as ever."""
+    """All belong to one account, so one runs at a time; the daemon still answers and ends."""
     one = next(part for part in sandbox.toml().split("[sources.") if part.startswith("zoom_demo"))
     text = "".join(f"[sources.{one.replace('zoom_demo', f's{n}', 1)}\n" for n in range(2000))
     daemon = start(text, every="1h")
@@ -518,7 +520,7 @@ def test_two_thousand_sources(start: Start, sandbox: Sandbox) -> None:
 
 
 def two(start: Start, sandbox: Sandbox) -> tuple[Any, Any]:
-    """A daemon that leads, and one that stands by."""
+    """Return a daemon that leads, and one that stands by."""
     leader = start(sandbox)
     leader.ran(4, status="complete")
     standby = start(sandbox)
@@ -551,7 +553,7 @@ def test_a_daemon_that_was_asleep_writes_nothing_when_it_wakes(
 ) -> None:
     leader, standby = two(start, sandbox)
     came, go = hold(sandbox.zoom.faults, ZOOM_LIST)
-    assert came.wait(PATIENCE)  # it sleeps in a run, and is due for others when it wakes
+    assert came.wait(PATIENCE)  # it is stopped in a run, and others are due when it resumes
     leader.kill(signal.SIGSTOP)
     standby.said("this daemon leads")
     standby.ran(2, source="zoom_demo", status="complete")

@@ -51,7 +51,7 @@ ACCOUNTS, SOURCES, LONG, WORKERS = 32, 40, 8, 8
 
 
 class Gate:
-    """Holds those requests back that `when` names until it is opened, at most `most` of them."""
+    """Holds back up to `most` requests that match `when`, until it is opened."""
 
     def __init__(self, when: Callable[[Request], bool], most: int | None = None) -> None:
         self.held: list[str] = []
@@ -77,7 +77,7 @@ def instance(number: int) -> str:
 
 
 def sources(sandbox: Sandbox, numbers: range) -> str:
-    """One Alibaba source for each number: an instance of its own in one of the accounts."""
+    """Return one Alibaba source for each number: a separate instance in one of the accounts."""
     lines = []
     for number in numbers:
         key = f"key-{number % ACCOUNTS:02}"
@@ -99,7 +99,7 @@ def of_instance(request: Request) -> str:
 
 
 def right(sandbox: Sandbox, url: str) -> None:
-    """The warehouse has what the sandbox has: each row once, and in its first version."""
+    """Assert that the warehouse has each row of the sandbox once, in its first version."""
     expected = {
         table: {(f"s{row[1][-2:]}", *row[1:]) for row in rows}
         for table, rows in truth.of(sandbox).items()
@@ -113,7 +113,7 @@ def right(sandbox: Sandbox, url: str) -> None:
 
 
 def requests(sandbox: Sandbox) -> list[tuple[str, str]]:
-    """(access key, instance) of each request, as they came."""
+    """Return (access key, instance) of each request, in their order."""
     found = []
     for request in list(sandbox.alibaba.requests):
         key = re.search("Credential=([^,]+)", request.headers["authorization"])
@@ -123,7 +123,7 @@ def requests(sandbox: Sandbox) -> list[tuple[str, str]]:
 
 
 def one_at_a_time(sent: list[tuple[str, str]]) -> int:
-    """Of one account no source's requests come between another's; how many accounts have two."""
+    """Assert that sources of one account never overlap; return how many accounts have two."""
     shared = 0
     for account in {each for each, _ in sent}:
         order = [source for each, source in sent if each == account]
@@ -134,7 +134,7 @@ def one_at_a_time(sent: list[tuple[str, str]]) -> int:
 
 
 def tasks(dask_scheduler: Any) -> dict[str, tuple[str, bytes]]:
-    """What the scheduler was sent of each task that a worker is at: the stream, and all of it."""
+    """Map each worker to its tasks: the stream, and what the scheduler was sent."""
     return {
         key: (task.run_spec.args[0], dumps(task.run_spec))
         for key, task in dask_scheduler.tasks.items()
@@ -143,7 +143,7 @@ def tasks(dask_scheduler: Any) -> dict[str, tuple[str, bytes]]:
 
 
 def at_work(client: Client) -> dict[str, dict[str, bytes]]:
-    """Worker → stream → the task."""
+    """Return worker → stream → the task as the scheduler was sent it."""
     sent = client.run_on_scheduler(tasks)
     return {
         worker: dict(sent[key] for key in keys if key in sent)
@@ -153,7 +153,7 @@ def at_work(client: Client) -> dict[str, dict[str, bytes]]:
 
 @dataclass
 class Fleet:
-    """What a daemon has: the lead, a dispatcher, and the runs that ended."""
+    """The lead, a dispatcher, and the runs that ended, as in a daemon."""
 
     settings: Settings
     dask: Dask
@@ -173,7 +173,7 @@ class Fleet:
         self.ended.append(outcome)
 
     def submit(self) -> "list[Future[None]]":
-        """All sources, those of one account next to each other."""
+        """Return all sources, those of one account next to each other."""
         names = sorted(self.settings.sources, key=lambda name: (int(name[1:]) % ACCOUNTS, name))
         return [self.dispatch.submit(select(self.settings, [name])) for name in names]
 
@@ -185,7 +185,7 @@ class Fleet:
 
 @contextmanager
 def leading(engine: Engine) -> Iterator[Lease]:
-    """The lead of a daemon, renewed as a daemon renews it."""
+    """Yield the lead of a daemon, renewed as a daemon renews it."""
     with engine.begin() as connection:
         lease = lead.take(connection, process_name())
     assert lease is not None
@@ -295,23 +295,23 @@ def test_runs_of_a_killed_worker_are_made_again_elsewhere(
         assert len(hidden) == ACCOUNTS + 2
         assert not any(secret.encode() in everything for secret in hidden)
 
-        victim = max(working, key=lambda worker: len(working[worker]))
-        (pid,) = (each.pid for each in cluster.workers.values() if each.worker_address == victim)
+        killed = max(working, key=lambda worker: len(working[worker]))
+        (pid,) = (each.pid for each in cluster.workers.values() if each.worker_address == killed)
         os.kill(pid, signal.SIGKILL)
-        until(lambda: victim not in client.nthreads(), "the scheduler knows that it is gone")
+        until(lambda: killed not in client.nthreads(), "the scheduler knows that it is gone")
         gate.open()
         for each in over:
             each.result(60)
 
     names = sorted(settings.sources)
     assert fleet.complete() == names
-    doomed = {name.partition(".")[0] for name in working[victim]}
-    assert 0 < len(doomed) <= WORKERS
+    repeated = {name.partition(".")[0] for name in working[killed]}
+    assert 0 < len(repeated) <= WORKERS
     runs = ask(warehouse, "SELECT source, status FROM etl.runs ORDER BY source")
     assert runs == [(name, "complete") for name in names]
     # Taking a lease raises its epoch, which therefore counts the starts of a run.
     starts = dict(ask(warehouse, "SELECT source, epoch FROM etl.leases WHERE source <> '*'"))
-    assert starts == {name: 2 if name in doomed else 1 for name in names}
+    assert starts == {name: 2 if name in repeated else 1 for name in names}
     right(sandbox, warehouse)
     assert one_at_a_time(requests(sandbox)) == SOURCES - ACCOUNTS
 
@@ -321,7 +321,7 @@ def until_there(path: Path) -> int:
     return 7
 
 
-def test_what_a_run_raises_comes_back(
+def test_an_exception_of_a_run_is_returned_to_the_caller(
     cluster: LocalCluster,
     configured: Callable[[range], Settings],
     warehouse: str,
@@ -400,7 +400,7 @@ def test_without_the_extra_it_says_what_to_install() -> None:
 
 @contextmanager
 def cluster_at(port: int) -> Iterator["subprocess.Popen[bytes]"]:
-    """A scheduler with a worker, in a process that is killed at the end."""
+    """Yield a scheduler with a worker, in a process that is killed at the end."""
     process = subprocess.Popen(
         [sys.executable, "-c", CLUSTER, str(port)],
         stdin=subprocess.PIPE,

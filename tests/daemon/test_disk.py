@@ -47,7 +47,7 @@ def disk() -> Iterator[Path]:
 
 @pytest.fixture
 def cramped(clusters: Callable[[Path], Cluster], disk: Path) -> Iterator[str]:
-    """The URL of a warehouse whose files are on `disk`; Postgres' log of changes is not."""
+    """Yield the URL of a warehouse whose files are on `disk`, without the write-ahead log."""
     cluster = clusters(find_binaries(os.environ))
     files = disk / "files"
     files.mkdir(mode=0o700)

@@ -29,7 +29,7 @@ PATIENCE = 30.0
 
 
 def zoom(name: str, owner: str = "", at: str = "zoom.example") -> list[Unit]:
-    """A source with one stream."""
+    """Return a source with one stream."""
     source = ZoomSource(
         name=name,
         account_id=owner or name,
@@ -41,7 +41,7 @@ def zoom(name: str, owner: str = "", at: str = "zoom.example") -> list[Unit]:
 
 
 def twilio(name: str, number: int = 0) -> list[Unit]:
-    """A source with two streams."""
+    """Return a source with two streams."""
     source = TwilioSource(name=name, account_sid=f"AC{number:032x}", auth_token=SecretStr("t"))
     return [(source, stream) for stream in named("twilio").streams]
 
@@ -66,14 +66,14 @@ class ByHand:
 
     def __post_init__(self) -> None:
         self.dispatch = Dispatch(
-            self.begin,
+            self.launch,
             workers=self.workers,
             ended=lambda unit, outcome: self.ended.append((name_of(unit), outcome)),
             started=lambda source, late: self.started.append((source, late)),
             clock=lambda: self.now,
         )
 
-    def begin(self, unit: Unit, stop: threading.Event) -> "Future[Run]":
+    def launch(self, unit: Unit, stop: threading.Event) -> "Future[Run]":
         name = name_of(unit)
         self.launched.append(name)
         self.stops[name] = stop
@@ -131,7 +131,7 @@ def test_a_silent_run_leaves_its_place_to_another_account_until_it_is_heard(hand
     assert hand.launched[-1] == "d.flows"
 
 
-def test_however_many_are_silent_there_is_an_end_of_it(hand: ByHand) -> None:
+def test_silent_runs_get_a_limited_number_of_spare_slots(hand: ByHand) -> None:
     for n in range(SPARE * hand.workers + 5):
         hand.dispatch.submit(zoom(f"s{n}"))
     for _ in range(10):
@@ -166,7 +166,7 @@ def test_two_sources_of_one_account_do_not_run_at_once(hand: ByHand) -> None:
     assert hand.launched[-1] == "b.flex_flows"
 
 
-def test_a_host_has_as_many_runs_as_there_are_workers_and_others_do_not_mind(hand: ByHand) -> None:
+def test_a_host_uses_all_workers_without_delaying_other_hosts(hand: ByHand) -> None:
     for n in range(4):
         hand.dispatch.submit(zoom(f"slow{n}", at="slow.example"))
     hand.dispatch.submit(zoom("other", at="other.example"))
@@ -215,11 +215,11 @@ def test_running_runs_are_listed_with_their_age(hand: ByHand) -> None:
 # --- how a run ends ------------------------------------------------------------------------------
 def test_every_outcome_is_reported_once_and_the_round_goes_on(hand: ByHand) -> None:
     hand.dispatch.submit(twilio("t"))
-    died = KeyError("a bug")
-    hand.end("t.flex_flows", died)
+    bug = KeyError("a bug")
+    hand.end("t.flex_flows", bug)
     hand.end("t.channels")
     (first, outcome), (second, run) = hand.ended
-    assert (first, outcome, second) == ("t.flex_flows", died, "t.channels")
+    assert (first, outcome, second) == ("t.flex_flows", bug, "t.channels")
     assert isinstance(run, Run)
     assert run.status == "complete"
 
@@ -254,11 +254,11 @@ def test_a_callback_that_fails_holds_no_slot(caplog: pytest.LogCaptureFixture) -
 
     ends: list[Future[Run]] = []
 
-    def begin(unit: Unit, stop: threading.Event) -> "Future[Run]":
+    def launch(unit: Unit, stop: threading.Event) -> "Future[Run]":
         ends.append(Future())
         return ends[-1]
 
-    dispatch = Dispatch(begin, workers=1, ended=full, started=full)
+    dispatch = Dispatch(launch, workers=1, ended=full, started=full)
     first, second = dispatch.submit(zoom("a")), dispatch.submit(zoom("b"))
     for _ in range(2):
         ends.pop().set_exception(KeyError("a bug"))
@@ -379,7 +379,7 @@ def test_waiting_ends_with_the_last_run() -> None:
 
 @pytest.fixture
 def hurried() -> Iterator[None]:
-    """Threads take turns after every few instructions."""
+    """Let threads take turns after every few instructions."""
     previous = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
@@ -392,7 +392,7 @@ def hurried() -> Iterator[None]:
 def test_it_can_be_closed_at_any_instant() -> None:
     units = [zoom(f"s{n}") for n in range(6)]
     for _ in range(150):
-        dispatch = Dispatch(begin_now, workers=3, ended=lambda unit, outcome: None)
+        dispatch = Dispatch(launch_now, workers=3, ended=lambda unit, outcome: None)
         results: SimpleQueue[Future[None]] = SimpleQueue()
 
         def submit(
@@ -414,8 +414,8 @@ def test_it_can_be_closed_at_any_instant() -> None:
             assert results.get(timeout=PATIENCE).done()
 
 
-def begin_now(unit: Unit, stop: threading.Event) -> "Future[Run]":
-    """An executor that has done it before it says so."""
+def launch_now(unit: Unit, stop: threading.Event) -> "Future[Run]":
+    """Run the unit before returning its future, as a fast executor would."""
     future: Future[Run] = Future()
     future.set_result(run_of(unit))
     return future
@@ -426,12 +426,12 @@ def broken(unit: Unit, stop: threading.Event) -> "Future[Run]":
     raise RuntimeError("can't start new thread")
 
 
-@pytest.mark.parametrize("begin", [broken, begin_now])
+@pytest.mark.parametrize("launch", [broken, launch_now])
 @pytest.mark.parametrize("accounts", [1, 3000])
 def test_three_thousand_sources_end_whatever_the_executor_does(
-    begin: Callable[..., "Future[Run]"], accounts: int
+    launch: Callable[..., "Future[Run]"], accounts: int
 ) -> None:
-    """They do not nest, and do not take a thousand times as long as three."""
+    """Ends do not recurse, and the time grows in proportion to the sources."""
     reported: Counter[str] = Counter()
     gate: list[Future[Run]] = []
 
@@ -439,28 +439,28 @@ def test_three_thousand_sources_end_whatever_the_executor_does(
         if unit[0].name.startswith("gate"):
             gate.append(Future())
             return gate[-1]
-        return begin(unit, stop)
+        return launch(unit, stop)
 
     dispatch = Dispatch(
         gated, workers=8, ended=lambda unit, outcome: reported.update([name_of(unit)])
     )
-    # All wait behind eight runs, and begin when those end.
+    # All wait behind eight runs, and start when those end.
     for n in range(8):
         dispatch.submit(zoom(f"gate{n}", at="flex-api.twilio.com"))
     rounds = [dispatch.submit(twilio(f"s{n}", n % accounts)) for n in range(3000)]
     assert not any(each.done() for each in rounds)
-    began = process_time()
+    start = process_time()
     for each in gate:
         each.set_exception(StoppedError("stopped"))
     assert all(each.done() for each in rounds)
     assert set(reported.values()) == {1}
     assert len(reported) == 6008
-    assert process_time() - began < 10
+    assert process_time() - start < 10
 
 
 @dataclass
 class Watched:
-    """An executor that sees how many run at once, by account and host, until their end."""
+    """An executor that counts how many runs overlap, by account and host."""
 
     executor: Executor
     random: Random
@@ -473,7 +473,7 @@ class Watched:
     reported: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
 
-    def begin(self, unit: Unit, stop: threading.Event) -> "Future[Run]":
+    def launch(self, unit: Unit, stop: threading.Event) -> "Future[Run]":
         mine, there = account(unit[0]), host(unit[0])
         with self.lock:
             self.launched[name_of(unit)] += 1
@@ -482,17 +482,17 @@ class Watched:
             self.most = max(self.most, self.hosts[there])
             if self.accounts[mine] > 1 or self.hosts[there] > self.workers:
                 self.wrong.append(f"{name_of(unit)}: {self.accounts[mine]} {self.hosts[there]}")
-            fate, pause = self.random.random(), self.random.random() / 500
-        if fate < 0.1:
+            chance, pause = self.random.random(), self.random.random() / 500
+        if chance < 0.1:
             raise RuntimeError("can't start new thread")
-        return self.executor.submit(self.work, unit, stop, fate, pause)
+        return self.executor.submit(self.work, unit, stop, chance, pause)
 
-    def work(self, unit: Unit, stop: threading.Event, fate: float, pause: float) -> Run:
-        if fate < 0.2:
+    def work(self, unit: Unit, stop: threading.Event, chance: float, pause: float) -> Run:
+        if chance < 0.2:
             stop.wait(PATIENCE)  # it hangs, until it is given up
-        elif fate < 0.7:
+        elif chance < 0.7:
             stop.wait(pause)
-        if fate < 0.5:
+        if chance < 0.5:
             raise KeyError("a bug")
         return run_of(unit)
 
@@ -506,7 +506,7 @@ class Watched:
 def test_under_stress_no_two_overlap_and_all_end(seed: int) -> None:
     random = Random(seed)
     watched = Watched(Threads(), random, workers=3)
-    dispatch = Dispatch(watched.begin, workers=3, ended=watched.ended)
+    dispatch = Dispatch(watched.launch, workers=3, ended=watched.ended)
     sources = [twilio(f"t{n}", n % 20) for n in range(60)]
     sources += [zoom(f"z{n}", f"a{n % 25}", f"h{n % 3}.example") for n in range(90)]
     random.shuffle(sources)
@@ -545,8 +545,8 @@ def test_under_stress_no_two_overlap_and_all_end(seed: int) -> None:
 
 
 @pytest.mark.parametrize("how", ["given up", "stopped"])
-def test_what_only_waits_in_a_cluster_is_taken_back(how: str) -> None:
-    """Or it would run later, beside the next run of the account."""
+def test_a_queued_run_that_is_given_up_or_stopped_is_cancelled(how: str) -> None:
+    """Otherwise it would run later, beside the next run of the account."""
     hand = ByHand(queued=True)
     over = hand.dispatch.submit(zoom("a"))
     _, future = hand.at_work["a.flows"]

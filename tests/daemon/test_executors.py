@@ -43,12 +43,12 @@ def test_a_call_that_hangs_holds_no_other_up() -> None:
 
 
 def test_a_call_that_is_cancelled_before_it_starts_is_not_made() -> None:
-    """Nor does its thread die of it (pytest would tell)."""
+    """Its thread does not fail either: pytest would report that."""
     cancelled = threading.Event()
     made: list[int] = []
 
     def hold(frame: FrameType, *_: Any) -> None:
-        """Called in a new thread before anything else is."""
+        """Wait; called in a new thread before anything else."""
         cancelled.wait(PATIENCE)
 
     before, previous = {*threading.enumerate()}, threading.gettrace()

@@ -34,7 +34,7 @@ ONE = configured(zoom())
 
 
 def row(ago: timedelta | None = MINUTE, status: str | None = "complete", **more: Any) -> Any:
-    """A row of etl.streams, whose last complete run ended `ago`."""
+    """Return a row of etl.streams, whose last complete run ended `ago`."""
     return {
         "source": "z",
         "stream": "flows",
@@ -101,8 +101,8 @@ def test_an_error_without_advice() -> None:
     assert (found.problem, found.advice) == ("it broke", None)
 
 
-def test_what_no_source_has_now_is_not_configured_and_never_stale() -> None:
-    """Nor is a stream of the provider that a source had before."""
+def test_a_stream_of_no_configured_source_is_never_stale() -> None:
+    """This includes a stream of the provider that a source had before."""
     old = {**row(900 * DAY), "source": "gone"}
     other = {**row(900 * DAY), "stream": "channels"}
     found = assess(ONE, [old, other, row()], NOW, next_runs={"z": NOW + HOUR})
@@ -168,14 +168,14 @@ OFFICE = Schedule(cron="*/15 9-17 * * MON-FRI", timezone="Europe/Berlin")
     ],
 )
 def test_office_hours_make_nothing_stale_overnight(success: str, until: str) -> None:
-    """Three planned times have to pass, whatever is planned for the hours to come."""
-    began = datetime.fromisoformat(success + "+00:00")
+    """A stream is stale after three planned times, however the next ones are planned."""
+    started = datetime.fromisoformat(success + "+00:00")
     ends = datetime.fromisoformat(until + "+00:00")
-    assert began + stale_after(OFFICE, began) == ends
+    assert started + stale_after(OFFICE, started) == ends
     settings = configured(zoom(cron=OFFICE.cron, timezone=OFFICE.timezone))
-    moment, judged = began, []
-    while moment < began + 4 * DAY:
-        (found,) = assess(settings, [row(last_success_at=began)], moment)
+    moment, judged = started, []
+    while moment < started + 4 * DAY:
+        (found,) = assess(settings, [row(last_success_at=started)], moment)
         judged.append((moment, found.stale))
         moment += timedelta(minutes=7)
     assert not any(stale for moment, stale in judged if moment < ends)
@@ -192,7 +192,7 @@ def test_a_daily_line_may_miss_two_days() -> None:
     ("watched", "stale"),
     [(None, False), (timedelta(), False), (HOUR, False), (HOUR + MINUTE, True), (-DAY, False)],
 )
-def test_what_never_ran_is_stale_when_it_was_watched_for_long_enough(
+def test_a_stream_that_never_ran_is_stale_after_it_was_watched_for_long_enough(
     watched: timedelta | None, stale: bool
 ) -> None:
     found = only(since=None if watched is None else NOW - watched)
@@ -204,7 +204,7 @@ def test_what_never_ran_is_stale_when_it_was_watched_for_long_enough(
 
 
 def test_a_row_without_a_run_is_one_that_never_ran() -> None:
-    """Its state may have been alerted."""
+    """Its row has no run, but an alert may have been recorded."""
     assert only(row(None, None, told="stale")).state == "never run"
 
 
@@ -237,9 +237,9 @@ def test_crontab_lines_of_many_sources_are_not_evaluated_one_by_one() -> None:
         rows = [{**row(timedelta(seconds=n % 900)), "source": f"z{n}"} for n in range(1000)]
         costs = []
         for _ in range(3):
-            began = process_time()
+            started = process_time()
             assert len(assess(settings, rows, NOW)) == 1000
-            costs.append(process_time() - began)
+            costs.append(process_time() - started)
         return min(costs)
 
     assert cost(cron="*/15 8-18 * * MON-FRI") < 3 * cost(every="15m")

@@ -1,4 +1,4 @@
-"""One daemon leads, whether others die, sleep or race for it; the runs of the previous one end."""
+"""One daemon leads even if others die, are stopped or race for it; the previous one's runs end."""
 
 import os
 import threading
@@ -25,10 +25,10 @@ pytestmark = pytest.mark.slow
 PATIENCE = 30.0
 
 A, B, C = (f"{name}:1:elsewhere" for name in "abc")
-"""Processes of other machines: it cannot be seen whether they live."""
+"""Processes of other machines, of which this one cannot know whether they run."""
 
 DEAD = "host:{}:{}".format(2**22 + 1, leases.process_name().rsplit(":", 1)[1])
-"""One of this machine, that has ended: no pid is as high."""
+"""An ended process of this machine: no pid is that high."""
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def module_url(clusters: Callable[[Path], Cluster]) -> Iterator[str]:
 
 
 def impatient(raw: Any, _: Any) -> None:
-    """Make a test that waits for itself fail instead of hang."""
+    """Let a test that blocks itself fail instead of hang."""
     raw.execute("SET statement_timeout = '20s'")
     raw.commit()
 
@@ -68,7 +68,7 @@ def leads(engine: Engine, process: str) -> Lease:
 
 
 def hold(engine: Engine, holder: str, stream: str = "flows") -> Lease:
-    """The lease of a run of the daemon `holder`."""
+    """Return the lease of a run of the daemon `holder`."""
     with engine.begin() as connection:
         return leases.acquire(connection, "s", stream, holder=holder)
 
@@ -87,10 +87,10 @@ def execute(engine: Engine, statement: str) -> None:
         connection.execute(text(statement))
 
 
-LET_IT_END = """UPDATE etl.leases SET until = clock_timestamp() - interval '1 second'
+END_LEAD = """UPDATE etl.leases SET until = clock_timestamp() - interval '1 second'
                 WHERE source = '*'"""
-LET_IT_END_NOW = "UPDATE etl.leases SET until = clock_timestamp() WHERE source = '*'"
-LET_IT_END_LATER = """UPDATE etl.leases SET until = clock_timestamp() + interval '500 ms'
+END_LEAD_NOW = "UPDATE etl.leases SET until = clock_timestamp() WHERE source = '*'"
+END_LEAD_SOON = """UPDATE etl.leases SET until = clock_timestamp() + interval '500 ms'
                       WHERE source = '*'"""
 
 
@@ -100,7 +100,7 @@ def who(engine: Engine) -> str | None:
 
 
 def wait_for(engine: Engine, query: str) -> None:
-    """Until `query` says true."""
+    """Wait until `query` returns true."""
     pause = threading.Event()
     for _ in range(1500):
         with engine.begin() as connection:
@@ -129,7 +129,7 @@ def test_the_first_daemon_leads_and_no_other(engine: Engine) -> None:
 
 def test_a_leader_that_vanished_is_followed_when_its_lease_has_ended(engine: Engine) -> None:
     leads(engine, A)
-    execute(engine, LET_IT_END)
+    execute(engine, END_LEAD)
     assert who(engine) is None
     assert leads(engine, B).epoch == 2
     assert who(engine) == B
@@ -143,7 +143,7 @@ def test_a_leader_that_gives_it_back_is_followed_at_once(engine: Engine) -> None
     assert who(engine) is None
     assert leads(engine, B).epoch == 2
     with engine.begin() as connection:
-        leases.release(connection, first)  # too late: it is not its own any more
+        leases.release(connection, first)  # too late: the lease belongs to B now
     assert who(engine) == B
 
 
@@ -155,11 +155,11 @@ def test_a_dead_leader_of_this_machine_is_followed_at_once(engine: Engine) -> No
 
 
 def test_a_restart_under_the_same_name_waits_and_keeps_its_own_lead(engine: Engine) -> None:
-    """As in a container, where a restarted daemon is process 1 again."""
+    """In a container a restarted daemon has the same name: it is process 1 again."""
     previous = leads(engine, A)
     run = hold(engine, A)
     assert lead(engine, A) is None
-    execute(engine, LET_IT_END)
+    execute(engine, END_LEAD)
     again = leads(engine, A)
     assert again.epoch == previous.epoch + 1
     assert renewable(engine, again)
@@ -169,9 +169,9 @@ def test_a_restart_under_the_same_name_waits_and_keeps_its_own_lead(engine: Engi
 
 
 def test_a_lead_that_was_renewed_stays(engine: Engine) -> None:
-    """No daemon took it while it had ended."""
+    """It had ended, but no other daemon had taken it."""
     lease = leads(engine, A)
-    execute(engine, LET_IT_END)
+    execute(engine, END_LEAD)
     with engine.begin() as connection:
         leases.renew(connection, lease, TTL)
     assert lead(engine, B) is None
@@ -180,7 +180,7 @@ def test_a_lead_that_was_renewed_stays(engine: Engine) -> None:
 def test_a_lead_that_is_rolled_back_was_not_taken(engine: Engine) -> None:
     leads(engine, A)
     run = hold(engine, A)
-    execute(engine, LET_IT_END)
+    execute(engine, END_LEAD)
     with engine.connect() as connection:
         transaction = connection.begin()
         assert take(connection, B) is not None
@@ -191,12 +191,12 @@ def test_a_lead_that_is_rolled_back_was_not_taken(engine: Engine) -> None:
 
 
 @pytest.mark.fault(61)
-@pytest.mark.parametrize("before", ["nobody", "ended", "dead", "given back"])
-def test_of_six_that_race_for_it_one_leads(module_url: str, engine: Engine, before: str) -> None:
-    if before != "nobody":
+@pytest.mark.parametrize("before", ["no lead", "ended", "dead", "given back"])
+def test_one_of_six_daemons_that_race_leads(module_url: str, engine: Engine, before: str) -> None:
+    if before != "no lead":
         first = leads(engine, DEAD if before == "dead" else A)
         if before == "ended":
-            execute(engine, LET_IT_END)
+            execute(engine, END_LEAD)
         if before == "given back":
             with engine.begin() as connection:
                 leases.release(connection, first)
@@ -219,7 +219,7 @@ def test_of_six_that_race_for_it_one_leads(module_url: str, engine: Engine, befo
     found = [each.result(PATIENCE) for each in runners]
     (winner,) = (each for each in found if each is not None)
     assert who(engine) == winner.holder
-    assert winner.epoch == (1 if before == "nobody" else 2)
+    assert winner.epoch == (1 if before == "no lead" else 2)
     assert renewable(engine, winner)
 
 
@@ -227,11 +227,11 @@ def test_of_six_that_race_for_it_one_leads(module_url: str, engine: Engine, befo
 def test_a_new_leader_revokes_the_runs_of_the_previous_one(engine: Engine) -> None:
     leads(engine, A)
     mine, other = hold(engine, A, "flows"), hold(engine, C, "channels")
-    execute(engine, LET_IT_END)
+    execute(engine, END_LEAD)
     with engine.connect() as connection:
         transaction = connection.begin()
         second = take(connection, B)
-        # In the same transaction: until it commits nothing has changed for anybody.
+        # In the same transaction: until it commits no other session sees a change.
         with engine.begin() as another:
             holder = "SELECT holder, epoch FROM etl.leases WHERE source = '*'"
             assert another.execute(text(holder)).one() == (A, 1)
@@ -258,10 +258,10 @@ def test_a_daemon_that_cannot_revoke_a_run_that_is_writing_does_not_lead_yet(
     """The previous leader was stopped in the middle of a merge."""
     leads(engine, A)
     writing, other = hold(engine, A, "flows"), hold(engine, A, "channels")
-    execute(engine, LET_IT_END)
-    with engine.connect() as zombie:
-        transaction = zombie.begin()
-        leases.renew(zombie, writing)
+    execute(engine, END_LEAD)
+    with engine.connect() as stopped_leader:
+        transaction = stopped_leader.begin()
+        leases.renew(stopped_leader, writing)
         with engine.begin() as connection:
             assert take(connection, B) is None
             assert connection.scalar(text("SELECT 1")) == 1  # the transaction can go on
@@ -279,22 +279,22 @@ def test_a_daemon_that_cannot_revoke_a_run_that_is_writing_does_not_lead_yet(
 def test_a_leader_that_is_stopped_in_the_middle_of_a_write_is_followed_at_once(
     engine: Engine,
 ) -> None:
-    """Its lead ended after that write began: Postgres ends it, and nothing of it stays."""
+    """Its lead ended after that write started: the new leader ends its session, nothing stays."""
     leads(engine, A)
     writing, staging, other = (hold(engine, A, name) for name in ("flows", "queues", "channels"))
     theirs = hold(engine, C, "roles")
-    with engine.connect() as zombie, engine.connect() as person:
-        begun = zombie.begin()
-        with zombie.begin_nested():
-            leases.renew(zombie, writing)
-        leases.renew(zombie, staging)
+    with engine.connect() as stopped_leader, engine.connect() as person:
+        written = stopped_leader.begin()
+        with stopped_leader.begin_nested():
+            leases.renew(stopped_leader, writing)
+        leases.renew(stopped_leader, staging)
         synced = person.begin()  # as old, but of a `callflow sync`
         leases.renew(person, theirs)
-        execute(engine, LET_IT_END_NOW)
+        execute(engine, END_LEAD_NOW)
         assert leads(engine, B).epoch == 2
         with pytest.raises(OperationalError, match="terminating connection"):
-            begun.commit()
-        zombie.invalidate()
+            written.commit()
+        stopped_leader.invalidate()
         synced.commit()
     assert not any(renewable(engine, each) for each in (writing, staging, other))
     assert renewable(engine, theirs)
@@ -304,17 +304,17 @@ def test_a_leader_that_is_stopped_while_it_renews_its_lead_is_followed_at_once(
     engine: Engine,
 ) -> None:
     lease = leads(engine, A)
-    execute(engine, LET_IT_END_LATER)
-    with engine.connect() as zombie:
-        zombie.begin()
-        leases.renew(zombie, lease, TTL)
+    execute(engine, END_LEAD_SOON)
+    with engine.connect() as stopped_leader:
+        stopped_leader.begin()
+        leases.renew(stopped_leader, lease, TTL)
         wait_for(engine, "SELECT until < clock_timestamp() FROM etl.leases WHERE source = '*'")
         assert leads(engine, B).epoch == 2
-        zombie.invalidate()
+        stopped_leader.invalidate()
 
 
 def test_a_daemon_that_looks_while_another_one_leads_does_not_wait(engine: Engine) -> None:
-    """A run of the leader is just starting, and holds its row."""
+    """A run of the leader is just starting, and has locked the leader's row."""
     first = leads(engine, A)
     with engine.connect() as run, engine.begin() as connection:
         transaction = run.begin()
@@ -324,7 +324,7 @@ def test_a_daemon_that_looks_while_another_one_leads_does_not_wait(engine: Engin
         transaction.commit()
 
 
-def begin_run(connection: Connection, led: Lease) -> Lease:
+def start_run(connection: Connection, led: Lease) -> Lease:
     leases.stand_by(connection, led)
     return leases.acquire(connection, "s", "flows", holder=led.holder)
 
@@ -333,7 +333,7 @@ def test_a_run_that_is_just_starting_is_seen_and_revoked(engine: Engine) -> None
     first = leads(engine, DEAD)  # so that its lead can be taken while it lasts
     with engine.connect() as connection:
         transaction = connection.begin()
-        run = begin_run(connection, first)
+        run = start_run(connection, first)
         taken = Threads().submit(lead, engine, B)
         wait_for(engine, BLOCKED)
         assert not taken.done()
@@ -344,13 +344,13 @@ def test_a_run_that_is_just_starting_is_seen_and_revoked(engine: Engine) -> None
 
 def test_a_run_that_waits_for_the_next_leader_s_commit_does_not_start(engine: Engine) -> None:
     first = leads(engine, DEAD)
-    with engine.connect() as heir:
-        transaction = heir.begin()
-        assert take(heir, B) is not None
+    with engine.connect() as successor:
+        transaction = successor.begin()
+        assert take(successor, B) is not None
 
         def late() -> Lease:
             with engine.begin() as connection:
-                return begin_run(connection, first)
+                return start_run(connection, first)
 
         stopped = Threads().submit(late)
         wait_for(engine, BLOCKED)
@@ -362,7 +362,7 @@ def test_no_run_starts_without_the_lead(engine: Engine) -> None:
     first = leads(engine, A)
     with engine.begin() as connection:
         leases.stand_by(connection, first)
-    execute(engine, LET_IT_END)
+    execute(engine, END_LEAD)
     with pytest.raises(StoppedError, match="does not lead any more"), engine.begin() as connection:
         leases.stand_by(connection, first)  # no other daemon leads, but any may
     leads(engine, B)
@@ -384,16 +384,16 @@ def test_runs_start_side_by_side_and_the_lead_can_be_renewed_meanwhile(engine: E
 
 
 def test_runs_of_a_leader_that_came_and_went_unseen_are_revoked(engine: Engine) -> None:
-    """C looks who led: A. It sleeps; B leads, starts a run and falls asleep too. C goes on."""
+    """C reads that A led and is stopped; B leads, starts a run and is stopped too; C resumes."""
     leads(engine, A)
-    execute(engine, LET_IT_END)
-    begun: list[Lease] = []
+    execute(engine, END_LEAD)
+    leases_of_b: list[Lease] = []
 
     def meanwhile(*_: Any) -> None:
-        if not begun:
-            begun.append(leads(engine, B))
-            begun.append(hold(engine, B))
-            execute(engine, LET_IT_END)
+        if not leases_of_b:
+            leases_of_b.append(leads(engine, B))
+            leases_of_b.append(hold(engine, B))
+            execute(engine, END_LEAD)
 
     slow = engine.execution_options()
     event.listen(slow, "after_cursor_execute", meanwhile)
@@ -403,9 +403,9 @@ def test_runs_of_a_leader_that_came_and_went_unseen_are_revoked(engine: Engine) 
                 led = take(connection, C)
             if led is not None:
                 break
-            assert renewable(engine, begun[1])
+            assert renewable(engine, leases_of_b[1])
     assert led is not None
     assert led.holder == who(engine) == C
     assert led.epoch == 3
-    assert not renewable(engine, begun[0])
-    assert not renewable(engine, begun[1])
+    assert not renewable(engine, leases_of_b[0])
+    assert not renewable(engine, leases_of_b[1])

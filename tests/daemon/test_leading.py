@@ -1,4 +1,4 @@
-"""Who leads, as a value that one function after another returns."""
+"""The state of the lead, a value that each function takes and returns."""
 
 from collections.abc import Iterator
 

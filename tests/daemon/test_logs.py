@@ -30,7 +30,7 @@ SECRET = "s3cr&t/pa ss'wörd"
 
 @pytest.fixture(autouse=True)
 def _restored() -> Iterator[None]:
-    """Logging and structlog are the process's own; they are left as they were."""
+    """Restore logging and structlog, which belong to the whole process, at the end."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -69,7 +69,9 @@ def new_run(**values: Any) -> Run:
 def test_json_is_one_object_a_line() -> None:
     log = Log()
     before = datetime.now(UTC)
-    log.log.info("daemon began", workers=8, names=["a", "b"], when=NOON, took=timedelta(seconds=2))
+    log.log.info(
+        "daemon started", workers=8, names=["a", "b"], when=NOON, took=timedelta(seconds=2)
+    )
     logging.getLogger("etl.extract.http").warning("%s: asking %d times\nagain", "zoom_eu.flows", 2)
     one, two = log.lines
     assert list(one) == [
@@ -77,7 +79,7 @@ def test_json_is_one_object_a_line() -> None:
     ]  # fmt: skip
     assert (one["level"], one["event"], one["logger"]) == (
         "info",
-        "daemon began",
+        "daemon started",
         "etl.daemon.daemon",
     )
     assert (one["workers"], one["names"], one["took"]) == (8, ["a", "b"], 2.0)
@@ -107,7 +109,7 @@ def test_libraries_take_the_same_way_and_the_talkative_ones_are_quiet() -> None:
     assert log.lines[0]["logger"] == "apscheduler.executors"
 
 
-def test_a_librarys_own_handlers_are_taken_down() -> None:
+def test_a_librarys_own_handlers_are_removed() -> None:
     theirs = io.StringIO()
     library = logging.getLogger("distributed.test_logs")
     library.addHandler(logging.StreamHandler(theirs))
@@ -165,7 +167,7 @@ def test_any_value_makes_one_line_of_json(text: str, value: Any) -> None:
     json.loads(log.text, parse_constant=refuse)
 
 
-def test_a_value_that_holds_itself_is_no_trap() -> None:
+def test_a_value_that_contains_itself_is_rendered() -> None:
     log = Log()
     endless: list[Any] = []
     endless.append(endless)
@@ -246,7 +248,7 @@ def test_a_run_is_one_line_with_its_counts(status: str, level: str) -> None:
     }  # fmt: skip
 
 
-def test_a_run_that_did_not_end_or_ended_before_it_began() -> None:
+def test_a_run_that_did_not_end_or_ended_before_its_start() -> None:
     log = Log()
     run_ended(log.log, new_run(finished_at=None))
     run_ended(log.log, new_run(finished_at=NOON - timedelta(hours=1)))
@@ -289,7 +291,7 @@ def test_the_time_is_local() -> None:
 
 
 @pytest.mark.fault(41)
-def test_no_text_moves_a_terminals_cursor_or_makes_a_line() -> None:
+def test_text_never_moves_a_terminals_cursor_or_adds_a_line() -> None:
     log = Log(as_json=False)
     log.log.info("a\x1b[2Jb\nc\r\u202e", **{"k\n\x1b": "v\x1b]0;x\x07"}, other="two\nlines")
     assert log.text.count("\n") == 1
@@ -297,8 +299,8 @@ def test_no_text_moves_a_terminals_cursor_or_makes_a_line() -> None:
     assert r"a\x1b[2Jb\nc\r\u202e" in log.text
 
 
-def test_no_name_of_a_field_makes_a_second_line() -> None:
-    """structlog's renderer for people writes some names on lines of their own."""
+def test_a_field_name_never_adds_a_second_line() -> None:
+    """structlog's renderer for people writes some names on separate lines."""
     log = Log(as_json=False)
     odd = {"stack": "a\nb", "stack_info": "c\nd", "exception": "e\nf", "logger_name": "g\nh"}
     log.log.info("odd", **odd)
@@ -308,7 +310,7 @@ def test_no_name_of_a_field_makes_a_second_line() -> None:
 
 @contextlib.contextmanager
 def terminal() -> Iterator[tuple[TextIO, Any]]:
-    """A pseudo-terminal: the stream that a process writes to, and what a person reads."""
+    """Yield a pseudo-terminal: the stream that a process writes to, and what a person reads."""
     ours, theirs = os.openpty()
     with open(theirs, "w", encoding="utf-8") as stream:  # noqa: PTH123
         yield stream, lambda: os.read(ours, 65536).decode()
@@ -349,7 +351,7 @@ def test_a_terminal_has_colours_where_something_is_wrong() -> None:
 # --- what must not leave -------------------------------------------------------------------------
 @pytest.mark.fault(72)
 @pytest.mark.parametrize("as_json", [True, False])
-def test_no_secret_leaves_wherever_it_stands(as_json: bool) -> None:
+def test_a_secret_is_hidden_wherever_it_stands(as_json: bool) -> None:
     log = Log(SECRET, "abc", as_json=as_json)
     said = {"in": [{"deep": (f"x{SECRET}y", {SECRET})}], SECRET: 1}
     log.log.info(f"is {SECRET}", field=SECRET, nested=said, error=ValueError(SECRET), abc="abc")
@@ -367,7 +369,7 @@ def test_no_secret_leaves_wherever_it_stands(as_json: bool) -> None:
     assert log.text.count("\n") == 7
 
 
-def test_a_secret_that_begins_another_leaves_no_tail() -> None:
+def test_a_secret_that_is_the_start_of_another_leaves_no_rest() -> None:
     log = Log("sesame", "sesame-open-wide")
     log.log.info("say sesame-open-wide")
     assert log.lines[0]["event"] == "say …"
@@ -379,7 +381,7 @@ def test_a_short_secret_cuts_no_word() -> None:
     assert log.lines[0]["event"] == "zoom_eu next: …, …!"
 
 
-def test_of_a_secret_url_its_password_and_its_path_are_secret_too() -> None:
+def test_the_password_and_the_path_of_a_secret_url_are_secret_too() -> None:
     log = Log(
         "https://hooks.example/services/T0/B1", "postgresql+psycopg://me:p%40ssword@db/callflow"
     )
@@ -430,8 +432,8 @@ def test_a_pipe_without_a_reader_ends_nothing(
     configure(stream, as_json=as_json)
     log = structlog.stdlib.get_logger("etl.daemon.daemon")
     for n in range(2000):
-        log.info("to nobody", n=n, filled="x" * 100)
-    logging.getLogger("uvicorn").error("to nobody")
+        log.info("to a closed pipe", n=n, filled="x" * 100)
+    logging.getLogger("uvicorn").error("to a closed pipe")
     with contextlib.suppress(BrokenPipeError):
         stream.close()
     log.error("to a closed stream")

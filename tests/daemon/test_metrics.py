@@ -95,7 +95,7 @@ def number(metrics: Metrics, name: str, seen: Overview | None = None, **labels: 
 
 
 def busy_daemon() -> tuple[Metrics, Overview]:
-    """With something in every metric."""
+    """Return metrics and an overview with something in every metric."""
     metrics = new_metrics("1.2.3")
     metrics.run(new_run(error_kind="safety_stop", status="incomplete"))
     metrics.skipped("zoom_eu")
@@ -122,7 +122,7 @@ def test_each_agreed_name_has_its_type_labels_and_words_and_there_is_no_other() 
     assert found == NAMES
 
 
-def test_the_process_is_measured_on_a_registry_of_its_own() -> None:
+def test_the_process_is_measured_in_a_separate_registry() -> None:
     metrics, seen = busy_daemon()
     found = families(metrics, seen)
     assert found["process_resident_memory_bytes"].samples[0].value > 1e6
@@ -166,7 +166,7 @@ def test_a_busy_run_counts_as_a_run_and_changes_nothing() -> None:
     assert numbers(metrics, overview(), "callflow_run_duration_seconds_count") == []
 
 
-def test_what_a_stream_can_count_is_there_before_it_counts() -> None:
+def test_counters_of_a_stream_exist_before_the_first_count() -> None:
     metrics = new_metrics()
     metrics.run(new_run())
     assert number(metrics, "callflow_runs_hung_total", **HERE) == 0
@@ -194,7 +194,7 @@ def test_the_durations_are_those_of_prometheus_clients_histogram() -> None:
     }
 
 
-def test_a_run_that_ends_before_it_began_took_no_time_and_one_that_did_not_end_has_none() -> None:
+def test_a_run_that_ends_before_its_start_took_no_time_and_an_unfinished_one_has_none() -> None:
     metrics = new_metrics()
     metrics.run(new_run(finished_at=NOON - timedelta(hours=1)))
     assert number(metrics, "callflow_run_duration_seconds_sum") == 0
@@ -319,18 +319,18 @@ def test_any_text_is_a_label(text: str) -> None:
 
 def test_all_threads_are_counted_while_others_read_and_forget(seed: int) -> None:
     metrics = new_metrics()
-    began = threading.Barrier(6)
+    started = threading.Barrier(6)
     failed: list[Exception] = []
 
     def count(chance: random.Random) -> None:
-        began.wait()
+        started.wait()
         for _ in range(300):
             metrics.run(new_run(requests=1))
             metrics.run(new_run(source=f"s{chance.randrange(50)}"))
             metrics.clock_jumped()
 
     def disturb() -> None:
-        began.wait()
+        started.wait()
         try:
             for _ in range(50):
                 metrics.render(overview())
@@ -363,9 +363,9 @@ def test_four_times_the_streams_are_rendered_in_four_times_the_time() -> None:
             )
         seen = overview(*streams)
         for _ in range(3):
-            began = time.process_time()
+            started = time.process_time()
             text = metrics.render(seen)
-            took = time.process_time() - began
+            took = time.process_time() - started
             assert text.count(b"\ncallflow_") > count * 30
             yield took
 

@@ -55,7 +55,7 @@ def seen(stream: StreamHealth, **given: Any) -> Overview:
 
 
 class Beats:
-    """Beats of an `Alerting`, whose message may be under way in between."""
+    """Calls an `Alerting` repeatedly, while a message may be under way."""
 
     def __init__(self) -> None:
         self.notes = Notes(structlog.get_logger("callflow"))

@@ -29,7 +29,7 @@ def settings(
     )
 
 
-def test_what_takes_a_restart_stays_and_is_named() -> None:
+def test_settings_that_need_a_restart_are_kept_and_named() -> None:
     before, after = settings(workers=3), settings(url="postgresql://a/c", workers=4, http="[::1]:1")
     found, fixed = merged(before, after)
     assert fixed == ["warehouse", "daemon.workers"]

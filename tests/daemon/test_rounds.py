@@ -21,7 +21,7 @@ MINUTE = timedelta(minutes=1)
 
 
 def settings(*names: str, owner: str = "") -> Settings:
-    """Twilio sources, which have the streams flex_flows and channels."""
+    """Return Twilio sources, which have the streams flex_flows and channels."""
     return Settings(
         sources={
             name: TwilioSource(
@@ -76,7 +76,7 @@ def test_patience_lasts_for_all_attempts_at_a_request_unless_it_is_set() -> None
     assert "no progress for 2m" in str(reason(unit, 2 * MINUTE))
 
 
-def test_a_run_that_died_says_of_what_and_keeps_no_secret() -> None:
+def test_a_run_that_crashed_says_why_and_keeps_no_secret() -> None:
     unit = select(settings("a"), ["a.channels"])[0]
     bug = run_that_died(unit, KeyError("sesame"), Redactor(["sesame"]), NOON)
     assert (bug.status, bug.error_kind, bug.started_at) == ("failed", "internal", NOON)

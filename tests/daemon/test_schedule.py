@@ -32,7 +32,7 @@ def every(interval: timedelta, share: float = 0.0) -> Schedule:
 
 
 class Rounds:
-    """Where a scheduler submits to, and what it reports."""
+    """What a scheduler submitted and reported."""
 
     def __init__(self) -> None:
         self.submitted: SimpleQueue[tuple[str, float, Future[None]]] = SimpleQueue()
@@ -49,7 +49,7 @@ class Rounds:
 
 @contextmanager
 def at_work(rounds: Rounds) -> Iterator[BackgroundScheduler]:
-    """A scheduler that was started, and paused."""
+    """Yield a scheduler that was started, and paused."""
     made = schedule.scheduler(rounds.submit, rounds.skipped.put)
     made.start(paused=True)
     try:
@@ -87,7 +87,7 @@ def test_a_round_that_still_runs_is_not_doubled_and_each_miss_is_reported(
     timer: BackgroundScheduler, rounds: Rounds
 ) -> None:
     planned(timer, {"a": every(SECOND)}, now=datetime.now(UTC))
-    began = monotonic()
+    start = monotonic()
     timer.resume()
     source, _, over = rounds.next()
     assert source == "a"
@@ -100,7 +100,7 @@ def test_a_round_that_still_runs_is_not_doubled_and_each_miss_is_reported(
     _, late, over = rounds.next()
     assert late <= monotonic() - ended + 1.0  # nothing of the times that were missed
     skips = 2 + rounds.skipped.qsize()
-    assert skips <= monotonic() - began
+    assert skips <= monotonic() - start
     over.cancel()  # however it ends
     rounds.next()
 
@@ -121,16 +121,16 @@ def test_one_source_s_round_does_not_hold_another_s_up(
 
 
 @pytest.mark.fault(64)
-def test_what_was_missed_is_made_up_for_by_one_round_however_late(
+def test_missed_rounds_are_made_up_for_by_one_round_however_late(
     timer: BackgroundScheduler, rounds: Rounds
 ) -> None:
-    """The scheduler slept for a year."""
+    """The scheduler was stopped for a year."""
     lines = {"a": every(MINUTE), "b": Schedule(cron="* * * * *", jitter=0.0)}
     planned(timer, lines, now=datetime.now(UTC) - 365 * DAY)
-    began = process_time()
+    start = process_time()
     timer.resume()
     got = [rounds.next() for _ in lines]
-    assert process_time() - began < 5
+    assert process_time() - start < 5
     assert {source for source, _, _ in got} == {"a", "b"}
     for _, late, over in got:
         assert abs(late - 365 * 86400) < 60
@@ -141,7 +141,7 @@ def test_what_was_missed_is_made_up_for_by_one_round_however_late(
 
 
 def test_a_round_that_ends_before_it_started_leaves_no_trace() -> None:
-    """As when nothing is started any more: the next round comes anyway."""
+    """A round is cancelled when nothing is started any more; the next round still comes."""
     count: SimpleQueue[str] = SimpleQueue()
 
     def submit(source: str, late: float) -> "Future[None]":
@@ -200,7 +200,7 @@ def test_overdue_sources_are_spread_and_the_rest_is_planned_by_its_age(
     assert all(120 < count < 280 for count in tenths.values()), tenths  # 200 each
 
 
-def test_a_few_that_are_overdue_do_not_wait_for_the_sake_of_a_long_interval(
+def test_a_few_overdue_sources_do_not_wait_long_because_their_interval_is_long(
     timer: BackgroundScheduler, seed: int
 ) -> None:
     found = planned(timer, {"a": every(DAY, 1.0), "b": every(DAY, 1.0)}, random=Random(seed))
@@ -300,19 +300,19 @@ LINES = [
 @pytest.mark.fault(65)
 @pytest.mark.parametrize("line", LINES, ids=str)
 @pytest.mark.parametrize("jump", [HOUR, -HOUR, 365 * DAY, -365 * DAY, timedelta(), None], ids=str)
-def test_a_clock_that_was_set_makes_one_time_after_now(
+def test_a_changed_clock_plans_one_time_after_now(
     line: Schedule, jump: timedelta | None, seed: int
 ) -> None:
     random = Random(seed)
     trigger = Planned(line, random)
     previous = None if jump is None else NOON - jump
     most = 1.5 * jitter(line, NOON)
-    began = process_time()
+    start = process_time()
     for _ in range(20):
         found = trigger.get_next_fire_time(previous, NOON)
         assert NOON < found <= after(line, NOON) + most
         assert found.tzinfo is UTC
-    assert process_time() - began < 1
+    assert process_time() - start < 1
 
 
 def test_intervals_keep_their_length_on_the_average(seed: int) -> None:

@@ -25,9 +25,9 @@ def test_a_signal_ends_the_sleep_at_once(number: int, stopping: bool, reload: bo
     with signals.handled():
         ours = signal.getsignal(number)
         threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
-        began = time.monotonic()
+        started = time.monotonic()
         signals.sleep(10 * PATIENCE, 10 * PATIENCE)
-        assert time.monotonic() - began < PATIENCE
+        assert time.monotonic() - started < PATIENCE
     assert (signals.stopping, signals.reload) == (stopping, reload)
     assert signal.getsignal(number) != ours
 

@@ -77,7 +77,7 @@ def test_lists_ranges_steps_and_names(line: str, expected: str) -> None:
     assert " ".join(time.strftime("%m-%dT%H:%M") for time in found) == expected
 
 
-def test_where_both_days_are_restricted_either_will_do() -> None:
+def test_if_both_days_are_restricted_either_one_matches() -> None:
     found = [time.date() for time in islice(times(cron("0 0 13 * FRI"), NOON), 5)]
     assert found == [
         date(2026, *each) for each in ((11, 27), (12, 4), (12, 11), (12, 13), (12, 18))
@@ -89,7 +89,7 @@ NUMBERS = {"minute": (0, 59), "hour": (0, 23), "day": (1, 31), "month": (1, 12),
 
 @st.composite
 def fields(draw: st.DrawFn, name: str) -> tuple[str, frozenset[int]]:
-    """A field of a line, and the numbers that it means."""
+    """Return a field of a line, and the numbers that it means."""
     low, high = NUMBERS[name]
     kind = draw(st.sampled_from(["*", "*/", "list", "range", "range/"]))
     step = draw(st.integers(1, high)) if kind.endswith("/") else 1
@@ -147,7 +147,7 @@ def test_a_time_is_met_to_the_second_and_never_again() -> None:
 # --- clocks that change --------------------------------------------------------------------------
 @cache
 def planned_of_the_year(zone: str, hour: int, minute: int) -> list[datetime]:
-    """When `hour`:`minute` comes first on each day, or the clocks have jumped over it."""
+    """Return when `hour`:`minute` first comes on each day, or the clocks have jumped over it."""
     found = []
     for day in (date(YEAR - 1, 12, 30) + DAY * n for n in range(370)):
         local = in_zone(zone, day.year, day.month, day.day, hour, minute)
@@ -217,7 +217,7 @@ def test_a_time_that_comes_twice_is_not_planned_for_the_past() -> None:
     assert found.tzinfo is UTC
 
 
-def test_a_time_that_is_jumped_over_comes_right_after_the_jump() -> None:
+def test_a_time_skipped_by_the_clock_change_comes_right_after_it() -> None:
     found = after(cron("30 2 * * *", "Europe/Berlin"), in_zone("Europe/Berlin", 2026, 3, 29, 0, 0))
     assert found == datetime(2026, 3, 29, 1, tzinfo=UTC)
     half = cron("10 2 * * *", "Australia/Lord_Howe")

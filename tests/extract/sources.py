@@ -80,7 +80,7 @@ def twilio_lists(
 def alibaba_flows(
     emulator: Any = None, time: Time | None = None, **changes: Any
 ) -> Iterator[tuple[Http, ScanRequest]]:
-    """A connection, and what is asked for the whole list."""
+    """Yield a connection, and the request for the whole list."""
     emulator, time = emulator or Alibaba(("ccc-sandbox",)), time or Time()
     with serving(emulator):
         source, flows = alibaba_source(emulator, **changes), STREAMS["alibaba.contact_flows"]

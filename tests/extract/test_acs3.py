@@ -78,7 +78,7 @@ def test_the_canonical_query() -> None:
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.dictionaries(NAMES, TEXT, max_size=6), min_size=1, max_size=5))
 def test_what_arrives_is_what_was_signed(queries: list[dict[str, str]]) -> None:
-    """As the server sees it: raw target and headers, its own body hash, its own signature."""
+    """The test signs again what the server received: raw target, headers and body."""
     script = Script({})
     signer = Signer("key", "secret", "sts", "ListContactFlows")
     with (

@@ -48,7 +48,7 @@ def test_the_same_page_with_fresh_tokens_ends_at_once() -> None:
 @pytest.mark.fault(11)
 @pytest.mark.parametrize("pages", [1, 5, 30, 200])
 def test_a_list_that_starts_again_ends_after_twice_its_length(pages: int, seed: int) -> None:
-    """In any order, and though its records change while it is read."""
+    """Its records may be in any order and change while they are read."""
     order = random.Random(seed)
     names = [f"row {number}" for number in range(7 * pages)]
 
@@ -78,7 +78,7 @@ def test_a_pointer_that_is_too_long_is_not_followed() -> None:
             guard.check_progress("x" * length)
 
 
-def test_what_brings_something_new_now_and_then_goes_on() -> None:
+def test_a_list_that_sometimes_brings_something_new_is_read_on() -> None:
     assert guarded((rows(n) if n % 20 == 0 else [] for n in itertools.count()), most=3000) == -1
     # A page of many known rows and a new one, as when rows were added at the front.
     known = [str(n) for n in range(50)]
@@ -147,7 +147,7 @@ def test_an_echo_that_differs_harms_nothing_while_new_rows_come(answered: Any) -
 
 # --- a list of a new provider --------------------------------------------------------------------
 def numbered(*, resumable: bool = False) -> CursorList:
-    """A list whose pointers are numbers: what a provider has to declare, and no more."""
+    """Return a list with numbers as pointers: the least that a provider has to declare."""
 
     def request(http: Http, pointer: str | None) -> tuple[str, Params | None]:
         if pointer == "elsewhere":

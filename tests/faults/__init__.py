@@ -1,1 +1,1 @@
-"""The hostile world: what providers, networks, Postgres, hosts and people can do to a sync."""
+"""Faults: what providers, networks, Postgres, hosts and people can do to a sync."""

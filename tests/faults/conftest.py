@@ -22,7 +22,7 @@ from tests.postgres import Cluster, dsn
 
 @contextmanager
 def a_role(cluster: Cluster, attributes: str = "LOGIN") -> Iterator[tuple[str, str]]:
-    """A new role and its password; its databases have to be gone at the end."""
+    """Yield a new role and its password; its databases must be dropped before the end."""
     name, password = f"r_{secrets.token_hex(6)}", secrets.token_urlsafe(9)
     with psycopg.connect(dsn(cluster.server.url("postgres")), autocommit=True) as connection:
         connection.execute(
@@ -39,13 +39,13 @@ def a_role(cluster: Cluster, attributes: str = "LOGIN") -> Iterator[tuple[str, s
 
 
 def as_role(url: str, name: str, password: str) -> str:
-    """`url` for another role."""
+    """Return `url` for another role."""
     changed = make_url(url).set(username=name, password=password)
     return changed.render_as_string(hide_password=False)
 
 
 def name_in(url: str) -> tuple[str, str]:
-    """Role and database of `url`."""
+    """Return the role and the database of `url`."""
     parts = make_url(url)
     assert parts.username and parts.database
     return parts.username, parts.database
@@ -53,7 +53,7 @@ def name_in(url: str) -> tuple[str, str]:
 
 @pytest.fixture
 def loaded(clusters: Callable[[Path], Cluster], bin_dir: Path) -> Iterator[tuple[str, str]]:
-    """An empty database that belongs to a role which is no superuser; the same as a superuser."""
+    """Yield the URL of an empty database as its ordinary owner, and as a superuser."""
     cluster = clusters(bin_dir)
     with a_role(cluster) as (name, password), cluster.database() as url:
         cluster.execute("ALTER DATABASE {} OWNER TO {}", name_in(url)[1], name)
@@ -84,7 +84,7 @@ class Done:
 
 @contextmanager
 def environment(changes: Mapping[str, str]) -> Iterator[None]:
-    """With these variables in the environment, where libpq looks for its own."""
+    """Set these variables in the environment, where libpq looks for its own."""
     before = dict(os.environ)
     os.environ.update(changes)
     try:
@@ -98,7 +98,7 @@ def environment(changes: Mapping[str, str]) -> Iterator[None]:
 def commands(path: Path, *lines: list[str], **env: str) -> Done:
     """Run `callflow …` with the configuration `path` for each of `lines`, in this process.
 
-    A process of its own for each would take longer than what it does.
+    A separate process for each would take longer than the command itself.
     """
     stdout, stderr, found = io.StringIO(), io.StringIO(), []
     with redirect_stdout(stdout), redirect_stderr(stderr), environment(env):

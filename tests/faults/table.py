@@ -16,7 +16,7 @@ Test: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def marked(text: str, where: str) -> dict[int, list[str]]:
-    """Fault number → names of the tests of a module that are marked with it, in their order.
+    """Map each fault's number to the tests of a module that are marked with it, in their order.
 
     A mark counts for the test that it decorates, also where it stands in a parameter of it; as
     `pytestmark` for every test of its class or module; in a list of parameters that has a name, for
@@ -40,7 +40,7 @@ def marked(text: str, where: str) -> dict[int, list[str]]:
 
 
 def _claims(module: ast.Module, tests: Mapping[str, Test]) -> Iterator[tuple[ast.AST, list[str]]]:
-    """Pieces of the module, and the tests that a mark in them counts for."""
+    """Yield pieces of the module, and the tests that a mark in them counts for."""
     for scope, body in _scopes(module.body):
         for statement in body:
             if "pytestmark" in _targets(statement):
@@ -98,7 +98,7 @@ def _named(test: Test) -> set[str]:
 
 
 def found(tests: Path = ROOT / "tests") -> dict[int, dict[str, list[str]]]:
-    """Fault number → file of tests, from the root of the project → names of tests."""
+    """Return fault number → file of tests, from the root of the project → names of tests."""
     every: dict[int, dict[str, list[str]]] = {}
     for path in sorted(tests.rglob("test_*.py")):
         name = path.relative_to(tests.parent).as_posix()
@@ -108,7 +108,7 @@ def found(tests: Path = ROOT / "tests") -> dict[int, dict[str, list[str]]]:
 
 
 def table(tests: Mapping[int, Mapping[str, list[str]]]) -> str:
-    """The table in Markdown: number, fault, what becomes of it, the tests that show it."""
+    """Return the table in Markdown: number, fault, outcome, the tests that show it."""
     lines = []
     faults = iter(FAULTS)
     for title, group in CATALOGUE:

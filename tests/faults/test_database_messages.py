@@ -1,4 +1,4 @@
-"""What is told when Postgres refuses: the table, the constraint or the trigger, and what to do."""
+"""What is reported when Postgres refuses: the table, constraint or trigger, and what to do."""
 
 import re
 import time
@@ -74,7 +74,7 @@ THEIRS = {
 @pytest.mark.every_postgres
 @pytest.mark.fault(52)
 @pytest.mark.parametrize("kind", THEIRS)
-def test_what_of_the_users_refuses_a_row_is_named(
+def test_a_users_constraint_or_trigger_that_refuses_a_row_is_named(
     kind: str, sandbox: Sandbox, warehouse: str, engine: Engine, tmp_path: Path
 ) -> None:
     make, named = THEIRS[kind]
@@ -107,14 +107,14 @@ def test_a_refusal_of_our_own_is_not_blamed_on_the_user(engine: Engine) -> None:
 @pytest.mark.every_postgres
 @pytest.mark.fault(50)
 @pytest.mark.parametrize(
-    ("lock", "told"),
+    ("lock", "message"),
     [
         ("LOCK TABLE zoom.flows", r"zoom\.flows is locked by process {} of \w+"),
         ("SELECT FROM zoom.flows FOR UPDATE", r"a row of flows is locked"),
     ],
 )
 def test_a_locked_table_is_named_and_who_locks_it(
-    lock: str, told: str, warehouse: str, engine: Engine
+    lock: str, message: str, warehouse: str, engine: Engine
 ) -> None:
     row = "INSERT INTO zoom.flows (source, flow_id, valid_from) VALUES ('a', 'b', now())"
     with psycopg.connect(dsn(warehouse)) as other:
@@ -128,7 +128,7 @@ def test_a_locked_table_is_named_and_who_locks_it(
         ):
             connection.exec_driver_sql("SET LOCAL lock_timeout = '50ms'")
             connection.exec_driver_sql("UPDATE zoom.flows SET flow_name = 'x'")
-        assert re.search(told.format(other.info.backend_pid), caught.value.what), caught.value
+        assert re.search(message.format(other.info.backend_pid), caught.value.what), caught.value
         assert "end the session" in caught.value.advice
 
 
@@ -182,11 +182,11 @@ def advice(url: str, **changes: object) -> tuple[str, str]:
 
 
 @pytest.mark.every_postgres
-def test_a_refused_login_is_not_told_as_a_server_that_does_not_run(warehouse: str) -> None:
+def test_a_refused_login_is_not_reported_as_a_stopped_server(warehouse: str) -> None:
     assert "user and password" in advice(warehouse, password="wrong")[1]
     assert "user" in advice(warehouse, username="nobody_here")[1]
-    what, told = advice(warehouse, database="nowhere_here")
-    assert "create the database" in told
+    what, to_do = advice(warehouse, database="nowhere_here")
+    assert "create the database" in to_do
     assert "127.0.0.1" in what
     name = make_url(warehouse).database
     elsewhere = dsn(warehouse).replace(f"/{name}", "/postgres")
@@ -207,7 +207,7 @@ def test_a_refused_login_is_not_told_as_a_server_that_does_not_run(warehouse: st
         owner.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
 
 
-def test_a_server_that_cannot_be_reached_is_told_as_such(warehouse: str) -> None:
+def test_a_server_that_cannot_be_reached_is_reported_as_that(warehouse: str) -> None:
     plain = make_url(warehouse).set(query={}).render_as_string(hide_password=False)
     assert "check that the server runs" in advice(plain, port=1)[1]
     assert "host" in advice(plain, host="nowhere.invalid")[1]

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 @contextmanager
 def encoded(cluster: Cluster, encoding: str) -> Iterator[str]:
-    """A database in another encoding; its locale goes with all of them."""
+    """Yield a database in another encoding; its locale works with every encoding."""
     name = f"in_{encoding.lower()}"
     libc = "" if cluster.server.major == 15 else "LOCALE_PROVIDER libc"
     with psycopg.connect(dsn(cluster.server.url("postgres")), autocommit=True) as connection:
@@ -82,7 +82,7 @@ def test_a_daemon_does_not_wait_for_a_database_that_cannot_hold_every_text(
 
 @pytest.mark.fault(48)
 @pytest.mark.parametrize("whose", ["DATABASE", "ROLE"])
-def test_a_role_or_database_that_only_reads_is_told(
+def test_a_read_only_role_or_database_is_reported(
     loaded: tuple[str, str], providers: Sandbox, tmp_path: Path, whose: str
 ) -> None:
     url, admin = loaded
@@ -123,7 +123,7 @@ def test_a_slow_provider_is_waited_for_outside_of_transactions(
 def test_tables_that_are_altered_under_a_run_fail_none(
     warehouse: str, providers: Sandbox, tmp_path: Path
 ) -> None:
-    """Statements are not prepared, so no plan is kept whose result has another type since."""
+    """Statements are not prepared, so no plan with an outdated result type is kept."""
     path = write_config(tmp_path / "callflow.toml", warehouse, providers)
     altered = 0
 

@@ -1,9 +1,9 @@
-"""Each request of a sync × each thing that a provider or the network can do to it.
+"""Each request of a sync × each fault of a provider or the network.
 
 Every stream has something to add, to change and to remove. One of its requests (the n-th, for every
 n) meets a fault, once or from then on forever. Then the tables hold rows from before or after and
 no others, nothing is gone that was not removed at the provider, the run is complete or says why it
-is not, and a run that nobody disturbs brings everything to the provider's state.
+is not, and an undisturbed run brings the tables to the provider's state.
 
 `make test` takes the same SAMPLE of the cases each time, so that a failure is about the change at
 hand; CALLFLOW_SWEEP=500 draws as many by its seed, CALLFLOW_SWEEP=all takes all of them.
@@ -50,26 +50,26 @@ STREAMS = {
 MOST = 14
 """More requests than any of these syncs makes."""
 
-Spoil = Callable[[Request, Response], Response]
+Alter = Callable[[Request, Response], Response]
 
 
 def said(status: int, body: Any, **headers: str) -> Response:
     return Response(status, json_response(200, body).body, {**JSON, **headers})
 
 
-def shortened(_: Request, honest: Response) -> Response:
-    return Response(honest.status, honest.body[:-7], honest.headers)
+def shortened(_: Request, answer: Response) -> Response:
+    return Response(answer.status, answer.body[:-7], answer.headers)
 
 
-def other_type(_: Request, honest: Response) -> Response:
-    return Response(honest.status, honest.body, {"Content-Type": "text/plain"})
+def other_type(_: Request, answer: Response) -> Response:
+    return Response(answer.status, answer.body, {"Content-Type": "text/plain"})
 
 
-def damaged_gzip(_: Request, honest: Response) -> Response:
-    return Response(200, b"\x1f\x8b\x08" + honest.body[:50], {**JSON, "Content-Encoding": "gzip"})
+def damaged_gzip(_: Request, answer: Response) -> Response:
+    return Response(200, b"\x1f\x8b\x08" + answer.body[:50], {**JSON, "Content-Encoding": "gzip"})
 
 
-TURN: dict[str, dict[str, Any]] = {
+FAULTS: dict[str, dict[str, Any]] = {
     # --- the network
     "reset at once": {"delivery": "reset_at_once"},
     "reset after the headers": {"delivery": "reset", "cut": 0},
@@ -128,12 +128,13 @@ class Case:
 
 def every_case() -> list[Case]:
     return [
-        Case(*each) for each in itertools.product(STREAMS, TURN, range(1, MOST + 1), (False, True))
+        Case(*each)
+        for each in itertools.product(STREAMS, FAULTS, range(1, MOST + 1), (False, True))
     ]
 
 
-class Play:
-    """A sandbox and its warehouse: faults happen to one, the other is looked at."""
+class SyncedSandbox:
+    """A sandbox, in which faults happen, and the warehouse that is checked."""
 
     def __init__(self, sandbox: Sandbox, url: str, toml: str, folder: Any) -> None:
         self.sandbox, self.url = sandbox, url
@@ -159,8 +160,8 @@ class Play:
             return list(emulator.flows.values())
         return [getattr(emulator, name.partition(".")[2])]
 
-    def happen(self, name: str) -> None:
-        """A record comes, one changes, one goes."""
+    def change_records(self, name: str) -> None:
+        """Add a record, change one and delete one."""
         self.number += 1
         for store in self.stores(name):
             one, two, *_ = store.keys()
@@ -174,8 +175,8 @@ class Play:
     def tables(self, name: str) -> truth.Rows:
         return of_stream(name, truth.stored(self.url))
 
-    def settle(self, name: str) -> None:
-        """Undisturbed runs have to end where the provider is; Alibaba's second one confirms."""
+    def converge(self, name: str) -> None:
+        """Check that undisturbed runs reach the provider's state; Alibaba needs two to confirm."""
         wanted = of_stream(name, truth.of(self.sandbox))
         runs = []
         for _ in range(3):
@@ -196,37 +197,37 @@ def of_stream(name: str, rows: truth.Rows) -> truth.Rows:
 
 
 @contextmanager
-def playing(warehouse: str, folder: Any) -> Iterator[Play]:
+def synced_sandbox(warehouse: str, folder: Any) -> Iterator[SyncedSandbox]:
     with serve(data.Sizes(7, 7, {"twilio.flex_flows": 7}), seed=5) as sandbox:
         sandbox.zoom.largest_page = sandbox.twilio.largest_page = 3
-        play = Play(sandbox, warehouse, sandbox.toml(), folder)
+        synced = SyncedSandbox(sandbox, warehouse, sandbox.toml(), folder)
         try:
             for name in STREAMS:
-                play.settle(name)
-            yield play
+                synced.converge(name)
+            yield synced
         finally:
-            play.engine.dispose()
+            synced.engine.dispose()
 
 
 @pytest.fixture(scope="module")
-def play(
+def synced(
     clusters: Callable[[Path], Cluster], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Play]:
-    """Each test leaves it settled: warehouse and provider agree."""
+) -> Iterator[SyncedSandbox]:
+    """Yield one for all tests of this file: each leaves warehouse and provider in agreement."""
     cluster = clusters(find_binaries(os.environ))
     with (
         cluster.database(template=cluster.migrated) as url,
-        playing(url, tmp_path_factory.mktemp("play")) as running,
+        synced_sandbox(url, tmp_path_factory.mktemp("synced")) as running,
     ):
         yield running
 
 
-def try_out(play: Play, case: Case) -> int | None:
-    """Play one case; the requests of the sync where they were too few to meet the fault."""
+def run_case(synced: SyncedSandbox, case: Case) -> int | None:
+    """Run one case; return None if the fault was met, else how many requests the sync made."""
     name = case.stream
-    before = play.tables(name)
-    play.happen(name)
-    after = of_stream(name, truth.of(play.sandbox))
+    before = synced.tables(name)
+    synced.change_records(name)
+    after = of_stream(name, truth.of(synced.sandbox))
     seen = itertools.count(1)
     first = next(seen)
 
@@ -235,22 +236,24 @@ def try_out(play: Play, case: Case) -> int | None:
         number, first = first, first + 1
         return number >= case.nth if case.forever else number == case.nth
 
-    fault = Fault(when=due, times=None, **TURN[case.fault])
-    emulator = play.emulator(name)
+    fault = Fault(when=due, times=None, **FAULTS[case.fault])
+    emulator = synced.emulator(name)
     emulator.faults.append(fault)
     slow = case.fault in ("silent", "a byte now and then")
     try:
-        run = play.run(name, timeout=0.15 if slow else 10.0)
+        run = synced.run(name, timeout=0.15 if slow else 10.0)
     finally:
         emulator.faults.remove(fault)
     if fault.fired:
-        judge(play, case, run, before, after)
-    play.settle(name)
+        check_result(synced, case, run, before, after)
+    synced.converge(name)
     return None if fault.fired else first - 1
 
 
-def judge(play: Play, case: Case, run: Run, before: truth.Rows, after: truth.Rows) -> None:
-    now = play.tables(case.stream)
+def check_result(
+    synced: SyncedSandbox, case: Case, run: Run, before: truth.Rows, after: truth.Rows
+) -> None:
+    now = synced.tables(case.stream)
     for table, rows in now.items():
         strange = rows - before[table] - after[table]
         assert not strange, f"{case}: {table} has {strange}"
@@ -276,40 +279,40 @@ def judge(play: Play, case: Case, run: Run, before: truth.Rows, after: truth.Row
         for secret in ("sandbox-zoom-secret", "sandbox-twilio-token", "sandbox-alibaba-secret"):
             assert secret not in said, case
     if case.forever and case.fault not in HARMLESS and case.nth <= 2:
-        # The first two requests are those for a token and for a page: nobody can do without.
+        # The first two requests are those for a token and for a page: no run can do without them.
         assert run.status != "complete", case
 
 
 @pytest.mark.fault(4, 5, 21, 23, 24, 25, 28, 29)
-def test_any_request_can_meet_anything(play: Play, seed: int) -> None:
+def test_any_fault_at_any_request(synced: SyncedSandbox, seed: int) -> None:
     cases = every_case()
     asked = os.environ.get("CALLFLOW_SWEEP", str(SAMPLE))
     most = len(cases) if asked == "all" else int(asked)
     random.Random(seed if "CALLFLOW_SWEEP" in os.environ else SEED).shuffle(cases)
-    met, made = 0, dict.fromkeys(STREAMS, MOST)
+    reached, made = 0, dict.fromkeys(STREAMS, MOST)
     for case in cases:
         if case.nth > made[case.stream]:
-            continue  # no sync that is undisturbed until then comes to that request
-        requests = try_out(play, case)
+            continue  # a sync that meets no fault ends before that request
+        requests = run_case(synced, case)
         if requests is None:
-            met += 1
+            reached += 1
         else:
             made[case.stream] = requests
-        if met >= most:
+        if reached >= most:
             break
-    assert met >= min(most, SAMPLE)
+    assert reached >= min(most, SAMPLE)
 
 
 @pytest.mark.fault(21, 22)
 @pytest.mark.parametrize("how", ["refused", "an unknown certificate", "no TLS at all"])
-def test_a_provider_that_cannot_be_reached(play: Play, how: str, tmp_path: Any) -> None:
+def test_a_provider_that_cannot_be_reached(synced: SyncedSandbox, how: str, tmp_path: Any) -> None:
     authority = Authority(tmp_path)
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         for name in STREAMS:
-            before = play.tables(name)
-            play.happen(name)
-            emulator = play.emulator(name)
+            before = synced.tables(name)
+            synced.change_records(name)
+            emulator = synced.emulator(name)
             port = int(emulator.url.rpartition(":")[2])
             with in_tls(port, authority.server("127.0.0.1")) as front:
                 if how == "refused":
@@ -319,7 +322,7 @@ def test_a_provider_that_cannot_be_reached(play: Play, how: str, tmp_path: Any) 
                 moved: dict[str, Any] = {"base_url": base}
                 if name.startswith("zoom"):
                     moved["token_url"] = f"{base}/oauth/token"
-                run = play.run(name, **moved)
+                run = synced.run(name, **moved)
             assert (run.status, run.deleted, run.inserted, run.updated) == ("failed", 0, 0, 0)
             wanted = {
                 "refused": "cannot connect to 127.0.0.1: Connection refused",
@@ -328,5 +331,5 @@ def test_a_provider_that_cannot_be_reached(play: Play, how: str, tmp_path: Any) 
             }[how]
             assert wanted in str(run.error)
             assert re.search("network.(proxy|ca_file)", str(run.error))
-            assert play.tables(name) == before
-            play.settle(name)
+            assert synced.tables(name) == before
+            synced.converge(name)

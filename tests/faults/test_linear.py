@@ -59,7 +59,7 @@ METHODS = "search|match|fullmatch|sub|split|findall"
 
 
 def expressions() -> Expressions:
-    """Every expression of the package, named or written where it is used, and how it is used."""
+    """Return every regular expression of the package, and how it is used."""
     for path in sorted((ROOT / "etl").rglob("*.py")):
         module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         if module.startswith(("etl.sandbox", "etl.__main__")):
@@ -102,7 +102,7 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     "masked": masked,
     "harmless": harmless,
     "an instant": instant,
-    "a wait": lambda text: asked_wait({"retry-after": text, "x-acs-retry-after": text}, NOON),
+    "a wait": lambda text: asked_wait({"retry-after": text}, NOON),
     "words": lambda text: words({"message": text}),
     "the next page": refused,
 }
@@ -115,13 +115,13 @@ def awkward(pieces: Iterator[str] | list[str], length: int) -> Iterator[str]:
 
 
 def seconds(work: Callable[[str], object], text: str) -> float:
-    began = time.process_time()
+    started = time.process_time()
     work(text)
-    return time.process_time() - began
+    return time.process_time() - started
 
 
 def growing(work: Callable[[str], object], pieces: list[str]) -> Iterator[str]:
-    """What of the awkward texts takes more than in proportion to its length."""
+    """Yield the awkward texts that take more time than in proportion to their length."""
     for short, long in zip(awkward(pieces, SHORT), awkward(pieces, SHORT * TIMES), strict=True):
         whole = seconds(work, long)
         if whole > 0.006:  # whatever takes less is no matter
@@ -145,7 +145,7 @@ def look() -> list[str]:
 
 @pytest.mark.fault(4, 41)
 def test_nothing_takes_longer_than_in_proportion_to_the_text() -> None:
-    """In a process of its own: `re` holds on to Python while it runs, and could not be ended."""
+    """Run in a separate process: `re` holds the GIL while it runs and cannot be interrupted."""
     code = "from tests.faults.test_linear import look; print('\\n'.join(look()))"
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -154,7 +154,7 @@ def test_nothing_takes_longer_than_in_proportion_to_the_text() -> None:
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", "")
 
 
-def test_what_is_not_linear_is_found() -> None:
+def test_nonlinear_time_is_detected() -> None:
     for pattern in (r"[^\s@]+@[^\s@]+", r"\w+://", r"<[^>]*>", r"<(script)\b.*?</\1>"):
         work = used(re.compile(pattern, re.DOTALL), "sub")
         assert any(growing(work, ["!", "a", "<", "<script "])), pattern
@@ -164,7 +164,7 @@ def test_expressions_are_found_wherever_they_stand() -> None:
     names = {name for name, _, _ in expressions()}
     assert {
         "etl.config.redact._PRIVATE",
-        "etl.extract.answer._SECONDS",
+        "etl.extract.answer._NUMBER",
         "etl.config.read._KUBERNETES",
     } <= names
     assert any(name.startswith("etl.extract.zoom:") for name in names)

@@ -1,6 +1,6 @@
-"""Text from outside in messages: no secret, nobody's number, nothing a terminal obeys, no delay.
+"""Text from outside in messages: no secret, no phone number, no terminal codes, no delay.
 
-A hostile provider repeats everything that it was sent and told, in every shape of an answer, and
+A hostile provider repeats everything that it was sent, in every shape of an answer, and
 every output of callflow is searched for it.
 """
 
@@ -99,7 +99,7 @@ base_url = "{{url}}"
 
 
 def written(secret: str) -> dict[str, str]:
-    """How a secret may come back, by the name of the way."""
+    """Return the forms in which a secret may come back, by name."""
     data = secret.encode()
     return {
         "plain": secret,
@@ -117,11 +117,11 @@ FORMS = {form for secret in SECRETS for form in written(secret).values()}
 
 
 def search(output: str, where: str, *, keep: str = "\n") -> None:
-    """Fail where `output` holds what must not leave."""
+    """Fail if `output` contains anything that must stay secret."""
     for form in FORMS:
         assert form not in output, f"{where}: {form!r} in {output[:2000]!r}"
-        for begin in range(len(form) - 9):  # no ten characters of one either
-            assert form[begin : begin + 10] not in output, f"{where}: {form!r} in {output[:2000]!r}"
+        for start in range(len(form) - 9):  # no ten characters of one either
+            assert form[start : start + 10] not in output, f"{where}: {form!r} in {output[:2000]!r}"
     for private in PERSONAL:
         assert private not in output, f"{where}: {private} in {output[:2000]!r}"
     odd = {each for each in output if not each.isprintable() and each not in keep}
@@ -130,7 +130,7 @@ def search(output: str, where: str, *, keep: str = "\n") -> None:
 
 # --- a provider that repeats everything ----------------------------------------------------------
 def said(request: Request) -> str:
-    """Everything that it knows, short and first what is worst."""
+    """Return everything that it knows, short, with the worst first."""
     zooms = request.path.startswith(("/v2", "/oauth"))
     known = FORMS if zooms else FORMS - set(written(TOKEN).values())
     everything = [*PERSONAL, *sorted(known), request.headers.get("authorization", "")]
@@ -179,7 +179,7 @@ def redirect(request: Request, words: str) -> Response:
 
 
 def elsewhere(request: Request, words: str) -> Response:
-    """A first page that leads elsewhere, and records that no table takes."""
+    """Return a first page whose pointer leads elsewhere, with records that no table takes."""
     host = f"{STS}.{ALIBABA}.{TWILIO}.example"
     rows: list[Any] = [words, {"sid": [words]}, {"flow_id": ZOOM + TWILIO, "versions": [words]}]
     body: dict[str, Any] = {"flows": rows, "total_records": 3, "next_page_token": TOKEN * 3}
@@ -292,7 +292,7 @@ STREAMS = ("zoom_eu.flows", "twilio_main.flex_flows", "twilio_key.channels",
 
 
 def shown(runs: list[Run]) -> Iterator[tuple[str, str]]:
-    """What is shown of runs, and what is recorded of them."""
+    """Yield what is shown and recorded of runs."""
     for run in runs:
         stream = io.StringIO()
         Console(file=stream, soft_wrap=True, width=10_000).print(lines.run_line(run))
@@ -335,7 +335,7 @@ def test_whatever_a_provider_repeats_stays_out_of_runs_logs_and_tables(
 
 
 @pytest.mark.parametrize("name", ["400", "403", "500", "HTML", "good status, bad news"])
-def test_nor_does_it_leave_when_the_token_is_refused(
+def test_the_secret_is_hidden_when_the_token_is_refused(
     name: str, echo: Echo, settings: Settings, engine: Engine
 ) -> None:
     echo.token, echo.shape = None, SHAPES[name]
@@ -346,7 +346,7 @@ def test_nor_does_it_leave_when_the_token_is_refused(
 
 
 @pytest.mark.parametrize("piece", ["!", "é", "\x1b", "\u202e", "\0", "<", "a@", "1 ", "://"])
-def test_megabytes_of_an_awkward_character_delay_nobody(
+def test_megabytes_of_an_awkward_character_cause_no_delay(
     piece: str, echo: Echo, settings: Settings, engine: Engine
 ) -> None:
     echo.words = lambda request: piece * (2_000_000 // len(piece))
@@ -358,24 +358,24 @@ def test_megabytes_of_an_awkward_character_delay_nobody(
 
 # --- numbers of a provider -----------------------------------------------------------------------
 @pytest.mark.parametrize(
-    "life",
+    "lifetime",
     ["9" * 400, "9" * 5000, "-1", "0", "1e999", "-1e999", "true", '"3600"', '"soon"', "null", "[]",
      "{}", "NaN"],
 )  # fmt: skip
-def test_however_long_a_token_is_said_to_live_the_run_goes_on(
-    life: str, echo: Echo, settings: Settings, engine: Engine
+def test_any_lifetime_of_a_token_is_accepted(
+    lifetime: str, echo: Echo, settings: Settings, engine: Engine
 ) -> None:
     echo.token = None
 
     def shape(request: Request, words: str) -> Response:
         if request.path == "/oauth/token":
-            body = f'{{"access_token": "{TOKEN}", "expires_in": {life}}}'
+            body = f'{{"access_token": "{TOKEN}", "expires_in": {lifetime}}}'
             return Response(200, body.encode(), JSON)
         return json_response(200, {"flows": [], "total_records": 0, "next_page_token": ""})
 
     echo.shape = shape
     (run,) = run_all(settings, engine, "zoom_eu.flows")
-    if life == "NaN":  # that is no JSON
+    if lifetime == "NaN":  # that is no JSON
         assert (run.status, run.error_kind) == ("failed", "contract")
     else:
         assert (run.status, run.error) == ("complete", None)
@@ -391,7 +391,7 @@ def test_however_long_a_token_is_said_to_live_the_run_goes_on(
      f"Fri, 31 Dec {'9' * 400} 23:59:59 GMT", f"Fri, 31 Dec 2026 23:59:59 +{'9' * 40}",
      "Fri, 31 Dec 2026 99:99:99 GMT", "-", ",", "Fri", "٣"],
 )  # fmt: skip
-def test_however_long_it_asks_to_wait_that_is_no_bug(
+def test_any_requested_wait_is_reported_and_is_no_bug(
     header: str, asked: str, echo: Echo, settings: Settings, engine: Engine
 ) -> None:
     value = asked.encode("utf-8").decode("latin-1")
@@ -447,7 +447,7 @@ def test_zooms_daily_limit_in_a_403_is_one_too(
     assert "daily limit" in (run.error or "")
 
 
-# --- what nobody foresaw -------------------------------------------------------------------------
+# --- unforeseen errors ----------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "kind", [KeyError, MemoryError, RecursionError, OverflowError, SystemError]
 )
@@ -498,7 +498,7 @@ def test_a_bug_in_one_look_of_check_is_its_finding_and_the_next_looks_follow(
 
 # --- all of it, from outside ---------------------------------------------------------------------
 class Hook(ThreadingHTTPServer):
-    """Takes what a webhook is sent."""
+    """Receives what is sent to a webhook."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), HookRequest)
@@ -571,7 +571,7 @@ def test_no_command_and_no_page_shows_what_a_provider_repeats(
     process = Process(path, port)
     try:
         process.ran(4)
-        until(lambda: len(hook.got) >= 2, "the webhook is told", process)
+        until(lambda: len(hook.got) >= 2, "the webhook is called", process)
         headers = {"Authorization": f"Bearer {HTTP_TOKEN}"}
         for place in ("/", "/api/status?runs=1", "/metrics", "/readyz", "/healthz"):
             answer = process.get(place, headers=headers)
@@ -589,7 +589,7 @@ def test_no_command_and_no_page_shows_what_a_provider_repeats(
     assert "zoom_eu.flows" in hook.got[-1]
 
 
-def test_what_an_older_version_recorded_is_shown_as_clean(
+def test_records_of_an_older_version_are_redacted_when_shown(
     settings: Settings, engine: Engine
 ) -> None:
     error = f"zoom_eu.flows: HTTP 400: {OBEYED} {ZOOM} {PERSONAL[0]} → ask {PERSONAL[1]}"
@@ -603,6 +603,6 @@ def test_what_an_older_version_recorded_is_shown_as_clean(
     for stream in overview.streams:
         search(lines.stream_line(stream), "status")
         search(documents.stream_json(stream), "status --json")
-    told = alerts.alerts(overview.streams, {}, redactor(settings))
-    search(json.dumps(alerts.payload(told), ensure_ascii=False), "webhook")
-    assert "HTTP 400" in json.dumps(alerts.payload(told))
+    found = alerts.alerts(overview.streams, {}, redactor(settings))
+    search(json.dumps(alerts.payload(found), ensure_ascii=False), "webhook")
+    assert "HTTP 400" in json.dumps(alerts.payload(found))

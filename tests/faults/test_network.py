@@ -46,7 +46,7 @@ except CallflowError as error:
 
 @pytest.mark.fault(63)
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_no_file_left_to_open_is_told_as_that(scheme: str) -> None:
+def test_running_out_of_file_descriptors_is_reported_as_that(scheme: str) -> None:
     with serving(Script({})) as url:
         done = subprocess.run(
             [sys.executable, "-c", HUNGRY, url.replace("http", scheme)],
@@ -89,7 +89,7 @@ def test_a_source_whose_name_is_no_plain_name_is_refused(name: str, tmp_path: Pa
 
 @pytest.mark.fault(74)
 def test_nothing_is_read_that_could_run_code() -> None:
-    """No YAML tags, no pickles, and no store of jobs that would unpickle them."""
+    """There are no YAML tags, no pickles, and no job store that would unpickle."""
     loaders = {"yaml", "pickle", "cloudpickle", "shelve", "marshal", "dill", "jsonpickle"}
     for path in (ROOT / "etl").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

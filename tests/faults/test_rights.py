@@ -1,4 +1,4 @@
-"""A role needs no more than docs/deploy.md says, and is told in SQL what it lacks."""
+"""A role needs no more than docs/deploy.md says; what it lacks is reported as SQL."""
 
 import os
 import re
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def documented() -> tuple[list[str], list[str]]:
-    """The statements of "Database rights": before and after the connection to the new database."""
+    """Return the statements of "Database rights", before and after connecting to the database."""
     page = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
     section = page.partition("## Database rights")[2].partition("\n## ")[0]
     (script,) = re.findall(r"```sql\n(.*?)```", section, re.DOTALL)
@@ -41,7 +41,7 @@ def documented() -> tuple[list[str], list[str]]:
 def as_documented(
     clusters: Callable[[Path], Cluster], bin_dir: Path
 ) -> Iterator[tuple[str, str, str]]:
-    """The URLs of the documented database for the loader, the analyst and an administrator."""
+    """Yield the documented database's URLs for the loader, the analyst and an administrator."""
     server = clusters(bin_dir).server
     admin = server.url("warehouse")
     before, after = documented()
@@ -116,11 +116,11 @@ def test_everything_runs_with_the_rights_of_the_document(
         assert connection.execute(owners, [list(SCHEMAS)]).fetchall() == [("loader",)]
 
 
-# -- what is missing is told as SQL, which helps --------------------------------------------------
+# -- what is missing is reported as SQL that grants it --------------------------------------------
 
 
 def advised(text: str) -> list[str]:
-    """The statements that an administrator is to run."""
+    """Return the statements that an administrator is to run."""
     (found,) = set(re.findall(r"administrator has to run, in this database: (.*;)", text))
     return [f"{each.strip()};" for each in found.split(";") if each.strip()]
 
@@ -250,7 +250,7 @@ def test_grant_does_what_it_may_and_prints_the_rest(
             assert (done.codes, done.stderr) == ([0], "")
             with psycopg.connect(dsn(as_role(url, reader, password))) as connection:
                 assert connection.execute("SELECT count(*) FROM zoom.flows").fetchall() == [(0,)]
-            # A table of somebody else's: its SELECT cannot be given, and this is no success.
+            # A table of another owner: its SELECT cannot be granted, so this is no success.
             run_as(admin, "CREATE TABLE zoom.theirs ()")
             done = commands(path, ["grant", reader])
             assert done.codes == [1], done
@@ -267,7 +267,7 @@ def test_grant_does_what_it_may_and_prints_the_rest(
 def test_every_password_connects_and_none_is_shown(
     clusters: Callable[[Path], Cluster], bin_dir: Path, warehouse: str, tmp_path: Path
 ) -> None:
-    """What a URL says with percent signs reaches the server as it was set."""
+    """A password that the URL escapes reaches the server unescaped."""
     passwords = [
         "p@ss:w/rd",
         "100%",

@@ -13,13 +13,15 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import sql
-from sqlalchemy import event, make_url, text
+from sqlalchemy import Engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from etl.config import load as config
+from etl.config.settings import redactor
 from etl.errors import WarehouseError
 from etl.sandbox.faults import Fault
 from etl.sandbox.server import Sandbox
+from etl.status import queries
 from etl.sync.job import Job
 from etl.sync.run import run_stream
 from etl.sync.selection import select
@@ -89,7 +91,7 @@ def plant(admin: str, *schemas: str) -> None:
 
 
 def ran(admin: str, *schemas: str) -> int:
-    """How many planted functions ran."""
+    """Return how many planted functions ran."""
     with psycopg.connect(dsn(admin), options="-c search_path=pg_catalog") as connection:
         found = 0
         for schema in schemas:
@@ -101,7 +103,7 @@ def ran(admin: str, *schemas: str) -> int:
 
 @pytest.fixture
 def hostile(loaded: tuple[str, str]) -> tuple[str, str, tuple[str, ...]]:
-    """A database with planted functions, which the settings of the role put first."""
+    """Return a database with planted functions, which the role's settings put first."""
     url, admin = loaded
     schemas = (name_in(url)[0], "public")
     plant(admin, *schemas)
@@ -187,7 +189,7 @@ def test_every_setting_holds_in_every_transaction(
 
 @contextmanager
 def pgbouncer(server: str, role: str, password: str) -> Iterator[tuple[str, Callable[[], None]]]:
-    """PgBouncer in transaction mode before `server`: its URL, and what restarts it."""
+    """Run PgBouncer in transaction mode; yield its URL, and a function that restarts it."""
     program = shutil.which("pgbouncer") or shutil.which("/usr/sbin/pgbouncer")
     if program is None:
         pytest.skip("PgBouncer is not installed (apt-get install pgbouncer)")
@@ -216,9 +218,9 @@ def pgbouncer(server: str, role: str, password: str) -> Iterator[tuple[str, Call
         def restart() -> None:
             running.append(start_after(running[-1]))
 
-        def start_after(former: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
-            former.kill()
-            former.wait(30)
+        def start_after(previous: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
+            previous.kill()
+            previous.wait(30)
             return start()
 
         running = [start()]
@@ -271,7 +273,7 @@ def test_pgbouncer_in_transaction_mode(
 
 @pytest.fixture
 def slow(providers: Sandbox) -> Iterator[Callable[[Fault], None]]:
-    """Gives every provider the same fault."""
+    """Yield a function that gives every provider the same fault."""
     emulators = (providers.zoom, providers.twilio, providers.alibaba)
 
     def give(fault: Fault) -> None:
@@ -284,7 +286,7 @@ def slow(providers: Sandbox) -> Iterator[Callable[[Fault], None]]:
 
 
 def end_idle(url: str, admin: str) -> int:
-    """Have the server end every session of the role that is between two transactions."""
+    """Make the server end every session of the role that is between two transactions."""
     with psycopg.connect(dsn(admin), autocommit=True) as connection:
         ended = connection.execute(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
@@ -294,22 +296,27 @@ def end_idle(url: str, admin: str) -> int:
         return len(ended.fetchall())
 
 
+def end_new(engine: Engine, admin: str, count: int) -> list[int]:
+    """Have the server end the next `count` new sessions at once; return the list of new ones."""
+    made: list[int] = []
+
+    def end(raw: psycopg.Connection, _: object) -> None:
+        made.append(raw.info.backend_pid)
+        if len(made) <= count:
+            with psycopg.connect(dsn(admin), autocommit=True) as another:
+                another.execute("SELECT pg_terminate_backend(%s, 5000)", [made[-1]])
+
+    event.listen(engine, "connect", end)
+    return made
+
+
 @pytest.mark.parametrize(("ended", "works"), [(2, True), (3, False)])
 def test_a_new_session_that_ends_before_its_first_use_is_replaced_twice(
     loaded: tuple[str, str], ended: int, works: bool
 ) -> None:
     url, admin = loaded
     engine = connect(url)
-    made = 0
-
-    def end(raw: psycopg.Connection, _: object) -> None:
-        nonlocal made
-        made += 1
-        if made <= ended:
-            with psycopg.connect(dsn(admin), autocommit=True) as another:
-                another.execute("SELECT pg_terminate_backend(%s, 5000)", [raw.info.backend_pid])
-
-    event.listen(engine, "connect", end)
+    made = end_new(engine, admin, ended)
     try:
         with engine.connect() as connection:
             if works:
@@ -318,7 +325,26 @@ def test_a_new_session_that_ends_before_its_first_use_is_replaced_twice(
             else:
                 with pytest.raises(DBAPIError, match="terminat"):
                     connection.begin()
-        assert made == ended + works
+        assert len(made) == ended + works
+    finally:
+        engine.dispose()
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_a_short_read_works_though_its_session_has_ended(
+    loaded: tuple[str, str], providers: Sandbox, tmp_path: Path, pooled: bool
+) -> None:
+    """In the pool, or, while the machine is very busy, before its first use."""
+    url, admin = loaded
+    migrate.upgrade(url)
+    settings = config.load(write_config(tmp_path / "callflow.toml", url, providers), {})
+    engine = connect(url)
+    try:
+        made = end_new(engine, admin, 0 if pooled else 1)
+        for _ in range(2):
+            assert queries.status(engine, settings, redactor(settings)).streams
+            assert not pooled or end_idle(url, admin) == 1
+        assert len(made) == 2
     finally:
         engine.dispose()
 

@@ -1,10 +1,10 @@
 """Every statement of a sync fails, in every way in which Postgres lets statements fail.
 
 After each failure the warehouse must be as before the run, or as after a whole one; the message
-must name the stream and say what to do; and a run that nobody disturbs must end where it would
-have. `make test` plays the same sample each time, so that a failure is about the change at hand;
-CALLFLOW_SWEEP=1 draws another, larger one by the seed, CALLFLOW_SWEEP=all plays every statement
-with every failure, once and for good.
+must name the stream and say what to do; and an undisturbed run must then end in the right state.
+`make test` takes the same sample each time, so that a failure is about the change at hand;
+CALLFLOW_SWEEP=1 draws another, larger one by the seed, CALLFLOW_SWEEP=all takes every statement
+with every failure, once and from then on.
 """
 
 import os
@@ -24,15 +24,15 @@ from etl.warehouse.connect import connect
 from etl.warehouse.embedded import find_binaries
 from tests.postgres import Cluster
 from tests.sync import kills
-from tests.sync.test_database_faults import giving_up, run_here
-from tests.sync.twins import Scene, Start, World, do
+from tests.sync.reference import Harness, Scenario, Start, do
+from tests.sync.test_database_faults import failing_inserts, run_here
 
 pytestmark = pytest.mark.slow
 
 SWEEP = os.environ.get("CALLFLOW_SWEEP")
 ALL = SWEEP == "all"
 SEED = 8919
-"""Of the sample that `make test` plays."""
+"""The seed of the sample that `make test` takes."""
 
 ERRORS = (
     "0A000",  # cached plan must not change result type
@@ -54,10 +54,10 @@ ERRORS = (
     "XX000",
     "XX001",  # a damaged page
 )
-"""What a statement is answered with while the connection lives on."""
+"""Answers to a statement while the connection stays open."""
 
 ENDS = ("57P01", "25P03", "cut")
-"""The connection ends: the backend is told to, it idled in its transaction, the network went."""
+"""The connection ends: the backend is terminated, its transaction idled, the network failed."""
 
 SAMPLE = 14 if SWEEP else 7
 """Failures per case."""
@@ -90,31 +90,31 @@ class Failure:
     lasting: bool
 
 
-class Saboteur:
-    """Lets a run's statements fail by what the server does with another statement in their place.
+class FailureInjector:
+    """Makes a run's statements fail: the server gets another statement in their place.
 
-    `seen` counts them; `struck` tells how many have failed.
+    `seen` counts the statements, `failed` those of them that failed.
     """
 
     def __init__(self, engine: Engine, failure: Failure) -> None:
         self._failure = failure
-        self.seen = self.struck = 0
+        self.seen = self.failed = 0
         event.listen(engine, "before_cursor_execute", self._replace, retval=True)
         event.listen(engine, "commit", self._commit)
 
-    def _strikes(self) -> bool:
+    def _is_due(self) -> bool:
         self.seen += 1
         nth = self._failure.nth
-        strikes = self.seen >= nth if self._failure.lasting else self.seen == nth
-        self.struck += strikes
-        return strikes
+        due = self.seen >= nth if self._failure.lasting else self.seen == nth
+        self.failed += due
+        return due
 
     def _replace(
         self, connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any
     ) -> tuple[str, Any]:
-        # What has failed can be rolled back as long as there is a connection, and what was done can
-        # be kept: to release a savepoint waits for nothing and writes nothing.
-        if statement.startswith(("ROLLBACK TO", "RELEASE")) or not self._strikes():
+        # These cannot fail while the connection is open: rolling back to a savepoint or releasing
+        # one waits for nothing and writes nothing.
+        if statement.startswith(("ROLLBACK TO", "RELEASE")) or not self._is_due():
             return statement, parameters
         raw = connection.connection.driver_connection
         state = self._failure.state
@@ -126,7 +126,7 @@ class Saboteur:
 
     def _commit(self, connection: Any) -> None:
         raw = connection.connection.driver_connection
-        if not self._strikes() or raw.info.transaction_status.name != "INTRANS":
+        if not self._is_due() or raw.info.transaction_status.name != "INTRANS":
             return
         if self._failure.state in ERRORS:
             raw.execute("INSERT INTO public.at_commit VALUES (%s)", [self._failure.state])
@@ -135,7 +135,7 @@ class Saboteur:
 
     @staticmethod
     def _end(raw: psycopg.Connection[Any], state: str) -> None:
-        """End the connection; the next thing that is sent over it finds out."""
+        """End the connection; the run notices with its next statement."""
         with socket.socket(fileno=os.dup(raw.fileno())) as line:
             if state == "cut":
                 line.shutdown(socket.SHUT_RDWR)
@@ -160,23 +160,20 @@ def _parameters(raw: psycopg.Connection[Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def world(clusters: Any) -> Iterator[World]:
+def harness(clusters: Any) -> Iterator[Harness]:
     cluster: Cluster = clusters(find_binaries(os.environ))
     with (
         cluster.database(template=cluster.migrated) as url,
-        kills.a_nursery(url) as nursery,
-        kills.a_world(url, nursery) as world,
+        kills.warm_fork_server(url) as fork_server,
+        kills.new_harness(url, fork_server) as harness,
     ):
-        with world.asking() as connection:
+        with harness.querying() as connection:
             do(connection, LATER)
-        yield world
+        yield harness
 
 
 def is_clear(run: Run, name: str) -> bool:
-    """Whether a failed run says where, what happened and what to do, and that it was the database.
-
-    Where the whole run failed its lease may be found to be another's: that is said then.
-    """
+    """Return whether a failed run names the stream, the database's error and what to do now."""
     said = run.error or ""
     return (
         run.status == "failed"
@@ -184,26 +181,28 @@ def is_clear(run: Run, name: str) -> bool:
         and said.startswith(f"{name}: ")
         and " → " in said
         and "a bug" not in said
-        and "(25P02)" not in said  # what follows from another error says nothing of it
+        and "(25P02)" not in said  # this only follows from another error
         and "Traceback" not in said
         and "pass" not in said.replace("password of", "")
     )
 
 
-def played(world: World, scene: Scene, name: str, failure: Failure) -> tuple[Saboteur, bool]:
-    """A run with that failure, judged; whether it has happened all the same."""
-    engine = connect(world.url)
-    saboteur = Saboteur(engine, failure)
-    run = run_here(world, engine, name)
+def run_with(
+    harness: Harness, scenario: Scenario, name: str, failure: Failure
+) -> tuple[FailureInjector, bool]:
+    """Run with that failure and verify the result; return whether the run was committed anyway."""
+    engine = connect(harness.url)
+    injector = FailureInjector(engine, failure)
+    run = run_here(harness, engine, name)
     engine.dispose()
-    happened = world.judge(scene)[name]
+    happened = harness.verify(scenario)[name]
     assert happened == (run.status == "complete"), (failure, run)
     assert happened or is_clear(run, name), (failure, run.status, run.error_kind, run.error)
-    return saboteur, happened
+    return injector, happened
 
 
 def failures(random: Random, statements: int) -> list[Failure]:
-    """Every failure of every statement in a random order, or a sample with each kind in it."""
+    """Return every failure of every statement in random order, or a sample of distinct kinds."""
     states = [*ERRORS, *ENDS]
     grid = [
         Failure(nth, state, lasting)
@@ -220,41 +219,41 @@ def failures(random: Random, statements: int) -> list[Failure]:
 
 @pytest.mark.fault(45, 46, 48, 49)
 @pytest.mark.parametrize(("name", "start"), CASES)
-def test_whatever_fails_at_whatever_statement(
-    world: World, name: str, start: Literal["empty", "all", "same"], seed: int
+def test_any_failure_at_any_statement(
+    harness: Harness, name: str, start: Literal["empty", "all", "same"], seed: int
 ) -> None:
     random = Random(f"{seed if SWEEP else SEED} {name} {start}")
-    scene = world.scene((name,), start, random)
-    saboteur, happened = played(world, scene, name, Failure(10**6, "cut", lasting=False))
-    assert happened and saboteur.seen > 25
+    scenario = harness.scenario((name,), start, random)
+    injector, happened = run_with(harness, scenario, name, Failure(10**6, "cut", lasting=False))
+    assert happened and injector.seen > 25
     outcomes = []
-    for failure in failures(random, saboteur.seen):
+    for failure in failures(random, injector.seen):
         if happened or ALL or random.random() < 0.2:
-            world.restart(scene)
-            scene = world.scene((name,), start, random)
-        struck, happened = played(world, scene, name, failure)
-        assert struck.struck or struck.seen < failure.nth, failure
+            harness.restart(scenario)
+            scenario = harness.scenario((name,), start, random)
+        injector, happened = run_with(harness, scenario, name, failure)
+        assert injector.failed or injector.seen < failure.nth, failure
         outcomes.append(happened)
-    world.restart(scene)
+    harness.restart(scenario)
     assert outcomes.count(False) >= 2 * SAMPLE // 7
 
 
 @pytest.mark.fault(49, 50, 52)
 @pytest.mark.parametrize("name", ["zoom_demo.flows", "alibaba_demo.contact_flows"])
-def test_a_copy_that_fails(world: World, name: str, seed: int) -> None:
-    """COPY is no statement of the engine's: a trigger lets it fail, as a full disk would."""
+def test_a_copy_that_fails(harness: Harness, name: str, seed: int) -> None:
+    """A trigger makes COPY fail, as a full disk would: the engine has no event for COPY."""
     random = Random(f"{seed if SWEEP else SEED} {name}")
     source = name.split(".")[0]
-    world.restart(world.scene((name,), "same", random))  # the staging tables are there now
-    scene = world.scene((name,), "all", random)
-    names = [f"staging.{source}__{table.name}" for table in world.stream(name).tables]
+    harness.restart(harness.scenario((name,), "same", random))  # so the staging tables exist
+    scenario = harness.scenario((name,), "all", random)
+    names = [f"staging.{source}__{table.name}" for table in harness.stream(name).tables]
     grid = [(table, state) for table in names for state in ERRORS]
     for table, state in grid if ALL else random.sample(grid, 6):
-        engine = connect(world.url)
-        with giving_up(world, table, state, times=10**6):
-            run = run_here(world, engine, name)
+        engine = connect(harness.url)
+        with failing_inserts(harness, table, state, times=10**6):
+            run = run_here(harness, engine, name)
         engine.dispose()
-        assert world.judge(scene) == {name: False}, (table, state)
+        assert harness.verify(scenario) == {name: False}, (table, state)
         assert is_clear(run, name), (table, state, run.error_kind, run.error)
         assert state in str(run.error)
-    world.restart(scene)
+    harness.restart(scenario)

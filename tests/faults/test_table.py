@@ -5,7 +5,7 @@ import pytest
 from tests.faults.catalogue import FAULTS
 from tests.faults.table import found, marked, table
 
-# Cut in two, so that nobody takes these for marks of this module.
+# In two parts, so that these are not found as marks of this module.
 MARK = "pytest.mark." + "fault"
 SHAPES = f"""
 pytestmark = [pytest.mark.slow, {MARK}(1)]

@@ -33,19 +33,18 @@ CHILD = """
 import json, resource, sys
 from pathlib import Path
 from etl import api
-def told():
+def status():
     return dict(line.split(":", 1) for line in open("/proc/self/status"))
 for line in sys.stdin:
     stream, *more = line.split()
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
     most = -1
     if more:
-        most = (int(told()["VmSize"].split()[0]) << 10) + (int(more[0]) << 20)
+        most = (int(status()["VmSize"].split()[0]) << 10) + (int(more[0]) << 20)
     resource.setrlimit(resource.RLIMIT_AS, (most, -1))
     (run,) = api.sync(stream, sys.argv[1])
     resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
-    status = told()
-    peak = int(status["VmHWM"].split()[0]) // 1024
+    peak = int(status()["VmHWM"].split()[0]) // 1024
     print(json.dumps(api.summary(run) | {"peak": peak}), flush=True)
 """
 
@@ -53,7 +52,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from 
 
 
 class Child:
-    """A process that runs streams, and tells each run with its peak of memory in MiB.
+    """A process that runs streams, and reports each run with its peak of memory in MiB.
 
     "stream 20" runs it with at most 20 MiB more than the process has.
     """
@@ -99,7 +98,7 @@ def child(fed: tuple[Raw, Campaign, Path, str]) -> Iterator[Child]:
 
 @pytest.fixture
 def provider(fed: tuple[Raw, Campaign, Path, str]) -> Raw:
-    """Answers with bytes as they are; its warehouse is empty."""
+    """Return the provider that answers with raw bytes, with its warehouse emptied."""
     provider, playing, _, _ = fed
     provider.answers.clear()
     provider.handles.clear()
@@ -130,6 +129,13 @@ def definition(activities: int) -> bytes:
         for n in range(activities)
     ]
     return json.dumps(json.dumps({"activities": nodes}, separators=(",", ":"))).encode()
+
+
+def unlinked(activities: int) -> bytes:
+    """The Definition with the most findings: a start, and activities that nothing leads to."""
+    nodes = [{"id": f"{n}"} for n in range(activities)]
+    start = {"id": "start", "type": "INCOMING_CALL"}
+    return json.dumps(json.dumps({"activities": [*nodes, start]}, separators=(",", ":"))).encode()
 
 
 # --- memory --------------------------------------------------------------------------------------
@@ -181,6 +187,11 @@ BOMBS: dict[str, tuple[str, Callable[[], list[bytes]], str | None]] = {
     "a Definition of 5 MB": (
         ALIBABA,
         lambda: [b'{"ContactFlowId":"f","Definition":%b}' % definition(38_000)],
+        None,
+    ),
+    "a Definition of activities without events": (
+        ALIBABA,
+        lambda: [b'{"ContactFlowId":"f","Definition":%b}' % unlinked(170_000)],
         None,
     ),
     "unreadable numbers": (
@@ -355,7 +366,7 @@ LINEAR: dict[str, tuple[Callable[[int], Any], Callable[[Any], object]]] = {
 
 @pytest.mark.parametrize("name", LINEAR)
 def test_no_value_takes_more_than_linear_time(name: str) -> None:
-    """Eight times the size is to take eight times as long; its square would be 64 times."""
+    """Eight times the size may take eight times as long; quadratic time would be 64 times."""
     make, do = LINEAR[name]
     size = 500
     while (small := _time(do, make(size))) < 0.002 and size < 200_000:
@@ -366,9 +377,9 @@ def test_no_value_takes_more_than_linear_time(name: str) -> None:
 def _time(do: Callable[[Any], object], value: Any) -> float:
     times = []
     for _ in range(3):
-        began = time.process_time()
+        started = time.process_time()
         do(value)
-        times.append(time.process_time() - began)
+        times.append(time.process_time() - started)
     return min(times)
 
 
@@ -385,7 +396,7 @@ DAMAGED = {
 
 
 @pytest.mark.fault(34, 36)
-def test_damage_costs_only_its_record_and_the_reason_is_told(
+def test_damage_costs_only_its_record_and_the_reason_is_reported(
     provider: Raw, synced: Callable[[str], Run], warehouse: str
 ) -> None:
     good = [b'{"flow_id":"g%d"}' % number for number in range(len(DAMAGED))]
@@ -415,7 +426,7 @@ def test_damage_costs_only_its_record_and_the_reason_is_told(
         (b"<html>", "byte 0"),
     ],
 )
-def test_where_no_record_can_be_told_the_answer_is_refused_with_the_place(
+def test_an_answer_without_separable_records_is_refused_with_the_place(
     body: bytes, why: str, provider: Raw, synced: Callable[[str], Run]
 ) -> None:
     provider.answers[LISTS[ZOOM][0]] = packed(body)
@@ -489,7 +500,7 @@ def test_children_as_json_text_are_read_and_others_keep_what_was_there(
      "0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00", "1470089440", "1470089440000",
      1470089440, 1470089440.5, 0, -1, 1e18, True, [], {}, ["2016-08-01T22:10:40Z"]],
 )  # fmt: skip
-def test_what_is_no_time_does_not_fit_and_stays_as_sent(sent: Any) -> None:
+def test_text_that_is_not_a_time_is_kept_as_sent(sent: Any) -> None:
     assert parse_time(sent, None) is parse_time(sent, UTC) is None
     rows = transformed("zoom.flows", [{"flow_id": "a", "last_modified_time": sent}])
     row = rows.tables["zoom.flows"][0]

@@ -21,28 +21,28 @@ def main() -> None:
     parser.add_argument("--only", type=int, help="this round alone")
     given = parser.parse_args()
     say(f"seed {given.seed}")
-    began = told = time.monotonic()
+    start = reported = time.monotonic()
     with (
         running(find_binaries(os.environ)) as cluster,
         tempfile.TemporaryDirectory() as folder,
         cluster.database(template=cluster.migrated) as url,
-        campaign(url, Path(folder), given.seed) as playing,
+        campaign(url, Path(folder), given.seed) as fuzzing,
     ):
         rounds = itertools.count() if given.only is None else [given.only]
         for number in rounds:
             try:
-                playing.play(number)
+                fuzzing.run_round(number)
             except Exception:
                 say(f"again: python -m tests.fuzz --seed {given.seed} --only {number}")
                 raise
-            if playing.records >= given.records:
+            if fuzzing.records >= given.records:
                 break
-            if time.monotonic() - told > 10:
-                told = time.monotonic()
-                say(f"{playing.records:,} records, round {number}")
+            if time.monotonic() - reported > 10:
+                reported = time.monotonic()
+                say(f"{fuzzing.records:,} records, round {number}")
         say(
-            f"{playing.records:,} records in {playing.runs} runs, {playing.rejected:,} rejected and"
-            f" all others found again; {time.monotonic() - began:.0f} s"
+            f"{fuzzing.records:,} records in {fuzzing.runs} runs, {fuzzing.rejected:,} rejected and"
+            f" all others found again; {time.monotonic() - start:.0f} s"
         )
 
 

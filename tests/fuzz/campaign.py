@@ -1,6 +1,6 @@
 """Pages of odd records through a whole run, over a socket into a real warehouse, and what is left.
 
-`Campaign(url, seed).play(records)` plays rounds: a page per list, one run of its stream, and then
+`Campaign(url, seed).run_round(number)` runs a round: a page per list, one run of its stream; then
 every record must be in its table, equal to what was sent, or in etl.rejects. Every other round the
 run is repeated, and must write nothing. Every fifth round has damaged bytes: there any answer will
 do that is no exception. An AssertionError names the round, which `--seed` and `--only` repeat.
@@ -62,8 +62,8 @@ class Campaign:
         self.seed = seed
         self.records = self.rejected = self.runs = 0
 
-    def play(self, number: int, share: float = 1.0) -> None:
-        """Round `number`, of as many records as `SIZES` says, or a share of it."""
+    def run_round(self, number: int, share: float = 1.0) -> None:
+        """Run round `number`, with as many records as `SIZES` says, or a share of them."""
         rng = random.Random(f"{self.seed} {number}")
         stream = list(SIZES)[number % len(SIZES)]
         maker = Maker(rng, rng.choice([0.02, 0.15, 0.5]))
@@ -86,13 +86,13 @@ class Campaign:
             raise
 
     def run(self, stream: str) -> Run:
-        """One run of `stream`, in this process."""
+        """Return one run of `stream`, in this process."""
         ((settings, of),) = select(self.settings, [stream])
         self.runs += 1
         return run_stream(Job(self.engine, of, settings, "fuzz:1:unknown", sleep=lambda _: None))
 
     def empty(self) -> None:
-        """Leave no rows of former rounds."""
+        """Delete the rows of previous rounds."""
         names = [*(table.fullname for table in TABLES.values()), "etl.rejects", "etl.streams"]
         names += [f"history.{t.fullname.replace('.', '_')}" for t in TABLES.values()]
         with self.engine.begin() as connection:
@@ -149,7 +149,7 @@ class Campaign:
 
 
 def read(record: bytes) -> Any:
-    """What `record` says, by Python's own parser; None when it is not JSON."""
+    """Parse `record` with Python's own parser; return None if it is not JSON."""
 
     def refuse(name: str) -> None:
         raise ValueError(name)
@@ -174,7 +174,7 @@ def is_key(value: object) -> bool:
 
 
 def kept(table: Table, record: dict[str, Any], row: dict[str, Any]) -> None:
-    """Every member of `record` is in a column of `row`, or in its extra."""
+    """Assert that every member of `record` is in a column of `row`, or in its extra."""
     extra = row["extra"] or {}
     paths = {c.info["json"]: c for c in table.columns if "json" in c.info}
     groups = {path[0] for path in paths if len(path) > 1}
@@ -199,7 +199,7 @@ def kept(table: Table, record: dict[str, Any], row: dict[str, Any]) -> None:
 
 
 def fits(column: Any, cell: Any, sent: Any) -> bool:
-    """The cell of a column says what was sent, and all of it."""
+    """Return whether the cell of a column holds all of what was sent."""
     if isinstance(column.type, DateTime):
         moment = datetime.fromisoformat(sent.upper())
         moment = moment if moment.tzinfo else moment.replace(tzinfo=ZONE)
@@ -212,7 +212,7 @@ def fits(column: Any, cell: Any, sent: Any) -> bool:
 
 
 def same(stored: Any, sent: Any) -> bool:
-    """`stored` is `sent`, but for text that Postgres cannot hold, and for depth."""
+    """Return whether `stored` is `sent`, except for depth and text that Postgres cannot hold."""
     if isinstance(stored, str):
         if not isinstance(sent, str):
             return isinstance(sent, dict | list) and bool(read(stored.encode()) == sent)
@@ -254,7 +254,7 @@ def unescaped(stored: str) -> Any:
 
 @contextmanager
 def campaign(url: str, folder: Path, seed: int) -> Iterator[Campaign]:
-    """A campaign on the warehouse at `url`."""
+    """Yield a campaign on the warehouse at `url`."""
     with raw() as provider:
         playing = Campaign(url, provider, folder, seed)
         try:

@@ -57,7 +57,7 @@ class Raw:
         self.answers[path] = packed(before + b",".join(records) + end)
 
     def toml(self) -> str:
-        """A configuration of all of them."""
+        """Return a configuration of all of them."""
         return f"""
 [sources.zoom_raw]
 provider = "zoom"
@@ -84,13 +84,13 @@ requests_per_second = 0
 
 
 def packed(body: bytes, status: int = 200) -> Response:
-    """`body`, as it is and compressed."""
+    """Return an answer with `body`, compressed."""
     return Response(status, gzip.compress(body, 1), {**JSON, "Content-Encoding": "gzip"})
 
 
 @contextmanager
 def raw() -> Iterator[Raw]:
-    """The providers, on loopback."""
+    """Yield the providers, on loopback."""
     provider = Raw()
     with serving(provider):
         yield provider

@@ -50,11 +50,11 @@ class Maker:
         self.wild = wild
 
     def page(self, stream: str, count: int) -> list[bytes]:
-        """`count` records of the list `stream`, each as JSON, or as what is almost JSON."""
+        """Return `count` records of the list `stream`, each as JSON or as almost JSON."""
         return [self._record(_RECORDS[stream], number) for number in range(count)]
 
     def text(self) -> str:
-        """Any text."""
+        """Return any text."""
         rng = self.rng
         kind = rng.random()
         if kind < 0.5:
@@ -68,7 +68,7 @@ class Maker:
         return str(json.loads(json.dumps(text)))  # a pair of surrogates in JSON is one character
 
     def value(self, depth: int = 0) -> bytes:
-        """Any value; now and then what is none."""
+        """Return any value, and sometimes bytes that are not JSON."""
         rng = self.rng
         kind = rng.random()
         if kind < 0.004:
@@ -89,7 +89,7 @@ class Maker:
         return _object((self.name(), one) for one in inner)
 
     def name(self) -> str:
-        """The name of a member."""
+        """Return the name of a member."""
         return self.rng.choice(NAMES) if self.rng.random() < 0.7 else self.text()
 
     def _record(self, table: Table, number: int) -> bytes:
@@ -160,7 +160,7 @@ def _object(members: Iterable[tuple[str, bytes]]) -> bytes:
 
 
 def damaged(rng: random.Random, text: bytes) -> bytes:
-    """`text` with some bytes changed, removed, doubled, or cut off at the end."""
+    """Return `text` with some bytes changed, removed, doubled, or cut off at the end."""
     data = bytearray(text)
     for _ in range(rng.randrange(1, 4)):
         place = rng.randrange(len(data) or 1)

@@ -13,8 +13,8 @@ pytestmark = pytest.mark.slow
 def test_every_odd_record_is_in_its_table_or_in_the_rejects(
     warehouse: str, tmp_path: Path, seed: int
 ) -> None:
-    with campaign(warehouse, tmp_path, seed) as playing:
+    with campaign(warehouse, tmp_path, seed) as fuzzing:
         for number in range(2 * len(SIZES) + 2):
-            playing.play(number, share=0.5)
-        assert playing.records > 2000
-        assert playing.rejected > 50
+            fuzzing.run_round(number, share=0.5)
+        assert fuzzing.records > 2000
+        assert fuzzing.rejected > 50

@@ -41,7 +41,7 @@ KINDS = (FLOWS, CHANNELS, FLEX_FLOWS, CONTACT_FLOWS)
 
 
 def at(hour: float) -> datetime:
-    """An instant for valid_from and valid_to."""
+    """Return an instant for valid_from and valid_to."""
     return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=hour)
 
 
@@ -52,7 +52,7 @@ def pairs_of(source: str, kind: Kind) -> list[TablePair]:
 def scan(
     connection: Connection, source: str, kind: Kind, *pages: Sequence[Any], scope: str = "ccc"
 ) -> dict[str, int]:
-    """Stage `pages` of records, each in a transaction of its own, and settle them."""
+    """Stage `pages` of records, each in a separate transaction, and deduplicate them."""
     pairs = pairs_of(source, kind)
     with connection.begin():
         stage.prepare(connection, pairs)
@@ -83,7 +83,7 @@ def load(
 
 
 def rows_of(connection: Connection, table: Table, source: str | None = None) -> Rowset:
-    """The rows of `table` by the names of their columns, NULLs left out, in key order."""
+    """Return the rows of `table` by the names of their columns, NULLs left out, in key order."""
     query = select(table).order_by(*table.primary_key)
     if source is not None:
         query = query.where(table.c.source == source)
@@ -93,5 +93,5 @@ def rows_of(connection: Connection, table: Table, source: str | None = None) -> 
 
 
 def versions_of(connection: Connection, table: Table) -> Rowset:
-    """The rows of `table`'s history, oldest first."""
+    """Return the rows of `table`'s history, oldest first."""
     return sorted(rows_of(connection, tables.history(table)), key=lambda row: row["valid_to"])

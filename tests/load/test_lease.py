@@ -1,4 +1,4 @@
-"""One writer per stream, whoever dies, sleeps or races for it."""
+"""One writer per stream, even if processes die, are stopped or race for the lease."""
 
 import os
 import subprocess
@@ -28,7 +28,7 @@ from etl.load.lease import (
 from etl.warehouse import tables
 
 
-def nobody_is_dead(holder: str) -> bool:
+def none_is_dead(holder: str) -> bool:
     return False
 
 
@@ -36,11 +36,11 @@ def take(
     connection: Connection, holder: str = "a", stream: str = "flows", source: str = "s"
 ) -> Lease:
     with connection.begin():
-        return acquire(connection, source, stream, holder=holder, dead=nobody_is_dead)
+        return acquire(connection, source, stream, holder=holder, dead=none_is_dead)
 
 
 def ends_in(connection: Connection) -> timedelta:
-    """How long the lease of s.flows has to go, by the database's clock."""
+    """Return how long the lease of s.flows still lasts, by the database's clock."""
     with connection.begin():
         left = connection.scalar(
             text("SELECT until - clock_timestamp() FROM etl.leases WHERE stream = 'flows'")
@@ -49,7 +49,7 @@ def ends_in(connection: Connection) -> timedelta:
     return left
 
 
-def let_it_end(connection: Connection) -> None:
+def end_lease(connection: Connection) -> None:
     with connection.begin():
         connection.execute(text("UPDATE etl.leases SET until = now() - interval '1 second'"))
 
@@ -59,7 +59,7 @@ def test_a_lease_that_was_never_taken_is_free(connection: Connection) -> None:
     assert timedelta(seconds=50) < ends_in(connection) <= lease.TTL
 
 
-def test_a_held_lease_is_busy_and_says_by_whom_and_until_when(connection: Connection) -> None:
+def test_a_held_lease_is_busy_and_names_its_holder_and_its_end(connection: Connection) -> None:
     take(connection, "host:1:place")
     with connection.begin():
         connection.execute(text("SET TIME ZONE 'Asia/Tokyo'"))
@@ -81,7 +81,7 @@ def test_the_same_holder_cannot_take_it_twice(connection: Connection) -> None:
         take(connection, "me")
 
 
-def test_streams_and_sources_have_leases_of_their_own(connection: Connection) -> None:
+def test_streams_and_sources_have_their_own_leases(connection: Connection) -> None:
     for source, stream in (("s", "flows"), ("s", "channels"), ("t", "flows")):
         assert take(connection, "me", stream, source).epoch == 1
 
@@ -106,13 +106,13 @@ def test_a_released_lease_is_free_at_once(connection: Connection) -> None:
 
 def test_a_lease_that_ended_is_free(connection: Connection) -> None:
     take(connection, "a")
-    let_it_end(connection)
+    end_lease(connection)
     assert take(connection, "b") == Lease("s", "flows", "b", 2)
 
 
 def test_renewing_prolongs_it_and_keeps_others_out(connection: Connection) -> None:
     held = take(connection, "a")
-    let_it_end(connection)
+    end_lease(connection)
     with connection.begin():
         renew(connection, held)
     assert timedelta(seconds=50) < ends_in(connection) <= lease.TTL
@@ -121,32 +121,34 @@ def test_renewing_prolongs_it_and_keeps_others_out(connection: Connection) -> No
 
 
 @pytest.mark.fault(62)
-def test_a_zombie_cannot_write_any_more(connection: Connection) -> None:
-    """It slept past the end of its lease, another one took over."""
-    zombie = take(connection, "a")
-    let_it_end(connection)
-    heir = take(connection, "b")
+def test_a_process_whose_lease_was_taken_over_cannot_write(connection: Connection) -> None:
+    """Its lease had ended when another process took it."""
+    stale = take(connection, "a")
+    end_lease(connection)
+    successor = take(connection, "b")
     lost = pytest.raises(LeaseLostError, match=r"^s\.flows: another run took the lease over")
     with lost, connection.begin():
-        renew(connection, zombie)
+        renew(connection, stale)
     with connection.begin():
-        release(connection, zombie)  # not its own any more
+        release(connection, stale)  # the lease belongs to another process now
     assert ends_in(connection) > timedelta(seconds=50)
     with connection.begin():
-        renew(connection, heir)
+        renew(connection, successor)
 
 
-def test_a_zombie_of_the_same_name_cannot_write_either(connection: Connection) -> None:
-    zombie = take(connection, "same")
-    let_it_end(connection)
+def test_a_process_whose_lease_was_taken_by_the_same_name_cannot_write(
+    connection: Connection,
+) -> None:
+    stale = take(connection, "same")
+    end_lease(connection)
     take(connection, "same")
     with pytest.raises(LeaseLostError), connection.begin():
-        renew(connection, zombie)
+        renew(connection, stale)
 
 
 def test_a_rolled_back_transaction_takes_nothing(connection: Connection) -> None:
     transaction = connection.begin()
-    acquire(connection, "s", "flows", holder="a", dead=nobody_is_dead)
+    acquire(connection, "s", "flows", holder="a", dead=none_is_dead)
     transaction.rollback()
     assert take(connection, "b").epoch == 1
 
@@ -171,7 +173,7 @@ def test_an_ended_process_of_this_machine_is_dead(connection: Connection) -> Non
     assert is_dead(ended)
 
 
-def test_a_live_process_and_one_that_nobody_can_see_are_not_dead() -> None:
+def test_a_live_process_and_one_on_another_machine_are_not_dead() -> None:
     host, pid, place = process_name().rsplit(":", 2)
     assert pid == str(os.getpid())
     assert not is_dead(process_name())
@@ -205,7 +207,7 @@ def in_thread(work: Any) -> Iterator[list[Any]]:
 
 
 def wait_until_blocked(connection: Connection) -> None:
-    """Until another session of this database waits for a lock."""
+    """Wait until another session of this database waits for a lock."""
     pause = threading.Event()
     for _ in range(3000):
         with connection.begin():
@@ -218,7 +220,7 @@ def wait_until_blocked(connection: Connection) -> None:
         if blocked:
             return
         pause.wait(0.01)
-    raise AssertionError("nobody waited")
+    raise AssertionError("no session waited for a lock")
 
 
 @pytest.mark.parametrize("before", ["never taken", "ended", "dead"])
@@ -227,12 +229,12 @@ def test_the_second_of_two_waits_for_the_first_s_transaction(
     engine: Engine, connection: Connection, before: str, first_commits: bool
 ) -> None:
     if before != "never taken":
-        take(connection, "former")
+        take(connection, "previous")
     if before == "ended":
-        let_it_end(connection)
+        end_lease(connection)
 
     def dead(holder: str) -> bool:
-        return before == "dead" and holder == "former"
+        return before == "dead" and holder == "previous"
 
     def second() -> Lease:
         with engine.connect() as other, other.begin():
@@ -254,27 +256,29 @@ def test_the_second_of_two_waits_for_the_first_s_transaction(
         assert result[0].holder == "second"
 
 
-def test_nobody_takes_over_between_renewing_and_committing(
+def test_no_run_takes_over_between_renewing_and_committing(
     engine: Engine, connection: Connection
 ) -> None:
     held = take(connection, "a")
-    let_it_end(connection)
+    end_lease(connection)
 
-    def thief() -> Lease:
+    def take_over() -> Lease:
         with engine.connect() as other:
-            return take(other, "thief")
+            return take(other, "other")
 
     with engine.connect() as writer:
         transaction = writer.begin()
         renew(writer, held)
-        with in_thread(thief) as result:
+        with in_thread(take_over) as result:
             wait_until_blocked(connection)
             transaction.commit()
     assert isinstance(result[0], BusyError)
 
 
 @pytest.mark.every_postgres
-def test_of_many_that_race_for_it_one_wins(engine: Engine, connection: Connection) -> None:
+def test_one_of_many_runs_that_race_for_a_lease_wins(
+    engine: Engine, connection: Connection
+) -> None:
     for round_ in range(3):
         barrier = threading.Barrier(6)
 
@@ -304,7 +308,7 @@ def test_a_lease_can_be_shorter(connection: Connection) -> None:
     assert timedelta(seconds=15) < ends_in(connection) <= timedelta(seconds=20)
 
 
-def test_what_is_revoked_can_be_written_no_more_and_taken_at_once(connection: Connection) -> None:
+def test_a_revoked_lease_allows_no_write_and_is_free_at_once(connection: Connection) -> None:
     mine, other, third = take(connection), take(connection, "a", "x"), take(connection, "b", "y")
     with connection.begin():
         assert revoke(connection, "a", only=("s", "flows")) == 1
@@ -336,7 +340,7 @@ def test_a_revoked_lease_that_its_holder_gives_back_stays_the_next_one_s(
         renew(connection, following)
 
 
-def test_who_held_a_lease_last_and_how_long_ago_it_was_renewed(connection: Connection) -> None:
+def test_the_last_holder_of_a_lease_and_the_time_since_its_renewal(connection: Connection) -> None:
     with connection.begin():
         assert last_holder(connection, "s", "flows") == (None, False)
     held = take(connection, "a")

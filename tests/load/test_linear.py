@@ -70,7 +70,7 @@ class Meter:
 
 
 def rows_through(plan: Mapping[str, Any]) -> int:
-    """Rows that a plan's nodes give or throw away, all told."""
+    """Return how many rows a plan's nodes return or discard, in total."""
     each = sum(
         plan.get(name, 0)
         for name in (
@@ -94,7 +94,7 @@ def nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def contact_flow(number: int) -> dict[str, Any]:
-    """An Alibaba flow of 20 nodes with 3 edges each."""
+    """Return an Alibaba flow of 20 nodes with 3 edges each."""
     activities = [
         {"id": f"node{n:02d}", "type": "PLAY_SAY", "events": [{"event": f"e{e}"} for e in range(3)]}
         for n in range(20)
@@ -108,27 +108,27 @@ def contact_flow(number: int) -> dict[str, Any]:
 
 
 def zoom_flow(number: int, name: str = "n", entries: str = "xyz") -> dict[str, Any]:
-    # The key says nothing of the order, as those of providers do not.
+    # As with the providers' keys, the order of the keys is not that of the list.
     return flow(f"{number * 7919 % 100_003:06d}", name, entries, "12")
 
 
 def staged(connection: Connection, kind: Kind, *scans: Sequence[Any], source: str = "s") -> int:
-    """Stage the records of several scans one after the other; the ordinal of the last scan."""
-    pairs, start, begin = pairs_of(source, kind), 0, 0
+    """Stage the records of several scans in turn; return the last scan's first ordinal."""
+    pairs, start, last = pairs_of(source, kind), 0, 0
     with connection.begin():
         stage.prepare(connection, pairs)
         for records in scans:
-            begin = start
+            last = start
             rows = kind.transform(Page(list(records), 1, scope="ccc", zone=SHANGHAI), start)
             start += len(records)
             for pair in pairs:
                 stage.copy(connection, pair.stage, rows.tables[pair.current.fullname])
-    return begin
+    return last
 
 
-def settled(connection: Connection, kind: Kind, begin: int = 0) -> dict[str, int]:
+def settled(connection: Connection, kind: Kind, start: int = 0) -> dict[str, int]:
     name = "ccc" if kind.scope else ""
-    return stage.deduplicate(connection, pairs_of("s", kind), {name: begin}, kind.scope)
+    return stage.deduplicate(connection, pairs_of("s", kind), {name: start}, kind.scope)
 
 
 def merged(
@@ -150,9 +150,9 @@ def flows(size: int, **given: Any) -> list[dict[str, Any]]:
 
 
 def read_twice(connection: Connection, size: int) -> None:
-    begin = staged(connection, FLOWS, flows(size), flows(size))
+    start = staged(connection, FLOWS, flows(size), flows(size))
     with connection.begin():
-        assert settled(connection, FLOWS, begin) == {"": size}
+        assert settled(connection, FLOWS, start) == {"": size}
 
 
 def repeated(connection: Connection, size: int) -> None:
@@ -169,9 +169,9 @@ def one_record_again_and_again(connection: Connection, size: int) -> None:
 
 def instance_read_twice(connection: Connection, size: int) -> None:
     records = [contact_flow(number) for number in range(size // 20)]
-    begin = staged(connection, CONTACT_FLOWS, records, records)
+    start = staged(connection, CONTACT_FLOWS, records, records)
     with connection.begin():
-        assert settled(connection, CONTACT_FLOWS, begin) == {"ccc": size // 20}
+        assert settled(connection, CONTACT_FLOWS, start) == {"ccc": size // 20}
 
 
 def first_load(connection: Connection, size: int) -> None:
@@ -205,7 +205,7 @@ def all_changed(connection: Connection, size: int) -> None:
 
 
 def few_changed(connection: Connection, size: int) -> None:
-    """Few rows are staged: they are looked up, the table is not read."""
+    """Merge few rows, which are looked up without reading the table."""
     staged(connection, FLOWS, flows(size // 20, name="m", entries="yw"))
     with connection.begin():
         settled(connection, FLOWS)
@@ -269,8 +269,7 @@ def set_autovacuum(engine: Engine, value: str) -> None:
 
 @pytest.fixture
 def unanalyzed(engine: Engine, request: pytest.FixtureRequest) -> Iterator[Connection]:
-    """Statistics are missing, or know another source only: that one is all they tell the planner
-    of."""
+    """Yield a connection to tables without statistics, or with those of another source only."""
     set_autovacuum(engine, "off")
     with engine.connect() as connection:
         if request.param == "of another source":

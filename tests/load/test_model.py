@@ -88,7 +88,7 @@ def cell(rng: random.Random, kind: str) -> Any:
 
 
 def cells(rng: random.Random, table: Table) -> Cells:
-    """Values of the columns that are not keys; few differ, so that versions come again."""
+    """Return values of the columns that are not keys; few differ, so that versions come again."""
     names = [name for name in tables.data_columns(table) if name not in tables.key_columns(table)]
     changed = rng.choice([None, None, *names])
     return tuple(
@@ -98,7 +98,7 @@ def cells(rng: random.Random, table: Table) -> Cells:
 
 
 def record(rng: random.Random, kind: Kind, ordinal: int, key: Key) -> Staged:
-    """The staged rows of one version of a record with its children."""
+    """Return the staged rows of one version of a record with its children."""
     found: Staged = {table.fullname: [] for table in kind.tables}
     records, *below = kind.tables
     found[records.fullname].append((ordinal, rng.random() < 0.15, *key, *cells(rng, records)))
@@ -106,19 +106,20 @@ def record(rng: random.Random, kind: Kind, ordinal: int, key: Key) -> Staged:
     for table in below:
         last = table.c[tables.key_columns(table)[-1]]
         parts: list[Any] = [0, 1] if last.name == "position" else ["x", "y", "'\"%s"]
+        more = len(tables.key_columns(table)) - len(tables.key_columns(table.info["parent"]))
         keys[table] = [
-            (*above, part)
+            (*above, *rng.choices(["x", "y"], k=more - 1), part)
             for above in keys[table.info["parent"]]
             for part in parts
             if rng.random() < 0.4
         ]
-        for own in keys[table]:
-            found[table.fullname].append((ordinal, *own, *cells(rng, table)))
+        for each in keys[table]:
+            found[table.fullname].append((ordinal, *each, *cells(rng, table)))
     return found
 
 
 def scan_of(rng: random.Random, kind: Kind, keys: list[Key]) -> Iterator[Staged]:
-    """The batches of one scan: some of the records, some of them more than once."""
+    """Yield the batches of one scan: some of the records, some of them more than once."""
     seen = [key for key in keys if rng.random() < 0.7]
     seen += rng.choices(seen, k=2) if seen else []
     rng.shuffle(seen)
@@ -142,8 +143,8 @@ def in_order(rows: Iterable[Any]) -> list[Any]:
     return sorted(rows, key=lambda row: (row[0], row[2]))
 
 
-def told(cells: Cells) -> Cells:
-    """Cells as they are read back: JSON decoded (JSON null and SQL null read the same)."""
+def as_stored(cells: Cells) -> Cells:
+    """Return cells as they are read back: JSON decoded (JSON null and SQL null read the same)."""
     *others, extra = cells
     others = [json.loads(c) if isinstance(c, str) and c[:1] in "{n" and c else c for c in others]
     return (*others, json.loads(extra) if extra else None)
@@ -184,13 +185,13 @@ def test_random_histories_equal_the_model(connection: Connection, kind: Kind, se
         assert written == model.merge(staged, gone, at(step)), f"step {step}"
         for table in kind.tables:
             assert stored(connection, table, ("valid_from",)) == in_order(
-                ((source, *key), told(cells), since)
+                ((source, *key), as_stored(cells), since)
                 for source, model in models.items()
                 for key, (cells, since) in model.current[table].items()
             ), f"step {step}: {table}"
     for table in kind.tables:
         assert stored(connection, table, ("valid_from", "valid_to")) == in_order(
-            ((source, *key), told(cells), since, until)
+            ((source, *key), as_stored(cells), since, until)
             for source, model in models.items()
             for key, cells, since, until in model.closed[table]
         ), table

@@ -127,20 +127,17 @@ def test_streams_of_two_sources_are_apart(connection: Connection) -> None:
 
 @pytest.mark.fault(65)
 @pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Shanghai"])
-def test_an_instant_is_later_than_every_former_one(connection: Connection, zone: str) -> None:
+def test_an_instant_is_later_than_every_previous_one(connection: Connection, zone: str) -> None:
     with connection.begin():
         connection.execute(text(f"SET TIME ZONE '{zone}'"))
         clock = connection.scalar(select(text("clock_timestamp()")))
         assert isinstance(clock, datetime)
-        now = runs.instant(connection, Progress(clock))
+        now = runs.instant(connection, None)
         assert timedelta(0) <= now - clock < timedelta(minutes=5)
         assert now.utcoffset() == timedelta(0)
-        past = Progress(clock, changed_at=clock - timedelta(days=1))
-        assert runs.instant(connection, past) >= now
+        assert runs.instant(connection, clock - timedelta(days=1)) >= now
         ahead = clock + timedelta(days=1)  # the clock was set back since
-        assert runs.instant(connection, Progress(clock, changed_at=ahead)) == ahead + timedelta(
-            microseconds=1
-        )
+        assert runs.instant(connection, ahead) == ahead + timedelta(microseconds=1)
 
 
 @pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Shanghai"])
@@ -173,7 +170,7 @@ def test_times_that_stand_for_never_are_no_watermark(
         assert runs.watermarks(connection, stage, "s", "date_updated", None) == {}
 
 
-def test_each_scope_has_a_watermark_of_its_own(connection: Connection) -> None:
+def test_each_scope_has_its_own_watermark(connection: Connection) -> None:
     page = [{"ContactFlowId": n, "UpdatedTime": f"2021-03-08 0{n}:00:00.0"} for n in "123"]
     scan(connection, "s", CONTACT_FLOWS, page, scope="i1")
     stage = pairs_of("s", CONTACT_FLOWS)[0].stage
@@ -200,7 +197,7 @@ def test_the_watermark_of_a_current_table_is_of_the_source_s_own_rows(
 
 
 def test_a_run_that_is_recorded_already_stays_as_it_is(connection: Connection) -> None:
-    """The answer to its COMMIT was lost, and its failure is to be recorded."""
+    """The answer to its COMMIT was lost, so the run tries to record a failure."""
     run = new_run(status="complete")
     with connection.begin():
         assert not runs.recorded(connection, "s", run.run_id)
@@ -286,7 +283,7 @@ def test_any_json_can_be_kept_as_a_reject(connection: Connection) -> None:
     assert any("core" in str(payload) for payload in found)
 
 
-def test_what_postgres_cannot_hold_is_kept_as_escaped_text(connection: Connection) -> None:
+def test_text_that_postgres_cannot_hold_is_kept_escaped(connection: Connection) -> None:
     reject(connection, new_run(), Reject("why", {"a\0": ["\ud800", "😀\0"]}))
     (row,) = rows_of(connection, tables.rejects)
     assert row["payload"] == {"a\\u0000": ["\\ud800", "😀\\u0000"]}

@@ -146,7 +146,7 @@ def test_preparing_empties_what_a_killed_run_left(connection: Connection) -> Non
         assert rows_of_stage(connection, pair) == []
 
 
-def test_sources_have_staging_tables_of_their_own(connection: Connection) -> None:
+def test_sources_have_their_own_staging_tables(connection: Connection) -> None:
     scan(connection, "one", CHANNELS, [{"sid": "a"}])
     scan(connection, "two", CHANNELS, [{"sid": "b"}])
     (one,), (two,) = pairs_of("one", CHANNELS), pairs_of("two", CHANNELS)
@@ -179,7 +179,7 @@ def test_no_two_sources_share_a_staging_table() -> None:
 
 
 @pytest.mark.fault(18, 44)
-def test_of_a_record_that_comes_again_only_the_last_version_stays(connection: Connection) -> None:
+def test_only_the_last_version_of_a_repeated_record_is_kept(connection: Connection) -> None:
     first = {
         "flow_id": "a",
         "flow_name": "old",
@@ -199,14 +199,14 @@ def test_of_a_record_that_comes_again_only_the_last_version_stays(connection: Co
     assert [row[:3] for row in entries] == [(3, "a", "y"), (2, "b", "x")]
 
 
-def test_a_repeated_record_without_children_is_told_too(connection: Connection) -> None:
+def test_a_repeated_record_without_children_is_reported_too(connection: Connection) -> None:
     other = {"flow_id": "b", "entry_points": [{"entry_id": "x"}]}
     found = scan(connection, "s", FLOWS, [{"flow_id": "a"}, other], [{"flow_id": "a"}])
     assert found == {"": 2}
 
 
 @pytest.mark.fault(44)
-def test_of_a_record_twice_on_a_page_the_last_wins(connection: Connection) -> None:
+def test_the_last_of_a_record_repeated_on_a_page_wins(connection: Connection) -> None:
     found = scan(connection, "s", CHANNELS, [{"sid": "a", "url": str(i)} for i in range(5)])
     assert found == {"": 1}
     (row,) = rows_of_stage(connection, pairs_of("s", CHANNELS)[0])
@@ -220,7 +220,7 @@ def test_the_counts_are_per_scope(connection: Connection) -> None:
     assert scan(connection, "s", CHANNELS) == {}
 
 
-def test_what_came_before_the_proven_scan_and_not_since_is_dropped(connection: Connection) -> None:
+def test_rows_staged_only_before_the_proven_scan_are_dropped(connection: Connection) -> None:
     def page(*names: str) -> list[Any]:
         return [{"ContactFlowId": name, "NumberList": [name], "InstanceId": "x"} for name in names]
 

@@ -102,7 +102,7 @@ def test_nothing_is_written_without_the_lease(
 def test_the_lease_s_row_is_locked_first_or_only_at_the_end(
     database: LeasedConnection, warehouse: str
 ) -> None:
-    """A COPY may wait for rows that we make, and must not hold up who looks at the lease."""
+    """A COPY may wait for rows that we produce; meanwhile it must not block the lease's readers."""
 
     def look(connection: Connection) -> bool:
         return is_lease_locked(warehouse)
@@ -202,7 +202,7 @@ def test_a_stop_interrupts_also_what_starts_after_it(
     wait_for_lock(warehouse, wait, lambda: None)
 
 
-def test_a_statement_that_somebody_else_cancels_is_no_stop(
+def test_a_statement_cancelled_by_another_session_is_not_a_stop(
     database: LeasedConnection, warehouse: str
 ) -> None:
     def cancel() -> None:

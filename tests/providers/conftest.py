@@ -31,7 +31,7 @@ def job(toy: Toy, engine: Engine, tmp_path: Path) -> Job:
     with engine.begin() as connection:
         connection.execute(CreateSchema("toy"))
         METADATA.create_all(connection)
-        views.create(connection, family(menus))
+        views.create(connection, views.of_tables(family(menus)))
     path = tmp_path / "callflow.toml"
     path.touch(mode=0o600)
     path.write_text(

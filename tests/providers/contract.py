@@ -39,7 +39,7 @@ class Declared:
 
 
 def omissions(declared: Declared) -> Iterator[str]:
-    """Everything that the declaration forgets, as sentences that say what to add."""
+    """Yield everything that the declaration forgets, as sentences that say what to add."""
     provider = declared.provider
     found = [*prose(provider), *settings(provider)]
     yield from found
@@ -60,7 +60,7 @@ def omissions(declared: Declared) -> Iterator[str]:
 def unemulated(
     providers: Iterable[Provider], emulated: Mapping[str, Collection[str]]
 ) -> Iterator[str]:
-    """What the sandbox lacks; `emulated` has the lists of each emulator, by its provider's name."""
+    """Yield what the sandbox lacks; `emulated` is provider → the lists of its emulator."""
     for provider in providers:
         if provider.name not in emulated:
             yield f"{provider.name}: no emulator → add one to EMULATORS of etl/sandbox/server.py"
@@ -80,7 +80,7 @@ def prose(provider: Provider) -> Iterator[str]:
 
 
 def settings(provider: Provider) -> Iterator[str]:
-    """The model of a source: what it names exists, and messages can describe its keys."""
+    """Yield omissions of a source's model: names of nothing, keys that no message can describe."""
     model, shown = provider.settings, uncommented(provider)
     known = model.model_fields
     named = [("account", getattr(model, "account", "")), ("scopes", model.scopes)]
@@ -106,13 +106,13 @@ def settings(provider: Provider) -> Iterator[str]:
 
 
 def uncommented(provider: Provider) -> dict[str, Any]:
-    """The keys of the example with their values, also of alternatives."""
+    """Return the keys of the example with their values, also of alternatives."""
     lines = re.findall(r"(?m)^(\w+ = [^#\n]*)", provider.example)
     return {key: value for line in lines for key, value in tomllib.loads(line).items()}
 
 
 def described(provider: Provider, stream: Stream) -> Iterator[str]:
-    """The stream's tables, each described."""
+    """Yield the stream's tables and columns that have no description."""
     where, record = f"{provider.name}.{stream.name}", stream.tables[0]
     if stream.tables != tables.family(record):
         yield f"{where}: `tables` is not a record's table and its children → family({record.name})"
@@ -126,7 +126,7 @@ def described(provider: Provider, stream: Stream) -> Iterator[str]:
 
 
 def fields(provider: Provider, stream: Stream) -> Iterator[str]:
-    """What the stream names is a column of its table, or a key of the settings."""
+    """Yield names in the stream that are neither columns of its table nor keys of the settings."""
     where, record = f"{provider.name}.{stream.name}", stream.tables[0]
     known = provider.settings.model_fields
     if stream.modified is not None and (
@@ -149,7 +149,7 @@ def fields(provider: Provider, stream: Stream) -> Iterator[str]:
 
 
 def calls(provider: Provider, stream: Stream) -> Iterator[str]:
-    """The functions take what they are called with."""
+    """Yield functions that do not take the arguments they are called with."""
     wanted: dict[str, tuple[Callable[..., Any] | None, str]] = {
         "auth": (stream.auth, "(source, seam)"),
         "pages": (stream.pages, "(http, request)"),
@@ -168,7 +168,7 @@ def calls(provider: Provider, stream: Stream) -> Iterator[str]:
 
 
 def loaded(declared: Declared, more: str = "") -> Source:
-    """The source that the first paragraph of the example configures, its placeholders filled in."""
+    """Return the source in the example's first paragraph, with its placeholders filled in."""
     provider = declared.provider
     paragraph = provider.example.strip().partition("\n\n")[0]
 
@@ -185,7 +185,7 @@ def loaded(declared: Declared, more: str = "") -> Source:
 
 
 def options(declared: Declared, stream: Stream) -> Iterator[str]:
-    """The stream's table in callflow.toml reaches what reads it."""
+    """Yield options of the stream in callflow.toml that do not reach their reader."""
     where = f"{declared.provider.name}.{stream.name}"
     for chosen in ("keep", "confirm"):
         more = f'[sources.NAME.{stream.name}]\non_absent = "{chosen}"\n'
@@ -197,7 +197,7 @@ def options(declared: Declared, stream: Stream) -> Iterator[str]:
 
 
 def recorded(declared: Declared, stream: Stream, source: Source) -> Iterator[str]:
-    """The provider's own example loads: no reject, all tables, the key and `modified` filled."""
+    """Yield what is wrong after loading the provider's example: rejects, empty tables, columns."""
     where, record = f"{declared.provider.name}.{stream.name}", stream.tables[0]
     file = declared.recorded / declared.provider.name / f"{stream.name}.json"
     if not file.exists():
@@ -211,7 +211,7 @@ def recorded(declared: Declared, stream: Stream, source: Source) -> Iterator[str
     for reject in rows.rejects:
         yield f"{where}: a recorded record is rejected, {reject.reason} → mend its columns"
     for table in stream.tables:
-        if not rows.tables.get(table.fullname):
+        if not table.info["derived"] and not rows.tables.get(table.fullname):
             yield f"{where}: no row of {table.name} is recorded → record one, or mend `record`"
         modified = [stream.modified] if stream.modified and table is record else []
         for name in (*tables.key_columns(table), *modified):
@@ -220,7 +220,7 @@ def recorded(declared: Declared, stream: Stream, source: Source) -> Iterator[str
 
 
 def values(rows: Rows, table: Table, column: str) -> list[Any]:
-    """The values of a column in rows of COPY order: ordinal, whether partial, the columns."""
+    """Return a column's values in rows of COPY order: ordinal, whether partial, the columns."""
     before = 2 if table.info["parent"] is None else 1
     index = before + tables.data_columns(table).index(column)
     return [row[index] for row in rows.tables.get(table.fullname, [])]

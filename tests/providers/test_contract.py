@@ -147,7 +147,7 @@ def stream(**changes: Any) -> Provider:
 
 
 def model(**changes: Any) -> Provider:
-    """A provider whose settings differ in class variables or, with a type, in keys."""
+    """Return a provider whose settings differ in class variables or, with a type, in keys."""
     kinds = {name: value[0] for name, value in changes.items() if isinstance(value, list)}
     members = {name: value[1] if name in kinds else value for name, value in changes.items()}
     every = {"__annotations__": kinds, "__module__": __name__, **members}
@@ -194,7 +194,7 @@ OMISSIONS: list[tuple[Provider, str]] = [
 @pytest.mark.parametrize(
     ("provider", "sentence"), OMISSIONS, ids=[sentence for _, sentence in OMISSIONS]
 )
-def test_what_is_forgotten_is_said(provider: Provider, sentence: str, tmp_path: Path) -> None:
+def test_an_omission_is_reported(provider: Provider, sentence: str, tmp_path: Path) -> None:
     assert any(sentence in each for each in forgotten(tmp_path, provider))
 
 
@@ -217,7 +217,7 @@ def test_a_recorded_answer_that_does_not_load_is_said(
     assert any(sentence in each for each in forgotten(tmp_path, TOY, answer))
 
 
-def test_what_is_not_emulated_is_said() -> None:
+def test_a_list_that_is_not_emulated_is_reported() -> None:
     assert list(unemulated([TOY], {"toy": ["things"]})) == []
     (no_list,) = unemulated([TOY], {"toy": ["others"]})
     assert no_list == "toy.things: not emulated → add the list to etl/sandbox/toy.py"

@@ -1,6 +1,6 @@
 """A provider that is declared in this file alone: no file of etl/ names it.
 
-Whoever adds a provider writes what is here: the settings of a source, the tables, how the list is
+To add a provider, write what is here: the settings of a source, the tables, how the list is
 requested, and an emulator. Its list has children and a count, but no modification time.
 """
 
@@ -191,7 +191,7 @@ def menu(number: int) -> dict[str, Any]:
 
 
 def rows(url: str) -> dict[str, list[tuple[Any, ...]]]:
-    """What the current tables hold."""
+    """Return what the current tables hold."""
     return {
         "menus": ask(url, "SELECT source, menu_id, title, extra FROM toy.menus ORDER BY 2"),
         "options": ask(url, "SELECT menu_id, digit, target FROM toy.options ORDER BY 1, 2"),
@@ -199,7 +199,7 @@ def rows(url: str) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def expected(toy: Toy) -> dict[str, list[tuple[Any, ...]]]:
-    """What they should hold."""
+    """Return what they should hold."""
     return {
         "menus": [("toy_test", m["menu_id"], m["title"], None) for m in toy.menus.records()],
         "options": [
@@ -211,6 +211,6 @@ def expected(toy: Toy) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def versions(url: str, column: str, view: str) -> list[tuple[Any, ...]]:
-    """The versions of menu-03's rows, the oldest first."""
+    """Return the versions of menu-03's rows, the oldest first."""
     query = f"SELECT {column}, is_current FROM {view} WHERE menu_id = 'menu-03' ORDER BY 2, 1"
     return ask(url, query)

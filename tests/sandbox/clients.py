@@ -39,7 +39,7 @@ def zoom_get(
 
 
 def zoom_pages(http: httpx.Client, zoom: Zoom, **params: str) -> list[list[str]]:
-    """The ids of every page."""
+    """Return the ids of every page."""
     token = zoom_token(http, zoom)
     pages = []
     while True:
@@ -57,7 +57,7 @@ def twilio_get(http: httpx.Client, twilio: Twilio, path: str, **params: str) -> 
 
 
 def twilio_pages(http: httpx.Client, twilio: Twilio, path: str, **params: str) -> list[list[str]]:
-    """The sids of every page; next_page_url is followed unchanged."""
+    """Return the sids of every page; next_page_url is followed unchanged."""
     answer, pages = twilio_get(http, twilio, path, **params), []
     while True:
         page = answer.json()
@@ -69,7 +69,7 @@ def twilio_pages(http: httpx.Client, twilio: Twilio, path: str, **params: str) -
 
 
 def v3_headers(alibaba: Alibaba, action: str = "ListContactFlows") -> Params:
-    """All headers except Authorization, for the emulator's present time and no body."""
+    """Return all headers except Authorization, for the emulator's present time and no body."""
     key = alibaba.keys[alibaba.access_key_id]
     headers = {
         "host": alibaba.url.removeprefix("http://"),

@@ -11,6 +11,7 @@ import pytest
 from etl.sandbox import alibaba_data, data, twilio_data, zoom_data
 from etl.sandbox.data import Sizes
 from etl.sandbox.server import Sandbox, serve
+from tests.transform import naive
 
 # Ranges that the numbering authorities reserve for fiction.
 RESERVED = (
@@ -35,7 +36,7 @@ def generated() -> dict[str, Any]:
 
 
 def strings(value: Any) -> list[str]:
-    """Every string in a value, at any depth."""
+    """Return every string in a value, at any depth."""
     if isinstance(value, dict):
         return [text for member in value.values() for text in strings(member)]
     if isinstance(value, list):
@@ -153,8 +154,10 @@ def test_twilio_has_every_integration_and_some_orphans(generated: dict[str, Any]
 
 def test_alibabas_definitions_are_connected_graphs(generated: dict[str, Any]) -> None:
     flows = generated["alibaba"]["contact_flows"]
+    sound = [flow for flow in flows if not naive.of_definition(flow["Definition"])]
+    assert 0.85 * len(flows) < len(sound) < len(flows)
     kinds = set()
-    for flow in flows:
+    for flow in sound:
         activities = json.loads(flow["Definition"])["activities"]
         ids = {activity["id"] for activity in activities}
         assert len(ids) == len(activities)
@@ -163,6 +166,7 @@ def test_alibabas_definitions_are_connected_graphs(generated: dict[str, Any]) ->
             for event in activity["events"]:
                 assert event["next"] is None or event["next"] in ids
                 assert ("edgeId" in event) == (event["next"] is not None)
+    for flow in flows:
         assert len(set(flow["NumberList"])) == len(flow["NumberList"])
         assert flow["Published"] or "DraftId" in flow
         assert flow["CreatedTime"] < flow["UpdatedTime"]

@@ -36,7 +36,7 @@ def test_a_record_is_added_replaced_and_deleted(store: Store) -> None:
     assert ids(store, by_update=False) == ["c"]
 
 
-def test_what_is_handed_out_is_a_copy(store: Store) -> None:
+def test_records_are_returned_as_copies(store: Store) -> None:
     record = {"id": "a", "list": [1]}
     store.add(record)
     record["list"] = []

@@ -36,7 +36,7 @@ def twilio(sandbox: Sandbox) -> Twilio:
 
 
 def fill(twilio: Twilio, count: int) -> list[str]:
-    """Channels CH0, CH1 … of which the last is the newest and the last changed."""
+    """Return channels CH0, CH1 … of which the last is the newest and the last changed."""
     return [
         twilio.channels.add({"sid": f"CH{n}", "date_updated": f"2024-01-01T00:{n:02}:00Z"})
         for n in range(count)

@@ -29,7 +29,7 @@ def twilio(sandbox: Sandbox) -> Twilio:
 
 @contextmanager
 def asked(twilio: Twilio, path: str = "/v1/Channels") -> Iterator[socket.socket]:
-    """A socket on which a good request was sent and nothing was read."""
+    """Yield a socket on which a good request was sent and nothing was read."""
     port = int(twilio.url.rpartition(":")[2])
     request = httpx.Request(
         "GET", f"{twilio.url}{path}", headers={"Host": twilio.url.removeprefix("http://")}
@@ -45,7 +45,7 @@ def asked(twilio: Twilio, path: str = "/v1/Channels") -> Iterator[socket.socket]
 
 
 def everything(connection: socket.socket) -> tuple[dict[str, str], bytes]:
-    """Headers and body up to the end of the connection."""
+    """Return headers and body up to the end of the connection."""
     received = b""
     while part := connection.recv(65_536):
         received += part
@@ -199,7 +199,7 @@ def test_a_body_cut_anywhere(http: httpx.Client, twilio: Twilio) -> None:
         twilio_get(http, twilio, "Channels")
 
 
-def test_a_cut_that_http_cannot_see(http: httpx.Client, twilio: Twilio) -> None:
+def test_an_answer_cut_off_without_http_noticing(http: httpx.Client, twilio: Twilio) -> None:
     whole = twilio_get(http, twilio, "Channels").content
     twilio.faults.append(Fault(delivery="close_delimited", cut=20))
     answer = twilio_get(http, twilio, "Channels")

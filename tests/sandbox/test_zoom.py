@@ -63,7 +63,7 @@ def token(http: httpx.Client, zoom: Zoom) -> str:
 
 
 def fill(zoom: Zoom, count: int) -> list[str]:
-    """Flows f0, f1 … of which the last is the newest and the last changed."""
+    """Return flows f0, f1 … of which the last is the newest and the last changed."""
     return [
         zoom.flows.add({"flow_id": f"f{n}", "last_modified_time": f"2024-01-01T00:{n:02}:00Z"})
         for n in range(count)

@@ -1,4 +1,4 @@
-"""A sandbox, and streams synced from it into a real warehouse, in this process."""
+"""A sandbox, streams synced from it into a real warehouse in this process, and the harness."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -18,8 +18,8 @@ from etl.sync.selection import select
 from etl.warehouse.embedded import find_binaries
 from tests.postgres import Cluster
 from tests.sync import kills
-from tests.sync.twins import World
-from tests.sync.victims import Nursery
+from tests.sync.processes import ForkServer
+from tests.sync.reference import Harness
 
 Sync = Callable[..., Run]
 Starter = Callable[..., Sync]
@@ -77,26 +77,28 @@ def sync(engine: Engine, tmp_path: Path) -> Starter:
 
 
 @pytest.fixture(scope="module")
-def nursed(clusters: Callable[[Path], Cluster]) -> Iterator[tuple[str, Nursery]]:
+def warehouse_and_fork_server(
+    clusters: Callable[[Path], Cluster],
+) -> Iterator[tuple[str, ForkServer]]:
     cluster = clusters(find_binaries(os.environ))
     with (
         cluster.database(template=cluster.migrated) as url,
-        kills.a_nursery(url) as nursery,
+        kills.warm_fork_server(url) as fork_server,
     ):
-        yield url, nursery
+        yield url, fork_server
 
 
 @pytest.fixture(scope="module")
-def lasting_world(nursed: tuple[str, Nursery]) -> Iterator[World]:
-    with kills.a_world(*nursed) as world:
-        world.wipe()
-        yield world
+def shared_harness(warehouse_and_fork_server: tuple[str, ForkServer]) -> Iterator[Harness]:
+    with kills.new_harness(*warehouse_and_fork_server) as harness:
+        harness.wipe()
+        yield harness
 
 
 @pytest.fixture
-def world(lasting_world: World, request: pytest.FixtureRequest) -> World:
-    """A world in which other tests have left what they did, unless one has failed."""
+def harness(shared_harness: Harness, request: pytest.FixtureRequest) -> Harness:
+    """Return a harness with what other tests have left, or an empty one after a failure."""
     if request.session.testsfailed:
-        lasting_world.hang_up()
-        lasting_world.wipe()
-    return lasting_world
+        shared_harness.disconnect()
+        shared_harness.wipe()
+    return shared_harness

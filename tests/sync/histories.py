@@ -2,11 +2,11 @@
 
     python -m tests.sync.histories --histories 2000 --seed 1 [--mode zoom/keyset] [--trace]
 
-A history is a seed and a mode (a stream, and what its page tokens mean). After 6 to 10 runs of a
-source that changes (world.py) it is quiet for up to 8 more, and then the warehouse has to equal it
-(checker.py). A process that "dies" leaves its run where it is: its connections are closed and its
-lease stays taken. Everything random comes from the seed, so `--mode M --seed S --histories 1`
-repeats a history.
+A history is a seed and a mode (a stream, and what its page tokens mean). The source changes during
+the first 6 to 10 runs (simulation.py) and is quiet for up to 8 more; then the warehouse has to
+equal it (checker.py). A process that "dies" stops in the middle of its run: its connections are
+closed and its lease stays taken. Everything random comes from the seed, so `--mode M --seed S
+--histories 1` repeats a history.
 """
 
 import argparse
@@ -33,9 +33,9 @@ from etl.sync.run import run_stream
 from etl.warehouse.embedded import find_binaries
 from tests.postgres import running
 from tests.sync import wrong
-from tests.sync.checker import Checker, Laboratory, Outcome, laboratory
+from tests.sync.checker import Checker, Environment, Outcome, open_environment
 from tests.sync.kinds import Mode
-from tests.sync.world import MODES, Crash, World
+from tests.sync.simulation import MODES, Crash, SourceSimulation
 
 RunStream = Callable[[Job], Run]
 
@@ -44,61 +44,61 @@ PRODUCT = "product"
 # -- the driver -----------------------------------------------------------------------------------
 
 FAST = 0.0
-"""What the product's stop-watch shows all the time: nothing is ever slow here."""
+"""What the product's stopwatch always shows, so that nothing counts as slow."""
 
 
 class Driver:
-    """Plays one history: churned runs, then quiet ones."""
+    """Plays one history: runs while the source changes, then quiet ones."""
 
-    def __init__(self, lab: Laboratory, mode: Mode, seed: int, algorithm: str) -> None:
-        lab.clear()
-        self.lab, self.mode = lab, mode
+    def __init__(self, env: Environment, mode: Mode, seed: int, algorithm: str) -> None:
+        env.clear()
+        self.env, self.mode = env, mode
         self.run = run_stream if algorithm == PRODUCT else wrong.ALGORITHMS[algorithm]()
         self.outcome = Outcome(mode.name, seed, algorithm)
-        self.world = World(lab.sandbox, mode, seed)
-        self.stream = self.world.stream()
-        self.settings = self.world.settings(lab.sources[mode.source])
-        self.checker = Checker(self.world, lab, self.stream, self.outcome)
+        self.simulation = SourceSimulation(env.sandbox, mode, seed)
+        self.stream = self.simulation.stream()
+        self.settings = self.simulation.settings(env.sources[mode.source])
+        self.checker = Checker(self.simulation, env, self.stream, self.outcome)
         self.accept = False
 
     def play(self) -> Outcome:
-        random, world, outcome = self.world.random, self.world, self.outcome
+        random, simulation, outcome = self.simulation.random, self.simulation, self.outcome
         lam = random.choice((0.02, 0.05, 0.1, 0.3, 0.6))
-        calm_at_first = random.random() < 0.5
+        quiet_at_first = random.random() < 0.5
         for number in range(random.randint(6, 10)):
-            world.lam = 0.0 if number == 0 and calm_at_first else lam
+            simulation.lam = 0.0 if number == 0 and quiet_at_first else lam
             self._once(full=random.random() < 0.12)
-            world.clock.advance(random.choice((60, 900, 21_600, 50_000)))
-            world.churn(25 if random.random() < 0.05 else random.randint(0, 3))
-        world.calm()
-        outcome.operations, churned = world.operation, outcome.requests
+            simulation.clock.advance(random.choice((60, 900, 21_600, 50_000)))
+            simulation.churn(25 if random.random() < 0.05 else random.randint(0, 3))
+        simulation.quieten()
+        outcome.operations, churned = simulation.operation, outcome.requests
         last = self._quiet()
         for _ in range(3):  # rows of one instant come in another order with every answer
             if last is None or last.status != "complete":
                 last = self._once(full=True)
         outcome.quiet_requests = outcome.requests - churned
         if last is None or last.status != "complete":
-            outcome.find("not settled", f"{last and last.status}: {last and last.error}")
-        # Now the smallest run that there is has to find whatever changes while nobody reads.
+            outcome.add_finding("not settled", f"{last and last.status}: {last and last.error}")
+        # Now the smallest possible run has to find every change made between two runs.
         for _ in range(2):
-            world.touch(random.choice((1, 3, 25)))
+            simulation.touch(random.choice((1, 3, 25)))
             self._once()
-        self.checker.at_the_end()
+        self.checker.check_end()
         before = self.checker.writes()
         again = self._once()
         if self.checker.writes() != before or again is None or again.rows_written:
-            outcome.find("not quiet", "a run without changes wrote rows or used a sequence")
+            outcome.add_finding("not quiet", "a run without changes wrote rows or used a sequence")
         return outcome
 
     def _quiet(self) -> Run | None:
-        """Up to 5 runs of a quiet source; the last ones read everything."""
+        """Run up to 5 times on a quiet source, in full at the end; return the last run."""
         run, settled = None, 0
         fulls = {"channels": 3, "contact_flows": 1}.get(self.mode.stream, 0)
         for number in range(5):
             full = number >= 5 - fulls
             if settled > 1 and not full:  # two runs in a row found nothing to do
                 continue
-            self.world.clock.advance(50_000)
+            self.simulation.clock.advance(50_000)
             if full and not self.outcome.behind:
                 self.outcome.behind = self.checker.behind()
             run = self._once(full=full)
@@ -108,18 +108,18 @@ class Driver:
         return run
 
     def _once(self, *, full: bool = False) -> Run | None:
-        """One run; None when the process died in it."""
-        world, outcome, pages = self.world, self.outcome, 0
+        """Run once; return None if the process died in it."""
+        simulation, outcome, pages = self.simulation, self.outcome, 0
 
         def on_page(records: int, total: int | None) -> None:
             nonlocal pages
             pages += 1
 
-        world.begin_run()
+        simulation.begin_run()
         self.checker.before_run()
         outcome.runs += 1
         job = Job(
-            self.lab.engine,
+            self.env.engine,
             self.stream,
             self.settings,
             self._holder(),
@@ -127,26 +127,26 @@ class Driver:
             full=full,
             on_page=on_page,
             clock=lambda: FAST,
-            sleep=lambda seconds: world.clock.advance(1),  # as long as they wait is up to chance
-            now=world.now,
+            sleep=lambda seconds: simulation.clock.advance(1),  # the real length is random
+            now=simulation.now,
         )
         run: Run | None = None
         try:
             run = self.run(job)
         except Crash:
-            self._bury()
+            self._leave_as_killed()
             outcome.crashed += 1
         except Exception as error:  # noqa: BLE001 - whatever it is, no run may raise it
-            self._bury()
-            outcome.find("raised", repr(error))
+            self._leave_as_killed()
+            outcome.add_finding("raised", repr(error))
         if self.mode.keeps:
-            # Such a run may stop early, and then a few pages may or may not have been asked for
-            # ahead: what would have happened before them happens anyway.
-            while world.requests < pages + 8:
-                world.before_request()
-        # A person looked at what the brake refused, and it is right.
+            # Such a run may stop early, and how many pages it had prefetched depends on timing:
+            # make the changes that would have come before those pages in any case.
+            while simulation.requests < pages + 8:
+                simulation.before_request()
+        # As if a person had checked what the safety stop refused, and found it right.
         self.accept = run is not None and run.error_kind == "safety_stop"
-        outcome.requests += pages if self.mode.keeps else world.requests
+        outcome.requests += pages if self.mode.keeps else simulation.requests
         if run is not None:
             outcome.complete += run.status == "complete"
             outcome.incomplete += run.status != "complete"
@@ -155,24 +155,24 @@ class Driver:
         return run
 
     def _holder(self) -> str:
-        """A process of this machine that is no more: no pid is that large."""
+        """Return the name of a dead process of this machine: no pid is that large."""
         node, _, place = lease.process_name().rsplit(":", 2)
         return f"{node}:{2**22 + self.outcome.runs}:{place}"
 
-    def _bury(self) -> None:
-        """What a kill leaves behind: no connection, and a lease that nobody gave back."""
-        self.lab.engine.dispose()
+    def _leave_as_killed(self) -> None:
+        """Leave what a kill leaves: no connection, and a lease that was not released."""
+        self.env.engine.dispose()
         if lease.is_dead(self._holder()):
-            self.lab.look.execute(
+            self.env.connection.execute(
                 "UPDATE etl.leases SET until = clock_timestamp() + interval '1 minute' "
                 "WHERE source = %s",
                 [self.mode.source],
             )
 
 
-def play(lab: Laboratory, mode: str, seed: int, algorithm: str = PRODUCT) -> Outcome:
-    """Play one history with the product, or with one of wrong.py in its place."""
-    return Driver(lab, MODES[mode], seed, algorithm).play()
+def play(env: Environment, mode: str, seed: int, algorithm: str = PRODUCT) -> Outcome:
+    """Play one history with the product, or with an algorithm of wrong.py in its place."""
+    return Driver(env, MODES[mode], seed, algorithm).play()
 
 
 # -- many histories -------------------------------------------------------------------------------
@@ -182,7 +182,7 @@ History = tuple[str, int, str]
 
 
 def in_turn(modes: Sequence[str], seed: int, count: int, algorithm: str = PRODUCT) -> list[History]:
-    """`count` histories, the modes in turn, the seeds from `seed` on."""
+    """Return `count` histories, the modes in turn, the seeds from `seed` on."""
     size = len(modes)
     return [(modes[n % size], seed + n // size, algorithm) for n in range(count)]
 
@@ -192,7 +192,7 @@ Player = subprocess.Popen[str]
 
 @contextmanager
 def players(urls: Sequence[str]) -> Iterator[list[Player]]:
-    """Have a process for each warehouse, which plays histories on it."""
+    """Yield one process for each warehouse; it plays histories on that warehouse."""
     command = [sys.executable, "-m", "tests.sync.histories", "--worker"]
     root = Path(__file__).parents[2]
     with ExitStack() as stack:
@@ -213,11 +213,11 @@ def players(urls: Sequence[str]) -> Iterator[list[Player]]:
 def play_all(
     players: Sequence[Player],
     histories: Iterable[History],
-    tell: Callable[[Outcome], None] = lambda outcome: None,
+    on_outcome: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
-    """Play histories with all players; `tell` is called with each as it ends.
+    """Play histories with all players; call `on_outcome` with each outcome as it comes.
 
-    Raises RuntimeError when such a process ends too soon.
+    Raise RuntimeError if such a process ends too soon.
     """
     left = iter(histories)
     outcomes: list[Outcome] = []
@@ -238,7 +238,7 @@ def play_all(
                 raise RuntimeError(f"the process that played {history} ended; see stderr")
             with lock:
                 outcomes.append(Outcome.of(line))
-                tell(outcomes[-1])
+                on_outcome(outcomes[-1])
 
     with ThreadPoolExecutor(len(players)) as threads:
         list(threads.map(work, players))
@@ -246,10 +246,10 @@ def play_all(
 
 
 def work(url: str) -> None:
-    """Play the histories that stdin names, a line of JSON for each, and answer likewise."""
-    with laboratory(url) as lab:
+    """Play the histories that stdin names, a line of JSON for each; print each outcome as one."""
+    with open_environment(url) as env:
         for line in sys.stdin:
-            outcome = play(lab, *json.loads(line))
+            outcome = play(env, *json.loads(line))
             sys.stdout.write(json.dumps(dataclasses.asdict(outcome)) + "\n")
             sys.stdout.flush()
 
@@ -270,7 +270,7 @@ COLUMNS = (
 
 
 def report(outcomes: Iterable[Outcome]) -> list[str]:
-    """A table with a line per mode; `req` is requests per churned and per quiet run."""
+    """Return a table with a line per mode; `req` is requests per run, with changes and quiet."""
     of: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         of.setdefault(outcome.mode, []).append(outcome)
@@ -293,24 +293,24 @@ def report(outcomes: Iterable[Outcome]) -> list[str]:
 
 
 def replay(outcome: Outcome) -> str:
-    """The command that repeats a history."""
+    """Return the command that repeats a history."""
     history = f"--mode {outcome.mode} --seed {outcome.seed} --histories 1 --trace"
     other = "" if outcome.algorithm == PRODUCT else f" --algorithm {outcome.algorithm}"
     return f"python -m tests.sync.histories {history}{other}"
 
 
 def failures(outcome: Outcome) -> list[str]:
-    """What must not be, and the command that shows it again."""
+    """Return the findings, and the command that repeats them."""
     lines = [f"{found.kind}: {found.text[:300]}" for found in outcome.findings[:5]]
     return [*lines, f"  again: {replay(outcome)}"] if lines else []
 
 
 def main() -> int:
-    """Play histories and print what came of them; 1 when anything was found."""
+    """Play histories and print their outcomes; return 1 if anything was found."""
     parser = argparse.ArgumentParser(prog="python -m tests.sync.histories")
     parser.add_argument("--histories", type=int, default=220)
     parser.add_argument("--seed", type=int, default=Random().randrange(2**32))
-    parser.add_argument("--mode", default="", help="a mode, or the beginning of several")
+    parser.add_argument("--mode", default="", help="a mode, or the common prefix of several")
     parser.add_argument("--algorithm", default=PRODUCT, choices=[PRODUCT, *wrong.ALGORITHMS])
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--trace", action="store_true", help="print a line per run")
@@ -325,16 +325,16 @@ def main() -> int:
     histories = in_turn(modes, given.seed, given.histories, given.algorithm)
     console = Console(highlight=False, soft_wrap=True, markup=False)
     console.print(f"{given.histories} histories, seed {given.seed}")
-    outcomes = _watched(console, histories, given.processes, trace=given.trace)
+    outcomes = _play_with_progress(console, histories, given.processes, trace=given.trace)
     for line in report(outcomes):
         console.print(line)
     return 1 if any(outcome.findings for outcome in outcomes) else 0
 
 
-def _watched(
+def _play_with_progress(
     console: Console, histories: Sequence[History], processes: int, *, trace: bool
 ) -> list[Outcome]:
-    """Play on a Postgres of its own, with a progress bar where there is a terminal."""
+    """Play on a new Postgres, with a progress bar if there is a terminal."""
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     with ExitStack() as stack:
         cluster = stack.enter_context(running(find_binaries(os.environ)))
@@ -347,14 +347,14 @@ def _watched(
         task = bar.add_task("histories", total=len(histories))
         ended = itertools.count(1)
 
-        def tell(outcome: Outcome) -> None:
+        def on_outcome(outcome: Outcome) -> None:
             bar.advance(task)
             if not console.is_terminal and (number := next(ended)) % 50 == 0:
                 console.print(f"{number} of {len(histories)}")
             for line in [*(outcome.trace if trace else ()), *failures(outcome)]:
                 console.print(line)
 
-        return play_all(stack.enter_context(players(urls)), histories, tell)
+        return play_all(stack.enter_context(players(urls)), histories, on_outcome)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a history needs to know of a stream: how it is paged, and its records made and changed."""
+"""What a history needs to know about a stream: its paging, and how records are made and changed."""
 
 import json
 from collections.abc import Callable
@@ -25,8 +25,8 @@ SHANGHAI = timezone(timedelta(hours=8))
 class Mode:
     """A stream and how its list is paged.
 
-    `promises`  whether a complete run vouches for every row that lived all along: by the list's
-                count (Zoom) or by anchors and count (Alibaba). Twilio tells no count.
+    `promises`  whether a complete run has every row that existed all along, proven by the list's
+                count (Zoom) or by anchors and count (Alibaba). Twilio sends no count.
     `keeps`     rows that are no longer listed stay in the table.
     """
 
@@ -68,12 +68,12 @@ def row(table: Table, **values: Any) -> Row:
 
 
 def few(random: Random, prefix: str) -> list[str]:
-    """Ids of children: up to three of five, so that they go and come back."""
+    """Return ids of children: up to three of five, so that they go and come back."""
     return random.sample([f"{prefix}{n}" for n in range(5)], random.randint(0, 3))
 
 
 def word(random: Random) -> str:
-    """A text of few values, so that a record changes back at times."""
+    """Return a text of few values, so that a record changes back at times."""
     return random.choice(("Main", "Sales", "Störung ☎", "售后服务", "'; --"))
 
 

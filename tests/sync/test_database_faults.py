@@ -20,8 +20,8 @@ from etl.sync.run import run_stream
 from etl.warehouse.connect import connect
 from tests.postgres import ask, dsn
 from tests.sync import kills
-from tests.sync.twins import World, do
-from tests.sync.victims import Nursery, Point, Trap, stream_of
+from tests.sync.processes import ForkServer, Point, PointHook, stream_of
+from tests.sync.reference import Harness, do
 
 pytestmark = pytest.mark.slow
 
@@ -30,24 +30,24 @@ CHANNELS = "twilio_demo.channels"
 
 
 @pytest.fixture
-def world(nursed: tuple[str, Nursery]) -> Iterator[World]:
-    with kills.a_world(*nursed) as world:
-        world.wipe()
-        yield world
+def harness(warehouse_and_fork_server: tuple[str, ForkServer]) -> Iterator[Harness]:
+    with kills.new_harness(*warehouse_and_fork_server) as harness:
+        harness.wipe()
+        yield harness
 
 
 @pytest.fixture
-def engine(world: World) -> Iterator[Engine]:
-    engine = connect(world.url)
+def engine(harness: Harness) -> Iterator[Engine]:
+    engine = connect(harness.url)
     yield engine
     engine.dispose()
 
 
 def run_here(
-    world: World, engine: Engine, name: str, on_page: Callable[[], None] = lambda: None
+    harness: Harness, engine: Engine, name: str, on_page: Callable[[], None] = lambda: None
 ) -> Run:
-    """A run in this process, on an engine of the test's; its holder is one that has ended since."""
-    ((source, stream),) = world.order([name]).units
+    """Run in this process, on the test's engine, with a dead process as the holder of the lease."""
+    ((source, stream),) = harness.spec([name]).units
     host, _, place = process_name().rsplit(":", 2)
     return run_stream(
         Job(
@@ -61,7 +61,7 @@ def run_here(
 
 
 def is_clear(run: Run) -> bool:
-    """Whether a failed run says what happened, where, and what to do."""
+    """Return whether a failed run says what happened, where, and what to do."""
     said = run.error or ""
     return (
         (run.status, run.error_kind) == ("failed", "database")
@@ -81,13 +81,13 @@ class Breaker:
         self.broke = False
         self._url = url
         self._pids: dict[int, None] = {}
-        event.listen(engine, "begin", self._begins)
-        self.trap = Trap(engine, point, self._break)
+        event.listen(engine, "begin", self._note_pid)
+        self.hook = PointHook(engine, point, self._break)
 
-    def _begins(self, connection: Any) -> None:
+    def _note_pid(self, connection: Any) -> None:
         pid = connection.connection.driver_connection.info.backend_pid
         self._pids.pop(pid, None)
-        self._pids[pid] = None  # the last one is the one at work
+        self._pids[pid] = None  # the last one is the one in use
 
     def _break(self) -> None:
         self.broke = True
@@ -99,52 +99,54 @@ class Breaker:
 @pytest.mark.parametrize("at", ["before", "commit", "committed"])
 @pytest.mark.parametrize(("name", "start"), [(ZOOM, "all"), (CHANNELS, "empty")])
 def test_a_connection_that_breaks_at_the_nth_statement_for_every_n(
-    world: World, name: str, start: Any, at: Any, seed: int
+    harness: Harness, name: str, start: Any, at: Any, seed: int
 ) -> None:
     random = Random(seed)
-    scene = world.scene((name,), start, random)
+    scenario = harness.scenario((name,), start, random)
     states = []
     for nth in range(1, 200):
-        engine = connect(world.url)
-        breaker = Breaker(world.url, engine, Point(at, nth=nth))
-        run = run_here(world, engine, name)
+        engine = connect(harness.url)
+        breaker = Breaker(harness.url, engine, Point(at, nth=nth))
+        run = run_here(harness, engine, name)
         engine.dispose()
-        happened = world.judge(scene)[name]
+        happened = harness.verify(scenario)[name]
         assert happened == (run.status == "complete"), (nth, run)
         assert happened or is_clear(run), (nth, run.status, run.error)
         states.append(happened)
         if happened:
-            world.restart(scene)
+            harness.restart(scenario)
             if not breaker.broke:
                 break
-            scene = world.scene((name,), start, random)
+            scenario = harness.scenario((name,), start, random)
     else:
         raise AssertionError("no run passed")
     assert len(states) > (20 if at == "before" else 5)
     assert states.count(False) >= 3
-    assert states == sorted(states), "a run that came further was done less"
+    assert states == sorted(states), "a later break undid more than an earlier one"
 
 
 @pytest.mark.fault(46)
 def test_a_connection_that_breaks_in_the_middle_of_a_copy(
-    world: World, engine: Engine, seed: int
+    harness: Harness, engine: Engine, seed: int
 ) -> None:
-    scene = world.scene((CHANNELS,), "empty", Random(seed))
-    breaker = Breaker(world.url, engine, Point("page", nth=15))
-    run = run_here(world, engine, CHANNELS, breaker.trap.page)
+    scenario = harness.scenario((CHANNELS,), "empty", Random(seed))
+    breaker = Breaker(harness.url, engine, Point("page", nth=15))
+    run = run_here(harness, engine, CHANNELS, breaker.hook.page)
     assert breaker.broke
     assert is_clear(run), run
-    assert world.judge(scene) == {CHANNELS: False}
-    world.restart(scene)
+    assert harness.verify(scenario) == {CHANNELS: False}
+    harness.restart(scenario)
 
 
 # -- deadlocks and serialization failures --------------------------------------------------------
 
 
 @contextmanager
-def giving_up(world: World, table: str, state: str, times: int) -> Iterator[Callable[[], int]]:
-    """The first `times` statements that insert into `table` fail with `state`; the attempts."""
-    with world.asking() as connection:
+def failing_inserts(
+    harness: Harness, table: str, state: str, times: int
+) -> Iterator[Callable[[], int]]:
+    """Fail the first `times` inserts into `table` with `state`; yield a counter of attempts."""
+    with harness.querying() as connection:
         do(connection, "CREATE SEQUENCE public.attempts")
         do(
             connection,
@@ -183,42 +185,42 @@ WRITES = {
 @pytest.mark.parametrize("state", ["40P01", "40001"])
 @pytest.mark.parametrize("write", WRITES)
 @pytest.mark.parametrize("times", [1, 3])
-def test_a_transaction_that_postgres_gave_up_is_repeated(
-    world: World, engine: Engine, write: str, state: str, times: int, seed: int
+def test_a_transaction_that_postgres_aborted_is_repeated(
+    harness: Harness, engine: Engine, write: str, state: str, times: int, seed: int
 ) -> None:
     name, start, table = WRITES[write]
     if table.startswith("staging."):  # a run makes the table
-        world.restart(world.scene((name,), "same", Random(seed)))
-    scene = world.scene((name,), start, Random(seed))  # type: ignore[arg-type]
-    with giving_up(world, table, state, times) as attempts:
-        run = run_here(world, engine, name)
+        harness.restart(harness.scenario((name,), "same", Random(seed)))
+    scenario = harness.scenario((name,), start, Random(seed))  # type: ignore[arg-type]
+    with failing_inserts(harness, table, state, times) as attempts:
+        run = run_here(harness, engine, name)
         assert attempts() >= times + 1
     assert (run.status, run.error) == ("complete", None)
-    assert world.judge(scene) == {name: True}
-    world.restart(scene)
+    assert harness.verify(scenario) == {name: True}
+    harness.restart(scenario)
 
 
 @pytest.mark.parametrize("state", ["40P01", "40001"])
 @pytest.mark.parametrize("write", ["batch", "merge", "first load"])
 def test_it_is_repeated_three_times_at_most(
-    world: World, engine: Engine, write: str, state: str, seed: int
+    harness: Harness, engine: Engine, write: str, state: str, seed: int
 ) -> None:
     name, start, table = WRITES[write]
     if table.startswith("staging."):
-        world.restart(world.scene((name,), "same", Random(seed)))
-    scene = world.scene((name,), start, Random(seed))  # type: ignore[arg-type]
-    with giving_up(world, table, state, times=10**6) as attempts:
-        run = run_here(world, engine, name)
-        # A first load that is given up may be tried again by way of the staging table.
+        harness.restart(harness.scenario((name,), "same", Random(seed)))
+    scenario = harness.scenario((name,), start, Random(seed))  # type: ignore[arg-type]
+    with failing_inserts(harness, table, state, times=10**6) as attempts:
+        run = run_here(harness, engine, name)
+        # A first load that is aborted may be tried again through the staging table.
         assert attempts() == 4 or (write == "first load" and attempts() <= 8)
     assert is_clear(run), run
     assert f"given up for another one ({state})" in str(run.error)
-    assert world.judge(scene) == {name: False}
-    world.restart(scene)
+    assert harness.verify(scenario) == {name: False}
+    harness.restart(scenario)
 
 
 def wait_until_blocked(connection: psycopg.Connection[Any]) -> None:
-    """Until a run of this database waits for a lock."""
+    """Wait until a run on this database waits for a lock."""
     pause = threading.Event()
     query = """SELECT FROM pg_stat_activity WHERE datname = current_database()
                AND application_name = 'callflow' AND wait_event_type = 'Lock'"""
@@ -226,11 +228,11 @@ def wait_until_blocked(connection: psycopg.Connection[Any]) -> None:
         if ask(connection, query):
             return
         pause.wait(0.01)
-    raise AssertionError("nobody waited")
+    raise AssertionError("no run waited for a lock")
 
 
 def failures_of(engine: Engine) -> list[str | None]:
-    """The SQLSTATEs of the statements that fail from now on."""
+    """Return a list that collects the SQLSTATEs of the statements that fail from now on."""
     failures: list[str | None] = []
 
     def note(context: Any) -> None:
@@ -241,14 +243,14 @@ def failures_of(engine: Engine) -> list[str | None]:
 
 
 @pytest.mark.fault(45)
-def test_a_real_deadlock_is_got_over(world: World, engine: Engine, seed: int) -> None:
-    """Another session locks rows first, and the lease's row then; the run does it the other way."""
-    scene = world.scene((ZOOM,), "all", Random(seed))
+def test_a_run_survives_a_real_deadlock(harness: Harness, engine: Engine, seed: int) -> None:
+    """Another session locks rows first and then the lease's row; the run locks them in reverse."""
+    scenario = harness.scenario((ZOOM,), "all", Random(seed))
     failures = failures_of(engine)
     runs: list[Run] = []
-    worker = threading.Thread(target=lambda: runs.append(run_here(world, engine, ZOOM)))
-    with psycopg.connect(dsn(world.url)) as other, world.asking() as watching:
-        other.execute("SET deadlock_timeout = '1h'")  # it is the run that finds the deadlock
+    worker = threading.Thread(target=lambda: runs.append(run_here(harness, engine, ZOOM)))
+    with psycopg.connect(dsn(harness.url)) as other, harness.querying() as watching:
+        other.execute("SET deadlock_timeout = '1h'")  # so the run finds the deadlock
         other.execute("SELECT FROM zoom.flows WHERE source = 'zoom_demo' FOR UPDATE")
         worker.start()
         wait_until_blocked(watching)
@@ -257,23 +259,25 @@ def test_a_real_deadlock_is_got_over(world: World, engine: Engine, seed: int) ->
     worker.join(timeout=60)
     assert failures == ["40P01"]
     assert (runs[0].status, runs[0].error) == ("complete", None)
-    assert world.judge(scene) == {ZOOM: True}
-    world.restart(scene)
+    assert harness.verify(scenario) == {ZOOM: True}
+    harness.restart(scenario)
 
 
 @pytest.mark.fault(45)
 @pytest.mark.parametrize("level", ["repeatable\\ read", "serializable"])
-def test_the_server_s_default_isolation_fails_no_run(world: World, level: str, seed: int) -> None:
+def test_the_server_s_default_isolation_fails_no_run(
+    harness: Harness, level: str, seed: int
+) -> None:
     """A run is READ COMMITTED even where another session changes a row under it."""
-    scene = world.scene((ZOOM,), "all", Random(seed))
-    strict = make_url(world.url).update_query_dict(
+    scenario = harness.scenario((ZOOM,), "all", Random(seed))
+    strict = make_url(harness.url).update_query_dict(
         {"options": f"-c default_transaction_isolation={level}"}
     )
     engine = connect(strict)
     failures = failures_of(engine)
     runs: list[Run] = []
-    worker = threading.Thread(target=lambda: runs.append(run_here(world, engine, ZOOM)))
-    with psycopg.connect(dsn(world.url)) as other, world.asking() as watching:
+    worker = threading.Thread(target=lambda: runs.append(run_here(harness, engine, ZOOM)))
+    with psycopg.connect(dsn(harness.url)) as other, harness.querying() as watching:
         other.execute("UPDATE zoom.flows SET status = status WHERE source = 'zoom_demo'")
         worker.start()
         wait_until_blocked(watching)
@@ -282,17 +286,17 @@ def test_the_server_s_default_isolation_fails_no_run(world: World, level: str, s
     engine.dispose()
     assert failures == []
     assert (runs[0].status, runs[0].error) == ("complete", None)
-    assert world.judge(scene) == {ZOOM: True}
-    world.restart(scene)
+    assert harness.verify(scenario) == {ZOOM: True}
+    harness.restart(scenario)
 
 
-# -- COMMITs whose answer is lost ----------------------------------------------------------------
+# -- lost COMMITs, and lost answers to them ------------------------------------------------------
 
 
 class Proxy:
-    """Between client and server: at the `nth` transaction with `what` it cuts the connection.
+    """Cuts the connection of client and server at the `nth` transaction with `what`.
 
-    `lost` is "answer" when its COMMIT still reaches the server, "commit" when it does not.
+    `lost` is "answer" if the COMMIT still reaches the server, "commit" if it does not.
     """
 
     def __init__(self, url: str, what: bytes, lost: str, nth: int = 1) -> None:
@@ -367,8 +371,8 @@ class Proxy:
             assert not thread.is_alive()
 
 
-def run_through(world: World, proxy: Proxy, name: str) -> Run:
-    with world.bear_order(replace(world.order([name]), url=proxy.url)) as child:
+def run_through(harness: Harness, proxy: Proxy, name: str) -> Run:
+    with harness.fork(replace(harness.spec([name]), url=proxy.url)) as child:
         child.finish()
         return child.runs[name]
 
@@ -379,60 +383,62 @@ MERGES = {"merge": (ZOOM, "all"), "first load": (CHANNELS, "empty")}
 @pytest.mark.fault(47)
 @pytest.mark.parametrize("kind", MERGES)
 def test_a_merge_whose_commit_was_not_answered_is_read_back(
-    world: World, kind: str, seed: int
+    harness: Harness, kind: str, seed: int
 ) -> None:
     name, start = MERGES[kind]
-    scene = world.scene((name,), start, Random(seed))  # type: ignore[arg-type]
-    with Proxy(world.url, b"INSERT INTO etl.runs", "answer") as proxy:
-        run = run_through(world, proxy, name)
+    scenario = harness.scenario((name,), start, Random(seed))  # type: ignore[arg-type]
+    with Proxy(harness.url, b"INSERT INTO etl.runs", "answer") as proxy:
+        run = run_through(harness, proxy, name)
     assert proxy.cuts == 1
     assert (run.status, run.error) == ("complete", None)
-    with world.asking() as connection:
+    with harness.querying() as connection:
         query = "SELECT status, error FROM etl.runs WHERE run_id = %s"
         assert ask(connection, query, run.run_id) == [("complete", None)]
         query = """SELECT last_run_id, last_status, error FROM etl.streams
                    WHERE source = %s AND stream = %s"""
         assert ask(connection, query, *name.split(".")) == [(run.run_id, "complete", None)]
-    assert world.judge(scene) == {name: True}
-    world.restart(scene)
+    assert harness.verify(scenario) == {name: True}
+    harness.restart(scenario)
 
 
 @pytest.mark.fault(47)
 @pytest.mark.parametrize("kind", MERGES)
-def test_a_merge_whose_commit_was_lost_has_not_happened(world: World, kind: str, seed: int) -> None:
+def test_a_merge_whose_commit_was_lost_has_not_happened(
+    harness: Harness, kind: str, seed: int
+) -> None:
     name, start = MERGES[kind]
-    scene = world.scene((name,), start, Random(seed))  # type: ignore[arg-type]
-    with Proxy(world.url, b"INSERT INTO etl.runs", "commit") as proxy:
-        run = run_through(world, proxy, name)
+    scenario = harness.scenario((name,), start, Random(seed))  # type: ignore[arg-type]
+    with Proxy(harness.url, b"INSERT INTO etl.runs", "commit") as proxy:
+        run = run_through(harness, proxy, name)
     assert proxy.cuts == 1
     assert is_clear(run), run
-    assert world.judge(scene) == {name: False}
-    world.restart(scene)
+    assert harness.verify(scenario) == {name: False}
+    harness.restart(scenario)
 
 
 @pytest.mark.parametrize("lost", ["answer", "commit"])
 @pytest.mark.parametrize("nth", [1, 2, 3])
-def test_a_smaller_commit_that_is_lost_only_ends_the_run(
-    world: World, lost: str, nth: int, seed: int
+def test_losing_a_commit_before_the_merge_only_ends_the_run(
+    harness: Harness, lost: str, nth: int, seed: int
 ) -> None:
-    """Of the transactions that renew the lease: staging made, a batch staged, rows settled."""
-    scene = world.scene((ZOOM,), "all", Random(seed))
-    with Proxy(world.url, b"UPDATE etl.leases SET until=(clock", lost, nth) as proxy:
-        run = run_through(world, proxy, ZOOM)
+    """These transactions renew the lease: staging made, a batch staged, rows settled."""
+    scenario = harness.scenario((ZOOM,), "all", Random(seed))
+    with Proxy(harness.url, b"UPDATE etl.leases SET until=(clock", lost, nth) as proxy:
+        run = run_through(harness, proxy, ZOOM)
     assert proxy.cuts == 1
     assert is_clear(run), run
-    assert world.judge(scene) == {ZOOM: False}
-    world.restart(scene)
+    assert harness.verify(scenario) == {ZOOM: False}
+    harness.restart(scenario)
 
 
 @pytest.mark.parametrize("lost", ["answer", "commit"])
 def test_a_lease_whose_commit_is_lost_does_not_keep_the_next_run_out(
-    world: World, lost: str, seed: int
+    harness: Harness, lost: str, seed: int
 ) -> None:
-    scene = world.scene((ZOOM,), "all", Random(seed))
-    with Proxy(world.url, b"INSERT INTO etl.leases", lost) as proxy:
-        run = run_through(world, proxy, ZOOM)
+    scenario = harness.scenario((ZOOM,), "all", Random(seed))
+    with Proxy(harness.url, b"INSERT INTO etl.leases", lost) as proxy:
+        run = run_through(harness, proxy, ZOOM)
     assert proxy.cuts == 1
     assert is_clear(run), run
-    assert world.judge(scene) == {ZOOM: False}
-    world.restart(scene)
+    assert harness.verify(scenario) == {ZOOM: False}
+    harness.restart(scenario)

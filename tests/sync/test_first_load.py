@@ -44,7 +44,7 @@ def load(engine: Engine, full_sandbox: Sandbox, tmp_path: Path) -> Load:
 
 
 def check(run: Run, warehouse: str, sandbox: Sandbox) -> None:
-    """The run is complete, and the table holds each channel in its first version."""
+    """Assert that the run is complete and each channel is in its first version."""
     assert (run.status, run.error) == ("complete", None)
     assert (run.inserted, run.rows_written) == (2300, 2300)
     table = "twilio.channels"
@@ -70,7 +70,7 @@ def test_a_list_whose_first_page_is_slow_is_staged_and_read_once(
 def test_a_list_that_turns_out_to_be_long_is_given_up_unless_it_was_the_last_page(
     load: Load, full_sandbox: Sandbox, warehouse: str, page: int, pages: int
 ) -> None:
-    """What was copied until then is rolled back, and the list is read again into staging."""
+    """The rows copied so far are rolled back, and the list is read again into staging."""
     run = load({page: LONGEST + 1})
     assert run.pages == pages
     check(run, warehouse, full_sandbox)

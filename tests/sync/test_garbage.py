@@ -1,4 +1,4 @@
-"""What stands in the bookkeeping was written by hand, or by who knows whom: it is not believed."""
+"""Values in the bookkeeping that were written by hand, or are damaged, are not trusted."""
 
 import json
 from random import Random
@@ -39,7 +39,7 @@ MARKS = [
     '{"%s": "0001-06-01T00:00:00+00:00"}',
     '{"%s": "9999-12-31T23:59:59-14:00"}',
     '{"%s": "10000-01-01T00:00:00+00:00"}',
-    '{"nobody": false, "%s": "2024-01-01T00:00:00+00:00"}',
+    '{"unknown": false, "%s": "2024-01-01T00:00:00+00:00"}',
 ]
 
 
@@ -48,7 +48,7 @@ def write(url: str, statement: str, *values: object) -> None:
         connection.execute(statement.encode(), values)
 
 
-def test_watermarks_that_nobody_can_read_have_the_list_read_whole(
+def test_unreadable_watermarks_make_the_next_run_read_the_whole_list(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
     fill(sandbox, flows=130, channels=20)
@@ -68,7 +68,7 @@ def test_watermarks_that_nobody_can_read_have_the_list_read_whole(
 
 
 @pytest.mark.parametrize("column", ["watermark", "read_at", "changed_at", "last_full_at"])
-def test_times_that_nobody_can_read_have_the_list_read_whole(
+def test_unreadable_times_make_the_next_run_read_the_whole_list(
     sync: Starter, sandbox: Sandbox, warehouse: str, column: str
 ) -> None:
     fill(sandbox, flows=30)
@@ -104,7 +104,7 @@ def test_scopes_that_are_not_configured_any_more_do_no_harm(
 def test_absences_that_are_no_keys_are_left_out_and_forgotten(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
-    """None of them lets a record go that only one run has missed."""
+    """None of them lets a record be deleted that only one run has missed."""
     fill(sandbox, flows=30)
     run = sync(sandbox)
     run(CONTACT_FLOWS)
@@ -128,7 +128,7 @@ def test_absences_that_are_no_keys_are_left_out_and_forgotten(
     assert (again.deleted, again.reason) == (1, "asked for")
 
 
-def test_no_json_at_all_is_taken_for_a_scan_that_was_cut_off(seed: int) -> None:
+def test_no_damaged_json_is_taken_for_an_interrupted_scan(seed: int) -> None:
     random = Random(seed)
     scopes = {"": Scope(pages=3, received=9, unkeyed=1)}
     saved = Scan(pages=3, received=9, scopes=scopes)

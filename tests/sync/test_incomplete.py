@@ -158,7 +158,7 @@ def test_an_expired_page_token_starts_the_scan_over(
 def test_a_list_that_moves_under_the_scan_is_scanned_again(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
-    """Newest first by offset: an update of an unread row moves it into the part already read."""
+    """The list is newest first by offset, so updating an unread row moves it to a read page."""
     fill(sandbox, 250)
     sandbox.zoom.paging = "offset/updated"
     move = Fault(
@@ -197,7 +197,7 @@ def test_a_list_that_never_adds_up_is_incomplete(
 def test_a_scan_that_misses_a_row_is_not_taken_for_whole(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
-    """By offset, a deleted row that was read pulls an unread one out of sight; the count fits."""
+    """By offset, deleting a row on a read page shifts an unread row there; the count still fits."""
     fill(sandbox, 250)
     run = sync(sandbox)
     run(ZOOM)
@@ -230,7 +230,7 @@ def test_a_list_of_one_page_that_repeats_a_row_is_complete(
 def test_a_row_on_two_pages_may_hide_one_that_moved(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
-    """The same rows twice in every scan: a list that counts them, or one that misses others."""
+    """Every scan has the same rows twice: the list counts them twice, or misses others."""
     fill(sandbox, 120)
     sandbox.zoom.flows.add(flow(5, flow_name="again"), key="again")
     result = sync(sandbox)(ZOOM)
@@ -290,7 +290,7 @@ def test_a_flow_that_exists_but_is_not_listed_is_kept_as_the_provider_gives_it(
 def test_a_twilio_flow_that_jumped_over_a_page_border_is_kept_as_it_is_now(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
-    """Twilio gives no count: its list is a hint, the look-up of what it left out the verdict."""
+    """Twilio sends no count, so only the look-up of an unlisted flow decides whether it is gone."""
     for record in twilio_data.flex_flows(random.Random(1), 1200, "AC", "Z"):
         sandbox.twilio.flex_flows.add(record)
     run = sync(sandbox)
@@ -331,7 +331,7 @@ def test_without_the_right_to_read_one_flow_a_second_run_confirms(
     assert ask(warehouse, "SELECT key FROM etl.absences") == [('["flow-0005"]',)]
 
 
-def test_twilio_flows_stay_when_nobody_can_say_that_they_are_gone(
+def test_twilio_flows_stay_when_no_look_up_confirms_that_they_are_gone(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
     for record in twilio_data.awkward_flex_flows():
@@ -458,7 +458,7 @@ def test_two_runs_of_one_stream_never_overlap(
 @pytest.mark.slow
 @pytest.mark.fault(11, 25)
 def test_a_list_without_end_is_given_up(sync: Starter, sandbox: Sandbox, warehouse: str) -> None:
-    """Every page has a row that was never there before, and a next page."""
+    """Every page has a new row and a next page."""
     rows = itertools.count()
 
     def another(request: Any, honest: Response) -> Response:

@@ -1,6 +1,6 @@
-"""kill -9 at any instant, of callflow or of Postgres; scans that go on; SIGTERM and SIGINT.
+"""SIGKILL to callflow or to Postgres at any instant; resumed scans; SIGTERM and SIGINT.
 
-KILLS=… sets how many kills at random instants there are; each named point is there once besides.
+KILLS=… sets the number of kills at random instants; each named point adds one.
 """
 
 import os
@@ -24,9 +24,9 @@ from etl.warehouse.embedded import find_binaries
 from tests.machine import slowness
 from tests.postgres import Cluster, ask, dsn
 from tests.sync import kills
-from tests.sync.kills import Named, Tally
-from tests.sync.twins import STREAMS, Scene, World, do, happen, state_of
-from tests.sync.victims import Nursery, Point, ViolationError
+from tests.sync.kills import NamedPoint, Tally
+from tests.sync.processes import ForkServer, Point, ViolationError
+from tests.sync.reference import STREAMS, Harness, Scenario, apply_changes, do, state_of
 from tests.warm import Warm
 
 pytestmark = pytest.mark.slow
@@ -38,78 +38,88 @@ ZOOM = "zoom_demo.flows"
 
 
 @pytest.fixture(scope="module")
-def undone(
-    clusters: Callable[[Path], Cluster], nursed: tuple[str, Nursery], seed: int
-) -> Iterator[tuple[World, Scene]]:
-    """A world of its own, and a run that does not get through, only at the very end."""
+def unfinished(
+    clusters: Callable[[Path], Cluster],
+    warehouse_and_fork_server: tuple[str, ForkServer],
+    seed: int,
+) -> Iterator[tuple[Harness, Scenario]]:
+    """Yield a separate harness, and a scenario whose run succeeds only when the module ends."""
     cluster = clusters(find_binaries(os.environ))
     with (
         cluster.database(template=cluster.migrated) as url,
-        kills.a_world(url, nursed[1]) as world,
+        kills.new_harness(url, warehouse_and_fork_server[1]) as harness,
     ):
-        scene = world.scene((ZOOM,), "all", Random(seed))
-        yield world, scene
-        assert world.restart(scene)[ZOOM].status == "complete"
+        scenario = harness.scenario((ZOOM,), "all", Random(seed))
+        yield harness, scenario
+        assert harness.restart(scenario)[ZOOM].status == "complete"
 
 
 @pytest.mark.more
 @pytest.mark.fault(59)
-def test_kills_at_random_instants(world: World, seed: int) -> None:
+def test_runs_are_killed_at_random_instants(harness: Harness, seed: int) -> None:
     tally = Tally()
-    for _ in kills.kill_at_random(world, Random(seed), RANDOM_KILLS, tally):
+    for _ in kills.kill_at_random(harness, Random(seed), RANDOM_KILLS, tally):
         pass
     assert tally.kills["random"] >= RANDOM_KILLS
     assert tally.random_under_way >= 0.6 * tally.kills["random"], "\n".join(tally.lines())
 
 
 @pytest.mark.fault(59)
-@pytest.mark.parametrize("named", kills.NAMED, ids=lambda named: named.name)
-def test_kill_at_a_named_point(world: World, named: Named, seed: int) -> None:
+@pytest.mark.parametrize("named", kills.NAMED_POINTS, ids=lambda named: named.name)
+def test_a_run_is_killed_at_a_named_point(harness: Harness, named: NamedPoint, seed: int) -> None:
     random = Random(f"{seed} {named.name}")
-    assert kills.kill_at(world, named, random), f"no run came to {named.point}"
+    assert kills.kill_at(harness, named, random), f"no run came to {named.point}"
 
 
-def test_there_are_enough_named_points_and_each_has_a_name_of_its_own() -> None:
-    assert len({named.name for named in kills.NAMED}) == len(kills.NAMED) >= 25
-    assert {named.stream for named in kills.NAMED} >= {ZOOM, CHANNELS, "alibaba_demo.contact_flows"}
+def test_there_are_enough_named_points_with_unique_names() -> None:
+    assert len({named.name for named in kills.NAMED_POINTS}) == len(kills.NAMED_POINTS) >= 25
+    assert {named.stream for named in kills.NAMED_POINTS} >= {
+        ZOOM,
+        CHANNELS,
+        "alibaba_demo.contact_flows",
+    }
 
 
-def test_a_run_that_is_killed_again_and_again_ends_where_it_should(world: World, seed: int) -> None:
-    scene = world.scene(STREAMS, "all", Random(seed))
+def test_a_run_that_is_killed_again_and_again_ends_in_the_right_state(
+    harness: Harness, seed: int
+) -> None:
+    scenario = harness.scenario(STREAMS, "all", Random(seed))
     for nth in range(1, 12, 2):
-        with world.bear(scene.names, point=Point("commit", "UPDATE etl.leases", nth)) as child:
+        with harness.start(
+            scenario.names, point=Point("commit", "UPDATE etl.leases", nth)
+        ) as child:
             child.finish()
         assert child.code == -signal.SIGKILL
-        if any(world.judge(scene).values()):
+        if any(harness.verify(scenario).values()):
             break
-    world.restart(scene)
+    harness.restart(scenario)
 
 
-def test_readers_see_a_run_whole_or_not_at_all(world: World, seed: int) -> None:
-    """One reader after the other, each with one snapshot, while runs go on."""
-    scene = world.scene((ZOOM,), "all", Random(seed))
+def test_readers_see_all_of_a_run_or_nothing(harness: Harness, seed: int) -> None:
+    """Read snapshot after snapshot while a run writes."""
+    scenario = harness.scenario((ZOOM,), "all", Random(seed))
     seen = []
-    with psycopg.connect(dsn(world.url)) as reader:
+    with psycopg.connect(dsn(harness.url)) as reader:
         reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        with world.bear(scene.names) as child:
+        with harness.start(scenario.names) as child:
             while child.code is None:
                 with reader.transaction():
-                    seen.append(state_of(reader, "zoom_demo", world.stream(ZOOM)))
+                    seen.append(state_of(reader, "zoom_demo", harness.stream(ZOOM)))
                 child.wait(lambda: False, 0.001)
         assert child.runs[ZOOM].status == "complete"
     assert len(seen) > 5
-    assert all(state in (scene.before[ZOOM], scene.after[ZOOM]) for state in seen)
-    assert seen[0] == scene.before[ZOOM]
-    world.restart(scene)
+    assert all(state in (scenario.before[ZOOM], scenario.after[ZOOM]) for state in seen)
+    assert seen[0] == scenario.before[ZOOM]
+    harness.restart(scenario)
 
 
 # -- the harness itself --------------------------------------------------------------------------
 
 
 @contextmanager
-def rolled_back(world: World, statement: str) -> Iterator[None]:
-    """Something is wrong in the warehouse for a while, for the world's own connection only."""
-    with world.asking() as connection:
+def rolled_back(harness: Harness, statement: str) -> Iterator[None]:
+    """Damage the warehouse within the block, visible to the harness's own connection only."""
+    with harness.querying() as connection:
         do(connection, "BEGIN")
         do(connection, statement)
         yield
@@ -141,13 +151,13 @@ def rolled_back(world: World, statement: str) -> Iterator[None]:
         ("DELETE FROM etl.runs WHERE source = 'zoom_demo'", "torn"),
     ],
 )
-def test_the_judge_sees_a_run_that_left_a_part(
-    undone: tuple[World, Scene], damage: str, kind: str
+def test_verify_finds_a_run_that_was_committed_in_part(
+    unfinished: tuple[Harness, Scenario], damage: str, kind: str
 ) -> None:
-    world, scene = undone
-    assert world.judge(scene) == {ZOOM: False}
-    with rolled_back(world, damage), pytest.raises(ViolationError) as caught:
-        world.judge(scene)
+    harness, scenario = unfinished
+    assert harness.verify(scenario) == {ZOOM: False}
+    with rolled_back(harness, damage), pytest.raises(ViolationError) as caught:
+        harness.verify(scenario)
     assert caught.value.kind == kind
 
 
@@ -178,14 +188,14 @@ def test_the_judge_sees_a_run_that_left_a_part(
         ("UPDATE etl.streams SET rows = rows + 1 WHERE source = 'zoom_demo'", "leftover"),
     ],
 )
-def test_the_comparison_sees_what_a_restart_left_wrong(
-    world: World, damage: str, kind: str, seed: int
+def test_compare_finds_what_a_restart_left_wrong(
+    harness: Harness, damage: str, kind: str, seed: int
 ) -> None:
-    if not world.committed(ZOOM):
-        world.restart(world.scene((ZOOM,), "same", Random(seed)))
-    world.compare(ZOOM)
-    with rolled_back(world, damage), pytest.raises(ViolationError) as caught:
-        world.compare(ZOOM)
+    if not harness.committed(ZOOM):
+        harness.restart(harness.scenario((ZOOM,), "same", Random(seed)))
+    harness.compare(ZOOM)
+    with rolled_back(harness, damage), pytest.raises(ViolationError) as caught:
+        harness.compare(ZOOM)
     assert caught.value.kind == kind
 
 
@@ -193,150 +203,151 @@ def test_the_comparison_sees_what_a_restart_left_wrong(
 
 
 @pytest.mark.fault(46, 59)
-def test_kill_of_postgres_itself(nursed: tuple[str, Nursery], seed: int) -> None:
-    _, nursery = nursed
+def test_postgres_is_killed(warehouse_and_fork_server: tuple[str, ForkServer], seed: int) -> None:
+    _, fork_server = warehouse_and_fork_server
     random = Random(seed)
     with (
-        kills.fragile() as cluster,
-        kills.a_world(cluster.server.url(), nursery) as world,
+        kills.crashable_cluster() as cluster,
+        kills.new_harness(cluster.server.url(), fork_server) as harness,
     ):
         for point in (
             Point("committed", "UPDATE etl.leases", 2),  # rows are staged
             Point("after", "INSERT INTO zoom.flows "),  # in the merge
             Point("committed", "INSERT INTO etl.runs"),
         ):
-            scene = world.scene((ZOOM,), "all", random)
-            assert kills.kill_postgres(world, cluster, scene, point=point)
-        scene = world.scene(STREAMS, "changed", random)
-        kills.kill_postgres(world, cluster, scene, delay=random.uniform(0, scene.seconds))
-        world.quieten()
+            scenario = harness.scenario((ZOOM,), "all", random)
+            assert kills.kill_postgres(harness, cluster, scenario, point=point)
+        scenario = harness.scenario(STREAMS, "changed", random)
+        kills.kill_postgres(harness, cluster, scenario, delay=random.uniform(0, scenario.seconds))
+        harness.converge()
 
 
-# -- a scan goes on ------------------------------------------------------------------------------
+# -- a killed scan is resumed --------------------------------------------------------------------
 
 
-def cut_off(world: World, page: int) -> None:
-    """A scan of channels is killed while it asks for that page; pages take their time."""
-    world.sandbox.twilio.requests.clear()
+def cut_off(harness: Harness, page: int) -> None:
+    """Kill a scan of channels while it asks for that page; pages are slow."""
+    harness.sandbox.twilio.requests.clear()
     point = Point("request", rf"/v1/Channels\?.*Page={page - 1}(&|$)")
-    with kills.slowed(world, 0.06):
-        assert kills.kill_in_request(world, (CHANNELS,), point)
+    with kills.slowed(harness, 0.06):
+        assert kills.kill_in_request(harness, (CHANNELS,), point)
 
 
-def last_page(world: World) -> int:
-    return -(-len(world.sandbox.twilio.channels) // 10)
+def last_page(harness: Harness) -> int:
+    return -(-len(harness.sandbox.twilio.channels) // 10)
 
 
-def pages_asked_for(world: World) -> list[int]:
-    """Which pages of channels were asked for since, from 1."""
+def pages_asked_for(harness: Harness) -> list[int]:
+    """Return which pages of channels were asked for since, counted from 1."""
     return [
         int(request.params.get("Page", "0")) + 1
-        for request in world.sandbox.twilio.requests
+        for request in harness.sandbox.twilio.requests
         if request.path == "/v1/Channels"
     ]
 
 
-def refuse_page_tokens(world: World) -> dict[str, Any]:
-    world.sandbox.twilio.faults.append(
+def refuse_page_tokens(harness: Harness) -> dict[str, Any]:
+    harness.sandbox.twilio.faults.append(
         Fault(when=lambda r: "PageToken" in r.params, response=twilio.page_token_refused())
     )
     return {}
 
 
-def empty_staging(world: World) -> dict[str, Any]:
-    with world.asking() as connection:
+def empty_staging(harness: Harness) -> dict[str, Any]:
+    with harness.querying() as connection:
         do(connection, "TRUNCATE staging.twilio_demo__channels")
     return {}
 
 
-def grow_old(world: World) -> dict[str, Any]:
-    with world.asking() as connection:
+def age_checkpoint(harness: Harness) -> dict[str, Any]:
+    with harness.querying() as connection:
         do(connection, "UPDATE etl.checkpoints SET saved_at = saved_at - interval '2 hours'")
     return {}
 
 
-def scribble(world: World) -> dict[str, Any]:
-    with world.asking() as connection:
+def damage_checkpoint(harness: Harness) -> dict[str, Any]:
+    with harness.querying() as connection:
         change = """UPDATE etl.checkpoints SET state = '{"ordinal": "x"}', saved_at = 'infinity'"""
         do(connection, change)
     return {}
 
 
-def change_settings(world: World) -> dict[str, Any]:
+def change_settings(harness: Harness) -> dict[str, Any]:
     return {"timeout": 29.0}
 
 
-def test_a_killed_scan_goes_on_where_it_was(world: World, seed: int) -> None:
-    scene = world.scene((CHANNELS,), "empty", Random(seed))
-    cut_off(world, page=24)
-    world.judge(scene)
-    world.sandbox.twilio.requests.clear()
-    runs = world.restart(scene)
-    assert pages_asked_for(world)[0] in range(24 - 10, 24 + 1)
-    assert pages_asked_for(world)[-1] == last_page(world)
+def test_a_killed_scan_resumes_where_it_was(harness: Harness, seed: int) -> None:
+    scenario = harness.scenario((CHANNELS,), "empty", Random(seed))
+    cut_off(harness, page=24)
+    harness.verify(scenario)
+    harness.sandbox.twilio.requests.clear()
+    runs = harness.restart(scenario)
+    assert pages_asked_for(harness)[0] in range(24 - 10, 24 + 1)
+    assert pages_asked_for(harness)[-1] == last_page(harness)
     assert runs[CHANNELS].status == "complete"
-    assert f"goes on after page {pages_asked_for(world)[0] - 1} " in str(runs[CHANNELS].reason)
-    world.quieten([CHANNELS], runs=1)
+    assert f"goes on after page {pages_asked_for(harness)[0] - 1} " in str(runs[CHANNELS].reason)
+    harness.converge([CHANNELS], runs=1)
 
 
 @pytest.mark.parametrize(
-    "meanwhile", [refuse_page_tokens, empty_staging, grow_old, scribble, change_settings]
+    "meanwhile",
+    [refuse_page_tokens, empty_staging, age_checkpoint, damage_checkpoint, change_settings],
 )
-def test_a_killed_scan_begins_anew_when_it_cannot_go_on(
-    world: World, meanwhile: Callable[[World], dict[str, Any]], seed: int
+def test_a_killed_scan_starts_again_when_it_cannot_be_resumed(
+    harness: Harness, meanwhile: Callable[[Harness], dict[str, Any]], seed: int
 ) -> None:
-    scene = world.scene((CHANNELS,), "empty", Random(seed))
-    cut_off(world, page=24)
-    world.judge(scene)
-    world.sandbox.twilio.requests.clear()
-    runs = world.restart(scene, settings=meanwhile(world))
-    asked = pages_asked_for(world)
+    scenario = harness.scenario((CHANNELS,), "empty", Random(seed))
+    cut_off(harness, page=24)
+    harness.verify(scenario)
+    harness.sandbox.twilio.requests.clear()
+    runs = harness.restart(scenario, settings=meanwhile(harness))
+    asked = pages_asked_for(harness)
     assert asked[1 if meanwhile is refuse_page_tokens else 0] == 1
-    assert set(asked) == set(range(1, last_page(world) + 1))
+    assert set(asked) == set(range(1, last_page(harness) + 1))
     assert runs[CHANNELS].status == "complete"
-    told = "what etl.checkpoints holds of a scan cannot be read"
-    assert (told in str(runs[CHANNELS].reason)) == (meanwhile is scribble)
-    world.quieten([CHANNELS], runs=1)
+    unreadable = "what etl.checkpoints holds of a scan cannot be read"
+    assert (unreadable in str(runs[CHANNELS].reason)) == (meanwhile is damage_checkpoint)
+    harness.converge([CHANNELS], runs=1)
 
 
-def test_a_scan_that_is_killed_every_few_pages_comes_to_its_end(world: World, seed: int) -> None:
-    scene = world.scene((CHANNELS,), "empty", Random(seed))
-    begun = []
+def test_a_scan_that_is_killed_every_few_pages_ends(harness: Harness, seed: int) -> None:
+    scenario = harness.scenario((CHANNELS,), "empty", Random(seed))
+    starts = []
     for page in (14, 24, 25):
-        cut_off(world, page)
-        begun.append(pages_asked_for(world)[0])
-    world.sandbox.twilio.requests.clear()
-    world.restart(scene)
-    first, *again = [*begun, pages_asked_for(world)[0]]
+        cut_off(harness, page)
+        starts.append(pages_asked_for(harness)[0])
+    harness.sandbox.twilio.requests.clear()
+    harness.restart(scenario)
+    first, *again = [*starts, pages_asked_for(harness)[0]]
     assert first == 1
     for page, killed_at in zip(again, (14, 24, 25), strict=True):
         assert page in range(killed_at - 10, killed_at + 1)
 
 
-def test_rows_that_change_between_the_halves_of_a_scan_are_found_later(
-    world: World, seed: int
+def test_rows_that_change_before_a_scan_is_resumed_are_found_later(
+    harness: Harness, seed: int
 ) -> None:
     random = Random(seed)
-    world.wipe([CHANNELS])
-    cut_off(world, page=24)
-    happen(world.sandbox, CHANNELS, random, [0, 1, 0, 1])
-    runs, _ = world.run([CHANNELS])
+    harness.wipe([CHANNELS])
+    cut_off(harness, page=24)
+    apply_changes(harness.sandbox, CHANNELS, random, [0, 1, 0, 1])
+    runs, _ = harness.run([CHANNELS])
     assert runs[CHANNELS].status == "complete"
     assert "goes on" in str(runs[CHANNELS].reason)
-    world.quieten([CHANNELS])
-    world.wipe([CHANNELS])
+    harness.converge([CHANNELS])
+    harness.wipe([CHANNELS])
 
 
 # -- SIGTERM and SIGINT --------------------------------------------------------------------------
 
 
 @pytest.fixture
-def command(undone: tuple[World, Scene], tmp_path: Path) -> list[str]:
-    """`callflow sync zoom_demo`, for that world."""
-    world, _ = undone
+def command(unfinished: tuple[Harness, Scenario], tmp_path: Path) -> list[str]:
+    """Return the arguments of `callflow sync zoom_demo` for that harness."""
+    harness, _ = unfinished
     path = tmp_path / "callflow.toml"
-    url = f'[warehouse]\nurl = "{dsn(world.url)}"\n\n'
-    path.write_text(url + world.sandbox.toml(), encoding="utf-8")
+    url = f'[warehouse]\nurl = "{dsn(harness.url)}"\n\n'
+    path.write_text(url + harness.sandbox.toml(), encoding="utf-8")
     path.chmod(0o600)
     return ["sync", "zoom_demo", "-c", str(path)]
 
@@ -345,10 +356,10 @@ CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
 
 
 @contextmanager
-def waiting_for_a_page(world: World) -> Iterator[Callable[[], bool]]:
-    """The provider takes very long for the second page."""
+def waiting_for_a_page(harness: Harness) -> Iterator[Callable[[], bool]]:
+    """Delay the second page for a minute."""
     fault = Fault(when=lambda r: "next_page_token" in r.params, delay=60)
-    with world.faults(fault):
+    with harness.faults(fault):
         yield lambda: fault.seen > 0
 
 
@@ -357,40 +368,40 @@ def slow_down() -> Response:
 
 
 @contextmanager
-def told_to_wait(world: World) -> Iterator[Callable[[], bool]]:
-    """The provider wants to be asked again in 20 seconds."""
+def asked_to_wait(harness: Harness) -> Iterator[Callable[[], bool]]:
+    """Make the provider ask the run to wait for 20 seconds."""
     fault = Fault(path="/v2/contact_center/flows", response=slow_down(), times=None)
-    with world.faults(fault):
+    with harness.faults(fault):
         yield lambda: fault.seen > 0
 
 
 @contextmanager
-def waiting_for_one_record(world: World) -> Iterator[Callable[[], bool]]:
-    """The provider takes very long to say whether a flow has gone."""
+def waiting_for_one_record(harness: Harness) -> Iterator[Callable[[], bool]]:
+    """Delay the look-up of one flow for a minute."""
     fault = Fault(path="/v2/contact_center/flows/*", delay=60)
-    with world.faults(fault):
+    with harness.faults(fault):
         yield lambda: fault.seen > 0
 
 
 @contextmanager
-def locked(world: World, statement: str) -> Iterator[Callable[[], bool]]:
-    """Another session holds a lock that the run waits for."""
-    with psycopg.connect(dsn(world.url)) as another:
+def locked(harness: Harness, statement: str) -> Iterator[Callable[[], bool]]:
+    """Hold a lock that the run waits for, in another session."""
+    with psycopg.connect(dsn(harness.url)) as another:
         another.execute(statement.encode())
         waits = """SELECT count(*) FROM pg_stat_activity
                    WHERE datname = current_database() AND wait_event_type = 'Lock'"""
 
         def is_waited_for() -> bool:
-            with world.asking() as connection:
+            with harness.querying() as connection:
                 return ask(connection, waits) != [(0,)]
 
         yield is_waited_for
         another.rollback()
 
 
-PHASES: dict[str, Callable[[World], AbstractContextManager[Callable[[], bool]]]] = {
+PHASES: dict[str, Callable[[Harness], AbstractContextManager[Callable[[], bool]]]] = {
     "waiting for a page": waiting_for_a_page,
-    "told to wait": told_to_wait,
+    "asked to wait": asked_to_wait,
     "asking for one record": waiting_for_one_record,
     "merge waits for a table": partial(
         locked, statement="LOCK TABLE zoom.flow_versions IN SHARE ROW EXCLUSIVE MODE"
@@ -419,18 +430,22 @@ CASES = [
 @pytest.mark.fault(60)
 @pytest.mark.parametrize(("phase", "number"), CASES)
 def test_a_signal_ends_the_command_within_five_seconds(
-    undone: tuple[World, Scene], command: list[str], phase: str, number: signal.Signals, warm: Warm
+    unfinished: tuple[Harness, Scenario],
+    command: list[str],
+    phase: str,
+    number: signal.Signals,
+    warm: Warm,
 ) -> None:
-    world, scene = undone
+    harness, scenario = unfinished
     with (
-        PHASES[phase](world) as reached,
+        PHASES[phase](harness) as reached,
         warm.start(command, env=os.environ) as process,
     ):
         try:
             until = time.monotonic() + 120
             while not reached():
                 assert process.poll() is None, process.communicate()
-                assert time.monotonic() < until, "the run did not come there"
+                assert time.monotonic() < until, "the run did not reach the phase"
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(0.05)
             process.send_signal(number)
@@ -444,4 +459,4 @@ def test_a_signal_ends_the_command_within_five_seconds(
     in_time = took < 5 * slowness()
     assert (process.returncode, in_time) == (CODES[number], True), (took, errors)
     assert "Traceback" not in errors
-    assert world.judge(scene) == {ZOOM: False}
+    assert harness.verify(scenario) == {ZOOM: False}

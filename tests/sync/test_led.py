@@ -1,4 +1,4 @@
-"""Runs of a daemon: without its lead they begin nothing, record nothing and write nothing."""
+"""Runs of a daemon that lost its lead: they start nothing, record nothing and write nothing."""
 
 from collections.abc import Callable
 from typing import Any
@@ -32,7 +32,7 @@ def take(engine: Engine, process: str) -> Lease:
 
 
 def depose(engine: Engine) -> None:
-    """Another daemon takes the lead, as if the former one had slept."""
+    """Let another daemon take the lead, as if the previous one had been stopped."""
     with engine.begin() as connection:
         connection.execute(
             text("UPDATE etl.leases SET until = clock_timestamp() WHERE source = '*'")
@@ -47,7 +47,7 @@ def recorded(engine: Engine) -> tuple[Any, Any]:
     )
 
 
-def test_a_run_of_the_leader_is_as_any_other(
+def test_a_run_of_the_leader_is_like_any_other(
     sync: Sync, full_sandbox: Sandbox, engine: Engine
 ) -> None:
     led = take(engine, DAEMON)
@@ -57,7 +57,7 @@ def test_a_run_of_the_leader_is_as_any_other(
 
 
 @pytest.mark.parametrize("how", ["deposed", "ended"])
-def test_a_run_of_a_daemon_that_leads_no_more_begins_nothing(
+def test_a_run_of_a_daemon_that_lost_its_lead_does_not_start(
     sync: Sync, full_sandbox: Sandbox, engine: Engine, how: str
 ) -> None:
     led = take(engine, DAEMON)
@@ -106,7 +106,7 @@ def test_a_run_under_way_whose_daemon_is_deposed_writes_nothing(
 def test_a_run_that_failed_without_the_lead_is_not_recorded(
     sync: Sync, full_sandbox: Sandbox, engine: Engine
 ) -> None:
-    """Nor does it spoil what the next leader's run says of the stream."""
+    """It does not change what the next leader's run has recorded of the stream either."""
     led = take(engine, DAEMON)
 
     def deposed(records: int, total: int | None) -> None:
@@ -134,7 +134,7 @@ def test_a_leader_takes_a_lease_that_its_lost_worker_left_at_once(
     assert ask(engine.url, query) == [(left.epoch + 1,)]
 
 
-def test_who_does_not_lead_waits_for_a_lease_of_its_own_name(
+def test_a_run_without_a_leader_waits_for_a_lease_of_its_own_holder_name(
     sync: Sync, full_sandbox: Sandbox, engine: Engine
 ) -> None:
     with engine.begin() as connection:

@@ -120,7 +120,7 @@ def test_a_row_that_is_back_is_forgotten_as_missing_also_when_it_is_not_read(
     store.delete("flow-0007")
     assert run(CONTACT_FLOWS).absent == 1
     store.add(record)
-    assert run(CONTACT_FLOWS).mode == "incremental"  # it is old: only the count tells of it
+    assert run(CONTACT_FLOWS).mode == "incremental"  # it is old, so only the count shows it
     store.delete("flow-0007")
     result = run(CONTACT_FLOWS)
     assert (result.mode, result.deleted, result.absent) == ("full", 0, 1)
@@ -143,7 +143,7 @@ def test_a_deletion_behind_an_insert_is_not_hidden_by_the_count(
 def test_rows_that_someone_took_out_of_the_table_are_read_again(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
-    """All of an instance's, while its watermark stays: nothing is known, and the count tells."""
+    """All flows of an instance are gone but its watermark stays: only the count shows it."""
     fill(sandbox, flows=150)
     run = sync(sandbox)
     run(CONTACT_FLOWS)
@@ -203,7 +203,7 @@ def test_an_instance_that_is_new_or_empty_is_read_whole_among_incremental_ones(
 def test_an_incomplete_run_moves_no_watermark_and_the_next_one_reads_it_all(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
-    """The newest page was read and kept, the next one not: nothing of it may be passed over."""
+    """The newest page was kept and the next was not read, so that one must not be skipped later."""
     fill(sandbox, flows=400)
     run = sync(sandbox)
     before = run(CONTACT_FLOWS).watermark_after
@@ -286,7 +286,7 @@ def test_channels_are_read_until_nothing_is_new_once_they_were_seen_to_come_newe
 def test_a_page_of_known_channels_does_not_end_a_run_after_one_that_broke_off(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
-    """The first page was kept by the run that broke off; what is new lies behind it."""
+    """The interrupted run kept the first page; the new rows are on later ones."""
     fill(sandbox, channels=3300)
     sandbox.twilio.paging = "offset/updated"
     run = sync(sandbox)
@@ -329,7 +329,7 @@ def test_the_order_is_unlearned_by_the_next_full_scan(
     assert run(CHANNELS).mode == "full"
 
 
-def test_what_becomes_of_absent_channels_can_be_chosen(
+def test_the_treatment_of_unlisted_channels_is_configurable(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
     fill(sandbox, channels=20)
@@ -371,10 +371,10 @@ def test_a_row_that_comes_back_shows_its_gap(
 
 
 @pytest.mark.fault(20)
-def test_a_flow_that_blinks_leaves_in_one_run_and_comes_back_with_its_gap(
+def test_a_flow_that_disappears_and_returns_is_deleted_in_one_run_and_back_with_its_gap(
     sync: Starter, full_sandbox: Sandbox, warehouse: str
 ) -> None:
-    """One complete scan without it and a definite "not found" are enough; nothing of it is lost."""
+    """One complete scan without it and a definite "not found" are enough; its history stays."""
     sandbox, flows = full_sandbox, full_sandbox.zoom.flows
     run = sync(sandbox)
     run("zoom_demo.flows")
@@ -389,13 +389,13 @@ def test_a_flow_that_blinks_leaves_in_one_run_and_comes_back_with_its_gap(
     back = run("zoom_demo.flows")
     assert (back.status, back.inserted) == ("complete", 1)
     for table in ("flows", "flow_versions"):
-        lives = ask(
+        found = ask(
             warehouse,
             "SELECT count(*), count(*) FILTER (WHERE is_current), max(valid_to) < max(valid_from)"
-            f" FROM zoom.{table}_history AS life WHERE flow_id = '{flow_id}'"
-            " GROUP BY to_jsonb(life) - 'valid_from' - 'valid_to' - 'is_current'",
+            f" FROM zoom.{table}_history AS version WHERE flow_id = '{flow_id}'"
+            " GROUP BY to_jsonb(version) - 'valid_from' - 'valid_to' - 'is_current'",
         )
-        assert set(lives) == {(2, 1, True)}, table
+        assert set(found) == {(2, 1, True)}, table
     assert run("zoom_demo.flows").rows_written == 0
     assert truth.stored(warehouse)["zoom.flows"] == truth.of(sandbox)["zoom.flows"]
 
@@ -405,7 +405,7 @@ def test_a_flow_that_blinks_leaves_in_one_run_and_comes_back_with_its_gap(
 def test_a_time_of_change_that_goes_back_is_taken_as_it_is(
     sync: Starter, full_sandbox: Sandbox, warehouse: str
 ) -> None:
-    """A provider that was restored from a backup: content decides, not the time."""
+    """After a provider was restored from a backup the content decides, not the time."""
     sandbox = full_sandbox
     run = sync(sandbox)
     for name in ("zoom_demo.flows", CONTACT_FLOWS):

@@ -43,7 +43,7 @@ def plan(stream: Stream, previous: Progress = SCANNED, **given: Any) -> Plan:
     return choose_plan(stream, previous, **{"asked_full": False, "full_every": None, **given})
 
 
-def test_a_list_that_can_be_asked_for_changes_is() -> None:
+def test_a_list_that_can_be_asked_for_changes_is_asked_for_them() -> None:
     assert plan(SINCE) == Plan(
         "incremental", "what changed since the watermark", ScanRequest({"a": MARK}, READ)
     )

@@ -24,7 +24,7 @@ def read_ahead(
     return found
 
 
-def test_the_items_come_in_their_order() -> None:
+def test_items_are_yielded_in_order() -> None:
     assert list(read_ahead(iter(range(1000)))) == list(range(1000))
     assert list(read_ahead(iter([]))) == []
 
@@ -44,7 +44,7 @@ def test_the_next_item_is_produced_while_this_one_is_used() -> None:
 
     with closing(read_ahead(items())) as found:
         assert next(found) == 0
-        assert produced[1].wait(SOON)  # nobody asked for it yet
+        assert produced[1].wait(SOON)  # before it is asked for
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2, 5])
@@ -67,7 +67,7 @@ def test_no_more_are_produced_than_depth_beyond_those_asked_for(depth: int) -> N
                 assert not progress.wait_for(lambda: len(made) > depth + asked, 0.1)  # noqa: B023
 
 
-def test_what_the_items_raise_is_raised_in_its_place() -> None:
+def test_an_exception_of_the_items_is_raised_in_order() -> None:
     class OddError(Exception):
         pass
 

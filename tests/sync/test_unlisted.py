@@ -10,7 +10,7 @@ from etl.sync.unlisted import FATES, weigh
 STATES = get_args(get_type_hints(Lookup)["state"])
 
 
-def test_every_answer_to_a_look_up_has_a_fate_and_only_a_definite_one_deletes() -> None:
+def test_every_look_up_has_a_verdict_and_only_a_definite_one_deletes() -> None:
     assert set(FATES) == set(STATES)
     assert [state for state in STATES if FATES[state][2] == "delete"] == ["gone"]
     twice_unlisted = {state for state in STATES if FATES[state][0] == "delete"}

@@ -9,6 +9,7 @@ import psycopg
 from etl.providers import TABLES
 from etl.sandbox.server import Sandbox
 from tests.postgres import dsn
+from tests.transform import naive
 
 Rows = dict[str, set[tuple[Any, ...]]]
 
@@ -23,7 +24,7 @@ def _time(text: str | None, zone: timezone | None = None) -> datetime | None:
 
 
 def of(sandbox: Sandbox) -> Rows:
-    """Rows per table, without extra and valid_from; all records are as documented."""
+    """Return rows per table, without extra and valid_from; all records are as documented."""
     rows: Rows = {name: set() for name in COLUMNS}
     for flow in sandbox.zoom.flows.records():
         _zoom(flow, rows)
@@ -81,7 +82,9 @@ def _alibaba(instance: str, flow: dict[str, Any], rows: Rows) -> None:
     rows["alibaba.contact_flows"].add((*head, *(flow.get(name) for name in plain), *times))
     for number in flow.get("NumberList") or ():
         rows["alibaba.contact_flow_numbers"].add((*head, number))
-    for activity in json.loads(flow["Definition"])["activities"]:
+    for found in naive.of_definition(flow["Definition"]):
+        rows["alibaba.contact_flow_findings"].add((*head, *found))
+    for activity in _activities(flow["Definition"]):
         rows["alibaba.contact_flow_activities"].add(
             (
                 *head,
@@ -105,6 +108,14 @@ def _alibaba(instance: str, flow: dict[str, Any], rows: Rows) -> None:
             )
 
 
+def _activities(definition: str) -> list[dict[str, Any]]:
+    try:
+        found: list[dict[str, Any]] = json.loads(definition)["activities"]
+    except ValueError:
+        return []
+    return found
+
+
 COLUMNS = {
     table.fullname: [
         column.name for column in table.columns if column.name not in ("extra", "valid_from")
@@ -114,7 +125,7 @@ COLUMNS = {
 
 
 def stored(url: str) -> Rows:
-    """The rows of the warehouse, in the same form."""
+    """Return the rows of the warehouse, in the same form."""
     rows: Rows = {}
     with psycopg.connect(dsn(url)) as connection:
         for table, columns in COLUMNS.items():
@@ -127,7 +138,7 @@ def stored(url: str) -> Rows:
 
 
 def versions(url: str) -> Rows:
-    """Where every row lies and who wrote it: equal before and after means that none was written."""
+    """Return each row's place and writer, which are equal only if no row was written."""
     with psycopg.connect(dsn(url)) as connection:
         return {
             table: set(connection.execute(f"SELECT ctid::text, xmin::text FROM {table}"))

@@ -1,11 +1,11 @@
-"""Six algorithms that look right and are not, and the one that three of them are a slip away from.
+"""Six algorithms that look right and are wrong, and the right one that three of them come close to.
 
 Each takes a Job and returns a Run as `run_stream` does: it reads with the product's extractors
 over HTTP and writes with the product's merge, so that only its own idea is wrong. The checker of
 the histories catches every one of them: test_histories.py.
 
-`ALGORITHMS` has makers: a new algorithm for each history, as one remembers something between runs.
-That stands for a table of its own: it is updated only after the transaction it belongs to.
+`ALGORITHMS` holds factories, because one algorithm remembers something between the runs of a
+history. That stands for a table, so it is updated only after the transaction it belongs to.
 """
 
 import uuid
@@ -36,8 +36,8 @@ OVERLAP = timedelta(minutes=10)
 
 
 @dataclass(slots=True)
-class Desk:
-    """A run under way: where it reads, where it writes; `now` is the instant of its changes."""
+class RunContext:
+    """A run under way: where it reads and writes; `now` is the time of its changes."""
 
     job: Job
     http: Http
@@ -49,7 +49,7 @@ class Desk:
     ordinal: int = 0
 
     def pages(self) -> Iterator[tuple[Page, Rows]]:
-        """The whole list, as the product's extractor reads it."""
+        """Yield the whole list, as the product's extractor reads it."""
         stream = self.job.stream
         with closing(stream.pages(self.http, request(self.job.settings, stream))) as pages:  # type: ignore[type-var]
             for page in pages:
@@ -61,14 +61,14 @@ class Desk:
         return rows
 
     def times(self, rows: Rows) -> list[datetime]:
-        """The records' times of modification."""
+        """Return the records' times of modification."""
         records = self.job.stream.tables[0]
         assert self.job.stream.modified is not None
         place = 2 + tables.data_columns(records).index(self.job.stream.modified)
         return [row[place] for row in rows.tables[records.fullname]]
 
     def put(self, batch: Iterable[Rows], choose: Callable[[list[Key]], list[Key]]) -> list[Key]:
-        """Merge rows in a transaction; `choose` says which of the absent ones to remove."""
+        """Merge rows in a transaction; `choose` returns which of the absent ones to remove."""
         with self.connection.begin():
             stage.prepare(self.connection, self.pairs)
             for rows in batch:
@@ -91,7 +91,7 @@ class Desk:
         return absent
 
     def save(self, **state: Any) -> None:
-        """Note something in etl.streams, in the open transaction."""
+        """Save values in etl.streams, in the open transaction."""
         row = insert(tables.streams).values(source=self.run.source, stream=self.run.stream, **state)
         self.connection.execute(
             row.on_conflict_do_update(index_elements=["source", "stream"], set_=state)
@@ -103,86 +103,88 @@ class Desk:
             self.save(watermark=newest)
 
     def confirmed(self, absent: list[Key]) -> list[Key]:
-        """Those of which the provider says that they are gone."""
+        """Return those that the provider reports as gone."""
         look_up = self.job.stream.look_up
         assert look_up is not None
         try:
             answers = [(key, look_up(self.http, key)) for key in absent]
-        except ProviderError:  # no right to ask
+        except ProviderError:  # the source has no right to ask
             return []
         return [key for key, answer in answers if answer.state == "gone"]
 
 
 @contextmanager
-def at_work(job: Job) -> Iterator[Desk]:
-    """Connections, and a run that is recorded: complete, or failed where the provider did."""
+def recorded_run(job: Job) -> Iterator[RunContext]:
+    """Open connections; record the run at the end, as failed if the provider failed."""
     source, stream = job.settings.name, job.stream
     run = Run(uuid.uuid4().hex, source, stream.name, "full", datetime.now(UTC))
     http = job.connect()
     with http, job.engine.connect() as connection:
         with connection.begin():
             previous = runs.progress(connection, source, stream.name)
-            now = runs.instant(connection, previous)
+            now = runs.instant(connection, previous.changed_at)
         pairs = [stage.pair_of(source, table) for table in stream.tables]
-        desk = Desk(job, http, connection, run, pairs, now, previous.watermark)
+        context = RunContext(job, http, connection, run, pairs, now, previous.watermark)
         outcome = None
         try:
-            yield desk
-            desk.run, outcome = replace(desk.run, status="complete"), Outcome(0)
+            yield context
+            context.run, outcome = replace(context.run, status="complete"), Outcome(0)
         except ProviderError as error:
-            desk.run = replace(desk.run, status="failed", error_kind=error.kind, error=str(error))
+            context.run = replace(
+                context.run, status="failed", error_kind=error.kind, error=str(error)
+            )
         with connection.begin():
-            desk.run = runs.finish(connection, desk.run, outcome)
+            context.run = runs.finish(connection, context.run, outcome)
 
 
 def naive_delete() -> RunStream:
-    """What the scan did not return has gone."""
+    """Delete what the scan did not return."""
 
     def run(job: Job) -> Run:
-        with at_work(job) as desk:
-            desk.put([rows for _, rows in desk.pages()], lambda absent: absent)
-        return desk.run
+        with recorded_run(job) as context:
+            context.put([rows for _, rows in context.pages()], lambda absent: absent)
+        return context.run
 
     return run
 
 
 def absent_twice() -> RunStream:
-    """What two scans in a row did not return has gone."""
+    """Delete what two scans in a row did not return."""
     before: set[Key] = set()
 
     def run(job: Job) -> Run:
-        with at_work(job) as desk:
-            found = [rows for _, rows in desk.pages()]
-            absent = desk.put(found, lambda absent: [key for key in absent if key in before])
+        with recorded_run(job) as context:
+            found = [rows for _, rows in context.pages()]
+            absent = context.put(found, lambda absent: [key for key in absent if key in before])
             before.clear()
             before.update(absent)
-        return desk.run
+        return context.run
 
     return run
 
 
 def no_anchors() -> RunStream:
-    """Pages by offset, as many rows as TotalCount says: what was not returned has gone."""
+    """Read pages by offset until TotalCount rows are read; delete what was not returned."""
 
     def run(job: Job) -> Run:
-        with at_work(job) as desk:
+        with recorded_run(job) as context:
             found, whole = [], True
             for instance in job.settings.instance_ids:
-                pages = list(_by_offset(desk, instance))
-                found += [desk.rows(page) for page in pages]
+                pages = list(_by_offset(context, instance))
+                found += [context.rows(page) for page in pages]
                 ids = {record["ContactFlowId"] for page in pages for record in page.records}
                 whole &= len(ids) >= (pages[-1].total or 0)
-            desk.put(found, lambda absent: absent if whole else [])
-        return desk.run
+            context.put(found, lambda absent: absent if whole else [])
+        return context.run
 
     return run
 
 
-def _by_offset(desk: Desk, instance: str) -> Iterator[Page]:
-    """The oldest change first, pages as long as the first one of the product's extractor."""
-    settings = desk.job.settings.model_copy(update={"instance_ids": (instance,)})
-    ask = request(settings, desk.job.stream)
-    with closing(desk.job.stream.pages(desk.http, ask)) as pages:  # type: ignore[type-var]
+def _by_offset(context: RunContext, instance: str) -> Iterator[Page]:
+    """Yield pages with the oldest change first, as long as the extractor's first page."""
+    settings = context.job.settings.model_copy(update={"instance_ids": (instance,)})
+    ask = request(settings, context.job.stream)
+    with closing(context.job.stream.pages(context.http, ask)) as pages:  # type: ignore[type-var]
         first = next(iter(pages))
     yield first
     size, number = len(first.records), 1
@@ -196,38 +198,38 @@ def _by_offset(desk: Desk, instance: str) -> Iterator[Page]:
             "OrderByField": "updatedTime",
             "SortOrder": "ASC",
         }
-        data = desk.http.call("POST", "/", asked)["Data"]
+        data = context.http.call("POST", "/", asked)["Data"]
         total = data["TotalCount"]
         yield Page(data["List"], number, instance, total)
 
 
 def closed_watermark() -> RunStream:
-    """Not one of the six: takes what changed since the watermark, less an overlap.
+    """Merge what changed since the watermark less an overlap. This is not one of the six.
 
-    The watermark moves at the end, after the rows. It is wrong about changes without a time only.
+    The watermark moves at the end, after the rows. Only changes without a new time are missed.
     """
     return _watermarked(open_=False, save="after the rows")
 
 
 def open_watermark() -> RunStream:
-    """Takes what changed after the watermark: `updated > watermark`."""
+    """Merge what changed after the watermark: `updated > watermark`."""
     return _watermarked(open_=True, save="after the rows")
 
 
 def watermark_per_page() -> RunStream:
-    """Saves the watermark with every page of a list that has the newest first."""
+    """Save the watermark with every page of a list that has the newest first."""
     return _watermarked(open_=False, save="per page")
 
 
 def watermark_before_rows() -> RunStream:
-    """Saves the watermark first, and then the rows that it stands for."""
+    """Save the watermark first, and then the rows that it stands for."""
     return _watermarked(open_=False, save="before the rows")
 
 
 def _watermarked(*, open_: bool, save: str) -> RunStream:
     def run(job: Job) -> Run:
-        with at_work(job) as desk:
-            mark = desk.watermark
+        with recorded_run(job) as context:
+            mark = context.watermark
 
             def wanted(time: datetime) -> bool:
                 if mark is None:
@@ -237,34 +239,36 @@ def _watermarked(*, open_: bool, save: str) -> RunStream:
             seen: set[Key] = set()
             found: list[Rows] = []
             times: list[datetime] = []
-            for number, (_, rows) in enumerate(desk.pages()):
-                times += desk.times(rows)
-                seen |= _keys(desk, rows)
-                changed = _only(desk, rows, wanted)
+            for number, (_, rows) in enumerate(context.pages()):
+                times += context.times(rows)
+                seen |= _keys(context, rows)
+                changed = _only(context, rows, wanted)
                 if save == "per page":
-                    desk.put([changed], lambda absent: [])
+                    context.put([changed], lambda absent: [])
                 if save == "per page" or (save == "before the rows" and not number):
-                    desk.save_watermark(times)
+                    context.save_watermark(times)
                 found.append(changed)
-            desk.put(found, lambda absent: desk.confirmed([k for k in absent if k not in seen]))
-            desk.save_watermark(times)
-        return desk.run
+            context.put(
+                found, lambda absent: context.confirmed([k for k in absent if k not in seen])
+            )
+            context.save_watermark(times)
+        return context.run
 
     return run
 
 
-def _keys(desk: Desk, rows: Rows) -> set[Key]:
-    records = desk.job.stream.tables[0]
+def _keys(context: RunContext, rows: Rows) -> set[Key]:
+    records = context.job.stream.tables[0]
     width = len(tables.key_columns(records))
     return {row[2 : 2 + width] for row in rows.tables[records.fullname]}
 
 
-def _only(desk: Desk, rows: Rows, wanted: Callable[[datetime], bool]) -> Rows:
-    """The records that are wanted, with their children. All rows begin with their ordinal."""
-    records = desk.job.stream.tables[0].fullname
+def _only(context: RunContext, rows: Rows, wanted: Callable[[datetime], bool]) -> Rows:
+    """Return the wanted records, with their children. The ordinal is each row's first value."""
+    records = context.job.stream.tables[0].fullname
     ordinals = {
         row[0]
-        for row, time in zip(rows.tables[records], desk.times(rows), strict=True)
+        for row, time in zip(rows.tables[records], context.times(rows), strict=True)
         if wanted(time)
     }
     return Rows(

@@ -15,18 +15,18 @@ Named = dict[str, Any]
 
 
 def example(name: str) -> Any:
-    """An answer that the provider's own document shows, as it stands there: "zoom/flows"."""
+    """Return an answer that the provider's own document shows, as it stands there: "zoom/flows"."""
     path = Path(__file__).parents[1] / "providers" / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def transformed(stream: str, records: list[Any], start: int = 0, **page: Any) -> Rows:
-    """What a stream ("zoom.flows") makes of a page of records; `page` says more of the page."""
+    """Transform a page of records of a stream ("zoom.flows"); `page` has more of its attributes."""
     return STREAMS[stream].transform(Page(records, 1, **page), start)
 
 
 def named(rows: Rows, table_name: str) -> list[Named]:
-    """The rows for one table as dictionaries; jsonb cells are decoded, NULLs are left out."""
+    """Return one table's rows as dictionaries, with jsonb decoded and without NULLs."""
     table = tables.metadata.tables[table_name]
     own = ["ord"] if table.info["parent"] is not None else ["ord", "partial"]
     columns = [*own, *tables.data_columns(table)]

@@ -48,7 +48,7 @@ ids = st.sampled_from(["a", "b", "-c"])
 
 
 def objects(members: Iterable[str], of_id: str, **special: st.SearchStrategy[Any]) -> Any:
-    """Objects with some of `members`, mostly with an id, and with unknown others."""
+    """Generate objects with some of `members`, mostly with an id, and with unknown others."""
     known = st.fixed_dictionaries(
         {}, optional={name: special.get(name, values) for name in (*members, *special)}
     )
@@ -105,7 +105,7 @@ contact_flows = objects(
 
 
 def same(stored: Any, sent: Any) -> bool:
-    """`stored` (JSON of a jsonb cell) is `sent`, except text that Postgres cannot hold."""
+    """Return whether `stored` (a jsonb cell) is `sent`, except text Postgres cannot hold."""
     if isinstance(sent, str):
         return isinstance(stored, str) and (stored == sent or unescaped(stored) == sent)
     if isinstance(sent, dict):
@@ -134,7 +134,7 @@ def unescaped(text: str) -> Any:
 
 
 def fits(cell: Any, value: Any, zone: ZoneInfo | None) -> bool:
-    """The cell of a column says what was sent."""
+    """Return whether the cell of a column holds what was sent."""
     if isinstance(cell, datetime):
         sent = datetime.fromisoformat(value.upper())
         moment = sent if sent.tzinfo else sent.replace(tzinfo=zone)
@@ -149,7 +149,7 @@ def fits(cell: Any, value: Any, zone: ZoneInfo | None) -> bool:
 def assert_kept(
     table: Table, record: dict[str, Any], row: Named, zone: ZoneInfo | None, apart: set[str]
 ) -> None:
-    """Every member of `record` is in a column of `row` or in its extra."""
+    """Assert that every member of `record` is in a column of `row` or in its extra."""
     extra = row.get("extra", {})
     paths = {c.info["json"]: c for c in table.columns if "json" in c.info}
     for name, value in record.items():

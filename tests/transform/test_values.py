@@ -24,7 +24,7 @@ version = reader(TABLES["zoom.flow_versions"])
 
 
 def read_version(**members: Any) -> tuple[Any, Any, int]:
-    """The cell of flow_version, extra, and the number of warnings."""
+    """Return the cell of flow_version, extra, and the number of warnings."""
     row, warnings = version({"flow_version_id": "v", **members}, ("f",))
     assert row[:2] == ("f", "v")
     return row[2], json.loads(row[-1]) if row[-1] else None, warnings
@@ -67,7 +67,7 @@ def test_whole_numbers_of_four_bytes_fit_an_integer(fits: Any) -> None:
         "9" * 5000,
     ],
 )
-def test_what_is_no_integer_of_four_bytes_is_kept_as_sent(sent: Any) -> None:
+def test_a_number_that_does_not_fit_four_bytes_is_kept_as_sent(sent: Any) -> None:
     cell, extra, warnings = read_version(flow_version=sent)
     assert cell is None
     assert extra == {"flow_version": sent}
@@ -194,7 +194,7 @@ def test_children_are_a_list_null_missing_or_unknown() -> None:
     assert items({"a": {}}, "a") is items({"a": "x"}, "a") is items({"a": 0}, "a") is None
 
 
-def test_of_rows_with_one_key_the_last_is_left() -> None:
+def test_the_last_of_rows_with_one_key_is_kept() -> None:
     rows = [("a", 1, "x"), ("a", 2, "y"), ("a", 1, "z")]
     assert sorted(last_of_each(rows, 2)) == [("a", 1, "z"), ("a", 2, "y")]
 

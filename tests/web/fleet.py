@@ -1,4 +1,4 @@
-"""Overviews and runs made by hand: what a daemon would tell of four plausible sources."""
+"""Overviews and runs made by hand: what a daemon would report about four plausible sources."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ def ago(**length: float) -> datetime:
 
 
 def stream(source: str = "zoom_eu", name: str = "flows", **given: Any) -> StreamHealth:
-    """A stream in good order; `given` is what differs."""
+    """Return a healthy stream, except for `given`."""
     values: dict[str, Any] = {
         "provider": source.split("_")[0],
         "state": "good",
@@ -134,7 +134,7 @@ DOWN = replace(
 
 
 def many(number: int, bad_each: int = 40) -> Overview:
-    """`number` streams of two-stream sources; each `bad_each`-th failed."""
+    """Return `number` streams of two-stream sources; each `bad_each`-th failed."""
     streams = []
     for place in range(number):
         source, name = f"twilio_{place // 2:04}", ("channels", "flex_flows")[place % 2]
@@ -148,7 +148,7 @@ def many(number: int, bad_each: int = 40) -> Overview:
 
 
 def run(source: str = "zoom_eu", name: str = "flows", **given: Any) -> Run:
-    """A complete run of 4.2 seconds; `given` is what differs."""
+    """Return a complete run of 4.2 seconds, except for `given`."""
     values: dict[str, Any] = {
         "mode": "incremental",
         "started_at": ago(seconds=264, milliseconds=200),
@@ -161,7 +161,7 @@ def run(source: str = "zoom_eu", name: str = "flows", **given: Any) -> Run:
 
 
 def last_runs(view: Overview, seed: int = 7) -> Runs:
-    """Thirty plausible runs of each stream, newest first; their ends fit the stream's state."""
+    """Return thirty plausible runs of each stream, newest first, that fit the stream's state."""
     return {
         (each.source, each.stream): _history(each, Random(f"{seed} {each.name}"))
         for each in view.streams
@@ -175,7 +175,7 @@ def _history(of: StreamHealth, chance: Random) -> list[Run]:
     found = []
     for back in range(30):
         full = (back + 11) % 24 == 0
-        began = (of.last_attempt_at or NOW) - timedelta(
+        started = (of.last_attempt_at or NOW) - timedelta(
             minutes=apart * back, seconds=chance.random() * 40
         )
         status, error, gone = "complete", None, 0
@@ -187,9 +187,9 @@ def _history(of: StreamHealth, chance: Random) -> list[Run]:
             status, error = "failed", f"{of.name}, page 2: HTTP 503 (5 attempts) → try again later"
         took = base * chance.lognormvariate(0, 0.25) * (2.6 if full else 1)
         changed = int(chance.paretovariate(0.9)) - 1 if chance.random() < 0.45 else 0
-        if of.changed_at is None or began > of.changed_at:
+        if of.changed_at is None or started > of.changed_at:
             changed = 0
-        elif began + timedelta(minutes=apart) > of.changed_at:
+        elif started + timedelta(minutes=apart) > of.changed_at:
             changed += 3
         if status == "failed":
             took, changed = 0.3 + chance.random() * 0.3, 0
@@ -201,8 +201,8 @@ def _history(of: StreamHealth, chance: Random) -> list[Run]:
                 of.source,
                 of.stream,
                 mode="full" if full else "incremental",
-                started_at=began,
-                finished_at=began + timedelta(seconds=took),
+                started_at=started,
+                finished_at=started + timedelta(seconds=took),
                 status=status,
                 error=error,
                 error_kind="credentials" if status == "failed" else None,
@@ -218,5 +218,5 @@ def _history(of: StreamHealth, chance: Random) -> list[Run]:
 
 
 def asked(runs: Mapping[tuple[str, str], Sequence[Run]], pairs: Sequence[tuple[str, str]]) -> Runs:
-    """What `recent` answers when it is asked for `pairs`."""
+    """Return what `recent` answers when it is asked for `pairs`."""
     return {pair: list(runs[pair]) for pair in pairs if pair in runs}

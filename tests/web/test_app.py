@@ -29,14 +29,14 @@ def basic(password: str, user: str = "anyone") -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def locked() -> Iterator[httpx.Client]:
-    """A client of a server with a token, which it does not send automatically."""
+    """Yield a client of a server with a token, which it does not send automatically."""
     with running(token=TOKEN) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
 def unlocked() -> Iterator[httpx.Client]:
-    """A client of a server without a token."""
+    """Yield a client of a server without a token."""
     with running() as client:
         yield client
 
@@ -215,7 +215,7 @@ def test_readyz_gives_the_reasons_as_lines() -> None:
 
 
 @pytest.mark.parametrize(("age", "status"), [(0, 200), (14, 200), (15, 200), (16, 503), (-90, 200)])
-def test_it_is_not_ready_when_the_daemon_looks_no_more(age: int, status: int) -> None:
+def test_it_is_not_ready_when_the_daemon_has_stopped_checking(age: int, status: int) -> None:
     with running(READY, now=lambda: fleet.NOW + timedelta(seconds=age)) as client:
         answer = client.get("/readyz")
         assert answer.status_code == status

@@ -48,7 +48,7 @@ def test_only_thirty_runs_are_shown() -> None:
 
 
 @pytest.mark.parametrize("status", ["failed", "incomplete", "busy"])
-def test_what_did_not_end_well_has_a_mark_of_its_own(status: str) -> None:
+def test_a_run_that_did_not_end_well_has_its_own_mark(status: str) -> None:
     shown = chart([run(status=status), run()])
     assert shown is not None
     well, ill = shown.bars

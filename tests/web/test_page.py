@@ -66,7 +66,7 @@ class Page(HTMLParser):
 
 
 def page(view: Overview, path: str = "/", runs: fleet.Runs | None = None) -> Page:
-    """The page at `path`, served."""
+    """Return the page at `path`, served."""
 
     def recent(pairs: Sequence[tuple[str, str]]) -> fleet.Runs:
         return fleet.asked(fleet.last_runs(view) if runs is None else runs, pairs)
@@ -78,7 +78,7 @@ def page(view: Overview, path: str = "/", runs: fleet.Runs | None = None) -> Pag
     return Page(answer.text)
 
 
-def test_it_says_first_how_things_stand() -> None:
+def test_the_page_starts_with_the_overall_state() -> None:
     shown = page(fleet.SOME_BAD)
     assert shown.titles()[0] == "2 bad · callflow"
     text = shown.text
@@ -268,7 +268,7 @@ def test_everything_from_outside_is_escaped() -> None:
     assert inputs == [EVIL]
 
 
-def test_what_no_encoding_can_hold_is_shown_all_the_same() -> None:
+def test_text_that_no_encoding_can_hold_is_still_shown() -> None:
     broken = fleet.stream(state="failed", problem="half a pair: \ud83d, and a nul: \x00")
     shown = page(fleet.overview(broken))
     assert "half a pair: ?" in shown.text
@@ -299,7 +299,7 @@ def test_it_brings_all_it_needs_and_no_script() -> None:
     assert {given["for"] for tag, given in shown.tags if tag == "label"} <= set(ids)
 
 
-def test_it_can_hold_still() -> None:
+def test_the_page_can_stop_refreshing() -> None:
     shown = page(fleet.SOME_BAD)
     assert "/?still=1" in shown.links()
     still = page(fleet.SOME_BAD, "/?still=1&q=zoom")
@@ -372,7 +372,7 @@ def test_the_filter(query: str, found: list[str]) -> None:
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "x", "", "²", "999999", "9" * 5000, "1.5"])
-def test_a_page_that_is_not_there_is_one_that_is(number: str) -> None:
+def test_a_page_number_out_of_range_shows_the_nearest_page(number: str) -> None:
     with running(fleet.many(100), lambda pairs: {}) as client:
         answer = client.get("/", params={"page": number})
     assert answer.status_code == 200

@@ -48,7 +48,7 @@ def connect(sock: socket.socket, source: str = "127.0.0.1") -> socket.socket:
 
 
 def said(connection: socket.socket) -> bytes:
-    """All that the server says until it ends the connection."""
+    """Return all that the server says until it ends the connection."""
     received = bytearray()
     with suppress(ConnectionResetError):
         while chunk := connection.recv(1 << 20):
@@ -57,12 +57,12 @@ def said(connection: socket.socket) -> bytes:
 
 
 def get(url: str) -> str:
-    """With a client of its own, which ends when it has its answer."""
+    """Ask with a separate client, which ends when it has its answer."""
     return httpx.get(url, trust_env=False, verify=False, timeout=60).text
 
 
 def ends(connection: socket.socket) -> bool:
-    """Whether the server ended the connection, in order or with a reset."""
+    """Return whether the server ended the connection, in order or with a reset."""
     with suppress(ConnectionResetError):
         return connection.recv(1) == b""
     return True
@@ -77,7 +77,7 @@ def until(holds: Callable[[], bool]) -> None:
 
 @contextmanager
 def nothing_left() -> Iterator[None]:
-    """Afterwards there are no more threads than before; worker threads may take a moment."""
+    """Check that no thread is left at the end; worker threads may take a moment."""
     before = threading.active_count()
     yield
     until(lambda: threading.active_count() <= before)
@@ -149,8 +149,8 @@ def test_it_ends_though_clients_keep_their_connections_open(
             slow.sendall(ASK % b"big")
             assert slow.recv(12) == b"HTTP/1.1 200"
             assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
-            began = time.monotonic()
-        assert time.monotonic() - began < 2.5 * slowness()
+            started = time.monotonic()
+        assert time.monotonic() - started < 2.5 * slowness()
         assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
         assert sock.fileno() == -1
         assert ends(silent)
@@ -168,7 +168,7 @@ def test_it_ends_before_it_served_anything() -> None:
             assert sock.fileno() == -1
 
 
-def test_an_answer_on_its_way_gets_through() -> None:
+def test_an_answer_being_sent_is_completed() -> None:
     asked, go_on = threading.Event(), threading.Event()
 
     def metrics() -> bytes:
@@ -205,8 +205,8 @@ def test_it_ends_though_the_database_hangs() -> None:
                 thread = threading.Thread(target=ask, args=(str(client.base_url),))
                 thread.start()
                 assert asked.wait(60)
-                began = time.monotonic()
-            assert time.monotonic() - began < 4 * slowness()
+                started = time.monotonic()
+            assert time.monotonic() - started < 4 * slowness()
         finally:
             go_on.set()
         thread.join()
@@ -239,7 +239,7 @@ def test_an_answer_has_a_second_more_then_its_connection_ends() -> None:
 
 
 @pytest.mark.parametrize(
-    "begin",
+    "start",
     [
         pytest.param(b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: ", id="head"),
         pytest.param(ASK % b"" + HALF, id="second head"),
@@ -248,10 +248,10 @@ def test_an_answer_has_a_second_more_then_its_connection_ends() -> None:
         ),
     ],
 )
-def test_a_request_that_comes_byte_by_byte_has_to_come_in_time(begin: bytes) -> None:
+def test_a_request_that_comes_byte_by_byte_has_to_come_in_time(start: bytes) -> None:
     sock = listen("127.0.0.1:0")
     with serving(APP, sock, head=0.3), connect(sock) as client:
-        client.sendall(begin)
+        client.sendall(start)
         client.settimeout(0.05)
         deadline = time.monotonic() + 30
         with suppress(ConnectionError):
@@ -282,7 +282,7 @@ def test_nothing_is_upgraded(upgrade: str) -> None:
         assert client.recv(15) == b"HTTP/1.1 200 OK"
 
 
-def test_a_client_of_http_1_0_is_answered_and_done_with() -> None:
+def test_an_http_1_0_client_is_answered_and_its_connection_closed() -> None:
     sock = listen("127.0.0.1:0")
     with serving(APP, sock), connect(sock) as client:
         client.sendall(b"GET / HTTP/1.0\r\n\r\n")
@@ -317,7 +317,7 @@ def test_an_invalid_request_is_no_line_in_the_log(caplog: pytest.LogCaptureFixtu
 
 # --- too many of them -----------------------------------------------------------------------------
 def answered(connection: socket.socket) -> bool:
-    """Whether a request on it is answered, whatever else it sent; what came is read."""
+    """Return whether a request on it is answered, after reading everything that came."""
     return connection.recv(1 << 16).startswith(b"HTTP/1.1 200")
 
 
@@ -342,7 +342,7 @@ def test_the_client_with_most_connections_makes_room() -> None:
             assert answered(each)
 
 
-def test_a_new_connection_is_spared_until_its_request_can_have_come() -> None:
+def test_a_new_connection_is_kept_until_its_request_can_have_arrived() -> None:
     sock = listen("127.0.0.1:0")
     with serving(APP, sock, connections=3, young=600), ExitStack() as clients:
         rests, unread = (clients.enter_context(connect(sock)) for _ in range(2))
@@ -358,7 +358,7 @@ def test_a_new_connection_is_spared_until_its_request_can_have_come() -> None:
 
 
 def test_a_request_that_is_being_answered_is_cut_last() -> None:
-    """The oldest is under way; the next one is not read; then one rests; the last asks nothing."""
+    """Of four connections, the oldest is being answered, one is not read, one rests, one is new."""
     asked, go_on = threading.Semaphore(0), threading.Event()
 
     async def slow(request: Request) -> Response:
@@ -376,13 +376,13 @@ def test_a_request_that_is_being_answered_is_cut_last() -> None:
         assert unread.recv(12) == b"HTTP/1.1 200"
         rests.sendall(ASK % b"")
         assert answered(rests)
-        for victim in (silent, rests, unread):
+        for client in (silent, rests, unread):
             new = clients.enter_context(connect(sock))
             new.sendall(ASK % b"slow")
             assert asked.acquire(timeout=60)
             with suppress(ConnectionError):
-                victim.sendall(ASK % b"")
-            received = said(victim)
+                client.sendall(ASK % b"")
+            received = said(client)
             assert len(received) < len(BIG)
             assert b"HTTP/1.1 200" not in received
         go_on.set()
@@ -428,7 +428,7 @@ def many_files() -> Iterator[None]:
     ("count", "sent"), [(300, [HALF]), (1000, SENT)], ids=["300 half", "1000 mixed"]
 )
 def test_probes_are_answered_whatever_others_hold_open(count: int, sent: Sequence[bytes]) -> None:
-    """Without the token. They go on opening connections meanwhile: there are always `count`."""
+    """Keep `count` connections without a token open, replacing those that the server ends."""
     over, full = threading.Event(), threading.Event()
     opened = 0
 

@@ -1,9 +1,9 @@
 """The account that Postgres runs as.
 
 Postgres refuses to run as root. When root starts it, it runs as the owner of the data directory, or
-else as `nobody` (CALLFLOW_PG_USER names another account), and whatever that account cannot reach,
-be it the data directory or the programs, goes to /var/lib/callflow. When an ordinary user starts
-it, it runs as that user.
+else as `nobody` (CALLFLOW_PG_USER names another account). If that account cannot reach the data
+directory or the programs, these go to /var/lib/callflow. When an ordinary user starts Postgres, it
+runs as that user.
 """
 
 import contextlib

@@ -52,7 +52,7 @@ def bring_up(launch: Launch, kept: int | None, deadline: Deadline) -> Postmaster
 
 
 def _port_was_taken(launch: Launch) -> bool:
-    """Return whether the server that ended needs another port; False: the same one may do.
+    """Return whether the server that ended needs another port; False if the same one may be tried.
 
     Raises EmbeddedError when another attempt would fail as well.
     """

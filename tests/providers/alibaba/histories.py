@@ -22,6 +22,7 @@ from tests.sync.kinds import (
     row,
     word,
 )
+from tests.transform import naive
 
 MODES = (Mode("alibaba/offset/updated", "alibaba_demo", "contact_flows", "offset/updated", True),)
 
@@ -115,6 +116,17 @@ def contact_rows(key: Key, record: Record) -> Rendering:
             for each in activities
             for position, event in enumerate(each["events"])
         ),
+        frozenset(
+            row(
+                TABLES["alibaba.contact_flow_findings"],
+                **above,
+                activity_id=activity,
+                finding=finding,
+                event=event,
+                detail=detail,
+            )
+            for activity, finding, event, detail in naive.of_definition(record["Definition"])
+        ),
     )
 
 
@@ -126,7 +138,7 @@ KINDS: Mapping[str, Kind] = {
 
 
 def stores(emulator: Any) -> Mapping[str, Mapping[str, Store]]:
-    """Stream → instance → the emulator's records."""
+    """Return stream → instance → the emulator's records."""
     return {"contact_flows": emulator.flows}
 
 
@@ -135,5 +147,5 @@ def set_up(emulator: Any, paging: Paging, page: int, *, may_look_up: bool) -> No
 
 
 def token_refused() -> Response:
-    """There are no page tokens."""
+    """Never called: Alibaba has no page tokens."""
     raise AssertionError

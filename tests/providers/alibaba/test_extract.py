@@ -40,7 +40,7 @@ START = datetime(2021, 3, 8, 15, 34, 49)  # noqa: DTZ001 - Alibaba's times have 
 
 
 def filled(rows: int, apart: float = 60.0, start: datetime = START) -> Alibaba:
-    """An instance with `rows` flows, each updated `apart` seconds after the one before."""
+    """Return an instance with `rows` flows, each updated `apart` seconds after the one before."""
     fake = Alibaba(("ccc-sandbox",))
     for number in range(rows):
         updated = start + timedelta(seconds=apart * number)
@@ -59,7 +59,7 @@ def ids(pages: list[Page]) -> list[str]:
 
 
 def asked(whole: ScanRequest, ask: ScanRequest, size: int) -> ScanRequest:
-    """`ask` of the list that `whole` names, in pages of `size` rows."""
+    """Return `ask` for the list that `whole` names, in pages of `size` rows."""
     return replace(ask, scopes=whole.scopes, zone=whole.zone, size=size)
 
 
@@ -89,7 +89,7 @@ def envelope(rows: Any, total: Any, **data: Any) -> dict[str, Any]:
 
 
 def after(since: datetime, read_at: datetime | None = None) -> ScanRequest:
-    """Changes from `since` on (Shanghai's time); those before were read at `read_at`, or now."""
+    """Ask for changes from `since` on (Shanghai's time); earlier ones were read at `read_at`."""
     mark = since.replace(tzinfo=ZoneInfo("Asia/Shanghai")).astimezone(UTC)
     return ScanRequest({"ccc-sandbox": mark}, read_at or datetime.now(UTC))
 
@@ -287,7 +287,7 @@ def test_pages_that_stay_empty_break_the_contract() -> None:
 
 
 def test_a_first_page_that_says_a_smaller_size_is_read() -> None:
-    """The documents' own example: it says 10 rows to a page, whatever was asked for."""
+    """The document's example says 10 rows per page, whatever was asked for."""
     script = Script(envelope([flow("a", f"{START}.0")], 1, PageSize=10))
     assert [page.total for page in scanned(script)] == [1]
 
@@ -338,7 +338,7 @@ def test_an_empty_list_may_be_null() -> None:
 
 # --- more than can be reached --------------------------------------------------------------------
 def typed(sizes: dict[str, int], start: datetime = START) -> Alibaba:
-    """An instance with that many flows of each Type, mixed, an hour between two."""
+    """Return an instance with that many flows of each Type, mixed, an hour between two."""
     fake = Alibaba(("ccc-sandbox",))
     kinds = [kind for kind, size in sizes.items() for _ in range(size)]
     random.Random(1).shuffle(kinds)
@@ -351,7 +351,7 @@ def typed(sizes: dict[str, int], start: datetime = START) -> Alibaba:
 def collected(
     fake: Alibaba, page_size: int, instance_ids: tuple[str, ...] = ("ccc-sandbox",)
 ) -> tuple[list[Page], str]:
-    """A whole scan's pages, and what UnreachableRowsError said after them."""
+    """Return a whole scan's pages, and the message of the UnreachableRowsError after them."""
     pages: list[Page] = []
     with (
         alibaba_flows(fake, instance_ids=instance_ids) as (http, whole),
@@ -382,7 +382,7 @@ def test_a_list_that_is_too_long_is_read_by_type() -> None:
 
 
 @pytest.mark.slow
-def test_what_changes_while_the_types_are_read_is_found_at_the_end() -> None:
+def test_changes_made_while_the_types_are_read_are_found_at_the_end() -> None:
     now = datetime.now(ZoneInfo("Asia/Shanghai")).replace(tzinfo=None, microsecond=0)
     sizes = {"MAIN_FLOW": 700, "SUB_FLOW": 550, "SURVEY_FLOW": 5}
     fake = typed(sizes, now - timedelta(hours=1255))
@@ -501,38 +501,43 @@ def test_a_page_number_that_is_ignored_is_noticed_at_once(total: int | None) -> 
     assert len(script.requests) <= 3
 
 
-# --- a provider that lies ------------------------------------------------------------------------
-def lying(lie: str) -> Alibaba:
+# --- a provider with wrong answers ---------------------------------------------------------------
+def wrong_answers(kind: str) -> Alibaba:
     fake = filled(60, apart=3600.0)
     totals = iter(range(200, 10**9, 90))
     rows = fake.flows["ccc-sandbox"].records()
 
-    def lied(request: Request, honest: Response) -> Response:
-        if lie == "a total that grows":
+    def changed(request: Request, honest: Response) -> Response:
+        if kind == "a total that grows":
             return altered(lambda body: body["Data"].update(TotalCount=next(totals)))(
                 request, honest
             )
-        if lie == "a total beyond all measure":
+        if kind == "a total beyond all measure":
             return altered(lambda body: body["Data"].update(TotalCount=10**15))(request, honest)
         shown = rows[::-1] if request.params["SortOrder"] == "DESC" else rows
-        shown = shown[: int(request.params["PageSize"])] if lie == "one page forever" else []
+        shown = shown[: int(request.params["PageSize"])] if kind == "one page forever" else []
         return altered(lambda body: body["Data"].update(List=shown, TotalCount=10**5))(
             request, honest
         )
 
-    fake.faults.append(Fault(times=None, response=lied))
+    fake.faults.append(Fault(times=None, response=changed))
     return fake
 
 
-LIES = ["a total that grows", "a total beyond all measure", "one page forever", "empty pages"]
+WRONG_ANSWERS = [
+    "a total that grows",
+    "a total beyond all measure",
+    "one page forever",
+    "empty pages",
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lie", LIES)
+@pytest.mark.parametrize("kind", WRONG_ANSWERS)
 @pytest.mark.parametrize("since", [None, START - timedelta(days=9)])
 @pytest.mark.fault(11, 19)
-def test_no_lie_is_followed_forever(lie: str, since: datetime | None) -> None:
-    fake = lying(lie)
+def test_no_wrong_answer_is_followed_forever(kind: str, since: datetime | None) -> None:
+    fake = wrong_answers(kind)
     pages: list[Page] = []
     ask = EVERYTHING if since is None else after(since)
     with alibaba_flows(fake) as (http, whole):
@@ -623,7 +628,7 @@ LOCAL = NEWEST - 8 * HOUR  # in UTC
 def test_how_far_down_changes_are_read(
     since: datetime, read_at: datetime | None, down_to: datetime
 ) -> None:
-    """Down to the watermark and a page further, or less the lag where rows may still come late."""
+    """Read to the watermark and a page further, or by the lag if rows may still come late."""
     fake = filled(600, apart=150.0)
     ask = ScanRequest(
         {"ccc-sandbox": since.replace(tzinfo=UTC) - (8 * HOUR if since.year > 1 else 0 * HOUR)},
@@ -773,10 +778,10 @@ def test_a_deletion_between_two_windows_hides_nothing() -> None:
 
 
 @dataclass
-class World:
-    """One instance, which may change before each answer. Times are stamped as Alibaba does.
+class ChangingInstance:
+    """One instance, which may change before each answer. Times are stamped as Alibaba does it.
 
-    `first` and `alive` are the flows (id → time) at the first and the last answer of a scan;
+    `first` and `current` are the flows (id → time) at the first and the last answer of a scan;
     `newest_first` those at its first answer that was asked for in that order.
     """
 
@@ -788,7 +793,7 @@ class World:
     rate: float = field(init=False)
     first: dict[str, str] = field(default_factory=dict)
     newest_first: dict[str, str] = field(default_factory=dict)
-    alive: dict[str, str] = field(default_factory=dict)
+    current: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         rng = self.rng
@@ -832,15 +837,15 @@ class World:
         while self.rng.random() < rate / (1 + rate) and self.fake.clock() - started < 450:
             self.change()
         image = self.fake.flows["ccc-sandbox"].image()
-        self.alive = {key: row.updated for key, row in image.items()}
-        self.first = self.first or self.alive
+        self.current = {key: row.updated for key, row in image.items()}
+        self.first = self.first or self.current
         if request.params["SortOrder"] == "DESC":
-            self.newest_first = self.newest_first or self.alive
+            self.newest_first = self.newest_first or self.current
 
     def scan(
         self, http: Http, whole: ScanRequest, ask: ScanRequest, page_size: int
     ) -> tuple[list[Page], dict[str, str]]:
-        """The pages of a scan, and what it returned (id → time)."""
+        """Scan; return the pages, and the flows that they hold (id → time)."""
         self.first, self.newest_first = {}, {}
         pages = list(contact_flows(http, asked(whole, ask, page_size)))
         return pages, {r["ContactFlowId"]: r["UpdatedTime"] for p in pages for r in p.records}
@@ -849,35 +854,35 @@ class World:
         return datetime.fromtimestamp(self.fake.clock(), UTC)
 
     def kept(self, then: dict[str, str]) -> dict[str, str]:
-        """What was so `then` and is still so at the last answer."""
-        return dict(then.items() & self.alive.items())
+        """Return the flows of `then` that are unchanged at the last answer."""
+        return dict(then.items() & self.current.items())
 
 
-def scans_of(world: World, scans: int = 4) -> Iterator[tuple[Http, ScanRequest]]:
-    """So many times a connection, with some time between."""
+def scans_of(changing: ChangingInstance, scans: int = 4) -> Iterator[tuple[Http, ScanRequest]]:
+    """Yield a connection for each of `scans` scans, with some time between them."""
     time = Time()
-    with serving(world.fake):
-        settings = alibaba_source(world.fake)
+    with serving(changing.fake):
+        settings = alibaba_source(changing.fake)
         with open_http(
-            settings, CONTACT_FLOWS, clock=time, sleep=time.sleep, now=world.now
+            settings, CONTACT_FLOWS, clock=time, sleep=time.sleep, now=changing.now
         ) as http:
             for _ in range(scans):
                 yield http, request(settings, CONTACT_FLOWS)
-                world.fake.clock.advance(world.rng.choice([60, 3600, 200_000]))
+                changing.fake.clock.advance(changing.rng.choice([60, 3600, 200_000]))
 
 
 def whole_scans(rng: random.Random) -> Iterator[bool]:
-    """One list, read four times while it changes; yields whether each scan was anchored.
+    """Read one list four times while it changes; yield whether each scan was anchored.
 
-    Asserts what an anchored scan promises: every row that is there at its last answer was read,
+    Assert what an anchored scan promises: every row that is there at its last answer was read,
     in its version of then (except silent changes, which move nothing).
     """
-    world = World(rng, rng.randint(101, 420))
-    for http, whole in scans_of(world):
-        pages, seen = world.scan(http, whole, EVERYTHING, 100)
+    changing = ChangingInstance(rng, rng.randint(101, 420))
+    for http, whole in scans_of(changing):
+        pages, seen = changing.scan(http, whole, EVERYTHING, 100)
         anchored = all(page.anchored for page in pages)
         if anchored:
-            assert world.alive.items() <= seen.items()
+            assert changing.current.items() <= seen.items()
         yield anchored
 
 
@@ -885,31 +890,31 @@ def whole_scans(rng: random.Random) -> Iterator[bool]:
 @pytest.mark.fault(14)
 def test_an_anchored_scan_of_a_changing_list_misses_nothing(seed: int) -> None:
     scans = [anchored for n in range(25) for anchored in whole_scans(random.Random(f"{seed} {n}"))]
-    assert sum(scans) > len(scans) / 4  # so the promise above was put to the test
+    assert sum(scans) > len(scans) / 4  # so the promise above was tested
 
 
 @pytest.mark.slow
 def test_an_anchored_scan_by_type_misses_nothing(seed: int) -> None:
     kinds = ("MAIN_FLOW", "SUB_FLOW", "SURVEY_FLOW")
-    world = World(random.Random(seed), 2100, kinds, (20, 99, 999))
-    world.rate = 0.2
+    changing = ChangingInstance(random.Random(seed), 2100, kinds, (20, 99, 999))
+    changing.rate = 0.2
     proven = False
-    for http, whole in scans_of(world, 3):
+    for http, whole in scans_of(changing, 3):
         if proven:
             continue
-        world.fake.clock.advance(200_000)
-        pages, seen = world.scan(http, whole, EVERYTHING, 20)
+        changing.fake.clock.advance(200_000)
+        pages, seen = changing.scan(http, whole, EVERYTHING, 20)
         proven = all(page.anchored for page in pages)
         if proven:
-            assert pages[-1].total == len(world.alive)
-            assert world.kept(world.newest_first).items() <= seen.items()
-            assert max(seen.values()) <= max(world.newest_first.values())
-    assert proven  # so the promise above was put to the test
+            assert pages[-1].total == len(changing.current)
+            assert changing.kept(changing.newest_first).items() <= seen.items()
+            assert max(seen.values()) <= max(changing.newest_first.values())
+    assert proven  # so the promise above was tested
 
 
 @dataclass
 class Mirror:
-    """What a caller keeps of the list from run to run, as callflow does."""
+    """What a caller keeps of the list between runs, as callflow does."""
 
     known: dict[str, str] = field(default_factory=dict)
     mark: datetime | None = None
@@ -925,47 +930,47 @@ class Mirror:
 
 
 def changes_only(rng: random.Random) -> Iterator[tuple[int, bool]]:
-    """One list, mirrored by runs that ask for changes while it changes, then when it is quiet.
+    """Mirror one list by runs that ask for changes while it changes, then when it is quiet.
 
-    Yields the pages of each scan for changes and whether it was anchored. Asserts what it promises
-    then: whatever its first answer's list had, and was not changed since, is known now.
+    Yield the pages of each scan for changes and whether it was anchored. Assert what an anchored
+    one promises: every flow of its first answer's list that has not changed since is known now.
     """
-    world, mirror = World(rng, rng.randint(60, 250)), Mirror()
+    changing, mirror = ChangingInstance(rng, rng.randint(60, 250)), Mirror()
     size = rng.choice([10, 20, 20, 100])
     for _ in range(2):
-        for http, whole in scans_of(world):
-            if world.rate == 0.0:
-                world.fake.clock.advance(200_000)
-                world.fake.ties = None
-            started = world.now()
+        for http, whole in scans_of(changing):
+            if changing.rate == 0.0:
+                changing.fake.clock.advance(200_000)
+                changing.fake.ties = None
+            started = changing.now()
             counted = False
             if mirror.mark is not None:
-                pages, seen = world.scan(http, whole, mirror.ask(), size)
+                pages, seen = changing.scan(http, whole, mirror.ask(), size)
                 anchored = all(page.anchored for page in pages)
                 mirror.known.update(seen)
                 if anchored:
-                    assert world.kept(world.first).items() <= mirror.known.items()
-                    assert max(seen.values()) <= max(world.first.values())
+                    assert changing.kept(changing.first).items() <= mirror.known.items()
+                    assert max(seen.values()) <= max(changing.first.values())
                     counted = pages[0].total == len(mirror.known)
-                unseen = world.first.keys() - mirror.known.keys()
+                unseen = changing.first.keys() - mirror.known.keys()
                 if counted and not unseen:  # none changed or went before its page was read
-                    assert mirror.known.keys() == world.first.keys()
+                    assert mirror.known.keys() == changing.first.keys()
                 if counted:
                     mirror.move(seen, started)
                 yield len(pages), anchored
             if not counted:
-                pages, seen = world.scan(http, whole, EVERYTHING, size)
+                pages, seen = changing.scan(http, whole, EVERYTHING, size)
                 mirror.known.update(seen)
                 if all(page.anchored for page in pages) and len(seen) >= (pages[-1].total or 0):
-                    assert world.alive.items() <= seen.items()
+                    assert changing.current.items() <= seen.items()
                     mirror.known = seen
                     mirror.move(seen, started)
-            for _ in range(rng.choice([0, 10, 30, 60]) if world.rate else 0):
-                world.change()
-        world.rate = 0.0
-    assert world.alive.items() <= mirror.known.items()
+            for _ in range(rng.choice([0, 10, 30, 60]) if changing.rate else 0):
+                changing.change()
+        changing.rate = 0.0
+    assert changing.current.items() <= mirror.known.items()
     if size == 100:  # small pages cannot always overlap where they should, so no proof of absence
-        assert mirror.known == world.alive
+        assert mirror.known == changing.current
 
 
 @pytest.mark.slow

@@ -177,7 +177,7 @@ def test_a_time_that_does_not_parse_or_that_no_client_can_read_is_kept_as_sent(s
 
 
 @pytest.mark.parametrize("sent", ["True", "yes", "1", 1, 0, "", []])
-def test_a_boolean_that_is_none_is_kept_as_sent(sent: Any) -> None:
+def test_a_value_that_is_not_a_boolean_is_kept_as_sent(sent: Any) -> None:
     row, rows = contact_flow(Published=sent)
     assert row == {"partial": False, "extra": {"Published": sent}}
     assert rows.warnings == 1
@@ -299,7 +299,7 @@ def test_odd_activities_and_events_are_warnings_and_the_rest_is_read() -> None:
     assert rows.warnings >= 7
 
 
-def test_of_a_repeated_activity_the_last_wins_with_its_events() -> None:
+def test_the_last_of_repeated_activities_wins_with_its_events() -> None:
     rows = defined(
         {
             "activities": [
@@ -340,7 +340,7 @@ def test_nul_and_lone_surrogates_in_a_definition_are_replaced_and_the_originals_
 
 
 @pytest.mark.fault(40)
-def test_of_a_repeated_member_of_a_definition_the_last_wins() -> None:
+def test_the_last_of_repeated_members_of_a_definition_wins() -> None:
     rows = contact_flow(Definition='{"activities":[{"id":"a","name":"1","name":"2"}]}')[1]
     assert named(rows, "alibaba.contact_flow_activities")[0]["name"] == "2"
 

@@ -60,15 +60,15 @@ KINDS: Mapping[str, Kind] = {
 
 
 def stores(emulator: Any) -> Mapping[str, Mapping[str, Store]]:
-    """Stream → scope → the emulator's records."""
+    """Return stream → scope → the emulator's records."""
     return {"flex_flows": {"": emulator.flex_flows}, "channels": {"": emulator.channels}}
 
 
 def set_up(emulator: Any, paging: Paging, page: int, *, may_look_up: bool) -> None:
-    """Page the lists as a mode has it."""
+    """Set the kind of paging of the lists."""
     emulator.paging, emulator.largest_page = paging, page
 
 
 def token_refused() -> Response:
-    """The answer to a page token that has expired."""
+    """Return the answer to a page token that has expired."""
     return twilio.page_token_refused()

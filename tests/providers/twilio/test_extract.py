@@ -132,7 +132,7 @@ def test_a_server_with_smaller_pages_is_followed() -> None:
     ],
 )
 @pytest.mark.fault(5)
-def test_a_doubtful_end_is_no_end(body: Any) -> None:
+def test_an_uncertain_end_does_not_count_as_the_end(body: Any) -> None:
     refused(Script(body), ContractError)
 
 
@@ -305,7 +305,7 @@ def test_anything_else_leaves_it_undecided(answer: Response) -> None:
 
 
 @pytest.mark.parametrize("answer", [emulated.unauthorized(), emulated.error(403, 70051, "no")])
-def test_a_refusal_is_told_from_an_odd_answer(answer: Response) -> None:
+def test_a_refusal_is_distinguished_from_an_odd_answer(answer: Response) -> None:
     with pytest.raises(CredentialsError):
         assert_state("", answer)
 
@@ -319,7 +319,7 @@ def assert_state(state: str, answer: Response) -> None:
 
 
 @pytest.mark.parametrize("sid", ["", ".", "..", "\ud800"])
-def test_a_sid_that_no_url_can_hold_is_not_asked_for(sid: str) -> None:
+def test_a_sid_that_no_url_can_contain_is_not_looked_up(sid: str) -> None:
     with twilio_lists(twilio := Twilio()) as http:
         assert look_up_channel(http, (sid,)).state == "unasked"
     assert not twilio.requests

@@ -123,7 +123,7 @@ def test_an_integration_that_is_not_an_object_is_kept(integration: Any) -> None:
 
 
 @pytest.mark.parametrize("integration", [None, {}])
-def test_no_integration_is_nothing_to_keep(integration: Any) -> None:
+def test_a_null_integration_adds_nothing_to_extra(integration: Any) -> None:
     row, rows = flex_flow(integration=integration)
     assert row == {}
     assert rows.warnings == 0
@@ -192,8 +192,8 @@ def test_records_without_a_sid_are_rejected(stream: str) -> None:
     ]
 
 
-def test_the_same_sid_twice_stays_twice_with_rising_ordinals() -> None:
-    """Which one wins is decided over all pages, when they are staged."""
+def test_a_repeated_sid_is_kept_with_rising_ordinals() -> None:
+    """The winner is chosen among all pages, after they are staged."""
     rows = transformed("twilio.channels", [{"sid": "a", "url": "1"}, {"sid": "a", "url": "2"}])
     found = [(row["ord"], row["url"]) for row in named(rows, "twilio.channels")]
     assert found == [(0, "1"), (1, "2")]

@@ -70,17 +70,17 @@ KINDS: Mapping[str, Kind] = {
 
 
 def stores(emulator: Any) -> Mapping[str, Mapping[str, Store]]:
-    """Stream → scope → the emulator's records."""
+    """Return stream → scope → the emulator's records."""
     return {"flows": {"": emulator.flows}}
 
 
 def set_up(emulator: Any, paging: Paging, page: int, *, may_look_up: bool) -> None:
-    """Page the list as a mode has it; give the app the right to look up one flow, or not."""
+    """Set the kind of paging of the list, and whether the app may look up one flow."""
     emulator.paging, emulator.largest_page = paging, page
     scopes = {zoom.LIST_SCOPES[1]}
     emulator.scopes = scopes | {zoom.GET_SCOPES[1]} if may_look_up else scopes
 
 
 def token_refused() -> Response:
-    """The answer to a page token that has expired."""
+    """Return the answer to a page token that has expired."""
     return zoom.page_token_refused()

@@ -1,6 +1,8 @@
 """Zoom's flows, read from the sandbox over a socket."""
 
 import base64
+import logging
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -70,6 +72,17 @@ def test_all_pages_are_read_to_the_end(rows: int, end: Any) -> None:
     assert all(r.params["page_size"] == "100" for r in to_list(zoom))
 
 
+def test_the_log_names_each_request_as_zoom_s_support_does(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG, "etl.extract.http")
+    with zoom_flows(filled(1)) as http:
+        assert len(list(flows(http))) == 1
+    logged = re.findall(r"/oauth/token .*, x-zm-trackingid \S+|/flows .*, x-zm-trackingid \S+",
+                        caplog.text)  # fmt: skip
+    assert len(logged) == 2
+
+
 def test_the_scan_may_be_left_early() -> None:
     zoom = filled(250)
     with zoom_flows(zoom) as http:
@@ -87,7 +100,7 @@ def test_nothing_is_sent_before_the_first_page_is_wanted() -> None:
 
 @pytest.mark.fault(19)
 @pytest.mark.parametrize("total", [None, -1, "03", " 3", "+3", "3.0", "3e0", "٣", "", 1.5, True])
-def test_a_count_that_is_none_is_not_passed_on(total: Any) -> None:
+def test_a_count_that_is_not_a_number_is_not_passed_on(total: Any) -> None:
     with zoom_flows(after_token({"flows": [], "total_records": total})) as http:
         assert [page.total for page in flows(http)] == [None]
 
@@ -191,7 +204,9 @@ def test_the_token_is_renewed_when_a_minute_remains(passed: int, tokens: int) ->
 
 @pytest.mark.fault(6)
 @pytest.mark.parametrize("status", [401, 400])
-def test_a_token_that_dies_on_the_way_is_renewed_and_the_page_asked_again(status: Any) -> None:
+def test_a_token_that_expires_during_a_scan_is_renewed_and_the_page_asked_again(
+    status: Any,
+) -> None:
     zoom = filled(250)
     zoom.expired_status = status
     for nth in (2, 4):  # the fourth request is the third page
@@ -206,7 +221,7 @@ def test_a_token_that_dies_on_the_way_is_renewed_and_the_page_asked_again(status
 @pytest.mark.parametrize(
     "answer", [emulated.token_expired(), emulated.token_expired(400), empty(401)]
 )
-def test_a_fresh_token_that_is_refused_too_ends_it(answer: Response) -> None:
+def test_the_run_ends_if_a_fresh_token_is_refused_too(answer: Response) -> None:
     zoom = filled(1)
     zoom.faults.append(Fault(path=LIST, times=None, response=answer))
     error = refused(zoom, CredentialsError)
@@ -243,7 +258,7 @@ def test_odd_answers_of_the_token_endpoint(answer: Any, kind: type[ProviderError
     assert "access token" in refused(Script(answer), kind).where
 
 
-def test_a_token_without_a_life_lasts_an_hour() -> None:
+def test_a_token_without_expires_in_lasts_an_hour() -> None:
     script, time = Script({"access_token": "t"}, {"flows": [], "next_page_token": "a"}), Time()
     with zoom_flows(script, time) as http:
         scan = flows(http)

@@ -132,7 +132,7 @@ def test_children_that_are_not_a_list_are_kept_and_make_the_record_partial() -> 
     assert rows.tables["zoom.entry_points"] == []
 
 
-def test_of_a_repeated_child_key_the_last_wins() -> None:
+def test_the_last_of_repeated_child_keys_wins() -> None:
     rows = flows(
         {
             "flow_id": "f",

@@ -1,4 +1,4 @@
-"""Processes that run streams and are killed, stopped or cut off on the way; and what they tell."""
+"""Processes that run streams and are killed, stopped or cut off meanwhile; what they report."""
 
 import gc
 import multiprocessing
@@ -45,14 +45,14 @@ class ViolationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """An instant of a run that can be named: at the `nth` …
+    """A point in a run: when the `nth` of these is reached.
 
-    `before`    statement that matches `what`, not sent yet.
-    `after`     … that has been answered.
-    `commit`    transaction with such a statement, whose COMMIT is not sent yet.
-    `committed` … whose COMMIT has been answered.
-    `page`      page of the list, handed to its transformer (`what` is unused).
-    `request`   request that matches `what` ("METHOD target"), as it reaches the provider.
+    `before`    a statement that matches `what` is about to be sent.
+    `after`     such a statement has been answered.
+    `commit`    the COMMIT of a transaction with such a statement is about to be sent.
+    `committed` such a COMMIT has been answered.
+    `page`      a page of the list is handed to its transformer (`what` is unused).
+    `request`   a request that matches `what` ("METHOD target") reaches the provider.
     """
 
     at: Literal["before", "after", "commit", "committed", "page", "request"]
@@ -60,8 +60,8 @@ class Point:
     nth: int = 1
 
 
-class Trap:
-    """Calls `act` when a run with this engine reaches `point`: by SQLAlchemy's public events."""
+class PointHook:
+    """Calls `act` when a run with this engine reaches `point`, by SQLAlchemy's public events."""
 
     def __init__(self, engine: Engine, point: Point, act: Callable[[], None]) -> None:
         self._point = point
@@ -77,7 +77,7 @@ class Trap:
         event.listen(engine, "checkin", self._next)
 
     def page(self) -> None:
-        """Another page was read."""
+        """Count another page that was read."""
         if self._reach("page"):
             self._act()
 
@@ -118,8 +118,8 @@ class Trap:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What a process of its own shall run; `signal` is what it sends to itself at `point`."""
+class RunSpec:
+    """What a child process runs, and the `signal` that it sends to itself at `point`."""
 
     url: str
     units: tuple[tuple[Source, str], ...]
@@ -129,81 +129,84 @@ class Order:
     lock_timeout: str | None = None  # in place of the one that the run sets
 
 
-class Nursery:
-    """The clean and warm process that forks the children, and what is heard from them.
+class ForkServer:
+    """A single-threaded process that forks the children, and what they report.
 
-    Warm: it has run the same code before, so a child does not import and compile first.
+    It has run the same code before, so a child need not import and compile it first.
     """
 
     def __init__(self) -> None:
         self._line, theirs = SPAWN.Pipe()
-        self._process = SPAWN.Process(target=_nurse, args=(theirs,))
+        self._process = SPAWN.Process(target=_serve_forks, args=(theirs,))
         self._process.start()
         theirs.close()
         self._children: dict[int, Child] = {}
 
-    def warm_up(self, order: Order) -> None:
-        """Let it run `order` itself."""
-        self._line.send((order, False))
-        while self._hear() != "warm":
+    def warm_up(self, spec: RunSpec) -> None:
+        """Make the server process run `spec` itself."""
+        self._line.send((spec, False))
+        while self._receive() != "warm":
             pass
 
-    def bear(self, order: Order) -> "Child":
-        """A new child; the caller closes it."""
-        self._line.send((order, True))
-        while not isinstance(pid := self._hear(), int):
+    def start(self, spec: RunSpec) -> "Child":
+        """Fork a child, which the caller closes."""
+        self._line.send((spec, True))
+        while not isinstance(pid := self._receive(), int):
             pass
-        child = self._children[pid] = Child(self, order, pid)
+        child = self._children[pid] = Child(self, spec, pid)
         return child
 
-    def listen(self, until: Callable[[], object], seconds: float) -> bool:
-        """Listen to all children until `until()` is true, `seconds` at most; whether it is."""
+    def receive_until(self, until: Callable[[], object], seconds: float) -> bool:
+        """Receive reports of all children until `until()` is true, for at most `seconds`.
+
+        Return whether it became true.
+        """
         deadline = time.monotonic() + seconds
         while not until():
             if not self._line.poll(max(deadline - time.monotonic(), 0)):
                 return False
-            self._hear()
+            self._receive()
         return True
 
-    def _hear(self) -> object:
+    def _receive(self) -> object:
         pid, kind, value = self._line.recv()
-        if kind == "born":
+        if kind == "forked":
             return pid
         if pid in self._children:
-            self._children[pid].hear(kind, value)
+            self._children[pid].record(kind, value)
         return kind
 
     def forget(self, child: "Child") -> None:
-        """Nobody listens to it any more."""
+        """Ignore what this child reports from now on."""
         del self._children[child.pid]
 
     def close(self) -> None:
-        """End it, and with it every child that is left."""
+        """End the server process, and with it every child that is left."""
         self._line.close()
         self._process.join()
 
 
-def _nurse(line: Pipe) -> None:
-    """The life of a nursery: it has one thread only, so a fork finds no lock held."""
+def _serve_forks(line: Pipe) -> None:
+    """Fork a child for each request; this process has one thread, so no lock is held then."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    born: dict[Pipe, Any] = {}
+    children: dict[Pipe, Any] = {}
     while True:
-        for ready in cast("list[Pipe]", wait([line, *born])):
+        for ready in cast("list[Pipe]", wait([line, *children])):
             try:
                 message = ready.recv()
             except (EOFError, OSError):
                 if ready is line:
                     return
-                process = born.pop(ready)
+                process = children.pop(ready)
                 process.join()
                 line.send((process.pid, "exit", process.exitcode))
                 continue
             if ready is not line:
-                line.send((born[ready].pid, *message))
+                line.send((children[ready].pid, *message))
                 continue
-            order, forked = message
+            spec, forked = message
             if not forked:
-                _live(order, None)
+                _run_streams(spec, None)
                 gc.freeze()  # what is there stays shared with the children
                 line.send((0, "warm", None))
                 continue
@@ -212,45 +215,45 @@ def _nurse(line: Pipe) -> None:
                     thread.join(PATIENCE)
             assert threading.active_count() == 1, threading.enumerate()
             reader, writer = FORK.Pipe(duplex=False)
-            process = FORK.Process(target=_live, args=(order, writer), daemon=True)
+            process = FORK.Process(target=_run_streams, args=(spec, writer), daemon=True)
             process.start()
             writer.close()
-            born[reader] = process
-            line.send((process.pid, "born", None))
+            children[reader] = process
+            line.send((process.pid, "forked", None))
 
 
 class Child:
-    """A process that runs streams, and how far it has come, as far as it told."""
+    """A process that runs streams, and how far it has come by what it reported."""
 
-    def __init__(self, nursery: Nursery, order: Order, pid: int) -> None:
-        self._nursery = nursery
+    def __init__(self, fork_server: ForkServer, spec: RunSpec, pid: int) -> None:
+        self._fork_server = fork_server
         self.pid = pid
-        self.names = [f"{source.name}.{stream}" for source, stream in order.units]
-        self.began = 0.0
+        self.names = [f"{source.name}.{stream}" for source, stream in spec.units]
+        self.started = 0.0
         self.ended = 0.0
         self.runs: dict[str, Run] = {}
         self.code: int | None = None
-        """Its exit code, negative for a signal; None while it lives."""
+        """Its exit code, negative for a signal; None while it runs."""
 
     @property
     def all_ended(self) -> bool:
-        """Whether every run has come to its end."""
+        """Return whether every run has ended."""
         return len(self.runs) == len(self.names)
 
     @property
     def under_way(self) -> bool:
-        """Whether a run had begun and not all had ended."""
-        return bool(self.began) and not self.all_ended
+        """Return whether a run had started and not all had ended."""
+        return bool(self.started) and not self.all_ended
 
     @property
     def seconds(self) -> float:
-        """From the beginning of the first run to the end of the last one."""
-        return self.ended - self.began
+        """Return the time from the start of the first run to the end of the last one."""
+        return self.ended - self.started
 
-    def hear(self, kind: str, value: Any) -> None:
-        """It says: `begins`, at an instant; `ended`, with a run; of it is said: `exit`."""
-        if kind == "begins":
-            self.began = self.began or value
+    def record(self, kind: str, value: Any) -> None:
+        """Record a report: `started` at an instant, `ended` with a run, or the process's `exit`."""
+        if kind == "started":
+            self.started = self.started or value
         elif kind == "ended":
             self.ended, run = value
             self.runs[f"{run.source}.{run.stream}"] = run
@@ -258,22 +261,22 @@ class Child:
             self.code = value
 
     def wait(self, until: Callable[[], object], seconds: float = PATIENCE) -> bool:
-        """Wait until `until()` is true or the child has ended; whether it is true."""
-        self._nursery.listen(lambda: until() or self.code is not None, seconds)
+        """Wait until `until()` is true or the child has ended; return whether it is true."""
+        self._fork_server.receive_until(lambda: until() or self.code is not None, seconds)
         return bool(until())
 
     def send(self, number: int) -> None:
-        """Send it a signal; nothing happens when it has ended."""
+        """Send it a signal, unless it has ended."""
         if self.code is None:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
     def is_stopped(self) -> bool:
-        """Whether SIGSTOP has had its effect."""
+        """Return whether SIGSTOP has taken effect."""
         return process_state(self.pid).startswith("T")
 
     def finish(self, seconds: float = PATIENCE) -> None:
-        """Wait for its end. ViolationError when it does not come."""
+        """Wait for its end; raise ViolationError if it does not come."""
         if not self.wait(lambda: self.code is not None, seconds):
             raise ViolationError("hangs", f"{self.names} did not end within {seconds:.0f} s")
 
@@ -283,11 +286,11 @@ class Child:
     def __exit__(self, *_: object) -> None:
         self.send(signal.SIGKILL)
         self.wait(lambda: False)
-        self._nursery.forget(self)
+        self._fork_server.forget(self)
 
 
 def process_state(pid: int) -> str:
-    """How `ps` writes it: T… stopped, Z… ended but not waited for; "" when it is gone."""
+    """Return the state as `ps` writes it: T… stopped, Z… ended but not reaped, "" gone."""
     if Path("/proc/self/stat").exists():
         try:
             return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0].upper()
@@ -300,50 +303,50 @@ def process_state(pid: int) -> str:
 
 
 ENGINES: dict[str, Engine] = {}
-"""By URL: what the nursery has compiled its children need not compile again. SQLAlchemy keeps it by
-the dialect, which is each engine's own."""
+"""By URL; children need not compile again what the fork server has compiled. SQLAlchemy keys
+compiled statements by the dialect, and each engine has its own."""
 
 
-def _live(order: Order, line: Pipe | None) -> None:
-    """The life of a child: runs as `callflow sync` does them, of each source one at a time."""
-    if order.url not in ENGINES:
-        ENGINES[order.url] = connect(order.url)
-    engine = ENGINES[order.url]
-    if order.lock_timeout is not None:
-        _shorten(engine, order.lock_timeout)
-    trap = None
-    if order.point is not None:
-        trap = Trap(engine, order.point, lambda: os.kill(os.getpid(), order.signal))
+def _run_streams(spec: RunSpec, line: Pipe | None) -> None:
+    """Run the streams as `callflow sync` does, those of one source one after the other."""
+    if spec.url not in ENGINES:
+        ENGINES[spec.url] = connect(spec.url)
+    engine = ENGINES[spec.url]
+    if spec.lock_timeout is not None:
+        _shorten(engine, spec.lock_timeout)
+    hook = None
+    if spec.point is not None:
+        hook = PointHook(engine, spec.point, lambda: os.kill(os.getpid(), spec.signal))
     lock = threading.Lock()
 
-    def say(kind: str, value: Any) -> None:
+    def report(kind: str, value: Any) -> None:
         if line is not None:
             with lock:
                 line.send((kind, value))
 
     def run(units: Sequence[tuple[Source, str]]) -> None:
         for source, name in units:
-            say("begins", time.monotonic())
+            report("started", time.monotonic())
             ended = run_stream(
                 Job(
                     engine,
                     stream_of(source, name),
                     source,
                     process_name(),
-                    full=order.full,
-                    on_page=lambda records, total: trap.page() if trap else None,
+                    full=spec.full,
+                    on_page=lambda records, total: hook.page() if hook else None,
                 )
             )
-            say("ended", (time.monotonic(), ended))
+            report("ended", (time.monotonic(), ended))
 
-    sources = {source.name for source, _ in order.units}
-    groups = [[unit for unit in order.units if unit[0].name == name] for name in sorted(sources)]
+    sources = {source.name for source, _ in spec.units}
+    groups = [[unit for unit in spec.units if unit[0].name == name] for name in sorted(sources)]
     if len(groups) == 1:
         run(groups[0])
     else:
         with ThreadPoolExecutor(len(groups)) as executor:
             list(executor.map(run, groups))
-    engine.dispose()  # the nursery has no connection when it forks
+    engine.dispose()  # so that the fork server holds no connection when it forks
 
 
 def _shorten(engine: Engine, lock_timeout: str) -> None:
@@ -356,5 +359,5 @@ def _shorten(engine: Engine, lock_timeout: str) -> None:
 
 
 def stream_of(source: Source, name: str) -> Stream:
-    """A source's stream by its name."""
+    """Return a source's stream by its name."""
     return STREAMS[f"{source.provider}.{name}"]

@@ -1,8 +1,8 @@
-"""A warehouse in which every source is synced twice, and the checks that compare the twins.
+"""A warehouse in which every source is synced twice, and the checks that compare the two copies.
 
-Every source is there as `…_demo`, whose runs are disturbed, and as `…_twin`, whose runs are not. So
-the state after a kill has to be the one before the run or the one that the twin has after its run;
-after a second, undisturbed start it has to be the twin's.
+Every source exists as `…_demo`, whose runs are disturbed, and as `…_reference`, whose runs are not.
+So the state after a kill has to be the one before the run, or the one that the reference has after
+its run; after a second, undisturbed run it has to equal the reference.
 """
 
 import json
@@ -32,7 +32,7 @@ from etl.sync.selection import select
 from etl.warehouse import tables
 from tests.postgres import ask, dsn
 from tests.sync import truth
-from tests.sync.victims import Child, Nursery, Order, ViolationError
+from tests.sync.processes import Child, ForkServer, RunSpec, ViolationError
 
 STREAMS = (
     "zoom_demo.flows",
@@ -40,7 +40,7 @@ STREAMS = (
     "twilio_demo.channels",
     "alibaba_demo.contact_flows",
 )
-"""What is killed; the twin of `zoom_demo` is `zoom_twin`."""
+"""The streams that are disturbed; the reference of `zoom_demo` is `zoom_reference`."""
 
 SIZES = data.Sizes(44, 260, {"twilio.flex_flows": 24, "alibaba.contact_flows": 14})
 
@@ -51,7 +51,7 @@ Start = Literal["empty", "changed", "all", "absent", "same"]
 # -- what the warehouse holds --------------------------------------------------------------------
 
 INSTANTS = {"source", "valid_from", "valid_to", "run_id", "since", "first_seen", "last_seen"}
-"""Columns in which twins may differ."""
+"""Columns in which the two copies may differ."""
 
 RUN_COLUMNS = (
     "mode",
@@ -77,7 +77,7 @@ def _tables_of(stream: Stream) -> Iterator[Table]:
 
 
 def state_of(connection: psycopg.Connection[Any], source: str, stream: Stream) -> State:
-    """What a run leaves behind for good, in a form in which twins are equal."""
+    """Return what a run has committed, in a form that is equal for both copies."""
     state: State = {}
 
     def read(name: str, columns: Sequence[str], where: str = "") -> None:
@@ -110,7 +110,7 @@ def _hashable(cell: Any) -> Any:
 def rows_of(
     connection: psycopg.Connection[Any], source: str, stream: Stream, *, staging: bool = False
 ) -> dict[str, list[tuple[Any, ...]]]:
-    """Every row with its place in its table: equal only if nothing at all was written."""
+    """Return every row with its place in its table: equal only if nothing at all was written."""
     names = {table.fullname: f"WHERE source = '{source}'" for table in _tables_of(stream)}
     own = f"WHERE source = '{source}' AND stream = '{stream.name}'"
     names |= {
@@ -130,14 +130,14 @@ def rows_of(
     }
 
 
-def flaws(connection: psycopg.Connection[Any], source: str, stream: Stream) -> list[str]:
-    """What is wrong in the history of a source's stream and in its watermark, in words."""
+def history_errors(connection: psycopg.Connection[Any], source: str, stream: Stream) -> list[str]:
+    """Return what is wrong in a stream's history and in its watermark, as messages."""
     found = []
     for table in stream.tables:
         keys = ", ".join(f'"{name}"' for name in tables.key_columns(table))
         query = _VERSIONS.format(keys=keys, **_parts(table))
         ((empty, overlaps, equal),) = ask(connection, query, source, source)
-        found += [f"{table.fullname}: {empty} versions last no time"] * bool(empty)
+        found += [f"{table.fullname}: {empty} versions are empty intervals"] * bool(empty)
         found += [f"{table.fullname}: {overlaps} versions overlap"] * bool(overlaps)
         found += [f"{table.fullname}: {equal} versions equal the next one"] * bool(equal)
         parent = table.info["parent"]
@@ -203,12 +203,12 @@ LEFT JOIN (
 WHERE NOT coalesce(child.life <@ parent.lives, false)"""
 
 
-# -- a world to break ----------------------------------------------------------------------------
+# -- the harness ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
-    """Runs that are about to begin: what is there, and what an undisturbed run makes of it."""
+class Scenario:
+    """The state before a run, and the state after the undisturbed run of its reference."""
 
     names: tuple[str, ...]
     before: Mapping[str, State]
@@ -217,76 +217,80 @@ class Scene:
     seconds: float
 
 
-class World:
-    """Emulators, a warehouse, and two of every source; `place` is for a file."""
+class Harness:
+    """Emulators, and a warehouse with two copies of every source."""
 
-    def __init__(self, sandbox: Sandbox, url: str, place: Path, nursery: Nursery) -> None:
+    def __init__(self, sandbox: Sandbox, url: str, place: Path, fork_server: ForkServer) -> None:
         self.sandbox = sandbox
         self.url = url
-        self._nursery = nursery
+        self._fork_server = fork_server
         self._connection: psycopg.Connection[Any] | None = None
         sandbox.zoom.largest_page = 12
         sandbox.twilio.largest_page = 10
         self._settings: dict[bool, Settings] = {}
-        for twin in (False, True):
+        for reference in (False, True):
             text = sandbox.toml()
             path = place / "callflow.toml"
-            path.write_text(text.replace("_demo]", "_twin]") if twin else text, encoding="utf-8")
+            path.write_text(
+                text.replace("_demo]", "_reference]") if reference else text, encoding="utf-8"
+            )
             path.chmod(0o600)
-            self._settings[twin] = config.load(path, {})
+            self._settings[reference] = config.load(path, {})
 
     @contextmanager
-    def asking(self) -> Iterator[psycopg.Connection[Any]]:
-        """A connection of the test's own, in autocommit; it does not wait for locks for long."""
+    def querying(self) -> Iterator[psycopg.Connection[Any]]:
+        """Open the test's own connection, in autocommit, which waits only 300 ms for a lock."""
         if self._connection is None:
             self._connection = psycopg.connect(dsn(self.url), autocommit=True)
             self._connection.execute("SET lock_timeout = '300ms'")
         yield self._connection
 
-    def hang_up(self) -> None:
-        """Close that connection; the next question opens another one."""
+    def disconnect(self) -> None:
+        """Close that connection; the next query opens another one."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
-    def bear(self, names: Sequence[str], **more: Any) -> Child:
-        """A process that runs these streams."""
-        return self.bear_order(self.order(names, **more))
+    def start(self, names: Sequence[str], **more: Any) -> Child:
+        """Start a process that runs these streams."""
+        return self.fork(self.spec(names, **more))
 
-    def bear_order(self, order: Order) -> Child:
-        """A process with these orders."""
-        return self._nursery.bear(order)
+    def fork(self, spec: RunSpec) -> Child:
+        """Start a process with this specification."""
+        return self._fork_server.start(spec)
 
-    def order(
+    def spec(
         self,
         names: Sequence[str],
         *,
-        twin: bool = False,
+        reference: bool = False,
         settings: Mapping[str, Any] = MappingProxyType({}),
         **more: Any,
-    ) -> Order:
-        """What a child shall run; `settings` differ from those of the sources."""
-        wanted = [name.replace("_demo.", "_twin.") if twin else name for name in names]
+    ) -> RunSpec:
+        """Return what a child is to run; `settings` override those of the sources."""
+        wanted = [name.replace("_demo.", "_reference.") if reference else name for name in names]
         units = tuple(
             (source.model_copy(update=settings), stream.name)
-            for source, stream in select(self._settings[twin], wanted)
+            for source, stream in select(self._settings[reference], wanted)
         )
-        return Order(self.url, units, **more)
+        return RunSpec(self.url, units, **more)
 
     def stream(self, name: str) -> Stream:
-        """The stream of that name."""
-        ((_, stream),) = select(self._settings["_twin." in name], [name])
+        """Return the stream of that name."""
+        ((_, stream),) = select(self._settings["_reference." in name], [name])
         return stream
 
     def wipe(self, names: Sequence[str] = STREAMS) -> None:
-        """Forget everything about these streams, their staging tables included."""
-        with self.asking() as connection:
+        """Delete everything about these streams, their staging tables included."""
+        with self.querying() as connection:
             for name in names:
                 stream = self.stream(name)
-                for source in (name.split(".")[0], _twin(name).split(".")[0]):
-                    self._forget(connection, source, stream)
+                for source in (name.split(".")[0], _reference(name).split(".")[0]):
+                    self._delete_stream(connection, source, stream)
 
-    def _forget(self, connection: psycopg.Connection[Any], source: str, stream: Stream) -> None:
+    def _delete_stream(
+        self, connection: psycopg.Connection[Any], source: str, stream: Stream
+    ) -> None:
         for table in reversed(list(_tables_of(stream))):
             do(connection, f"DELETE FROM {table.fullname} WHERE source = %s", source)
         for table in tables.metadata.tables.values():
@@ -298,46 +302,48 @@ class World:
             do(connection, f'DROP TABLE IF EXISTS "{pair.schema}"."{pair.name}"')
 
     def run(self, names: Sequence[str], **more: Any) -> tuple[dict[str, Run], float]:
-        """Run streams in a process of their own, undisturbed; their runs, and the seconds."""
-        with self.bear(names, **more) as child:
+        """Run streams in a separate process, undisturbed; return their runs, and the seconds."""
+        with self.start(names, **more) as child:
             child.finish()
             if child.code or not child.all_ended:
                 raise ViolationError("crashed", f"{names} ended with code {child.code}")
             return child.runs, child.seconds
 
     def states(self, names: Sequence[str]) -> dict[str, State]:
-        """What is there of each."""
-        with self.asking() as connection:
+        """Return the state of each stream."""
+        with self.querying() as connection:
             return {
                 name: state_of(
-                    connection, name.split(".")[0], self.stream(name.replace("_twin.", "_demo."))
+                    connection,
+                    name.split(".")[0],
+                    self.stream(name.replace("_reference.", "_demo.")),
                 )
                 for name in names
             }
 
     def rows(self, names: Sequence[str], *, staging: bool = False) -> dict[str, Any]:
-        """The rows of each, with their places."""
-        with self.asking() as connection:
+        """Return the rows of each stream, with their places."""
+        with self.querying() as connection:
             return {
                 name: rows_of(connection, name.split(".")[0], self.stream(name), staging=staging)
                 for name in names
             }
 
-    def scene(
+    def scenario(
         self, names: Sequence[str], start: Start, random: Random, *, full: bool = False
-    ) -> Scene:
-        """Set the scene: rows that differ from what is stored, and the twins' runs over them.
+    ) -> Scenario:
+        """Change the provider's rows, then run the references over them undisturbed.
 
-        `start`: `empty` is a first load; before the others there was one, after which a few things
-        happened (`changed`), one of each kind (`all`), nothing (`same`), or a row went and one run
-        has missed it (`absent`).
+        `start` is what a run finds: nothing was loaded yet (`empty`); or since the first load there
+        were a few changes (`changed`), one of each kind (`all`), none (`same`), or a row was
+        deleted and one run has already missed it (`absent`).
         """
         names = tuple(names)
         if start == "empty":
             self.wipe(names)
         elif missing := [name for name in names if not self.committed(name)]:
             self.run(missing)
-            self.run(missing, twin=True)
+            self.run(missing, reference=True)
         for name in names:
             kinds: Sequence[int] = ()
             if start == "changed":
@@ -346,96 +352,98 @@ class World:
                 kinds = range(KINDS[name])
             elif start == "absent":
                 kinds = [KINDS[name] - 1]
-            happen(self.sandbox, name, random, kinds)
+            apply_changes(self.sandbox, name, random, kinds)
             if start == "absent":
                 self.run([name])
-                self.run([name], twin=True)
+                self.run([name], reference=True)
         before = self.states(names)
         rows = self.rows(names)
-        _, seconds = self.run(names, twin=True, full=full)
-        after = self.states([_twin(name) for name in names])
-        return Scene(names, before, rows, {name: after[_twin(name)] for name in names}, seconds)
+        _, seconds = self.run(names, reference=True, full=full)
+        after = self.states([_reference(name) for name in names])
+        return Scenario(
+            names, before, rows, {name: after[_reference(name)] for name in names}, seconds
+        )
 
     def committed(self, name: str) -> int:
-        """How many runs of the stream have merged what they found."""
+        """Return how many runs of the stream have merged what they found."""
         source, stream = name.split(".")
-        with self.asking() as connection:
+        with self.querying() as connection:
             query = """SELECT count(*) FROM etl.runs WHERE source = %s AND stream = %s
                        AND status IN ('complete', 'incomplete')"""
             ((runs,),) = ask(connection, query, source, stream)
         return int(runs)
 
-    def has(self, name: str, run: Run) -> bool:
-        """Whether the warehouse has that run."""
-        with self.asking() as connection:
+    def has_run(self, name: str, run: Run) -> bool:
+        """Return whether the warehouse has that run."""
+        with self.querying() as connection:
             query = "SELECT FROM etl.runs WHERE source = %s AND run_id = %s"
             return bool(ask(connection, query, name.split(".")[0], run.run_id))
 
-    def judge(self, scene: Scene) -> dict[str, bool]:
-        """Whether each run has happened, as a whole; ViolationError when it did in part."""
-        happened = {}
-        states = self.states(scene.names)
-        rows = self.rows(scene.names)
-        for name in scene.names:
-            before, after, now = scene.before[name], scene.after[name], states[name]
+    def verify(self, scenario: Scenario) -> dict[str, bool]:
+        """Return for each run whether it was committed; raise ViolationError if it was in part."""
+        applied = {}
+        states = self.states(scenario.names)
+        rows = self.rows(scenario.names)
+        for name in scenario.names:
+            before, after, now = scenario.before[name], scenario.after[name], states[name]
             if now not in (before, after):
                 raise ViolationError(
                     "torn",
                     f"{name} is neither as before ({difference(before, now)}) nor as after a whole "
                     f"run ({difference(after, now)})",
                 )
-            happened[name] = now == after
+            applied[name] = now == after
             scratch = {"etl.checkpoints", "etl.streams", "etl.rejects"}
             touched = [
                 table
-                for table, former in scene.rows[name].items()
-                if table not in scratch and rows[name][table] != former
+                for table, previous in scenario.rows[name].items()
+                if table not in scratch and rows[name][table] != previous
             ]
-            if touched and not happened[name]:
+            if touched and not applied[name]:
                 raise ViolationError("torn", f"{name}: rows of {touched} were written again")
             self._check_history(name)
-        return happened
+        return applied
 
-    def restart(self, scene: Scene, **more: Any) -> dict[str, Run]:
-        """Start once more, with nobody helping: it has to end where the twins end."""
-        ended, _ = self.run(scene.names, **more)
-        self.level(scene.names)
-        for name in scene.names:
+    def restart(self, scenario: Scenario, **more: Any) -> dict[str, Run]:
+        """Run once more, undisturbed: it has to end in the state of the reference."""
+        ended, _ = self.run(scenario.names, **more)
+        self.catch_up_reference(scenario.names)
+        for name in scenario.names:
             run = ended[name]
             if run.status not in ("complete", "incomplete"):
                 raise ViolationError("stuck", f"the next run of {name}: {run.status}: {run.error}")
             self.compare(name)
         return ended
 
-    def level(self, names: Sequence[str]) -> None:
-        """Let the twins run as often as those that they are the twins of."""
+    def catch_up_reference(self, names: Sequence[str]) -> None:
+        """Run each reference until it has run as often as its stream."""
         for name in names:
-            while self.committed(_twin(name)) < self.committed(name):
-                self.run([name], twin=True)
+            while self.committed(_reference(name)) < self.committed(name):
+                self.run([name], reference=True)
 
     def compare(self, name: str) -> None:
-        """The stream has to be as its twin is, its history sound, and nothing left lying about."""
-        states = self.states([name, _twin(name)])
-        wanted, now = states[_twin(name)], states[name]
+        """Check that the stream equals its reference, with a sound history and no leftovers."""
+        states = self.states([name, _reference(name)])
+        wanted, now = states[_reference(name)], states[name]
         if wanted != now:
             lost = any((wanted[table] - now[table]) for table in wanted if table != "etl.runs")
             raise ViolationError(
                 "lost" if lost else "doubled",
-                f"{name} is not as after runs that nobody disturbed: {difference(wanted, now)}",
+                f"{name} is not as after undisturbed runs: {difference(wanted, now)}",
             )
         self._check_history(name)
         self._check_leftovers(name)
 
     def _check_history(self, name: str) -> None:
-        with self.asking() as connection:
-            found = flaws(connection, name.split(".")[0], self.stream(name))
+        with self.querying() as connection:
+            found = history_errors(connection, name.split(".")[0], self.stream(name))
         if found:
             raise ViolationError("torn", f"{name}: {'; '.join(found)}")
 
     def _check_leftovers(self, name: str) -> None:
         source, stream = name.split(".")
         left = []
-        with self.asking() as connection:
+        with self.querying() as connection:
             for table in self.stream(name).tables:
                 pair = stage.pair_of(source, table).stage
                 place = f'"{pair.schema}"."{pair.name}"'
@@ -455,22 +463,22 @@ class World:
             records = self.stream(name).tables[0].fullname
             query = f"""SELECT "rows", (SELECT count(*) FROM {records} t WHERE t.source = s.source),
                         last_status, error FROM etl.streams s WHERE source = %s AND stream = %s"""
-            ((told, there, status, error),) = ask(connection, query, source, stream)
-            if told != there:
-                left.append(f"etl.streams.rows {told} where there are {there}")
+            ((recorded, stored, status, error),) = ask(connection, query, source, stream)
+            if recorded != stored:
+                left.append(f"etl.streams.rows is {recorded}, the table has {stored}")
             if status not in ("complete", "incomplete"):
                 left.append(f"status {status}: {error}")
         if left:
             raise ViolationError("leftover", f"{name}: {', '.join(left)}")
 
-    def quieten(self, names: Sequence[str] = STREAMS, runs: int = 4) -> None:
-        """Once the source stands still, the tables have to become what it lists."""
+    def converge(self, names: Sequence[str] = STREAMS, runs: int = 4) -> None:
+        """Check that the tables equal what the provider lists once it no longer changes."""
         fullnames = {table.fullname for name in names for table in self.stream(name).tables}
         listed = truth.of(self.sandbox)
         wanted = {table: listed[table] for table in fullnames}
         for _ in range(runs):
             ended, _ = self.run(names, full=True)
-            self.run(names, full=True, twin=True)
+            self.run(names, full=True, reference=True)
             stored = truth.stored(self.url)
             found = {
                 table: {row for row in stored[table] if row[0].endswith("_demo")}
@@ -491,7 +499,7 @@ class World:
 
     @contextmanager
     def faults(self, *faults: Fault) -> Iterator[None]:
-        """Faults for all three emulators, for a while."""
+        """Add faults to all three emulators, for the length of the block."""
         emulators = (self.sandbox.zoom, self.sandbox.twilio, self.sandbox.alibaba)
         for emulator in emulators:
             emulator.faults.extend(faults)
@@ -502,17 +510,17 @@ class World:
                 emulator.faults[:] = [each for each in emulator.faults if each not in faults]
 
 
-def _twin(name: str) -> str:
-    return name.replace("_demo.", "_twin.")
+def _reference(name: str) -> str:
+    return name.replace("_demo.", "_reference.")
 
 
 def do(connection: psycopg.Connection[Any], query: str, *values: object) -> None:
-    """A statement that was put together here."""
+    """Execute a statement that was put together here."""
     connection.execute(query.encode(), values)
 
 
 def difference(wanted: State, found: State) -> str:
-    """In which tables how many rows are missing or too many, with an example."""
+    """Say in which tables how many rows are missing or too many, with an example."""
     words = []
     for table in wanted:
         for sign, rows in (
@@ -524,7 +532,7 @@ def difference(wanted: State, found: State) -> str:
     return "; ".join(words) or "no difference"
 
 
-# -- what happens at the source ------------------------------------------------------------------
+# -- changes at the provider ---------------------------------------------------------------------
 
 
 KINDS = {
@@ -533,13 +541,13 @@ KINDS = {
     "twilio_demo.channels": 2,
     "alibaba_demo.contact_flows": 5,
 }
-"""How many kinds of things happen at the provider; the last one is that a row goes, but for
+"""How many kinds of changes each provider's list has; the last one deletes a row, except for
 channels, which are kept when they are no longer listed."""
 
 
-def happen(sandbox: Sandbox, name: str, random: Random, kinds: Sequence[int]) -> None:
-    """Things happen at the provider, each to another row: it comes, changes, gets or loses
-    children, or goes."""
+def apply_changes(sandbox: Sandbox, name: str, random: Random, kinds: Sequence[int]) -> None:
+    """Apply changes at the provider, each to another row: it is added, changed or deleted, or gets
+    or loses children."""
     if name == "zoom_demo.flows":
         flows, changes = sandbox.zoom.flows, _zoom_changes
     elif name == "twilio_demo.flex_flows":

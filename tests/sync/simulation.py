@@ -1,9 +1,10 @@
-"""A source that changes while it is read, and all that it ever was: where the histories happen.
+"""A simulated source that changes while it is read, and every version that its records ever had.
 
-Before every request a Poisson number of operations hits the source: insert, update, a publish that
-does not move the time of modification, delete; a third of them in bursts within a second, a fifth
-stamped up to 2 s before they become visible. Rows of the same second come in another order each
-time, page tokens expire, answers are garbage or lead elsewhere, and now and then the process dies.
+Before every request a Poisson number of operations is applied to the source: insert, update, a
+publish that does not move the time of modification, delete; a third of them in bursts within a
+second, a fifth stamped up to 2 s before they become visible. Rows of the same second are returned
+in another order each time, page tokens expire, answers are garbage or redirects, and sometimes the
+process dies.
 """
 
 import dataclasses
@@ -30,13 +31,13 @@ INSTANCES = ("ccc-sandbox", "ccc-sandbox-survey")
 
 
 class Crash(BaseException):
-    """The process dies here. No handler of the product may catch it."""
+    """Stands for the death of the process; no handler of the product may catch it."""
 
 
 HISTORIES = {
     each.name: import_module(f"tests.providers.{each.name}.histories") for each in PROVIDERS
 }
-"""What each provider's tests say of its streams."""
+"""Provider → the module of its tests that describes its streams."""
 
 MODES: Mapping[str, Mode] = {mode.name: mode for each in HISTORIES.values() for mode in each.MODES}
 
@@ -46,7 +47,7 @@ MODES: Mapping[str, Mode] = {mode.name: mode for each in HISTORIES.values() for 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A record as it was from the operation `since` on; `silent`: its time says nothing of it."""
+    """A record from the operation `since` on; a `silent` change did not move the record's time."""
 
     since: int
     rows: Rendering
@@ -54,17 +55,17 @@ class Version:
 
 
 @dataclass(slots=True)
-class Life:
-    """A record's versions, and the operation that ended it."""
+class RecordVersions:
+    """A record's versions, and the operation that deleted it."""
 
     versions: list[Version]
-    died: int | None = None
+    deleted: int | None = None
 
-    def was(self, rows: Rendering) -> bool:
+    def had(self, rows: Rendering) -> bool:
         return any(version.rows == rows for version in self.versions)
 
     def is_older(self, rows: Rendering, operation: int, *, seen_by_time: bool) -> bool:
-        """Whether it looked like this only before `operation`.
+        """Return whether the record looked like this only before `operation`.
 
         With `seen_by_time` a change since counts only if it moved the record's time.
         """
@@ -73,11 +74,11 @@ class Life:
         return any(not (seen_by_time and version.silent) for version in later)
 
 
-class World:
-    """One source of the sandbox, what happens to it, and all that it ever was.
+class SourceSimulation:
+    """One source of the sandbox, its changes, and every version that its records ever had.
 
-    `operation` counts what happened to the rows; `lam` is the mean number of operations before a
-    request (0: quiet, and no misfortunes either).
+    `operation` counts the changes of rows; `lam` is the mean number of operations before a request
+    (0: quiet, and no faults either).
     """
 
     def __init__(self, sandbox: Sandbox, mode: Mode, seed: int) -> None:
@@ -89,13 +90,13 @@ class World:
         self.clock = Clock(frozen_at=START)
         self.lam = 0.0
         self.operation = 0
-        self.lives: dict[Key, Life] = {}
+        self.records: dict[Key, RecordVersions] = {}
         self.stamps: set[datetime] = set()
         self.run = 0
         self.requests = 0
         self.crashed = False
-        self._fate = ""
-        self._living: dict[Key, None] = {}
+        self._fault = ""
+        self._present: dict[Key, None] = {}
         self._instances = INSTANCES[: self.random.choice((1, 1, 2))]
         self._page = self.random.randint(5, 20)
         self._stores = self._set_up(sandbox)
@@ -106,7 +107,7 @@ class World:
             self._insert(self.random)
 
     def _set_up(self, sandbox: Sandbox) -> dict[str, Store]:
-        """Make the sandbox what this history needs: small pages, and the history's clock."""
+        """Give the sandbox small pages and the clock of this history."""
         fault = Fault(times=None, before_request=self._before, response=self._answer)
         may_look_up = self.random.random() < 0.75
         for name, emulator in sandbox.emulators.items():
@@ -125,19 +126,19 @@ class World:
         return datetime.fromtimestamp(self.clock(), UTC)
 
     def stream(self) -> Stream:
-        """The stream with the pages and the clock of this world, whose process may die."""
+        """Return the stream with the pages of this simulation, whose process may die."""
         real = STREAMS[f"{self.provider}.{self.mode.stream}"]
 
         def pages(*given: Any) -> Iterator[Any]:
             with closing(real.pages(*given)) as every:  # type: ignore[type-var]
                 for page in every:
-                    self._die_if_crashed()
+                    self._raise_if_crashed()
                     yield page
 
         def look_up(*given: Any) -> Any:
             assert real.look_up is not None
             found = real.look_up(*given)
-            self._die_if_crashed()
+            self._raise_if_crashed()
             return found
 
         return dataclasses.replace(
@@ -152,36 +153,36 @@ class World:
             return settings
         return settings.model_copy(update={settings.scopes: self._instances})
 
-    def _die_if_crashed(self) -> None:
+    def _raise_if_crashed(self) -> None:
         if self.crashed:
             raise Crash
 
-    # -- what happens
+    # -- changes
 
     def begin_run(self) -> None:
         self.run += 1
         self.requests, self.crashed = 0, False
 
     def churn(self, count: int) -> None:
-        """Operations between two runs."""
+        """Apply `count` operations between two runs."""
         for _ in range(count):
             self._operate(self.random)
 
     def before_request(self) -> Random:
-        """What happens before the next request of this run; the same however fast it comes."""
+        """Apply the operations before the next request; they do not depend on its timing."""
         random = Random(f"{self.seed} {self.mode.name} {self.run} {self.requests}")
         self.requests += 1
         self.clock.advance(random.uniform(0.05, 0.4))
-        storm = 12 if self.lam and random.random() < 0.01 else 0  # somebody cleans up
-        for _ in range(poisson(random, self.lam) + storm):
+        bulk = 12 if self.lam and random.random() < 0.01 else 0  # as when a person cleans up
+        for _ in range(poisson(random, self.lam) + bulk):
             self._operate(random)
         return random
 
-    def calm(self) -> None:
-        """No more changes; and no second in which more than half a page of rows changed."""
+    def quieten(self) -> None:
+        """Stop the changes, and leave no second in which more than half a page of rows changed."""
         self.lam = 0.0
         times: dict[str, int] = {}
-        for key in list(self._living):
+        for key in list(self._present):
             time = self._stores[scope(key)].get(key[-1])[self.kind.updated]
             times[time] = times.get(time, 0) + 1
             if times[time] > max(2, self._page // 2):
@@ -189,61 +190,63 @@ class World:
                 self._change(self.random, key, silent=False)
 
     def touch(self, count: int) -> None:
-        """Change `count` rows, or add some too, openly, one after the other."""
-        new = self.random.choice((0, 0.2))  # a new one shows in the list's count
+        """Change `count` rows, or add some too, one after the other, each with a new time."""
+        new = self.random.choice((0, 0.2))  # the share of new rows, which the list's count shows
         for _ in range(count):
             self.clock.advance(self.random.randint(1, 300))
-            if self.random.random() < new or not self._living:
+            if self.random.random() < new or not self._present:
                 self._insert(self.random)
             else:
-                self._change(self.random, self.random.choice(list(self._living)), silent=False)
+                self._change(self.random, self.random.choice(list(self._present)), silent=False)
 
-    def living(self) -> list[Key]:
-        return list(self._living)
+    def present(self) -> list[Key]:
+        return list(self._present)
 
     def _before(self, emulator: Any, request: Request) -> None:
-        self._fate = ""
+        self._fault = ""
         if request.path == "/oauth/token":
             return
         random = self.before_request()
         emulator.ties = Random(random.random())
         if not self.lam:
             return
-        fate = random.random()
-        if fate < 0.01:
+        chance = random.random()
+        if chance < 0.01:
             self.crashed = True
-        elif fate < 0.015:
-            self._fate = "garbage"
-        elif fate < 0.02:
-            self._fate = "elsewhere"
-        elif fate < 0.03 and ("next_page_token" in request.params or "PageToken" in request.params):
-            self._fate = "expired"
+        elif chance < 0.015:
+            self._fault = "garbage"
+        elif chance < 0.02:
+            self._fault = "elsewhere"
+        elif chance < 0.03 and (
+            "next_page_token" in request.params or "PageToken" in request.params
+        ):
+            self._fault = "expired"
 
-    def _answer(self, request: Request, honest: Response) -> Response:
-        if self._fate == "garbage":  # is asked for again
+    def _answer(self, request: Request, answer: Response) -> Response:
+        if self._fault == "garbage":  # the product asks again
             return html(200)
-        if self._fate == "elsewhere":  # is not, and ends the scan
+        if self._fault == "elsewhere":  # the product does not follow it, and ends the scan
             return redirect("http://127.0.0.1:1/")
-        if self._fate == "expired":
+        if self._fault == "expired":
             refused: Response = self._of.token_refused()
             return refused
-        return honest
+        return answer
 
     def _operate(self, random: Random) -> None:
         burst = random.random() < 0.3
         self.clock.advance(random.uniform(0, 0.3) if burst else random.expovariate(1 / 30))
         what = random.random()
-        if what < 0.25 or not self._living:
+        if what < 0.25 or not self._present:
             self._insert(random)
             return
-        key = random.choice(list(self._living))
+        key = random.choice(list(self._present))
         if what < 0.7:
             self._change(random, key, silent=what >= 0.6)
             return
         self.operation += 1
         self._stores[scope(key)].delete(key[-1])
-        self.lives[key].died = self.operation
-        del self._living[key]
+        self.records[key].deleted = self.operation
+        del self._present[key]
 
     def _insert(self, random: Random) -> None:
         self.operation += 1
@@ -252,8 +255,8 @@ class World:
         record = self.kind.create(random, name, self._stamp(random))
         self._stores[instance].add(record)
         key = (instance, name) if instance else (name,)
-        self._living[key] = None
-        self.lives[key] = Life([Version(self.operation, self._render(key, record))])
+        self._present[key] = None
+        self.records[key] = RecordVersions([Version(self.operation, self._render(key, record))])
 
     def _change(self, random: Random, key: Key, *, silent: bool) -> None:
         self.operation += 1
@@ -264,7 +267,7 @@ class World:
             changes[self.kind.updated] = max(self._stamp(random), record[self.kind.updated])
         store.update_silently(key[-1], **changes)
         version = Version(self.operation, self._render(key, record | changes), silent)
-        self.lives[key].versions.append(version)
+        self.records[key].versions.append(version)
 
     def _stamp(self, random: Random) -> str:
         late = random.uniform(0, 2) if random.random() < 0.2 else 0

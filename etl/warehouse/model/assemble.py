@@ -1,0 +1,152 @@
+"""The SQL of the views: every provider's parts, joined by UNION ALL, under one contract.
+
+Three forms are made of each part: the rows of today, the rows as of a moment, and all versions. The
+view shows the first of these while `callflow.at` is not set, else the second: whichever does not
+apply is cut off by a condition that Postgres evaluates once (a one-time filter).
+
+A column of a key must keep its collation "C" through all of this, or its index is not used.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from etl.warehouse.model import moment
+from etl.warehouse.model.contract import (
+    HISTORY,
+    SQL_TYPES,
+    Column,
+    View,
+)
+from etl.warehouse.model.part import Lookup, Part
+
+Parts = Sequence[tuple[str, Part]]
+"""The parts of one view, each with the name of its provider."""
+
+_MOMENT = moment.PER_ROW
+
+AsOf = Callable[[str], str]
+"""Alias of a row → the condition that its version is the wanted one."""
+
+
+def current_view(columns: Sequence[Column], parts: Parts) -> str:
+    """Return the query of `callflow.<view>`: today's rows, or those as of `callflow.at`."""
+    branches = [
+        branch
+        for provider, part in parts
+        for branch in (
+            _branch(provider, part, columns, _any_version, gate=f"{moment.NAME} IS NULL"),
+            _branch(
+                provider,
+                part,
+                columns,
+                lambda row: as_of(row, moment.PER_ROW),
+                gate=f"{moment.NAME} IS NOT NULL",
+                past=True,
+            ),
+        )
+    ]
+    return _union(columns, branches)
+
+
+def history_view(columns: Sequence[Column], parts: Parts) -> str:
+    """Return the query of `callflow.<view>_history`: every version of every row."""
+    branches = [
+        _branch(provider, part, columns, _any_version, past=True) for provider, part in parts
+    ]
+    return _union(columns, branches)
+
+
+def at_body(columns: Sequence[Column], parts: Parts) -> str:
+    """Return the body of `callflow.<view>_at(timestamptz)`: the rows as of its argument.
+
+    It reads views on which the caller has rights: a function runs with the rights of its caller.
+    """
+    branches = [
+        _branch(provider, part, columns, lambda row: as_of(row, "$1"), past=True)
+        for provider, part in parts
+    ]
+    return _union(columns, branches)
+
+
+def as_of(row: str, moment: str) -> str:
+    """Return the condition that `row` of a history view is the version of that moment."""
+    return f"{row}.valid_from <= {moment} AND ({row}.valid_to IS NULL OR {row}.valid_to > {moment})"
+
+
+def _any_version(_: str) -> str:
+    return "true"
+
+
+def _union(columns: Sequence[Column], branches: Sequence[str]) -> str:
+    if branches:
+        return "\nUNION ALL\n".join(branches)
+    nothing = ", ".join(f"{_typed('NULL', column)} AS {column.name}" for column in columns)
+    return f"SELECT {nothing} WHERE false"
+
+
+def _branch(
+    provider: str,
+    part: Part,
+    columns: Sequence[Column],
+    as_wanted: AsOf,
+    *,
+    gate: str = "true",
+    past: bool = False,
+) -> str:
+    """Return the SELECT of one part; `past` reads every version instead of the current rows."""
+    given = expressions(provider, part)
+    listed = ", ".join(
+        f"{_typed(given.get(each.name, 'NULL'), each)} AS {each.name}" for each in columns
+    )
+    suffix = "_history" if past else ""
+    source = f"{part.table.fullname}{suffix} AS r"
+    if part.lookup and any(column.looked_up for column in columns):
+        source += _joined(part.lookup, suffix, as_wanted)
+    if part.each:
+        source += f" CROSS JOIN LATERAL {part.each}"
+    conditions = [each for each in (gate, as_wanted("r"), part.where) if each != "true"]
+    return f"SELECT {listed} FROM {source}" + (
+        f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    )
+
+
+def expressions(provider: str, part: Part) -> Mapping[str, str]:
+    """Return the SQL of each column that the part has, over `r` and its lookup."""
+    given = {**part.columns, **part.looked_up}
+    account = given.get("account_id")
+    key = (
+        [given["flow_id"]]
+        if account is None
+        else [f"coalesce({account} || '/', '')", given["flow_id"]]
+    )
+    return {
+        **given,
+        "provider": f"'{provider}'",
+        "source": "r.source",
+        "valid_from": "r.valid_from",
+        "valid_to": "r.valid_to",
+        "is_current": "r.is_current",
+        "flow_key": " || ".join(["r.source || '/'", *key]),
+    }
+
+
+def _joined(lookup: Lookup, suffix: str, as_wanted: AsOf) -> str:
+    """Return the join of a lookup. It groups by its key, so an unused one leaves the plan."""
+    keys = ", ".join(f"each.{name}" for name in lookup.on)
+    facts = ", ".join(f"{sql} AS {name}" for name, sql in lookup.facts.items())
+    same = " AND ".join(f"{lookup.name}.{name} = {sql}" for name, sql in lookup.on.items())
+    return (
+        f" LEFT JOIN (SELECT {keys}, {facts} FROM {lookup.table.fullname}{suffix} AS each"
+        f" WHERE {as_wanted('each')} GROUP BY {keys}) AS {lookup.name} ON {same}"
+    )
+
+
+def _typed(sql: str, column: Column) -> str:
+    """Return an expression with the type and the collation of its column."""
+    typed = f"CAST({sql} AS {SQL_TYPES[column.kind]})"
+    return f'{typed} COLLATE "C"' if column.kind == "id" else typed
+
+
+def unused(view: View, part: Part) -> list[str]:
+    """Return the columns that a part gives and its view does not have."""
+    known = {column.name for column in (*view.columns, *HISTORY)}
+    return [name for name in (*part.columns, *part.looked_up) if name not in known]

@@ -1,0 +1,57 @@
+"""What one table of a provider adds to a view of the schema `callflow`.
+
+A part stands in its provider's declaration. All SQL in it is about one row of its table, `r`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sqlalchemy import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """Facts from the rows of another table that belong to `r`.
+
+    `name`   how the part's SQL calls them.
+    `table`  the other table, `each` in the SQL of `facts`.
+    `on`     its columns → SQL over `r` that they equal: all of its key, or the start of it.
+    `facts`  name → SQL of an aggregate over the rows of `table` that belong to `r`.
+    """
+
+    name: str
+    table: Table
+    on: Mapping[str, str]
+    facts: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The rows that `table` adds to `view`.
+
+    `columns`   column of the view → SQL over `r`. A column that is missing here is NULL; all parts
+                get `provider`, `source`, `valid_from` and `flow_key`.
+    `looked_up` the same for columns that depend on other rows: SQL over `r` and the lookup.
+    `lookup`    what these columns are looked up in.
+    `where`     which rows of `table` count.
+    `each`      a FROM item that makes several rows of one row, such as "jsonb_each(r.settings)".
+    `compared`  fields that `changes` compares besides those of the view: name → SQL over `r`.
+    `members`   a jsonb column of `table` whose members `changes` compares one by one.
+    `layout`    members of it that say where a step is drawn; they are no change.
+    `content`   a text column with the flow's inside, which `changes` compares step by step. It is
+                compared as text only while callflow cannot read it.
+    `tracked`   whether `changes` reports what happens to these rows, if it does so for the view.
+    """
+
+    view: str
+    table: Table
+    columns: Mapping[str, str]
+    looked_up: Mapping[str, str] = field(default_factory=dict)
+    lookup: Lookup | None = None
+    where: str = "true"
+    each: str = ""
+    compared: Mapping[str, str] = field(default_factory=dict)
+    members: str | None = None
+    layout: tuple[str, ...] = ()
+    content: str | None = None
+    tracked: bool = True
