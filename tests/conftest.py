@@ -40,7 +40,6 @@ LONGEST = (
     "warehouse/test_embedded.py",
     "daemon/test_daemon.py",
     "faults/test_sql_sweep.py",
-    "daemon/test_lead.py",
     "sync/test_histories.py",
     "sync/test_database_faults.py",
     "test_cli.py",

@@ -3,7 +3,7 @@
 import random
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
@@ -353,7 +353,7 @@ def test_all_threads_are_counted_while_others_read_and_forget(seed: int) -> None
 
 @pytest.mark.slow
 def test_four_times_the_streams_are_rendered_in_four_times_the_time() -> None:
-    def cost(count: int) -> float:
+    def costs(count: int) -> Iterator[float]:
         metrics = new_metrics()
         streams = []
         for n in range(count):
@@ -362,12 +362,12 @@ def test_four_times_the_streams_are_rendered_in_four_times_the_time() -> None:
                 new_stream(source=f"s{n}", last_success_at=NOON, age=1.0, stale_after=2.0, rows=3)
             )
         seen = overview(*streams)
-        costs = []
         for _ in range(3):
             started = time.process_time()
             text = metrics.render(seen)
-            costs.append(time.process_time() - started)
+            took = time.process_time() - started
             assert text.count(b"\ncallflow_") > count * 30
-        return min(costs)
+            yield took
 
-    assert cost(2000) < 8 * cost(500)  # 16 where it is the square
+    most = 8 * min(costs(500))  # 16 where it is the square
+    assert any(cost < most for cost in costs(2000))  # the first one, unless something disturbs it

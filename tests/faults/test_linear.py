@@ -123,10 +123,13 @@ def seconds(work: Callable[[str], object], text: str) -> float:
 def growing(work: Callable[[str], object], pieces: list[str]) -> Iterator[str]:
     """Yield the awkward texts that take more time than in proportion to their length."""
     for short, long in zip(awkward(pieces, SHORT), awkward(pieces, SHORT * TIMES), strict=True):
-        if seconds(work, long) > 0.006:  # whatever takes less is no matter
+        whole = seconds(work, long)
+        if whole > 0.006:  # whatever takes less is no matter
             once = min(seconds(work, short) for _ in range(3))
-            whole = min(seconds(work, long) for _ in range(2))
-            if whole > 2.5 * TIMES * once + 0.005:
+            most = 2.5 * TIMES * once + 0.005
+            if whole > most:  # perhaps by chance
+                whole = min(seconds(work, long) for _ in range(2))
+            if whole > most:
                 yield f"{short[:30]!r}: {once:.4f} s, {TIMES} times as long: {whole:.4f} s"
 
 
@@ -154,7 +157,7 @@ def test_nothing_takes_longer_than_in_proportion_to_the_text() -> None:
 def test_nonlinear_time_is_detected() -> None:
     for pattern in (r"[^\s@]+@[^\s@]+", r"\w+://", r"<[^>]*>", r"<(script)\b.*?</\1>"):
         work = used(re.compile(pattern, re.DOTALL), "sub")
-        assert list(growing(work, ["!", "a", "<", "<script "])), pattern
+        assert any(growing(work, ["!", "a", "<", "<script "])), pattern
 
 
 def test_expressions_are_found_wherever_they_stand() -> None:

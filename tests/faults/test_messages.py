@@ -239,6 +239,11 @@ GOOD = {"access_token": TOKEN, "expires_in": 3600, "scope": f"a:b:c {STS} {TOKEN
 
 
 @pytest.fixture
+def engine(emptied: Engine) -> Engine:
+    return emptied
+
+
+@pytest.fixture
 def echo() -> Iterator[Echo]:
     emulator = Echo()
     emulator.token = dict(GOOD)

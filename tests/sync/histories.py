@@ -17,9 +17,9 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from random import Random
 
@@ -187,46 +187,61 @@ def in_turn(modes: Sequence[str], seed: int, count: int, algorithm: str = PRODUC
     return [(modes[n % size], seed + n // size, algorithm) for n in range(count)]
 
 
+Player = subprocess.Popen[str]
+
+
+@contextmanager
+def players(urls: Sequence[str]) -> Iterator[list[Player]]:
+    """Yield one process for each warehouse; it plays histories on that warehouse."""
+    command = [sys.executable, "-m", "tests.sync.histories", "--worker"]
+    root = Path(__file__).parents[2]
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(
+                subprocess.Popen(
+                    [*command, url],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    cwd=root,
+                )
+            )
+            for url in urls
+        ]
+
+
 def play_all(
-    urls: Sequence[str],
+    players: Sequence[Player],
     histories: Iterable[History],
     on_outcome: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
-    """Play histories in one process per warehouse; `on_outcome` is called with each as it ends.
+    """Play histories with all players; call `on_outcome` with each outcome as it comes.
 
     Raise RuntimeError if such a process ends too soon.
     """
     left = iter(histories)
     outcomes: list[Outcome] = []
     lock = threading.Lock()
-    command = [sys.executable, "-m", "tests.sync.histories", "--worker"]
 
     def take() -> History | None:
         with lock:
             return next(left, None)
 
-    def work(url: str) -> None:
-        with subprocess.Popen(
-            [*command, url],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=Path(__file__).parents[2],
-        ) as process:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            while history := take():
-                process.stdin.write(json.dumps(history) + "\n")
-                process.stdin.flush()
-                line = process.stdout.readline()
-                if not line:
-                    raise RuntimeError(f"the process that played {history} ended; see stderr")
-                with lock:
-                    outcomes.append(Outcome.of(line))
-                    on_outcome(outcomes[-1])
+    def work(player: Player) -> None:
+        assert player.stdin is not None
+        assert player.stdout is not None
+        while history := take():
+            player.stdin.write(json.dumps(history) + "\n")
+            player.stdin.flush()
+            line = player.stdout.readline()
+            if not line:
+                raise RuntimeError(f"the process that played {history} ended; see stderr")
+            with lock:
+                outcomes.append(Outcome.of(line))
+                on_outcome(outcomes[-1])
 
-    with ThreadPoolExecutor(len(urls)) as threads:
-        list(threads.map(work, urls))
+    with ThreadPoolExecutor(len(players)) as threads:
+        list(threads.map(work, players))
     return outcomes
 
 
@@ -339,7 +354,7 @@ def _play_with_progress(
             for line in [*(outcome.trace if trace else ()), *failures(outcome)]:
                 console.print(line)
 
-        return play_all(urls, histories, on_outcome)
+        return play_all(stack.enter_context(players(urls)), histories, on_outcome)
 
 
 if __name__ == "__main__":

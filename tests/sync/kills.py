@@ -690,6 +690,9 @@ def warm_fork_server(url: str) -> Iterator[ForkServer]:
         with new_harness(url, fork_server) as harness:
             for _ in range(2):
                 fork_server.warm_up(harness.spec(STREAMS))
+            for name in STREAMS:
+                apply_changes(harness.sandbox, name, Random(0), range(KINDS[name]))
+            fork_server.warm_up(harness.spec(STREAMS))
             harness.wipe()
         yield fork_server
     finally:

@@ -302,14 +302,16 @@ def process_state(pid: int) -> str:
     return done.stdout.strip()
 
 
-CACHE: dict[Any, Any] = {}
-"""Compiled statements; children need not compile again what the fork server has compiled."""
+ENGINES: dict[str, Engine] = {}
+"""By URL; children need not compile again what the fork server has compiled. SQLAlchemy keys
+compiled statements by the dialect, and each engine has its own."""
 
 
 def _run_streams(spec: RunSpec, line: Pipe | None) -> None:
     """Run the streams as `callflow sync` does, those of one source one after the other."""
-    connected = connect(spec.url)
-    engine = connected.execution_options(compiled_cache=CACHE)
+    if spec.url not in ENGINES:
+        ENGINES[spec.url] = connect(spec.url)
+    engine = ENGINES[spec.url]
     if spec.lock_timeout is not None:
         _shorten(engine, spec.lock_timeout)
     hook = None
@@ -344,7 +346,7 @@ def _run_streams(spec: RunSpec, line: Pipe | None) -> None:
     else:
         with ThreadPoolExecutor(len(groups)) as executor:
             list(executor.map(run, groups))
-    connected.dispose()
+    engine.dispose()  # so that the fork server holds no connection when it forks
 
 
 def _shorten(engine: Engine, lock_timeout: str) -> None:

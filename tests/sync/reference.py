@@ -30,6 +30,7 @@ from etl.sandbox.server import Sandbox
 from etl.sandbox.store import Store
 from etl.sync.selection import select
 from etl.warehouse import tables
+from etl.warehouse.model.changes import is_tracked
 from tests.postgres import ask, dsn
 from tests.sync import truth
 from tests.sync.processes import Child, ForkServer, RunSpec, ViolationError
@@ -50,7 +51,16 @@ Start = Literal["empty", "changed", "all", "absent", "same"]
 
 # -- what the warehouse holds --------------------------------------------------------------------
 
-INSTANTS = {"source", "valid_from", "valid_to", "run_id", "since", "first_seen", "last_seen"}
+INSTANTS = {
+    "source",
+    "run_id",
+    "valid_from",
+    "valid_to",
+    "observed_at",
+    "since",
+    "first_seen",
+    "last_seen",
+}
 """Columns in which the two copies may differ."""
 
 RUN_COLUMNS = (
@@ -74,6 +84,8 @@ def _tables_of(stream: Stream) -> Iterator[Table]:
     for table in stream.tables:
         yield table
         yield tables.history(table)
+    if is_tracked(stream.parts):  # no two streams of a source are
+        yield tables.changes
 
 
 def state_of(connection: psycopg.Connection[Any], source: str, stream: Stream) -> State:

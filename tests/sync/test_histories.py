@@ -13,7 +13,7 @@ import pytest
 from etl.warehouse.embedded import find_binaries
 from tests.postgres import Cluster
 from tests.sync.checker import Outcome
-from tests.sync.histories import PRODUCT, failures, in_turn, play_all, report
+from tests.sync.histories import PRODUCT, Player, failures, in_turn, play_all, players, report
 from tests.sync.simulation import MODES
 
 pytestmark = pytest.mark.slow
@@ -38,21 +38,22 @@ CAUGHT = {
 
 
 @pytest.fixture(scope="module")
-def warehouses(clusters: Callable[[Path], Cluster]) -> Iterator[list[str]]:
-    """Yield two warehouses, for two processes side by side."""
+def two_players(clusters: Callable[[Path], Cluster]) -> Iterator[list[Player]]:
+    """Yield two processes that play side by side, each on its own warehouse."""
     cluster = clusters(find_binaries(os.environ))
     with ExitStack() as stack:
-        yield [stack.enter_context(cluster.database(template=cluster.migrated)) for _ in range(2)]
+        urls = [stack.enter_context(cluster.database(template=cluster.migrated)) for _ in range(2)]
+        yield stack.enter_context(players(urls))
 
 
 @pytest.fixture(scope="module")
-def kinds(warehouses: list[str]) -> dict[tuple[str, str], set[str]]:
+def kinds(two_players: list[Player]) -> dict[tuple[str, str], set[str]]:
     """Map algorithm and mode to the kinds of findings in the histories of FAILING_SEEDS."""
     cases = [(mode, algorithm) for algorithm, (mode, _) in CAUGHT.items()]
     cases += [(mode, PRODUCT) for mode in FAILING_SEEDS] + [(KEYSET, "closed_watermark")]
     histories = [(mode, seed, name) for mode, name in cases for seed in FAILING_SEEDS[mode]]
     found: dict[tuple[str, str], set[str]] = {(name, mode): set() for mode, name in cases}
-    for outcome in play_all(warehouses, histories):
+    for outcome in play_all(two_players, histories):
         found[outcome.algorithm, outcome.mode] |= {finding.kind for finding in outcome.findings}
     return found
 
@@ -65,18 +66,18 @@ def problems(outcomes: list[Outcome]) -> str:
 
 @pytest.mark.fault(14)
 def test_the_warehouse_is_right_whatever_happens_to_the_source(
-    warehouses: list[str], seed: int
+    two_players: list[Player], seed: int
 ) -> None:
-    outcomes = play_all(warehouses, in_turn(list(MODES), seed, HISTORIES))
+    outcomes = play_all(two_players, in_turn(list(MODES), seed, HISTORIES))
     assert not problems(outcomes)
     if HISTORIES >= 44:  # enough for everything that can happen
         for what in ("complete", "incomplete", "crashed", "incremental", "operations"):
             assert sum(getattr(outcome, what) for outcome in outcomes) > 0, what
 
 
-def test_the_same_seed_repeats_a_history_exactly(warehouses: list[str], seed: int) -> None:
+def test_the_same_seed_repeats_a_history_exactly(two_players: list[Player], seed: int) -> None:
     modes = [UPDATED, "twilio.channels/offset/updated", ALIBABA]
-    first, again = (play_all(warehouses[:count], in_turn(modes, seed, 3)) for count in (1, 2))
+    first, again = (play_all(two_players[:count], in_turn(modes, seed, 3)) for count in (1, 2))
     assert sorted(map(repr, first)) == sorted(map(repr, again))
     assert all(len(outcome.trace) == outcome.runs >= 8 for outcome in first)
 

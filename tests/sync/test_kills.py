@@ -115,6 +115,10 @@ def test_readers_see_all_of_a_run_or_nothing(harness: Harness, seed: int) -> Non
 
 # -- the harness itself --------------------------------------------------------------------------
 
+LOGGED = """INSERT INTO history.changes (source, provider, flow_id, entity, observed_at, change)
+    VALUES ('zoom_demo', 'zoom', 'f', 'flow', now(), 'created')"""
+"""Logs a change that no run has merged."""
+
 
 @contextmanager
 def rolled_back(harness: Harness, statement: str) -> Iterator[None]:
@@ -149,6 +153,7 @@ def rolled_back(harness: Harness, statement: str) -> Iterator[None]:
             "torn",
         ),
         ("DELETE FROM etl.runs WHERE source = 'zoom_demo'", "torn"),
+        (LOGGED, "torn"),
     ],
 )
 def test_verify_finds_a_run_that_was_committed_in_part(
@@ -186,6 +191,7 @@ def test_verify_finds_a_run_that_was_committed_in_part(
             "leftover",
         ),
         ("UPDATE etl.streams SET rows = rows + 1 WHERE source = 'zoom_demo'", "leftover"),
+        (LOGGED, "doubled"),
     ],
 )
 def test_compare_finds_what_a_restart_left_wrong(
