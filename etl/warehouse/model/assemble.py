@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from etl.warehouse.model import moment
 from etl.warehouse.model.contract import (
+    COLLATIONS,
     HISTORY,
     SQL_TYPES,
     Column,
@@ -78,7 +79,7 @@ def _any_version(_: str) -> str:
 def _union(columns: Sequence[Column], branches: Sequence[str]) -> str:
     if branches:
         return "\nUNION ALL\n".join(branches)
-    nothing = ", ".join(f"{_typed('NULL', column)} AS {column.name}" for column in columns)
+    nothing = ", ".join(f"{typed('NULL', column)} AS {column.name}" for column in columns)
     return f"SELECT {nothing} WHERE false"
 
 
@@ -98,7 +99,7 @@ def _branch(
     """
     given = expressions(provider, part)
     listed = ", ".join(
-        f"{_typed(given.get(each.name, 'NULL'), each)} AS {each.name}" for each in columns
+        f"{typed(given.get(each.name, 'NULL'), each)} AS {each.name}" for each in columns
     )
     suffix = "_history" if past else ""
     source = f"{part.table.fullname}{suffix} AS r{beside}"
@@ -143,10 +144,15 @@ def _joined(lookup: Lookup, suffix: str, as_wanted: AsOf, beside: str) -> str:
     )
 
 
-def _typed(sql: str, column: Column) -> str:
-    """Return an expression with the type and the collation of its column."""
-    typed = f"CAST({sql} AS {SQL_TYPES[column.kind]})"
-    return f'{typed} COLLATE "C"' if column.kind == "id" else typed
+def typed(sql: str, column: Column) -> str:
+    """Return an expression with the type and the collation of its column.
+
+    A collation that is left out follows the expression: with another provider, or another table,
+    the view could not be replaced any more.
+    """
+    collation = COLLATIONS.get(column.kind)
+    cast = f"CAST({sql} AS {SQL_TYPES[column.kind]})"
+    return f'{cast} COLLATE "{collation}"' if collation else cast
 
 
 def unused(view: View, part: Part) -> list[str]:

@@ -22,6 +22,8 @@ SQL_TYPES: dict[Kind, str] = {
     "timestamptz": "timestamptz",
 }
 
+COLLATIONS: dict[Kind, str] = {"id": "C", "text": "default"}
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -258,9 +260,7 @@ CHANGES = (
     ACCOUNT,
     FLOW,
     Column("flow_name", "text", "Name of the flow after the change."),
-    Column(
-        "entity", "text", "What was changed: flow, flow_version, entry_point, step or step_link."
-    ),
+    Column("entity", "id", "What was changed: flow, flow_version, entry_point, step or step_link."),
     Column("entity_id", "id", "Its id; of a step_link the step's id, a slash and the event."),
     Column("entity_name", "text", "What people call it: its name, number or address."),
     Column("observed_at", "timestamptz", "When callflow saw the change (UTC)."),

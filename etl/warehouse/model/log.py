@@ -6,9 +6,9 @@ from sqlalchemy import Table
 
 from etl.warehouse import tables
 from etl.warehouse.model import moment
-from etl.warehouse.model.assemble import as_of
+from etl.warehouse.model.assemble import as_of, typed
 from etl.warehouse.model.changes import Span, statements
-from etl.warehouse.model.contract import CHANGES, FRESHNESS, SQL_TYPES, Column
+from etl.warehouse.model.contract import CHANGES, FRESHNESS
 from etl.warehouse.model.definition import Definition, FunctionDefinition, ViewDefinition
 from etl.warehouse.model.part import Part
 
@@ -39,7 +39,7 @@ def _changes(names: Sequence[str]) -> str:
     given = {"flow_key": _FLOW_KEY}
     columns = {column.name: column for column in CHANGES}
     listed = ", ".join(
-        f"{_typed(given.get(name, name), columns[name])} AS {name}" for name in names
+        f"{typed(given.get(name, name), columns[name])} AS {name}" for name in names
     )
     return (
         f"SELECT {listed} FROM {tables.changes.fullname} WHERE {moment.NAME} IS NULL"
@@ -57,14 +57,9 @@ def _freshness(names: Sequence[str]) -> str:
     }
     columns = {column.name: column for column in FRESHNESS}
     listed = ", ".join(
-        f"{_typed(given.get(name, name), columns[name])} AS {name}" for name in names
+        f"{typed(given.get(name, name), columns[name])} AS {name}" for name in names
     )
     return f"SELECT {listed} FROM {tables.streams.fullname}"
-
-
-def _typed(sql: str, column: Column) -> str:
-    typed = f"CAST({sql} AS {SQL_TYPES[column.kind]})"
-    return f'{typed} COLLATE "C"' if column.kind == "id" else typed
 
 
 def _flow_diff(parts: Sequence[tuple[str, Part]]) -> Definition:
