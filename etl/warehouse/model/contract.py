@@ -320,5 +320,10 @@ def named(name: str) -> View:
 
 
 def history_columns(view: View) -> tuple[Column, ...]:
-    """Return the columns of `<view>_history`: those of the row itself, valid_to and is_current."""
-    return (*(column for column in view.columns if not column.looked_up), *HISTORY)
+    """Return the columns of `<view>_history`: those of the row itself, valid_to and is_current.
+
+    Columns that were appended to the view come last here as well, where an upgrade puts them.
+    """
+    own = [column for column in view.columns if not column.looked_up]
+    appended = own.index(FLOW_KEY) + 1
+    return (*own[:appended], *HISTORY, *own[appended:])
