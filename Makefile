@@ -57,10 +57,13 @@ test: check
 test-more: setup
 	$(PYTEST) -m more $(ARGS)
 	HISTORIES=154 CALLFLOW_SWEEP=90 $(PYTEST) tests/sync/test_histories.py \
-		tests/faults/test_sql_sweep.py tests/faults/test_http_sweep.py $(ARGS)
+		tests/warehouse/test_rebuild.py tests/faults/test_sql_sweep.py \
+		tests/faults/test_http_sweep.py $(ARGS)
 
 torture: setup
 	.venv/bin/python -m tests.sync.histories --histories $(HISTORIES) $(if $(SEED),--seed $(SEED))
+	HISTORIES=$(HISTORIES) $(if $(SEED),CALLFLOW_TEST_SEED=$(SEED)) \
+		.venv/bin/python -m pytest -q tests/warehouse/test_rebuild.py
 	.venv/bin/python -m tests.fuzz --records $(FUZZ) $(if $(SEED),--seed $(SEED))
 	.venv/bin/python -m tests.sync.kills --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 	$(if $(SWEEP),CALLFLOW_SWEEP=$(SWEEP) $(if $(SEED),CALLFLOW_TEST_SEED=$(SEED)) \

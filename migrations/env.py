@@ -86,6 +86,8 @@ def run(connection: Connection) -> None:
     )
     empty_staging(connection)
     had_log = connection.dialect.has_table(connection, "changes", schema="history")
+    if not had_log:
+        views.require_free(connection)
     again = change_tables(connection)
     head = context.get_head_revision()
     if head is not None and context.get_context().get_current_revision() == head:

@@ -56,6 +56,16 @@ def create(connection: Connection, wanted: Iterable[Definition] | None = None) -
         connection.exec_driver_sql(f"CREATE OR REPLACE VIEW {each.name} AS {escaped(query)}")
 
 
+def require_free(connection: Connection) -> None:
+    """Check that the names of the model are free, in a warehouse that does not have it yet.
+
+    Raises SchemaError that names what is there.
+    """
+    for each in definitions(PARTS):
+        if exists(connection, each):
+            raise _taken(each.identity, "is there, and this version makes one of that name")
+
+
 def describe(connection: Connection) -> None:
     """Comment on every schema, table, view, function and column, from their definitions."""
     statements = (
@@ -133,16 +143,21 @@ def _columns(connection: Connection, of: ViewDefinition) -> list[str]:
 
 
 def _create_function(connection: Connection, of: FunctionDefinition) -> None:
-    """Create or replace a function, unless it is there and the same."""
+    """Create or replace a function, unless it is there and the same.
+
+    Raises SchemaError if it is not ours: ours are described.
+    """
     there = connection.execute(
         text(
-            "SELECT prosrc, pg_catalog.pg_get_function_result(oid) FROM pg_catalog.pg_proc"
+            "SELECT prosrc, obj_description(oid, 'pg_proc') IS NOT NULL FROM pg_catalog.pg_proc"
             " WHERE oid = to_regprocedure(:signature)"
         ),
         {"signature": of.signature},
     ).one_or_none()
     if there is not None and there[0] == of.body:
         return
+    if there is not None and not there[1]:
+        raise _taken(of.signature, "is not a function of callflow's")
     try:
         with connection.begin_nested():
             connection.exec_driver_sql(escaped(of.statement))
@@ -165,8 +180,7 @@ def _taken(name: str, why: str) -> SchemaError:
     return SchemaError(
         f"{name} {why}",
         where="warehouse",
-        advice="rename it (ALTER VIEW … RENAME TO), then run `callflow migrate`; "
-        "nothing was changed",
+        advice="rename it (ALTER … RENAME TO), then run `callflow migrate`; nothing was changed",
     )
 
 

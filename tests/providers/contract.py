@@ -25,6 +25,8 @@ from etl.extract.page import Page
 from etl.providers.declare import Provider, Stream, on_absent, request
 from etl.transform.rows import Rows
 from etl.warehouse import tables
+from etl.warehouse.model.assemble import unused
+from etl.warehouse.model.contract import VIEWS, named
 
 RECORDED = Path(__file__).parent
 
@@ -52,6 +54,7 @@ def omissions(declared: Declared) -> Iterator[str]:
         yield from described(provider, stream)
         yield from fields(provider, stream)
         yield from calls(provider, stream)
+        yield from parts(provider, stream)
         if source is not None and not found:
             yield from options(declared, stream)
             yield from recorded(declared, stream, source)
@@ -165,6 +168,29 @@ def calls(provider: Provider, stream: Stream) -> Iterator[str]:
         except TypeError:
             where = f"{provider.name}.{stream.name}"
             yield f"{where}: `{name}` cannot be called → let it take {arguments}"
+
+
+def parts(provider: Provider, stream: Stream) -> Iterator[str]:
+    """Yield what keeps the stream's parts from the views of the schema callflow."""
+    where, known = f"{provider.name}.{stream.name}", [view.name for view in VIEWS]
+    views = {part.view for each in provider.streams for part in each.parts}
+    if "flows" not in views:
+        yield f"{where}: no part of callflow.flows → add a Part of that view to `parts`"
+    for part in stream.parts:
+        which = f"{where}: its part of {part.view}"
+        if part.view not in known:
+            yield f"{which} is of no view → name one of {', '.join(known)}"
+            continue
+        if part.table not in stream.tables:
+            yield f"{which} reads {part.table} → name one of the stream's `tables`"
+        view = named(part.view)
+        for name in unused(view, part):
+            yield f"{which} gives {name}, which the view has not → name one of its columns"
+        given = {*part.columns, *part.looked_up, "provider", "source", "valid_from"}
+        first = next(column.name for column in view.columns if column.kind == "timestamptz")
+        for name in dict.fromkeys(("flow_id", *view.key, first)):
+            if name not in given:
+                yield f"{which} lacks {name} → give it in `columns`"
 
 
 def loaded(declared: Declared, more: str = "") -> Source:

@@ -18,6 +18,7 @@ from etl.providers import PROVIDERS, TABLES
 from etl.providers.declare import Detail, Provider, Stream
 from etl.sandbox.server import EMULATORS
 from etl.transform.tree import tree
+from etl.warehouse.model.part import Part
 from etl.warehouse.tables import KEY, TEXT, TIME, current, family, field, given
 from tests.providers.contract import RECORDED, Declared, omissions, unemulated
 
@@ -108,6 +109,9 @@ THINGS = Stream(
     look_up=look_up,
     probe=probe,
     modified="changed",
+    parts=(
+        Part("flows", things, {"flow_id": "r.id", "name": "r.name", "modified_at": "r.changed"}),
+    ),
 )
 TOY = Provider(
     name="toy",
@@ -144,6 +148,10 @@ def test_a_provider_declared_in_a_test_alone_keeps_the_contract(tmp_path: Path) 
 
 def stream(**changes: Any) -> Provider:
     return replace(TOY, streams=(replace(THINGS, **changes),))
+
+
+def part(**changes: Any) -> Provider:
+    return stream(parts=(replace(THINGS.parts[0], **changes),))
 
 
 def model(**changes: Any) -> Provider:
@@ -187,6 +195,13 @@ OMISSIONS: list[tuple[Provider, str]] = [
     (stream(auth=lambda source: None), "`auth` cannot be called → let it take (source, seam)"),
     (stream(detail=Detail(lambda http: {}, ())), "`detail.fetch` cannot be called → let it take"),  # type: ignore[arg-type, misc]
     (stream(detail=Detail(look_up, ("hash",))), "`detail.fingerprint` has 'hash' → name columns"),
+    (stream(parts=()), "toy.things: no part of callflow.flows → add a Part of that view"),
+    (part(view="flws"), "toy.things: its part of flws is of no view → name one of flows, flow_"),
+    (part(table=bare), "its part of flows reads elsewhere.bare → name one of the stream"),
+    (part(columns={"nmae": "r.name"}), "gives nmae, which the view has not → name one of its col"),
+    (part(columns={"name": "r.name"}), "its part of flows lacks flow_id → give it in `columns`"),
+    (part(columns={"flow_id": "r.id"}), "its part of flows lacks modified_at → give it in `col"),
+    (part(view="entry_points"), "its part of entry_points lacks entry_point_id → give it in `col"),
     (stream(name="widgets"), "no recorded answer → add tests/providers/toy/widgets.json"),
 ]  # fmt: skip
 

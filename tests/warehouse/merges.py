@@ -51,8 +51,8 @@ def accounts() -> list[Account]:
         keys: list[Key] = (
             [(part,) for part in PARTS] if single else [(i, p) for i in INSTANCES for p in PARTS]
         )
-        for number in ("one", "two") if stream in ("flows", "contact_flows") else ("one",):
-            found.append(Account(f"{provider}_{number}", provider, stream, kind, keys))
+        numbers = ("one", "two") if stream in ("flows", "contact_flows") else ("one",)
+        found += [Account(f"{provider}_{each}", provider, stream, kind, keys) for each in numbers]
     return found
 
 

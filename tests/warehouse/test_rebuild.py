@@ -52,7 +52,6 @@ def test_a_log_that_is_rebuilt_equals_the_one_that_was_written(engine: Engine, s
                     )
                 )
                 kinds.update({(entity, change, field): n for entity, change, field, n in found})
-    print(HISTORIES, "histories,", sum(kinds.values()), "changes:", dict(kinds))
     assert {(entity, change) for entity, change, _ in kinds} == {
         (entity, change)
         for entity in ("flow", "flow_version", "entry_point", "step", "step_link")

@@ -351,8 +351,7 @@ def test_a_prepared_statement_follows_the_setting(session: Session, mode: str) -
     assert read(session, "EXECUTE name_of ('f7')") == answers[""]
 
 
-def test_a_cursor_keeps_the_moment_that_it_was_opened_with_or_fails(session: Session) -> None:
-    """It reads the setting as it goes, so it must not mix two moments: one-time filters decide."""
+def test_a_cursor_that_is_read_in_parts_shows_one_moment(session: Session) -> None:
     fill(session, 500)
     with session.transaction():
         session.execute("DECLARE names CURSOR FOR SELECT status FROM callflow.flows")

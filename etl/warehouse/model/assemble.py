@@ -14,6 +14,7 @@ from sqlalchemy import Table
 
 from etl.warehouse.model import moment
 from etl.warehouse.model.contract import (
+    COLLATIONS,
     HISTORY,
     SQL_TYPES,
     Column,
@@ -78,7 +79,7 @@ def as_of(row: str, moment: str) -> str:
 def _union(columns: Sequence[Column], branches: Sequence[str]) -> str:
     if branches:
         return "\nUNION ALL\n".join(branches)
-    nothing = ", ".join(f"{_typed('NULL', column)} AS {column.name}" for column in columns)
+    nothing = ", ".join(f"{typed('NULL', column)} AS {column.name}" for column in columns)
     return f"SELECT {nothing} WHERE false"
 
 
@@ -90,12 +91,12 @@ def _branch(
     source, lookup = _read(part.table, "r", versions), part.lookup
     if lookup and any(column.looked_up for column in columns):
         if lookup.facts:
-            source += _joined(lookup, versions)
+            source += joined(lookup, versions)
         else:
-            exists = _exists(lookup, versions)
-            given |= {n: given[n].replace(f"{{{lookup.name}}}", exists) for n in part.looked_up}
+            is_found = found(lookup, versions)
+            given |= {n: given[n].replace(f"{{{lookup.name}}}", is_found) for n in part.looked_up}
     listed = ", ".join(
-        f"{_typed(given.get(each.name, 'NULL'), each)} AS {each.name}" for each in columns
+        f"{typed(given.get(each.name, 'NULL'), each)} AS {each.name}" for each in columns
     )
     if part.each:
         source += f" CROSS JOIN LATERAL {part.each}"
@@ -130,7 +131,7 @@ def expressions(provider: str, part: Part) -> Mapping[str, str]:
     }
 
 
-def _joined(lookup: Lookup, versions: Versions) -> str:
+def joined(lookup: Lookup, versions: Versions) -> str:
     """Return the join of a lookup. It groups by its key, so an unused one leaves the plan."""
     keys = ", ".join(f"each.{name}" for name in lookup.on)
     facts = ", ".join(f"{sql} AS {name}" for name, sql in lookup.facts.items())
@@ -141,7 +142,7 @@ def _joined(lookup: Lookup, versions: Versions) -> str:
     )
 
 
-def _exists(lookup: Lookup, versions: Versions) -> str:
+def found(lookup: Lookup, versions: Versions) -> str:
     """Return the condition that a lookup finds rows. Unlike a join, PostgreSQL 15 leaves it out of
     the plan of a query that does not ask for it.
     """
@@ -150,10 +151,15 @@ def _exists(lookup: Lookup, versions: Versions) -> str:
     return f"EXISTS (SELECT FROM {source} WHERE {same} AND {versions.wanted('each')})"
 
 
-def _typed(sql: str, column: Column) -> str:
-    """Return an expression with the type and the collation of its column."""
-    typed = f"CAST({sql} AS {SQL_TYPES[column.kind]})"
-    return f'{typed} COLLATE "C"' if column.kind == "id" else typed
+def typed(sql: str, column: Column) -> str:
+    """Return an expression with the type and the collation of its column.
+
+    A collation that is left out follows the expression: with another provider, or another table,
+    the view could not be replaced any more.
+    """
+    collation = COLLATIONS.get(column.kind)
+    cast = f"CAST({sql} AS {SQL_TYPES[column.kind]})"
+    return f'{cast} COLLATE "{collation}"' if collation else cast
 
 
 def unused(view: View, part: Part) -> list[str]:

@@ -22,6 +22,8 @@ SQL_TYPES: dict[Kind, str] = {
     "timestamptz": "timestamptz",
 }
 
+COLLATIONS: dict[Kind, str] = {"id": "C", "text": "default"}
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -295,9 +297,7 @@ CHANGES = (
     ACCOUNT,
     FLOW,
     Column("flow_name", "text", "Name of the flow after the change."),
-    Column(
-        "entity", "text", "What was changed: flow, flow_version, entry_point, step or step_link."
-    ),
+    Column("entity", "id", "What was changed: flow, flow_version, entry_point, step or step_link."),
     Column("entity_id", "id", "Its id; of a step_link the step's id, a slash and the event."),
     Column("entity_name", "text", "What people call it: its name, number or address."),
     Column("observed_at", "timestamptz", "When callflow saw the change (UTC)."),
@@ -357,5 +357,10 @@ def named(name: str) -> View:
 
 
 def history_columns(view: View) -> tuple[Column, ...]:
-    """Return the columns of `<view>_history`: those of the row itself, valid_to and is_current."""
-    return (*(column for column in view.columns if not column.looked_up), *HISTORY)
+    """Return the columns of `<view>_history`: those of the row itself, valid_to and is_current.
+
+    Columns that were appended to the view come last here as well, where an upgrade puts them.
+    """
+    own = [column for column in view.columns if not column.looked_up]
+    appended = own.index(FLOW_KEY) + 1
+    return (*own[:appended], *HISTORY, *own[appended:])

@@ -6,9 +6,9 @@ from sqlalchemy import Table
 
 from etl.warehouse import tables
 from etl.warehouse.model import moment
-from etl.warehouse.model.assemble import as_of
+from etl.warehouse.model.assemble import as_of, typed
 from etl.warehouse.model.changes import Span, statements
-from etl.warehouse.model.contract import CHANGES, FLOW_KEY_SQL, FLOWS, FRESHNESS, SQL_TYPES, Column
+from etl.warehouse.model.contract import CHANGES, FLOW_KEY_SQL, FLOWS, FRESHNESS
 from etl.warehouse.model.definition import Definition, FunctionDefinition, ViewDefinition
 from etl.warehouse.model.part import Part
 
@@ -36,9 +36,7 @@ def _changes(names: Sequence[str]) -> str:
     """Return the query of callflow.changes: all of them, or those up to `callflow.at`."""
     given = {"flow_key": FLOW_KEY_SQL}
     columns = {column.name: column for column in CHANGES}
-    listed = ", ".join(
-        f"{_typed(given.get(name, name), columns[name])} AS {name}" for name in names
-    )
+    listed = ", ".join(f"{typed(given.get(name, name), columns[name])} AS {name}" for name in names)
     return (
         f"SELECT {listed} FROM {tables.changes.fullname} WHERE {moment.NAME} IS NULL"
         f" UNION ALL SELECT {listed} FROM {moment.JOINED} CROSS JOIN {tables.changes.fullname}"
@@ -54,15 +52,8 @@ def _freshness(names: Sequence[str]) -> str:
         "last_change_at": "changed_at",
     }
     columns = {column.name: column for column in FRESHNESS}
-    listed = ", ".join(
-        f"{_typed(given.get(name, name), columns[name])} AS {name}" for name in names
-    )
+    listed = ", ".join(f"{typed(given.get(name, name), columns[name])} AS {name}" for name in names)
     return f"SELECT {listed} FROM {tables.streams.fullname}"
-
-
-def _typed(sql: str, column: Column) -> str:
-    typed = f"CAST({sql} AS {SQL_TYPES[column.kind]})"
-    return f'{typed} COLLATE "C"' if column.kind == "id" else typed
 
 
 def _flow_diff(parts: Sequence[tuple[str, Part]]) -> Definition:
