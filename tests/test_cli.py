@@ -17,13 +17,15 @@ import threading
 import time
 import tomllib
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
+from rich.text import Text
 
 from etl.commands import lines, sql
 from etl.config.load import load as load_config
@@ -114,6 +116,7 @@ def test_help_names_every_command(cli: Cli) -> None:
         "check",
         "sync",
         "status",
+        "runs",
         "forget",
         "migrate",
         "sandbox",
@@ -498,6 +501,86 @@ def test_status_shows_every_stream_before_and_after(cli: Cli, sandbox: Sandbox) 
     assert re.search(r"complete \d+s ago", shown)
 
 
+# --- runs ----------------------------------------------------------------------------------------
+def test_runs_shows_the_last_ones_of_all_streams_newest_first(cli: Cli, sandbox: Sandbox) -> None:
+    empty = cli("runs")
+    assert (empty.returncode, empty.stdout, empty.stderr) == (0, "", "No run is recorded.\n")
+    assert cli("sync", "zoom_demo", "twilio_demo.flex_flows").returncode == 0
+    sandbox.zoom.client_secret = "revoked"
+    assert cli("sync", "zoom_demo").returncode == 1
+    done = cli("runs")
+    assert (done.returncode, done.stderr) == (0, "")
+    failed, wrong, *others = re.findall(r"(?m)^(?:\d.*\n.*|    .*)$", done.stdout)
+    assert re.match(
+        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00 zoom_demo\.flows +full +failed +\d+\.\d s\n"
+        r"    \d+ requests?, 0 records$", failed
+    )  # fmt: skip
+    assert re.match(r"    .*client_secret.* → .+", wrong)
+    assert len(others) == 2
+    first = next(each for each in others if "zoom_demo.flows" in each)
+    assert re.search(r"complete +.*\n    \d+ requests?, 120 records: 120 new$", first)
+
+
+def test_runs_of_a_name_as_json_and_no_more_than_asked_for(cli: Cli, warehouse: str) -> None:
+    for words in (["zoom_demo", "twilio_demo"], ["twilio_demo.channels"], ["zoom_demo"]):
+        assert cli("sync", *words).returncode == 0
+    columns = set(Run.__dataclass_fields__)
+    for words, names in (
+        ([], ["zoom_demo.flows", "twilio_demo.channels"]),
+        (["twilio_demo"], ["twilio_demo.channels"]),
+        (["twilio_demo.flex_flows"], ["twilio_demo.flex_flows"]),
+    ):
+        done = cli("runs", *words, "--json", "--limit", "2")
+        found = [json.loads(line) for line in done.stdout.splitlines()]
+        assert (done.returncode, done.stderr) == (0, "")
+        assert all(set(run) == columns for run in found)
+        shown = [f"{run['source']}.{run['stream']}" for run in found]
+        assert shown[: len(names)] == names
+        assert len(shown) == (1 if words == ["twilio_demo.flex_flows"] else 2)
+        started = [run["started_at"] for run in found]
+        assert started == sorted(started, reverse=True)
+
+
+def test_runs_of_a_forgotten_source_are_found_by_name(cli: Cli, warehouse: str) -> None:
+    assert cli("sync", "zoom_demo").returncode == 0
+    with psycopg.connect(dsn(warehouse)) as connection:
+        connection.execute("UPDATE etl.runs SET source = 'old'")
+        connection.execute("DELETE FROM etl.streams")
+    for name in ("old", "old.flows"):
+        assert runs_of(cli("runs", name, "--json"))["old.flows"]["records"] == 120
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("zoom_dem", "did you mean zoom_demo?"),
+        ("zoom_demo.channels", "did you mean "),
+        ("xyz", "choose from: alibaba_demo, twilio_demo, zoom_demo, alibaba_demo.contact_flows"),
+    ],
+)
+def test_runs_of_an_unknown_name_lists_the_known_ones(cli: Cli, name: str, advice: str) -> None:
+    done = cli("runs", name)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"callflow: runs: there is no source or stream '{name}', and no run of it → " in (
+        done.stderr
+    )
+    assert advice in done.stderr
+
+
+def test_a_past_run_fits_a_terminal_of_80_columns() -> None:
+    at = datetime(2026, 3, 14, 3, 12, 40, tzinfo=UTC)
+    run = Run("id", "alibaba_sh", "contact_flows", "incremental", at, at + timedelta(minutes=61.5),
+              "incomplete", requests=12345, records=1234, inserted=123, updated=1111,
+              error="the list changed → run again")  # fmt: skip
+    shown = [Text.from_markup(line).plain for line in lines.past_run_lines(run).split("\n")]
+    assert shown == [
+        "2026-03-14 03:12:40+00 alibaba_sh.contact_flows   incremental incomplete 1h 1m",
+        "    12,345 requests, 1,234 records: 123 new, 1,111 changed",
+        "    the list changed → run again",
+    ]
+    assert all(len(line) <= 80 for line in shown)
+
+
 def hold(sandbox: Sandbox) -> tuple[threading.Event, threading.Event]:
     """Hold the provider's second page back; return events: it was asked for, let it go."""
     came, go = threading.Event(), threading.Event()
@@ -585,6 +668,68 @@ def test_both_streams_of_the_sandbox_in_one_file_are_a_configuration(
         process.close()
     path.chmod(0o600)
     assert set(load_config(path, {}).sources) == {"zoom_demo", "twilio_demo", "alibaba_demo"}
+
+
+@contextmanager
+def sandbox_with(warm: Warm, path: Path) -> Iterator[Command]:
+    """A running `callflow sandbox --config PATH`, which has written its first line to stderr."""
+    words = ["sandbox", "--ports", *ANY_PORTS, "--flows", "3", "--channels", "5"]
+    process = warm.start([*words, "--config", str(path)], env=environment())
+    try:
+        assert process.stderr
+        assert process.stderr.readline() == (
+            f"# Serving. Wrote {path}; then `callflow sync -c {path}`. Ctrl-C ends.\n"
+        )
+        yield process
+    finally:
+        process.terminate()
+        assert process.communicate(timeout=30)[0] == ""
+        process.close()
+
+
+def test_the_sandbox_writes_its_configuration_and_replaces_only_its_own(
+    tmp_path: Path, database: str, warm: Warm
+) -> None:
+    path = tmp_path / "callflow.toml"
+    with sandbox_with(warm, path):
+        first = path.read_text()
+        assert path.stat().st_mode & 0o777 == 0o600
+    with sandbox_with(warm, path):
+        assert path.read_text() != first  # other ports
+        env = environment(CALLFLOW_WAREHOUSE__URL=dsn(database))
+        done = warm.run(["sync", "-c", str(path), "--json"], env=env)
+        assert runs_of(done)["twilio_demo.channels"]["inserted"] == 5
+    assert [each.name for each in tmp_path.iterdir()] == ["callflow.toml"]
+
+
+@pytest.mark.parametrize("kind", ["mine", "empty", "link", "directory", "nowhere"])
+def test_the_sandbox_leaves_alone_what_it_did_not_write(
+    tmp_path: Path, warm: Warm, kind: str
+) -> None:
+    path = tmp_path / "callflow.toml"
+    reason = "already exists; it was not changed → name another file, or remove this one"
+    if kind == "mine":
+        path.write_text("[sources.a]\n")
+    elif kind == "empty":
+        path.touch()
+    elif kind == "link":
+        path.symlink_to("elsewhere.toml")
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        path = tmp_path / "none" / "callflow.toml"
+        reason = "cannot be written: No such file or directory → choose another path, or make"
+    before = sorted(tmp_path.iterdir())
+    done = warm.run(
+        ["sandbox", "--ports", *ANY_PORTS, "--flows", "3", "--channels", "5", "-c", str(path)],
+        env=environment(),
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"callflow: {path}: {reason}")
+    assert sorted(tmp_path.iterdir()) == before
+    if kind == "mine":
+        assert path.read_text() == "[sources.a]\n"
 
 
 def test_a_daily_limit_is_reported_and_not_waited_for(cli: Cli, sandbox: Sandbox) -> None:

@@ -1,9 +1,10 @@
 """The command line: what each command is given, and what it prints.
 
-`forget`, `sql` and `grant` are in files of their names.
+`runs`, `forget`, `sql` and `grant` are in files of their names.
 """
 
 import os
+import shlex
 import signal
 import sys
 from contextlib import suppress
@@ -31,9 +32,11 @@ from etl.commands.options import (
 )
 from etl.commands.output import note, open_streams, print_lines, stderr, stdout
 from etl.commands.progress import run_jobs
+from etl.commands.runs import runs
 from etl.commands.signals import stopping
 from etl.commands.sql import WithQuery, sql
 from etl.config import load as config
+from etl.config.files import write_own
 from etl.config.redact import Redactor, harmless
 from etl.config.settings import Settings, redactor
 from etl.errors import CallflowError, ConfigError, OutputError, StoppedError, internal
@@ -162,7 +165,7 @@ def sync(
     units = select(settings, names or [])
     for warning in settings.warnings:
         note(warning)
-    runs = []
+    done = []
     with (
         warehouse(settings, redact, allow_behind=with_migrate, notes=True) as engine,
         stopping() as stopped,
@@ -174,13 +177,13 @@ def sync(
             for source, stream in units
         ]  # fmt: skip
         for run in run_jobs(jobs, stderr(), quiet=as_json):
-            runs.append(run)
+            done.append(run)
             if as_json:
                 sys.stdout.write(documents.run_json(run) + "\n")
                 sys.stdout.flush()
             else:
                 print_lines(stdout(), lines.run_line(run))
-    raise typer.Exit(exit_code(runs))
+    raise typer.Exit(exit_code(done))
 
 
 @app.command()
@@ -208,6 +211,7 @@ def status(context: typer.Context, as_json: AsJson = False, path: ConfigPath = N
         note(str(error))
 
 
+app.command("runs")(runs)
 app.command("forget")(forget)
 
 
@@ -262,6 +266,9 @@ def migrate_command(context: typer.Context, path: ConfigPath = None) -> None:
     stdout().print(f"The schema {done[before]}.")
 
 
+_OF_THE_SANDBOX = "# Written by `callflow sandbox --config`, which replaces this file each time."
+
+
 @app.command()
 def sandbox(
     ports: Ports = DEFAULT_PORTS,
@@ -272,10 +279,17 @@ def sandbox(
         int, typer.Option(metavar="N", help="Twilio channels.", min=0, max=1_000_000)
     ] = 5000,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the invented data.")] = 1,
+    path: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", "-c", metavar="FILE", help="Write the callflow.toml there instead."
+        ),
+    ] = None,
 ) -> None:
     """Serve emulations of the providers' APIs until Ctrl-C.
 
-    They listen on 127.0.0.1. Prints a callflow.toml for them.
+    They listen on 127.0.0.1. Prints a callflow.toml for them, or writes it to the file that
+    --config names. Of the files that exist it replaces only those that it has written itself.
     """
     for port in ports:
         if not 0 <= port <= 65535:
@@ -288,10 +302,15 @@ def sandbox(
     from etl.sandbox.data import Sizes
 
     def announce(running: server.Sandbox) -> None:
-        sys.stdout.write(running.toml())
-        sys.stdout.flush()
-        # As comments, so that a file into which both streams are saved is still TOML.
-        stderr().print("# Serving. Save this as callflow.toml, then `callflow sync`. Ctrl-C ends.")
+        # What goes to stderr is a comment, so that a file of both streams is still TOML.
+        if path is None:
+            sys.stdout.write(running.toml())
+            sys.stdout.flush()
+            how = "Save this as callflow.toml, then `callflow sync`."
+        else:
+            write_own(path, f"{_OF_THE_SANDBOX}\n{running.toml()}")
+            how = f"Wrote {path}; then `callflow sync -c {shlex.quote(str(path))}`."
+        stderr().print(escape(f"# Serving. {harmless(how)} Ctrl-C ends."))
 
     try:
         with stopping() as stopped:

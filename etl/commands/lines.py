@@ -28,7 +28,38 @@ def run_line(run: Run) -> str:
     most lines fit a terminal of 80 columns.
     """
     seconds = (run.finished_at - run.started_at).total_seconds() if run.finished_at else 0.0
-    counts = [
+    name = f"{run.source}.{run.stream}"
+    colour = _RUN_COLOURS[run.status]
+    nothing = "nothing there"
+    if run.status != "complete":
+        nothing = f"{run.records:,} read, nothing written" if run.records else "nothing read"
+    requests = _number(run.requests, "request")
+    line = (
+        f"{escape(name):<26} [{colour}]{run.status:<10}[/{colour}] "
+        f"{_counts(run) or nothing} ({requests}, {seconds:.1f} s)"
+    )
+    return f"{line}\n    [{colour}]{escape(harmless(run.error))}[/{colour}]" if run.error else line
+
+
+def past_run_lines(run: Run) -> str:
+    """Return two lines about a run of the past, and a third one if something went wrong."""
+    colour = _RUN_COLOURS[run.status]
+    seconds = (run.finished_at - run.started_at).total_seconds() if run.finished_at else 0.0
+    name = f"{run.source}.{run.stream}"
+    took = f"{seconds:.1f} s" if seconds < 60 else span(seconds, 2)
+    line = (
+        f"{_instant(run.started_at)} {escape(harmless(name)):<26} {run.mode:<11}"
+        f" [{colour}]{run.status:<10}[/{colour}] {took}"
+    )
+    read = f"{_number(run.requests, 'request')}, {_number(run.records, 'record')}"
+    counts = _counts(run)
+    line += f"\n    {read}{': ' if counts else ''}{counts}"
+    return f"{line}\n    [{colour}]{escape(harmless(run.error))}[/{colour}]" if run.error else line
+
+
+def _counts(run: Run) -> str:
+    """Return what became of the records that were read; "" if there were none."""
+    counts = (
         f"{count:,} {word}"
         for count, word in (
             (run.inserted, "new"),
@@ -40,18 +71,12 @@ def run_line(run: Run) -> str:
             (run.warnings, "values kept in extra"),
         )
         if count
-    ]
-    name = f"{run.source}.{run.stream}"
-    colour = _RUN_COLOURS[run.status]
-    nothing = "nothing there"
-    if run.status != "complete":
-        nothing = f"{run.records:,} read, nothing written" if run.records else "nothing read"
-    requests = f"{run.requests} request{'' if run.requests == 1 else 's'}"
-    line = (
-        f"{escape(name):<26} [{colour}]{run.status:<10}[/{colour}] "
-        f"{', '.join(counts) or nothing} ({requests}, {seconds:.1f} s)"
     )
-    return f"{line}\n    [{colour}]{escape(harmless(run.error))}[/{colour}]" if run.error else line
+    return ", ".join(counts)
+
+
+def _number(count: int, word: str) -> str:
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
 def stream_line(stream: StreamHealth) -> str:

@@ -1,9 +1,10 @@
-"""Files that the configuration names: read at once, up to a limit, as UTF-8."""
+"""Files that the configuration names: read at once, up to a limit, as UTF-8; and one written."""
 
 import io
 import os
 import stat
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from etl.errors import ConfigError
 
@@ -33,6 +34,39 @@ def read_text(file: Path, limit: int = 1 << 20) -> tuple[str, bool]:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"is not UTF-8 (line {line}); save it as UTF-8") from None
+
+
+def write_own(path: Path, text: str) -> None:
+    """Write `text` to `path`, whole or not at all, readable by its owner only.
+
+    The first line of `text` marks the file as ours: an existing file is replaced if it starts with
+    that line. Raises ConfigError for any other existing file, and where nothing can be written.
+    """
+    try:
+        if os.path.lexists(path) and not _starts_with(path, text.partition("\n")[0]):
+            advice = "name another file, or remove this one"
+            raise ConfigError("already exists; it was not changed", where=str(path), advice=advice)
+        with NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, prefix=".callflow-", delete=False
+        ) as file:
+            try:
+                file.write(text)
+                file.close()
+                Path(file.name).replace(path)
+            except BaseException:
+                Path(file.name).unlink()
+                raise
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not a valid path"
+        advice = "choose another path, or make the directory"
+        raise ConfigError(f"cannot be written: {reason}", where=str(path), advice=advice) from None
+
+
+def _starts_with(path: Path, line: str) -> bool:
+    try:
+        return not path.is_symlink() and read_text(path)[0].partition("\n")[0] == line
+    except ConfigError:
+        return False
 
 
 def _open_at_once(path: str, flags: int) -> int:

@@ -1,12 +1,23 @@
 """Read the recorded state of sources and streams from the warehouse."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from psycopg.errors import LockNotAvailable
-from sqlalchemy import ARRAY, Connection, DateTime, Engine, Text, func, literal, select, true
+from sqlalchemy import (
+    ARRAY,
+    Connection,
+    DateTime,
+    Engine,
+    Select,
+    Text,
+    func,
+    literal,
+    select,
+    true,
+)
 from sqlalchemy.exc import DBAPIError
 
 from etl import __version__
@@ -14,7 +25,7 @@ from etl.config.redact import Redactor
 from etl.config.settings import Settings
 from etl.load import lead, leftovers
 from etl.load.runs import Run, readable
-from etl.providers import PROVIDERS
+from etl.providers import PROVIDERS, named
 from etl.status import health
 from etl.status.health import Overview
 from etl.warehouse import tables
@@ -76,6 +87,53 @@ def recent(
     Times are UTC; errors pass `redact`. Raises WarehouseError, also after 3 seconds without a
     result.
     """
+    found: dict[tuple[str, str], list[Run]] = {pair: [] for pair in streams}
+    with translate_errors("status", redact), engine.begin() as connection:
+        connection.exec_driver_sql("SET LOCAL statement_timeout = '3s'")
+        for run in _runs(connection, _latest(streams, limit), redact):
+            found[run.source, run.stream].append(run)
+    return found
+
+
+def last_runs(
+    engine: Engine, streams: Sequence[tuple[str, str]], redact: Redactor, limit: int
+) -> list[Run]:
+    """Return the last `limit` runs of all of `streams` together, newest first.
+
+    Times are UTC; errors pass `redact`. Raises WarehouseError.
+    """
+    latest = _latest(streams, limit)
+    newest = latest.order_by(latest.selected_columns.started_at.desc()).limit(limit)
+    with translate_errors("runs", redact), engine.connect() as connection:
+        return list(_runs(connection, newest, redact))
+
+
+def known_streams(
+    engine: Engine, settings: Settings, redact: Redactor, source: str | None = None
+) -> list[tuple[str, str]]:
+    """Return every (source, stream) that is configured or was synced, in the order of the names.
+
+    With `source` also those of it that only etl.runs knows, because they were forgotten. Raises
+    WarehouseError.
+    """
+    found = {
+        (each.name, stream.name)
+        for each in settings.sources.values()
+        for stream in named(each.provider).streams
+    }
+    rows, runs = tables.streams.c, tables.runs.c
+    with translate_errors("runs", redact), engine.connect() as connection:
+        found |= {
+            (row.source, row.stream) for row in connection.execute(select(rows.source, rows.stream))
+        }
+        if source is not None:
+            query = select(runs.source, runs.stream).where(runs.source == source).distinct()
+            found |= {(row.source, row.stream) for row in connection.execute(query)}
+    return sorted(found)
+
+
+def _latest(streams: Sequence[tuple[str, str]], limit: int) -> Select[Any]:
+    """Return the query of the last `limit` runs of each of `streams`, one index scan for each."""
     names = func.unnest(
         literal([source for source, _ in streams], ARRAY(Text)),
         literal([stream for _, stream in streams], ARRAY(Text)),
@@ -89,14 +147,13 @@ def recent(
         .limit(limit)
         .lateral()
     )
-    found: dict[tuple[str, str], list[Run]] = {pair: [] for pair in streams}
-    with translate_errors("status", redact), engine.begin() as connection:
-        connection.exec_driver_sql("SET LOCAL statement_timeout = '3s'")
-        for row in connection.execute(select(latest).select_from(wanted.join(latest, true()))):
-            run = Run(**{name: _utc(value) for name, value in row._mapping.items()})
-            shown = replace(run, error=run.error and redact.message(run.error))
-            found[run.source, run.stream].append(shown)
-    return found
+    return select(latest).select_from(wanted.join(latest, true()))
+
+
+def _runs(connection: Connection, query: Select[Any], redact: Redactor) -> Iterator[Run]:
+    for row in connection.execute(query):
+        run = Run(**{name: _utc(value) for name, value in row._mapping.items()})
+        yield replace(run, error=run.error and redact.message(run.error))
 
 
 def status(engine: Engine, settings: Settings, redact: Redactor) -> Overview:

@@ -34,12 +34,13 @@ def select(
         raise ConfigError(
             "; ".join(f"there is no source or stream {name!r}" for name in unknown),
             where=str(settings.path or "environment"),
-            advice=_perhaps(unknown, known),
+            advice=perhaps(unknown, known),
         )
     return [unit for name, unit in every.items() if name in wanted]
 
 
-def _perhaps(unknown: Iterable[str], known: Sequence[str]) -> str:
+def perhaps(unknown: Iterable[str], known: Sequence[str]) -> str:
+    """Return advice about names that are not `known`: similar ones, else all."""
     close = [match for name in unknown for match in difflib.get_close_matches(name, known, n=1)]
     if close:
         return f"did you mean {' '.join(close)}?"
