@@ -43,9 +43,11 @@ from etl.errors import CallflowError, ConfigError, OutputError, StoppedError, in
 from etl.load.lease import process_name
 from etl.status import documents, queries
 from etl.sync.job import Job
+from etl.sync.rebuild import rebuild_changes
 from etl.sync.selection import exit_code, select
 from etl.warehouse import embedded, migrate
-from etl.warehouse.connect import database_url
+from etl.warehouse.connect import connect, database_url
+from etl.warehouse.rights import suggest_grants
 
 app = typer.Typer(
     name="callflow",
@@ -254,16 +256,34 @@ def daemon_command(
 
 
 @app.command("migrate")
-def migrate_command(context: typer.Context, path: ConfigPath = None) -> None:
+def migrate_command(
+    context: typer.Context,
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--rebuild-changes", help="Also write callflow.changes again, from the histories."
+        ),
+    ] = False,
+    path: ConfigPath = None,
+) -> None:
     """Bring the warehouse's schema up to date, or create it.
 
     `sync` and `daemon` create a missing schema themselves; they change one only with --migrate.
     """
-    settings, _ = load(context, path)
+    settings, redact = load(context, path)
     url = database_url(settings, os.environ, note)
     before = migrate.upgrade(url)
     done = {"head": "is already up to date", "empty": "was created", "behind": "was migrated"}
     stdout().print(f"The schema {done[before]}.")
+    if again:
+        engine = connect(url)
+        try:
+            with suggest_grants(engine, "migrate", redact), engine.begin() as connection:
+                count = rebuild_changes(connection)
+        finally:
+            engine.dispose()
+        rows = f"{count:,} row{'' if count == 1 else 's'}"
+        stdout().print(f"The log of changes was rebuilt from the histories: it has {rows}.")
 
 
 _OF_THE_SANDBOX = "# Written by `callflow sandbox --config`, which replaces this file each time."
