@@ -129,3 +129,18 @@ def test_a_locked_table_does_not_block_the_page(engine: Engine) -> None:
         assert monotonic() - started < 20
         holder.rollback()
     assert queries.recent(engine, [("a", "flows")], PLAIN) == {("a", "flows"): []}
+
+
+# --- the last runs of all ------------------------------------------------------------------------
+def test_the_last_runs_of_several_streams_are_one_list(engine: Engine) -> None:
+    for number in range(4):
+        record(engine, "a.flows", 2 * number)
+        record(engine, "b.flows", 2 * number + 1, "failed", error=f"key {number} canary-secret")
+    record(engine, "c.flows", 9)
+    streams = [("a", "flows"), ("b", "flows"), ("never", "run")]
+    found = queries.last_runs(engine, streams, Redactor(["canary-secret"]), 3)
+    assert [run.run_id for run in found] == ["b.flows-7", "a.flows-6", "b.flows-5"]
+    assert found[0].error == "key 3 …"
+    assert found[0].started_at == NOON + 7 * MINUTE
+    assert found[0].started_at.tzinfo is UTC
+    assert queries.last_runs(engine, [], PLAIN, 3) == []

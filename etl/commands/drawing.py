@@ -229,9 +229,9 @@ def _list(drawing: Drawing, width: int) -> Iterator[str]:
 def _item(drawing: Drawing, step: Step, width: int) -> Iterator[str]:
     """Yield the lines of a step in the list: its name, type and findings, then what follows it."""
     number = f"{drawing.numbers[step.id]}. "
-    told = f"{headline(step)} ({kind(step)})" if kind(step) else headline(step)
+    said = f"{headline(step)} ({kind(step)})" if kind(step) else headline(step)
     found = ", ".join(map(words, step.findings))
-    text = short(told, 200) + (f" [{found}]" if found else "")
+    text = short(said, 200) + (f" [{found}]" if found else "")
     yield from _folded(text, width, number, " " * len(number))
     for arrow in drawing.arrows[step.id]:
         to = short(arrow.missing, 60)

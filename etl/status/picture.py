@@ -176,10 +176,10 @@ def svg(drawing: Drawing, layout: Callable[[str], str]) -> str:
     """
     drawn = layout(dot(drawing))
     drawn = re.sub(r"<!--.*?-->\s*", "", drawn[drawn.index("<svg") :], flags=re.DOTALL)
-    told = {f"n{drawing.numbers[step.id]}": _told(step) for step in drawing.steps}
+    tips = {f"n{drawing.numbers[step.id]}": _tip(step) for step in drawing.steps}
 
     def title(found: re.Match[str]) -> str:
-        text = told.get(found[1])
+        text = tips.get(found[1])
         return f"<title>{escape(text)}</title>\n" if text else ""
 
     drawn = re.sub(r"<title>([^<]*)</title>\n?", title, drawn)
@@ -187,7 +187,7 @@ def svg(drawing: Drawing, layout: Callable[[str], str]) -> str:
     return drawn.replace("<svg", f'<svg role="img" aria-label="{name}"', 1)
 
 
-def _told(step: Step) -> str:
+def _tip(step: Step) -> str:
     more = ", ".join(filter(None, [kind(step), *map(words, step.findings)]))
     return short(headline(step), 500) + (f" ({short(more, 200)})" if more else "")
 
