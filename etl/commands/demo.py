@@ -12,19 +12,22 @@ from tempfile import TemporaryDirectory
 
 from rich.console import Console
 from rich.markup import escape
+from rich.text import Text
 from sqlalchemy import Engine, text
 
-from etl.commands import lines, sql
+from etl.commands import drawing, lines, sql
 from etl.commands.output import print_lines
 from etl.commands.progress import run_jobs
-from etl.commands.questions import QUESTIONS
+from etl.commands.questions import FAULTY, QUESTIONS
 from etl.commands.rows import print_table
 from etl.config import load as config
+from etl.config.redact import Redactor
 from etl.config.settings import Settings, redactor
 from etl.load.lease import process_name
 from etl.load.runs import Run
 from etl.sandbox.data import Sizes
 from etl.sandbox.server import Sandbox, serve
+from etl.status import flows
 from etl.sync.job import Job
 from etl.sync.selection import exit_code, select
 from etl.warehouse import embedded, grant, migrate
@@ -84,6 +87,7 @@ def run(
                 runs = _sync_three_times(screen, sandbox, engine, jobs, stopped)
                 for title, question in QUESTIONS.items():
                     print_table(screen.results, sql.ask(engine, question, redact), title)
+                _draw_a_flow(screen.results, engine, redact)
                 with engine.begin() as connection:
                     grant.let_read(connection, READER)
             finally:
@@ -153,6 +157,17 @@ def _wal(engine: Engine) -> int:
     """Return the position in the server's write-ahead log, in bytes."""
     with engine.begin() as connection:
         return int(connection.scalar(text("SELECT pg_current_wal_insert_lsn() - '0/0'")) or 0)
+
+
+def _draw_a_flow(results: Console, engine: Engine, redact: Redactor) -> None:
+    """Draw a flow in which something is wrong; nothing if there is none."""
+    with flows.snapshot(engine, redact, "demo") as connection:
+        key = connection.scalar(text(FAULTY))
+        content = flows.content(connection, flows.find(connection, key)[0]) if key else None
+    if content is not None:
+        results.print("[bold]Which flow has a fault inside, and where?[/bold]\n")
+        drawn = drawing.terminal(flows.drawing(content), results.width)
+        results.print(Text(drawn.strip("\n") + "\n"), soft_wrap=True)
 
 
 def _print_how_to_connect(results: Console, server: embedded.Server) -> None:

@@ -15,6 +15,14 @@ QUESTIONS: Mapping[str, str] = {
             FROM callflow.entry_points_not_live
         ) AS each WHERE n <= 2 ORDER BY provider, n""",
     "Who changed what between the two syncs?": """
-        SELECT flow_name AS flow, change, field, old_value AS before, new_value AS after, provider
+        SELECT concat_ws(' ', change, field || ':', old_value || ' → ' || new_value) AS change,
+            flow_name AS flow, provider
         FROM callflow.changes ORDER BY provider, flow_name, field""",
 }
+
+FAULTY = """
+    SELECT findings.flow_key FROM callflow.flow_findings AS findings
+    JOIN callflow.flow_steps AS steps USING (flow_key)
+    WHERE findings.finding IN ('dead_end', 'broken_link', 'unreachable')
+    GROUP BY findings.flow_key ORDER BY count(DISTINCT steps.step_id), findings.flow_key LIMIT 1"""
+"""A small flow with a fault inside, which the demo draws."""
