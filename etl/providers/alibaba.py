@@ -171,6 +171,9 @@ _FLOW = {"account_id": "r.instance_id", "flow_id": "r.contact_flow_id"}
 _SETTINGS = """CASE WHEN jsonb_typeof(r.properties) = 'object' THEN r.properties - 'position'
     ELSE r.properties END"""
 
+_EACH_SETTING = """jsonb_each(CASE WHEN jsonb_typeof(r.properties) = 'object'
+    THEN r.properties - 'position' ELSE '{}' END) AS setting"""
+
 PARTS = (
     Part(
         view="flows",
@@ -240,8 +243,7 @@ PARTS = (
             "property": "setting.key",
             "value": "setting.value #>> '{}'",
         },
-        each="jsonb_each(CASE WHEN jsonb_typeof(r.properties) = 'object'"
-        " THEN r.properties - 'position' ELSE '{}' END) AS setting",
+        each=_EACH_SETTING,
     ),
     Part(
         view="flow_findings",
@@ -252,6 +254,26 @@ PARTS = (
             "finding": "r.finding",
             "detail": "nullif(concat_ws(': ', nullif(r.event, ''), r.detail), '')",
         },
+    ),
+    # Only main flows have numbers; other flows are called from them.
+    Part(
+        view="flows_reached_otherwise",
+        table=contact_flows,
+        where="r.type IN ('SUB_FLOW', 'SURVEY_FLOW')",
+        columns=_FLOW,
+    ),
+    Part(
+        view="flow_step_strings",
+        table=contact_flow_activities,
+        columns={
+            **_FLOW,
+            "step_id": "r.activity_id",
+            "property": "setting.key",
+            "value": "string.value",
+        },
+        each=f"""{_EACH_SETTING} CROSS JOIN LATERAL (SELECT DISTINCT found #>> '{{}}' AS value
+            FROM jsonb_path_query(setting.value, 'strict $.** ? (@.type() == "string")') AS found
+        ) AS string""",
     ),
 )
 

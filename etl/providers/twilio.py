@@ -125,6 +125,8 @@ channels = current(
     record="flex_chat_channels[]",
 )
 
+_STATUS = "CASE WHEN r.enabled THEN 'published' WHEN NOT r.enabled THEN 'disabled' END"
+_NEVER_ENDS = "(r.long_lived AND r.janitor_enabled IS NOT TRUE)"
 _HAS_NUMBER = "r.channel_type IN ('sms', 'whatsapp')"
 
 FLEX_FLOW_PARTS = (
@@ -139,7 +141,7 @@ FLEX_FLOW_PARTS = (
             "channel": "'messaging'",
             "channel_source": "CASE r.channel_type WHEN 'web' THEN 'web_chat' WHEN 'facebook'"
             " THEN 'facebook_messenger' ELSE nullif(r.channel_type, '') END",
-            "status": "CASE WHEN r.enabled THEN 'published' WHEN NOT r.enabled THEN 'disabled' END",
+            "status": _STATUS,
             "is_live": "coalesce(r.enabled, false)",
             "has_unpublished_changes": "false",
             "modified_at": "r.date_updated",
@@ -170,6 +172,28 @@ FLEX_FLOW_PARTS = (
             " ELSE lower(r.contact_identity) END",
         },
         tracked=False,
+    ),
+    # A web page names the flow that it starts, and so does who writes to a custom channel.
+    Part(
+        view="flows_reached_otherwise",
+        table=flex_flows,
+        where="r.channel_type IN ('web', 'custom')",
+        columns={"account_id": "r.account_sid", "flow_id": "r.sid"},
+    ),
+    Part(
+        view="flex_flows_to_review",
+        table=flex_flows,
+        where=f"(NOT r.enabled OR {_NEVER_ENDS})",
+        columns={
+            "account_id": "r.account_sid",
+            "flow_id": "r.sid",
+            "name": "r.friendly_name",
+            "status": _STATUS,
+            "long_lived": "r.long_lived",
+            "janitor_enabled": "r.janitor_enabled",
+            "reason": "concat_ws(', ', CASE WHEN NOT r.enabled THEN 'disabled' END,"
+            f" CASE WHEN {_NEVER_ENDS} THEN 'long-lived without janitor' END)",
+        },
     ),
 )
 

@@ -4,5 +4,6 @@ contract.py   the views, their columns and comments: what users may rely on
 part.py       what a provider's declaration adds to a view
 assemble.py   the SQL of the views, of their histories, and of `<view>_at(timestamptz)`
 moment.py     `callflow.at`: the moment as of which the views answer
-questions.py  the views that answer a question each
+questions.py  the views that answer a question each: `flow_questions.py`, about what is there, and
+              `activity_questions.py`, about what happened
 """

@@ -65,6 +65,7 @@ FLOW_KEY = Column(
     "source, account_id and flow_id in one column, for tools that relate tables by one. Filter by"
     " source and flow_id instead: those have an index.",
 )
+FLOW_KEY_SQL = "source || '/' || coalesce(account_id || '/', '') || flow_id"
 HISTORY = (
     Column(
         "valid_to",
@@ -252,6 +253,42 @@ FLOW_FINDINGS = View(
     key=("step_id", "finding", "detail"),
 )
 
+FLOWS_REACHED_OTHERWISE = View(
+    "flows_reached_otherwise",
+    "Flows that contacts reach without an entry point of theirs: from other flows, or from a page.",
+    IDENTITY,
+    key=(),
+)
+
+FLOW_STEP_STRINGS = View(
+    "flow_step_strings",
+    "Every string in the settings of the steps, those in lists and objects included.",
+    (
+        *IDENTITY,
+        Column("step_id", "id", "Id of the step within its flow."),
+        Column("property", "text", "Name of the setting that holds the string."),
+        Column("value", "id", "The string."),
+    ),
+    key=("step_id", "property", "value"),
+)
+
+FLEX_FLOWS_TO_REVIEW = View(
+    "flex_flows_to_review",
+    "Flex Flows whose settings are odd.",
+    (
+        *IDENTITY,
+        Column("name", "text", "Name of the flow."),
+        Column("status", "text", "published or disabled; NULL: it is not known."),
+        Column("long_lived", "boolean", "Whether a contact's next chat reuses the channel."),
+        Column("janitor_enabled", "boolean", "Whether sessions end with their task."),
+        Column("reason", "text", "Why: disabled; long-lived without janitor; or both."),
+    ),
+    key=(),
+)
+
+LISTS = (FLOWS_REACHED_OTHERWISE, FLOW_STEP_STRINGS, FLEX_FLOWS_TO_REVIEW)
+"""What providers declare for single questions: parts whose rows only the question's view shows."""
+
 CHANGES = (
     Column("provider", "id", "Whose flow it is, as in callflow.toml."),
     SOURCE,
@@ -315,8 +352,8 @@ VIEWS = (
 
 
 def named(name: str) -> View:
-    """Return the view called `name`. Raises KeyError where there is none."""
-    return {view.name: view for view in VIEWS}[name]
+    """Return the view or list called `name`. Raises KeyError where there is none."""
+    return {view.name: view for view in (*VIEWS, *LISTS)}[name]
 
 
 def history_columns(view: View) -> tuple[Column, ...]:

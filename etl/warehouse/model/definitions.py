@@ -7,6 +7,7 @@ from etl.warehouse.model.contract import VIEWS, Column, View, history_columns
 from etl.warehouse.model.definition import Definition, FunctionDefinition, ViewDefinition
 from etl.warehouse.model.log import of_log
 from etl.warehouse.model.part import Part
+from etl.warehouse.model.questions import of_questions
 
 AllParts = Sequence[tuple[str, Part]]
 """The parts of all views, each with the name of its provider."""
@@ -17,7 +18,7 @@ def definitions(parts: AllParts) -> tuple[Definition, ...]:
     found: list[Definition] = [moment.FUNCTION]
     for view in VIEWS:
         found += _of(view, [(provider, part) for provider, part in parts if part.view == view.name])
-    return (*found, *of_log(parts))
+    return (*found, *of_log(parts), *of_questions(parts))
 
 
 def _of(view: View, parts: assemble.Parts) -> Iterator[Definition]:

@@ -8,11 +8,9 @@ from etl.warehouse import tables
 from etl.warehouse.model import moment
 from etl.warehouse.model.assemble import as_of
 from etl.warehouse.model.changes import Span, statements
-from etl.warehouse.model.contract import CHANGES, FRESHNESS, SQL_TYPES, Column
+from etl.warehouse.model.contract import CHANGES, FLOW_KEY_SQL, FRESHNESS, SQL_TYPES, Column
 from etl.warehouse.model.definition import Definition, FunctionDefinition, ViewDefinition
 from etl.warehouse.model.part import Part
-
-_FLOW_KEY = "source || '/' || coalesce(account_id || '/', '') || flow_id"
 
 
 def of_log(parts: Sequence[tuple[str, Part]]) -> Iterator[Definition]:
@@ -36,7 +34,7 @@ def of_log(parts: Sequence[tuple[str, Part]]) -> Iterator[Definition]:
 
 def _changes(names: Sequence[str]) -> str:
     """Return the query of callflow.changes: all of them, or those up to `callflow.at`."""
-    given = {"flow_key": _FLOW_KEY}
+    given = {"flow_key": FLOW_KEY_SQL}
     columns = {column.name: column for column in CHANGES}
     listed = ", ".join(
         f"{_typed(given.get(name, name), columns[name])} AS {name}" for name in names
@@ -74,7 +72,7 @@ def _flow_diff(parts: Sequence[tuple[str, Part]]) -> Definition:
         by_provider.setdefault(provider, []).append(part)
     listed = ", ".join(f"found.{column.name}" for column in CHANGES if column.name != "flow_key")
     found = [
-        f'SELECT {listed}, ({_FLOW_KEY}) COLLATE "C" FROM ({statement}) AS found'
+        f'SELECT {listed}, ({FLOW_KEY_SQL}) COLLATE "C" FROM ({statement}) AS found'
         for provider, its_parts in by_provider.items()
         for statement in statements(provider, its_parts, _between(its_parts))
     ]

@@ -29,6 +29,7 @@ class Lookup:
 class Part:
     """The rows that `table` adds to `view`.
 
+    `view`      one of `contract.VIEWS`, or of the `contract.LISTS` that a question reads.
     `columns`   column of the view → SQL over `r`. A column that is missing here is NULL; all parts
                 get `provider`, `source`, `valid_from` and `flow_key`.
     `looked_up` the same for columns that depend on other rows: SQL over `r` and the lookup.
