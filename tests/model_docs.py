@@ -22,6 +22,7 @@ from etl.warehouse.model.contract import (
 )
 from etl.warehouse.model.definition import FunctionDefinition, ViewDefinition
 from etl.warehouse.model.definitions import definitions
+from etl.warehouse.model.questions import QUESTIONS
 from tests.markdown import prose, rows, type_of
 
 Providers = tuple[Provider, ...]
@@ -86,6 +87,7 @@ def columns_of(view: str) -> dict[str, str]:
     listed = {
         **SHOWN,
         **{f"{each.name}_history": history_columns(each) for each in VIEWS},
+        **{question.name: question.columns for question in QUESTIONS},
     }
     return {column.name: typed(column) for column in listed[view]}
 
