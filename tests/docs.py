@@ -20,6 +20,7 @@ from etl.providers import PROVIDERS, SCHEMAS
 from etl.providers.declare import Provider
 from etl.sandbox.server import EMULATORS, PORTS, Emulated, toml
 from etl.warehouse import tables
+from tests.dbt_sources import sources
 from tests.faults.table import found, table
 from tests.markdown import prose, rows, type_of
 from tests.model_docs import dictionary as views
@@ -236,6 +237,12 @@ PARTS = (
         "# --- Any source can also have these keys, in its table above.",
         examples,
         ("\n", "\n\n"),
+    ),
+    Part(
+        "examples/dbt/models/sources.yml",
+        "# --- The sources, written by `make docs`:",
+        "# --- The end of the sources.",
+        sources,
     ),
     Part(
         "examples/demo/sandbox.toml",

@@ -1,0 +1,113 @@
+"""The examples for BI tools, on a filled warehouse and without the tools themselves.
+
+tests/test_dbt_example.py runs dbt itself.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from etl.providers import PROVIDERS
+from etl.warehouse.embedded import find_binaries
+from etl.warehouse.model.definition import ViewDefinition
+from tests.bi import EXAMPLES, fill, model
+from tests.dbt_sources import WORDS
+from tests.model_docs import parts_of
+from tests.postgres import Cluster, ask
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def filled(
+    clusters: Callable[[Path], Cluster], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    cluster = clusters(find_binaries(os.environ))
+    with cluster.database(template=cluster.migrated) as url:
+        fill(url, tmp_path_factory.mktemp("filled"))
+        yield url
+
+
+# --- dbt -----------------------------------------------------------------------------------------
+def failing_rows(relation: str, test: Any, column: str) -> str:
+    """Return what dbt asks for one of its generic tests: a query that finds no row if all is well.
+
+    `column` is the one that the test stands at; a test of a table brings its own.
+    """
+    name, given = (test, {}) if isinstance(test, str) else next(iter(test.items()))
+    given = given.get("arguments", {})
+    column = given.get("column_name", column)
+    if name == "not_null":
+        return f"SELECT 1 FROM {relation} WHERE {column} IS NULL"
+    if name == "unique":
+        return f"SELECT {column} FROM {relation} GROUP BY 1 HAVING count({column}) > 1"
+    if name == "accepted_values":
+        listed = ", ".join(f"'{value}'" for value in given["values"])
+        return f"SELECT {column} FROM {relation} WHERE {column} NOT IN ({listed})"
+    assert name == "relationships"
+    to = given["to"].removeprefix("source('").removesuffix("')").replace("', '", ".")
+    return (
+        f"SELECT {column} FROM {relation} AS child WHERE {column} IS NOT NULL AND NOT EXISTS"
+        f" (SELECT FROM {to} AS parent WHERE parent.{given['field']} = child.{column})"
+    )
+
+
+def declared() -> Iterator[tuple[str, Any, str]]:
+    """Yield each data test of the sources: table, test, column."""
+    given = yaml.safe_load((EXAMPLES / "dbt/models/sources.yml").read_text(encoding="utf-8"))
+    for source in given["sources"]:
+        for table in source["tables"]:
+            relation = f"{source['schema']}.{table['name']}"
+            yield from ((relation, test, "") for test in table.get("data_tests", ()))
+            for column in table.get("columns", ()):
+                for test in column.get("data_tests", ()):
+                    yield relation, test, column["name"]
+
+
+def test_what_the_sources_promise_holds_for_awkward_records_too(filled: str) -> None:
+    tests = [*declared()]
+    assert len(tests) > 80
+    broken = [each for each in tests if ask(filled, failing_rows(*each))]
+    assert broken == []
+    for view in {relation for relation, *_ in tests}:
+        assert ask(filled, f"SELECT FROM {view} LIMIT 1"), f"{view} is empty: nothing was shown"
+
+
+def test_the_accepted_words_are_those_that_the_comment_explains() -> None:
+    comments = {
+        (name, column): comment
+        for name, each in parts_of(PROVIDERS)
+        if isinstance(each, ViewDefinition)
+        for column, comment in each.columns.items()
+    }
+    for place, words in WORDS.items():
+        for word in words:
+            assert word in comments[place], (place, word)
+
+
+def test_the_weekly_changes_are_all_changes(filled: str) -> None:
+    ((total,),) = ask(filled, "SELECT count(*) FROM callflow.changes")
+    found = ask(filled, f"SELECT sum(change_count) FROM ({model('flow_changes_weekly')}) AS weekly")
+    assert found == [(total,)]
+    assert total > 5
+
+
+def test_the_daily_count_is_that_of_the_end_of_each_day(filled: str) -> None:
+    found = ask(filled, f"SELECT day, source, live_count FROM ({model('live_flows_daily')}) AS d")
+    assert len({day for day, *_ in found}) > 8
+    assert len({count for _, source, count in found if source == "zoom_demo"}) > 1
+    for day, source, count in found:
+        at = "least(now(), (%s::date + 1)::timestamp AT TIME ZONE 'UTC' - interval '1 microsecond')"
+        truth = f"SELECT count(*) FROM callflow.flows_at({at}) WHERE is_live AND source = %s"
+        assert ask(filled, truth, day, source) == [(count,)], (day, source)
+
+
+def test_a_number_that_several_live_flows_have_counts_them_all(filled: str) -> None:
+    numbers = f"SELECT DISTINCT address_key, flow_count FROM ({model('live_numbers')}) AS numbers"
+    shared = ask(filled, "SELECT address_key, flow_count FROM callflow.shared_addresses")
+    assert sorted(ask(filled, f"{numbers} WHERE flow_count > 1")) == sorted(shared)
+    assert ("+12125550100", 3) in shared
