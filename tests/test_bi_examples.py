@@ -3,21 +3,26 @@
 tests/test_dbt_example.py runs dbt itself.
 """
 
+import json
 import os
 from collections.abc import Callable, Iterator
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import yaml
+from psycopg.rows import dict_row
 
 from etl.providers import PROVIDERS
 from etl.warehouse.embedded import find_binaries
 from etl.warehouse.model.definition import ViewDefinition
-from tests.bi import EXAMPLES, fill, model
+from tests.bi import EXAMPLES, fill, model, substituted
 from tests.dbt_sources import WORDS
 from tests.model_docs import parts_of
-from tests.postgres import Cluster, ask
+from tests.postgres import Cluster, ask, dsn
 
 pytestmark = pytest.mark.slow
 
@@ -111,3 +116,67 @@ def test_a_number_that_several_live_flows_have_counts_them_all(filled: str) -> N
     shared = ask(filled, "SELECT address_key, flow_count FROM callflow.shared_addresses")
     assert sorted(ask(filled, f"{numbers} WHERE flow_count > 1")) == sorted(shared)
     assert ("+12125550100", 3) in shared
+
+
+# --- Grafana -------------------------------------------------------------------------------------
+FLOWS = json.loads((EXAMPLES / "grafana/flows.json").read_text(encoding="utf-8"))
+QUERIES = {
+    panel["title"]: (panel, target)
+    for panel in FLOWS["panels"]
+    for target in panel.get("targets", ())
+}
+VARIABLES = {each["name"]: each["query"] for each in FLOWS["templating"]["list"][1:]}
+FROM, TO = "'2020-01-01T00:00:00Z'", "'2100-01-01T00:00:00Z'"
+MACROS = {
+    r"\$__timeFilter\((\w+)\)": rf"\1 BETWEEN {FROM} AND {TO}",
+    r"\$__timeFrom\(\)": FROM,
+    r"\$__timeTo\(\)": TO,
+    r"\$provider\b": "'zoom','twilio','alibaba'",
+    r"\$source\b": "'zoom_demo','twilio_demo','alibaba_demo'",
+}
+"""What Grafana makes of its macros, and of a variable that may have several values."""
+
+
+def asked(url: str, query: str) -> list[dict[str, Any]]:
+    """Return the rows of a query by their columns' names."""
+    with psycopg.connect(dsn(url), row_factory=dict_row) as connection:
+        return connection.execute(substituted(query, MACROS).encode()).fetchall()
+
+
+@pytest.mark.parametrize("title", QUERIES)
+def test_a_panel_shows_rows_under_the_names_that_it_formats(filled: str, title: str) -> None:
+    panel, target = QUERIES[title]
+    found = asked(filled, target["rawSql"])
+    assert found, "an empty panel shows nothing of its query"
+    names = {*found[0]}
+    for override in panel["fieldConfig"]["overrides"]:
+        assert override["matcher"]["options"] in names
+    for transformation in panel.get("transformations", ()):
+        fields = {v for k, v in transformation["options"].items() if k.endswith("Field")}
+        assert fields == names
+    if target["format"] == "time_series":
+        assert {*names} == {"time", "metric", "changes"}
+        assert isinstance(found[0]["time"], datetime)
+    if panel["type"] == "stat":
+        assert len(found) == 1
+        assert len(names) == 1
+    for row in found:
+        assert all(
+            isinstance(v, str | int | float | Decimal | datetime | None) for v in row.values()
+        )
+
+
+def test_the_variables_offer_every_provider_and_source(filled: str) -> None:
+    offered = {
+        name: [value for row in asked(filled, query) for value in row.values()]
+        for name, query in VARIABLES.items()
+    }
+    assert offered == {
+        "provider": ["alibaba", "twilio", "zoom"],
+        "source": ["alibaba_demo", "twilio_demo", "zoom_demo"],
+    }
+
+
+def test_a_macro_that_grafana_would_not_know_is_noticed() -> None:
+    with pytest.raises(ValueError, match="not substituted"):
+        substituted("SELECT $__nothing(x)", MACROS)
