@@ -26,6 +26,7 @@ from tests.markdown import prose, rows, type_of
 from tests.model_docs import dictionary as views
 from tests.model_docs import mermaid
 from tests.model_svg import svg
+from tests.superset_columns import DATASETS, columns_for, datasets
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -243,6 +244,15 @@ PARTS = (
         "# --- The sources, written by `make docs`:",
         "# --- The end of the sources.",
         sources,
+    ),
+    *(
+        Part(
+            f"{DATASETS}/{name}.yaml",
+            "# --- The columns, written by `make docs`:",
+            "# --- The end of the columns.",
+            columns_for(name),
+        )
+        for name in datasets()
     ),
     Part(
         "examples/demo/sandbox.toml",

@@ -5,7 +5,7 @@ tests/test_dbt_example.py runs dbt itself.
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -15,14 +15,16 @@ import psycopg
 import pytest
 import yaml
 from psycopg.rows import dict_row
+from sqlalchemy import make_url
 
 from etl.providers import PROVIDERS
 from etl.warehouse.embedded import find_binaries
 from etl.warehouse.model.definition import ViewDefinition
 from tests.bi import EXAMPLES, fill, model, substituted
 from tests.dbt_sources import WORDS
-from tests.model_docs import parts_of
+from tests.model_docs import columns_of, parts_of
 from tests.postgres import Cluster, ask, dsn
+from tests.superset_columns import BUNDLE
 
 pytestmark = pytest.mark.slow
 
@@ -180,3 +182,81 @@ def test_the_variables_offer_every_provider_and_source(filled: str) -> None:
 def test_a_macro_that_grafana_would_not_know_is_noticed() -> None:
     with pytest.raises(ValueError, match="not substituted"):
         substituted("SELECT $__nothing(x)", MACROS)
+
+
+# --- Superset ------------------------------------------------------------------------------------
+def exported(kind: str) -> dict[str, Any]:
+    """Return the files of a kind by their names: charts, datasets, …"""
+    found = {
+        path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))
+        for path in (BUNDLE / kind).rglob("*.yaml")
+    }
+    assert found
+    return found
+
+
+def named_in(chart: Mapping[str, Any]) -> set[str]:
+    """Return the columns that a chart's settings name."""
+    settings = chart["params"]
+    ordered = {json.loads(each)[0] for each in settings.get("order_by_cols", ())}
+    found = {*settings.get("all_columns", ()), *settings.get("groupby", ())} | ordered
+    return found | {*settings.get("column_config", ())} | {*filter(None, [settings.get("x_axis")])}
+
+
+def test_superset_reads_columns_that_there_are(filled: str) -> None:
+    datasets = exported("datasets")
+    by_id = {each["uuid"]: each for each in datasets.values()}
+    for name, each in datasets.items():
+        assert (each["schema"], each["table_name"]) == ("callflow", name)
+        names = [column["column_name"] for column in each["columns"]]
+        assert names == [*columns_of(name)]
+        times = {column["column_name"] for column in each["columns"] if column["is_dttm"]}
+        assert each["main_dttm_col"] in (times or {None})
+        for metric in each["metrics"]:
+            ((value,),) = ask(filled, f"SELECT {metric['expression']} FROM callflow.{name}")
+            assert value > 0
+    for chart in exported("charts").values():
+        dataset = by_id[chart["dataset_uuid"]]
+        assert named_in(chart)
+        assert named_in(chart) <= {*columns_of(dataset["table_name"])}, chart["slice_name"]
+        metrics = {metric["metric_name"] for metric in dataset["metrics"]}
+        assert {*chart["params"].get("metrics", ())} <= metrics
+        assert chart["viz_type"] == chart["params"]["viz_type"]
+        assert chart["description"].endswith(".")
+
+
+def test_the_dashboard_of_superset_holds_together() -> None:
+    (database,) = exported("databases").values()
+    datasets, charts = exported("datasets"), exported("charts")
+    (dashboard,) = exported("dashboards").values()
+    every = [database, *datasets.values(), *charts.values(), dashboard]
+    assert len({each["uuid"] for each in every}) == len(every)
+    assert {each["database_uuid"] for each in datasets.values()} == {database["uuid"]}
+    places = dashboard["position"]
+    shown = [each for each in places.values() if isinstance(each, dict) and each["type"] == "CHART"]
+    assert sorted(each["meta"]["uuid"] for each in shown) == sorted(
+        each["uuid"] for each in charts.values()
+    )
+    for row in places["GRID_ID"]["children"]:
+        children = [places[name] for name in places[row]["children"]]
+        assert sum(child["meta"]["width"] for child in children) == 12
+        assert all(child["parents"][-1] == row for child in children)
+    used = {chart["dataset_uuid"] for chart in charts.values()}
+    for each in dashboard["metadata"]["native_filter_configuration"]:
+        (target,) = each["targets"]
+        assert target["datasetUuid"] in used
+        for dataset in datasets.values():
+            assert target["column"]["name"] in columns_of(dataset["table_name"])
+
+
+def test_superset_gets_no_password_and_may_not_write() -> None:
+    (database,) = exported("databases").values()
+    address = make_url(database["sqlalchemy_uri"])
+    assert (address.username, address.password) == ("analyst", None)
+    assert not any(database[each] for each in ("allow_dml", "allow_ctas", "allow_cvas"))
+
+
+def test_the_screenshot_is_small() -> None:
+    picture = EXAMPLES.parent / "docs/images/superset.png"
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+    assert picture.stat().st_size < 300_000

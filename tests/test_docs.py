@@ -23,7 +23,7 @@ def test_the_document_is_what_the_code_says(part: Part) -> None:
 
 def test_a_provider_less_is_a_provider_less_in_each_part() -> None:
     for part in PARTS:
-        if part.write.__name__ != "faults":
+        if part.write.__name__ not in ("faults", "columns"):  # these name no provider
             without = part.write(PROVIDERS[1:])
             assert PROVIDERS[0].title not in without
             assert PROVIDERS[0].name not in without
