@@ -6,17 +6,15 @@ definitions of the tables.
 `tests/test_docs.py` holds each part up to date.
 """
 
-import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic.fields import FieldInfo
-from sqlalchemy import Table, make_url
+from sqlalchemy import Table
 
 from etl.config.settings import Source
 from etl.providers import PROVIDERS, SCHEMAS
@@ -24,11 +22,16 @@ from etl.providers.declare import Provider
 from etl.sandbox.server import EMULATORS, PORTS, Emulated, toml
 from etl.warehouse import tables
 from etl.warehouse.model.questions import QUESTIONS
+from tests.dbt_sources import sources
 from tests.faults.table import found, table
+from tests.markdown import prose, rows, type_of
+from tests.model_docs import dictionary as views
+from tests.model_docs import mermaid
+from tests.model_svg import svg
+from tests.superset_columns import DATASETS, columns_for, datasets
 
 ROOT = Path(__file__).resolve().parents[1]
 
-POSTGRES: Any = make_url("postgresql+psycopg://").get_dialect()()
 Providers = tuple[Provider, ...]
 
 NO_ROWS = {
@@ -67,13 +70,6 @@ class Part:
 def markdown(file: str, name: str, write: Callable[[Providers], str]) -> Part:
     begin, end = f"<!-- {name}: written by `make docs` -->", f"<!-- {name}: end -->"
     return Part(file, begin, end, write)
-
-
-def rows(header: str, lines: Iterable[tuple[str, ...]]) -> str:
-    """Return a Markdown table; `header` has its columns with "|" between them."""
-    below = "|".join("---" for _ in header.split("|"))
-    escaped = (" | ".join(cell.replace("|", "\\|") for cell in line) for line in lines)
-    return "".join([f"| {header} |\n|{below}|\n", *(f"| {line} |\n" for line in escaped)])
 
 
 def faults(providers: Providers) -> str:
@@ -188,17 +184,6 @@ def described(each: Table) -> str:
     return f"### {each.fullname}\n\n{prose(str(each.comment))} Key: {key}.\n\n{columns}"
 
 
-def prose(comment: str) -> str:
-    """Return a comment in Markdown, the places in the provider's JSON as code."""
-    marked = re.sub(r"(?<!\S)\w[\w.]*\[\](\.\w+(\[\])?)*", r"`\g<0>`", comment)
-    return re.sub(r"([<*])", r"\\\1", marked)
-
-
-def type_of(kind: Any) -> str:
-    text = str(kind.compile(dialect=POSTGRES)).removesuffix(' COLLATE "C"').lower()
-    return text.replace("timestamp with time zone", "timestamptz")
-
-
 def asked(providers: Providers) -> str:
     """Return the questions that have a view, for a reader who looks for one."""
     return rows("question | view", ((each.asked, f"`callflow.{each.name}`") for each in QUESTIONS))
@@ -268,13 +253,31 @@ PARTS = (
         schemas,
         ("", ""),
     ),
+    markdown("docs/tables.md", "views", views),
     markdown("docs/tables.md", "tables", dictionary),
+    markdown("docs/model.md", "diagrams", mermaid),
+    markdown("docs/model.svg", "model", svg),
     Part(
         "etl/config/callflow.example.toml",
         "# --- Any number of sources, even several of one provider:",
         "# --- Any source can also have these keys, in its table above.",
         examples,
         ("\n", "\n\n"),
+    ),
+    Part(
+        "examples/dbt/models/sources.yml",
+        "# --- The sources, written by `make docs`:",
+        "# --- The end of the sources.",
+        sources,
+    ),
+    *(
+        Part(
+            f"{DATASETS}/{name}.yaml",
+            "# --- The columns, written by `make docs`:",
+            "# --- The end of the columns.",
+            columns_for(name),
+        )
+        for name in datasets()
     ),
     Part(
         "examples/demo/sandbox.toml",

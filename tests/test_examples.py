@@ -31,6 +31,7 @@ EXAMPLES = ROOT / "examples"
 RULES = yaml.safe_load((EXAMPLES / "prometheus/callflow.rules.yml").read_text(encoding="utf-8"))
 ALERTS = [rule for group in RULES["groups"] for rule in group["rules"]]
 DASHBOARD = json.loads((EXAMPLES / "grafana/callflow.json").read_text(encoding="utf-8"))
+FLOWS = json.loads((EXAMPLES / "grafana/flows.json").read_text(encoding="utf-8"))
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 PORT = int(Daemon().http.rpartition(":")[2])
 
@@ -230,13 +231,22 @@ def test_the_dashboard_asks_for_what_there_is() -> None:
     assert in_rules - {"up"} <= on_it  # every alert can be looked at on the dashboard
 
 
-def test_every_panel_says_what_it_shows_and_in_which_unit() -> None:
-    ids = [panel["id"] for panel in DASHBOARD["panels"]]
+@pytest.mark.parametrize(
+    ("dashboard", "kind"),
+    [(DASHBOARD, "prometheus"), (FLOWS, "grafana-postgresql-datasource")],
+    ids=["callflow", "flows"],
+)
+def test_every_panel_says_what_it_shows_and_in_which_unit(
+    dashboard: Mapping[str, Any], kind: str
+) -> None:
+    ids = [panel["id"] for panel in dashboard["panels"]]
     assert len(set(ids)) == len(ids)
-    titles = [panel["title"] for panel in PANELS]
-    assert len(set(titles)) == len(titles) > 15
-    source = {"type": "prometheus", "uid": "${datasource}"}
-    for panel in PANELS:
+    panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+    titles = [panel["title"] for panel in panels]
+    assert len(set(titles)) == len(titles) > 10
+    source = {"type": kind, "uid": "${datasource}"}
+    assert dashboard["templating"]["list"][0]["query"] == kind
+    for panel in panels:
         assert panel["title"], panel["id"]
         assert panel["description"].endswith("."), panel["title"]
         assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
@@ -246,9 +256,10 @@ def test_every_panel_says_what_it_shows_and_in_which_unit() -> None:
         assert refs == list("ABCDEFGH"[: len(refs)])
 
 
-def test_no_panel_covers_another_one() -> None:
+@pytest.mark.parametrize("dashboard", [DASHBOARD, FLOWS], ids=["callflow", "flows"])
+def test_no_panel_covers_another_one(dashboard: Mapping[str, Any]) -> None:
     taken: dict[tuple[int, int], str] = {}
-    for panel in DASHBOARD["panels"]:
+    for panel in dashboard["panels"]:
         place = panel["gridPos"]
         assert place["x"] + place["w"] <= 24
         for x in range(place["x"], place["x"] + place["w"]):
@@ -257,11 +268,26 @@ def test_no_panel_covers_another_one() -> None:
                 taken[x, y] = panel["title"]
 
 
-def test_the_dashboard_uses_its_variables_and_no_others() -> None:
-    variables = {variable["name"] for variable in DASHBOARD["templating"]["list"]}
-    text = json.dumps([DASHBOARD["panels"], DASHBOARD["annotations"], DASHBOARD["templating"]])
+@pytest.mark.parametrize(
+    ("dashboard", "expected"),
+    [
+        (DASHBOARD, {"datasource", "job", "source", "stream"}),
+        (FLOWS, {"datasource", "provider", "source"}),
+    ],
+    ids=["callflow", "flows"],
+)
+def test_the_dashboard_uses_its_variables_and_no_others(
+    dashboard: Mapping[str, Any], expected: set[str]
+) -> None:
+    variables = {variable["name"] for variable in dashboard["templating"]["list"]}
+    text = json.dumps([dashboard["panels"], dashboard["annotations"], dashboard["templating"]])
     used = set(re.findall(r"\$\{?([a-z]+)\}?", text))
-    assert used == variables == {"datasource", "job", "source", "stream"}
+    assert used == variables == expected
+
+
+def test_the_dashboards_are_two() -> None:
+    assert DASHBOARD["uid"] != FLOWS["uid"]
+    assert DASHBOARD["title"] != FLOWS["title"]
 
 
 def test_grafana_is_given_the_dashboard_where_it_looks_for_it() -> None:
@@ -270,12 +296,19 @@ def test_grafana_is_given_the_dashboard_where_it_looks_for_it() -> None:
     )
     readme = (EXAMPLES / "grafana/README.md").read_text(encoding="utf-8")
     (provider,) = provided["providers"]
-    assert f"./callflow.json:{provider['options']['path']}/callflow.json:ro" in readme
+    for name in ("callflow.json", "flows.json"):
+        assert f"./{name}:{provider['options']['path']}/{name}:ro" in readme
     assert "./provisioning:/etc/grafana/provisioning:ro" in readme
     source = EXAMPLES / "grafana/provisioning/datasources/prometheus.yml"
     (prometheus,) = yaml.safe_load(source.read_text(encoding="utf-8"))["datasources"]
     assert prometheus["url"] == "${PROMETHEUS_URL}"
     assert "-e PROMETHEUS_URL=" in readme
+    source = EXAMPLES / "grafana/provisioning/datasources/warehouse.yml"
+    text = source.read_text(encoding="utf-8")
+    (warehouse,) = yaml.safe_load(text)["datasources"]
+    assert warehouse["type"] == FLOWS["templating"]["list"][0]["query"]
+    for name in re.findall(r"\$\{(\w+)\}", text):
+        assert f"-e {name}" in readme
 
 
 # --- commands ------------------------------------------------------------------------------------

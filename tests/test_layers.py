@@ -252,11 +252,6 @@ EXAMPLES = {"zoom_eu", "sources.zoom_eu", "zoom.flows"}
 
 NAMED_ELSEWHERE = {
     "etl.commands.cli": {"Zoom", "Twilio", "Alibaba"},  # the sentence at the top of its help
-    "etl.commands.questions": {  # what the demo asks the warehouse, in SQL
-        "zoom.flow_versions", "zoom.entry_points", "zoom.flows_history",
-        "twilio.channels", "twilio.flex_flows",
-        "alibaba.contact_flows", "alibaba.contact_flow_numbers",
-    },
     "etl.config.redact": {"Twilio"},  # a comment inside a regular expression
     "etl.warehouse.tables": {"Alibaba"},  # a column's comment, for example
 }  # fmt: skip
