@@ -39,7 +39,7 @@ EDITOR = "anna\x1b]0;x\x07@example.com"
 
 
 @dataclass(frozen=True)
-class World:
+class Synced:
     """A warehouse that was synced, after which people changed things, and synced again.
 
     `renamed` and `hostile` are flows of Zoom and of Alibaba with another name, `saved` was only
@@ -59,7 +59,7 @@ class World:
     dead_end: str
 
 
-def change(sandbox: Sandbox, config: Path, url: str) -> World:
+def change(sandbox: Sandbox, config: Path, url: str) -> Synced:
     """Let people change things; return what they changed."""
     zoom, instances = sandbox.zoom.flows, list(sandbox.alibaba.flows)
     one, other = (sandbox.alibaba.flows[name] for name in instances)
@@ -76,13 +76,13 @@ def change(sandbox: Sandbox, config: Path, url: str) -> World:
     one.update(hostile, Name=HOSTILE, Editor=EDITOR, Description=HOSTILE, **more)
     other.add({**one.get(twin), "InstanceId": instances[1]})
     keys = renamed, saved, gone, gone_name, hostile, twin, dead_end
-    return World(url, config, (instances[0], instances[1]), *keys)
+    return Synced(url, config, (instances[0], instances[1]), *keys)
 
 
 @pytest.fixture(scope="module")
-def world(
+def synced(
     clusters: Callable[[Path], Cluster], warm: Warm, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[World]:
+) -> Iterator[Synced]:
     cluster = clusters(find_binaries(os.environ))
     place = tmp_path_factory.mktemp("flows")
     config = place / "callflow.toml"
@@ -104,11 +104,11 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def cli(world: World, warm: Warm, tmp_path: Path) -> Cli:
+def cli(synced: Synced, warm: Warm, tmp_path: Path) -> Cli:
     """Return a function that runs `callflow …`, and finds nothing that a terminal would obey."""
 
     def run(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
-        env = environment(CALLFLOW_CONFIG=str(world.config), **env)
+        env = environment(CALLFLOW_CONFIG=str(synced.config), **env)
         done = warm.run(words, env=env, cwd=tmp_path)
         assert "Traceback" not in done.stderr
         assert " a bug" not in done.stderr
@@ -128,11 +128,11 @@ def objects(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def on_a_terminal(warm: Warm, world: World, *words: str, columns: int = 80) -> str:
+def on_a_terminal(warm: Warm, synced: Synced, *words: str, columns: int = 80) -> str:
     """Return what a command prints on a terminal of so many columns."""
     ours, theirs = pty.openpty()
     env = environment(
-        CALLFLOW_CONFIG=str(world.config), COLUMNS=str(columns), TERM="dumb", NO_COLOR="1"
+        CALLFLOW_CONFIG=str(synced.config), COLUMNS=str(columns), TERM="dumb", NO_COLOR="1"
     )
     seen = bytearray()
 
@@ -157,7 +157,7 @@ def on_a_terminal(warm: Warm, world: World, *words: str, columns: int = 80) -> s
 
 
 # --- changes -------------------------------------------------------------------------------------
-def test_changes_say_who_changed_what_newest_first(cli: Cli, world: World) -> None:
+def test_changes_say_who_changed_what_newest_first(cli: Cli, synced: Synced) -> None:
     done = cli("changes")
     assert (done.returncode, done.stderr) == (0, "")
     groups = re.split(r"(?m)^(?=\S)", done.stdout)[1:]
@@ -170,15 +170,15 @@ def test_changes_say_who_changed_what_newest_first(cli: Cli, world: World) -> No
     )
     assert any("by u-ben" in each and "\n    saved; the data do not" in each for each in groups)
     assert any(
-        world.gone_name in each and each.endswith("\n    the flow is gone\n") for each in groups
+        synced.gone_name in each and each.endswith("\n    the flow is gone\n") for each in groups
     )
     times = [each[:16] for each in groups]
     assert times == sorted(times, reverse=True)
 
 
-def test_changes_as_json_are_the_rows_of_the_view(cli: Cli, world: World) -> None:
+def test_changes_as_json_are_the_rows_of_the_view(cli: Cli, synced: Synced) -> None:
     found = objects(cli("changes", "--json"))
-    rows = ask(world.url, "SELECT row_to_json(c) FROM callflow.changes AS c")
+    rows = ask(synced.url, "SELECT row_to_json(c) FROM callflow.changes AS c")
     assert len(found) == len(rows) > 5
     assert {tuple(row) for row in found} == {tuple(row) for (row,) in rows}  # the same columns
     key = ("source", "flow_id", "entity", "entity_id", "field", "old_value", "new_value")
@@ -188,15 +188,15 @@ def test_changes_as_json_are_the_rows_of_the_view(cli: Cli, world: World) -> Non
 
 
 @pytest.mark.slow
-def test_changes_are_narrowed_by_source_flow_editor_and_time(cli: Cli, world: World) -> None:
+def test_changes_are_narrowed_by_source_flow_editor_and_time(cli: Cli, synced: Synced) -> None:
     def of(*words: str) -> set[tuple[str, str | None]]:
         found = objects(cli("changes", "--json", *words))
         return {(row["flow_id"], row["modified_by"]) for row in found}
 
-    assert of("zoom_demo", "--by", "U-Anna") == {(world.renamed, "u-anna")}
-    assert of("--flow", "größe") == {(world.renamed, "u-anna")}
-    assert of("--flow", world.gone, "--since", "1h") == {(world.gone, None)}
-    assert {flow for flow, _ in of("zoom_demo")} == {world.renamed, world.saved, world.gone}
+    assert of("zoom_demo", "--by", "U-Anna") == {(synced.renamed, "u-anna")}
+    assert of("--flow", "größe") == {(synced.renamed, "u-anna")}
+    assert of("--flow", synced.gone, "--since", "1h") == {(synced.gone, None)}
+    assert {flow for flow, _ in of("zoom_demo")} == {synced.renamed, synced.saved, synced.gone}
     assert of("--since", "2020-01-01") == of("--since", "9999w") == of()
     assert of("--since", "2999-01-01") == of("twilio_demo") == set()
     done = cli("changes", "--limit", "1")
@@ -224,7 +224,7 @@ def test_changes_are_narrowed_by_source_flow_editor_and_time(cli: Cli, world: Wo
         (["diff", "größe", "--from", "1h", "--to", "2h"], "diff: .* UTC is not before .* UTC →"),
         (["diff", "größe", "--to", "never"], "--to: 'never' cannot be read"),
         (["export", "x", "--at", "never"], "--at: 'never' cannot be read"),
-        (["export", "."], ".: already exists; it was not changed → name another directory"),
+        (["export", "."], ".: already exists and is not empty; it was not changed → name another"),
         (["export", "no/such/place"], "cannot be written: No such file or directory → "),
     ],
 )
@@ -237,13 +237,13 @@ def test_wrong_usage_exits_2_and_says_what_is_expected(
 
 
 @pytest.mark.slow
-def test_what_is_printed_fits_a_terminal_and_is_harmless(warm: Warm, world: World) -> None:
-    for words in (["changes"], ["show", world.hostile], ["diff", world.hostile]):
-        shown = on_a_terminal(warm, world, *words)
+def test_what_is_printed_fits_a_terminal_and_is_harmless(warm: Warm, synced: Synced) -> None:
+    for words in (["changes"], ["show", synced.hostile], ["diff", synced.hostile]):
+        shown = on_a_terminal(warm, synced, *words)
         harmless(shown)
         assert "␛[31m" in shown
         assert max(map(flow_width, shown.splitlines())) <= 80, shown
-        harmless(on_a_terminal(warm, world, *words, "--json"))
+        harmless(on_a_terminal(warm, synced, *words, "--json"))
 
 
 def flow_width(line: str) -> int:
@@ -338,13 +338,13 @@ def test_a_flow_is_found_by_id_key_name_or_part_of_it(
 
 
 @pytest.mark.slow
-def test_flows_that_may_be_meant_are_listed(cli: Cli, world: World) -> None:
-    done = cli("show", world.twin)
+def test_flows_that_may_be_meant_are_listed(cli: Cli, synced: Synced) -> None:
+    done = cli("show", synced.twin)
     assert (done.returncode, done.stdout) == (2, "")
     first, *listed = done.stderr.splitlines()
-    assert first.startswith(f"callflow: show: '{world.twin}' can mean 2 flows → give one of these")
+    assert first.startswith(f"callflow: show: '{synced.twin}' can mean 2 flows → give one of these")
     keys = [line.split()[0] for line in listed]
-    assert keys == [f"alibaba_demo/{name}/{world.twin}" for name in sorted(world.instances)]
+    assert keys == [f"alibaba_demo/{name}/{synced.twin}" for name in sorted(synced.instances)]
     for key in keys:
         (found,) = objects(cli("show", key, "--json"))
         assert found["flow_key"] == key
@@ -355,12 +355,12 @@ def test_flows_that_may_be_meant_are_listed(cli: Cli, world: World) -> None:
 
 
 # --- show ----------------------------------------------------------------------------------------
-def test_show_prints_everything_about_a_flow(cli: Cli, world: World) -> None:
-    done = cli("show", world.dead_end)
+def test_show_prints_everything_about_a_flow(cli: Cli, synced: Synced) -> None:
+    done = cli("show", synced.dead_end)
     assert (done.returncode, done.stderr) == (0, "")
     for expected in (
-        rf"\n  source      alibaba_demo \(alibaba\), account {world.instances[0]}\n",
-        rf"\n  id          {world.dead_end}\n",
+        rf"\n  source      alibaba_demo \(alibaba\), account {synced.instances[0]}\n",
+        rf"\n  id          {synced.dead_end}\n",
         r"\n  status      published, live\n",
         r"\nEntry points\n  phone     \+\d+\n",
         r"\nFindings\n  dead end at .+ \(since \d{4}-\d\d-\d\d \d\d:\d\d, .+\)\n",
@@ -374,8 +374,8 @@ def test_show_prints_everything_about_a_flow(cli: Cli, world: World) -> None:
     assert done.stdout.endswith("\nThe warehouse holds no steps of this flow.\n")
 
 
-def test_show_as_json_is_one_object(cli: Cli, world: World) -> None:
-    (found,) = objects(cli("show", world.hostile, "--json"))
+def test_show_as_json_is_one_object(cli: Cli, synced: Synced) -> None:
+    (found,) = objects(cli("show", synced.hostile, "--json"))
     assert found["name"] == HOSTILE
     assert found["gone_at"] is None
     assert found["entry_points"][0]["address"] == "+442079460123"
@@ -384,61 +384,61 @@ def test_show_as_json_is_one_object(cli: Cli, world: World) -> None:
     assert {"step_id", "event", "next_step_id"} <= set(found["links"][0])
 
 
-def test_masked_output_has_no_number(cli: Cli, world: World) -> None:
+def test_masked_output_has_no_number(cli: Cli, synced: Synced) -> None:
     for words in ([], ["--json"]):
-        done = cli("show", world.hostile, "--mask", *words)
+        done = cli("show", synced.hostile, "--mask", *words)
         assert "…23" in done.stdout
         assert "2079460" not in done.stdout
 
 
-def test_a_flow_that_is_gone_shows_its_last_content(cli: Cli, world: World) -> None:
-    done = cli("show", world.gone)
+def test_a_flow_that_is_gone_shows_its_last_content(cli: Cli, synced: Synced) -> None:
+    done = cli("show", synced.gone)
     assert (done.returncode, done.stderr) == (0, "")
     name, gone, *_ = done.stdout.splitlines()
-    assert name == world.gone_name
+    assert name == synced.gone_name
     assert re.fullmatch(
         r"  It is gone: callflow saw that at \S+ \S+ UTC\. This is its last content\.", gone
     )
-    (found,) = objects(cli("show", world.gone, "--json"))
+    (found,) = objects(cli("show", synced.gone, "--json"))
     ((at, count),) = ask(
-        world.url,
+        synced.url,
         "SELECT valid_to, (SELECT count(*) FROM callflow.flow_versions_history WHERE flow_id = %s)"
         " FROM callflow.flows_history WHERE flow_id = %s",
-        world.gone,
-        world.gone,
+        synced.gone,
+        synced.gone,
     )
     assert datetime.fromisoformat(found["gone_at"]) == at
     assert len(found["versions"]) == count > 0
     assert found["entry_points"]
     before = (at - timedelta(microseconds=1)).isoformat()
-    (then,) = objects(cli("show", world.gone, "--json", "--at", before))
+    (then,) = objects(cli("show", synced.gone, "--json", "--at", before))
     assert then["gone_at"] is None
     assert {**then, "gone_at": found["gone_at"]} == found
 
 
 @pytest.mark.slow
-def test_show_answers_as_of_a_moment(cli: Cli, world: World) -> None:
+def test_show_answers_as_of_a_moment(cli: Cli, synced: Synced) -> None:
     ((first, second),) = ask(
-        world.url,
+        synced.url,
         "SELECT min(valid_from), max(valid_from) FROM callflow.flows_history WHERE flow_id = %s",
-        world.hostile,
+        synced.hostile,
     )
     assert first < second
     for at, name in ((first, False), (second, True), (second + timedelta(days=999), True)):
-        (found,) = objects(cli("show", world.hostile, "--json", "--at", at.isoformat()))
+        (found,) = objects(cli("show", synced.hostile, "--json", "--at", at.isoformat()))
         assert (found["name"] == HOSTILE, found["entry_points"] != []) == (name, name)
         assert (HOSTILE in [step["name"] for step in found["steps"]]) == name
     early = (first - timedelta(microseconds=1)).isoformat()
-    assert cli("show", world.hostile, "--at", early).returncode == 2
+    assert cli("show", synced.hostile, "--at", early).returncode == 2
 
 
 @pytest.mark.slow
 def test_pictures_are_written_whole_and_never_over_a_file(
-    cli: Cli, world: World, tmp_path: Path
+    cli: Cli, synced: Synced, tmp_path: Path
 ) -> None:
     pytest.importorskip("pygraphviz")
     svg, html = tmp_path / "flow.svg", tmp_path / "flow.html"
-    done = cli("show", world.hostile, "--svg", "flow.svg", "--html", "flow.html", "--mask")
+    done = cli("show", synced.hostile, "--svg", "flow.svg", "--html", "flow.html", "--mask")
     assert (done.returncode, done.stderr) == (0, "note: wrote flow.svg\nnote: wrote flow.html\n")
     for file in (svg, html):
         content = file.read_text(encoding="utf-8")
@@ -447,14 +447,14 @@ def test_pictures_are_written_whole_and_never_over_a_file(
         assert "2079460" not in content
         harmless(content)
     before = html.read_bytes()
-    done = cli("show", world.hostile, "--html", "flow.html")
+    done = cli("show", synced.hostile, "--html", "flow.html")
     assert (done.returncode, done.stdout) == (2, "")
     assert "flow.html: already exists; it was not changed" in done.stderr
     assert html.read_bytes() == before
 
 
 # --- diff ----------------------------------------------------------------------------------------
-def test_diff_starts_before_the_last_change(cli: Cli, world: World) -> None:
+def test_diff_starts_before_the_last_change(cli: Cli, synced: Synced) -> None:
     done = cli("diff", "größe")
     assert re.fullmatch(
         r"zoom_demo  Größe & Maß: from \S+ \S+ UTC to now\n"
@@ -464,23 +464,23 @@ def test_diff_starts_before_the_last_change(cli: Cli, world: World) -> None:
     (found,) = objects(cli("diff", "größe", "--json"))
     (expected,) = objects(cli("changes", "--json", "--flow", "größe"))
     assert found == expected
-    assert cli("diff", world.gone).stdout.endswith("\n    the flow is gone\n")
-    assert {row["flow_key"] for row in objects(cli("diff", world.hostile, "--json"))} == {
-        f"alibaba_demo/{world.instances[0]}/{world.hostile}"
+    assert cli("diff", synced.gone).stdout.endswith("\n    the flow is gone\n")
+    assert {row["flow_key"] for row in objects(cli("diff", synced.hostile, "--json"))} == {
+        f"alibaba_demo/{synced.instances[0]}/{synced.hostile}"
     }
 
 
 @pytest.mark.slow
-def test_diff_between_two_moments(cli: Cli, world: World) -> None:
+def test_diff_between_two_moments(cli: Cli, synced: Synced) -> None:
     """Before callflow knew a flow, there was none: so it is new, and not there again."""
     assert cli("diff", "größe", "--from", "1h").stdout.endswith("\n    the flow is new\n")
     assert cli("diff", "größe", "--from", "2h", "--to", "1h").stdout.endswith("no difference\n")
     assert objects(cli("diff", "größe", "--from", "2h", "--to", "1h", "--json")) == []
-    for name in world.instances:
-        key = f"alibaba_demo/{name}/{world.twin}"
+    for name in synced.instances:
+        key = f"alibaba_demo/{name}/{synced.twin}"
         (found,) = objects(cli("diff", key, "--from", "1h", "--json"))
         assert (found["flow_key"], found["change"]) == (key, "created")
-    unchanged = f"alibaba_demo/{world.instances[0]}/{world.dead_end}"
+    unchanged = f"alibaba_demo/{synced.instances[0]}/{synced.dead_end}"
     assert cli("diff", unchanged).stdout.endswith(": no change of it is recorded.\n")
 
 
@@ -497,7 +497,8 @@ def files(directory: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_export_writes_each_view_as_csv(cli: Cli, world: World, tmp_path: Path) -> None:
+def test_export_writes_each_view_as_csv(cli: Cli, synced: Synced, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()  # an empty one is filled
     done = cli("export", "out")
     assert (done.returncode, done.stderr.startswith("Wrote ")) == (0, True)
     wanted = [name for name in views() if not name.endswith("_history")]
@@ -506,7 +507,7 @@ def test_export_writes_each_view_as_csv(cli: Cli, world: World, tmp_path: Path) 
     assert files(tmp_path / "out") == sorted(f"{name}.csv" for name in wanted)
     for name in ("flows", "changes", "flow_steps"):
         copy = f"COPY (SELECT * FROM callflow.{name}) TO STDOUT (FORMAT csv, HEADER)"
-        with psycopg.connect(dsn(world.url)) as connection:
+        with psycopg.connect(dsn(synced.url)) as connection:
             connection.execute("SET timezone = 'UTC'")
             with connection.cursor().copy(copy.encode()) as copied:
                 expected = b"".join(bytes(each) for each in copied)
@@ -517,7 +518,9 @@ def test_export_writes_each_view_as_csv(cli: Cli, world: World, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_export_as_of_a_moment_with_history_as_json(cli: Cli, world: World, tmp_path: Path) -> None:
+def test_export_as_of_a_moment_with_history_as_json(
+    cli: Cli, synced: Synced, tmp_path: Path
+) -> None:
     done = cli("export", "out", "--at", "2020-01-01", "--history", "--json")
     counts = {each["file"]: each["rows"] for each in objects(done)}
     assert set(counts) == {f"{name}.csv" for name in views()}
@@ -526,7 +529,7 @@ def test_export_as_of_a_moment_with_history_as_json(cli: Cli, world: World, tmp_
 
 
 @pytest.mark.slow
-def test_export_as_parquet_keeps_types_and_null(cli: Cli, world: World, tmp_path: Path) -> None:
+def test_export_as_parquet_keeps_types_and_null(cli: Cli, synced: Synced, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
@@ -535,7 +538,7 @@ def test_export_as_parquet_keeps_types_and_null(cli: Cli, world: World, tmp_path
         found = parquet.read_table(tmp_path / "out" / f"{name}.parquet")
         kinds = {column.name: str(column.type) for column in found.schema}
         rows = found.to_pylist()
-        with psycopg.connect(dsn(world.url)) as connection:
+        with psycopg.connect(dsn(synced.url)) as connection:
             cursor = connection.execute(f"SELECT * FROM callflow.{name}".encode())
             names = [column.name for column in cursor.description or ()]
             expected = [dict(zip(names, row, strict=True)) for row in cursor]
@@ -556,11 +559,11 @@ def test_export_as_parquet_keeps_types_and_null(cli: Cli, world: World, tmp_path
 
 
 @pytest.mark.slow
-def test_an_export_that_fails_leaves_nothing(cli: Cli, world: World, tmp_path: Path) -> None:
+def test_an_export_that_fails_leaves_nothing(cli: Cli, synced: Synced, tmp_path: Path) -> None:
     """A role that may read all views but the last."""
     role = f"half_{os.getpid()}"
-    url = re.sub("//.*@", f"//{role}:h@", dsn(world.url))
-    with psycopg.connect(dsn(world.url), autocommit=True) as admin:
+    url = re.sub("//.*@", f"//{role}:h@", dsn(synced.url))
+    with psycopg.connect(dsn(synced.url), autocommit=True) as admin:
         admin.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'h'".encode())
         try:
             assert cli("grant", role).returncode == 0
@@ -579,7 +582,7 @@ def test_an_export_that_fails_leaves_nothing(cli: Cli, world: World, tmp_path: P
 
 
 @pytest.mark.slow
-def test_without_pyarrow_the_error_says_what_to_install(world: World, tmp_path: Path) -> None:
+def test_without_pyarrow_the_error_says_what_to_install(synced: Synced, tmp_path: Path) -> None:
     """A Python that has all packages of this one but that."""
     for each in Path(psycopg.__file__).parents[1].iterdir():
         if not each.name.startswith("pyarrow"):
@@ -592,7 +595,7 @@ def test_without_pyarrow_the_error_says_what_to_install(world: World, tmp_path: 
     )
     done = subprocess.run(
         [sys.executable, "-S", "-c", code],
-        env=environment(CALLFLOW_CONFIG=str(world.config)),
+        env=environment(CALLFLOW_CONFIG=str(synced.config)),
         capture_output=True,
         text=True,
     )

@@ -108,13 +108,18 @@ def views() -> list[str]:
 
 # --- the directory -------------------------------------------------------------------------------
 def _require_new(directory: Path) -> None:
+    """Raise ConfigError unless there is nothing of that name, or an empty directory."""
     try:
-        taken = os.path.lexists(directory)
+        taken = os.path.lexists(directory) and not (
+            directory.is_dir() and not directory.is_symlink() and not any(directory.iterdir())
+        )
     except ValueError:
         raise ConfigError("is not a valid path", where="DIR", advice="name another one") from None
+    except OSError:  # a directory that cannot be read
+        taken = True
     if taken:
         raise ConfigError(
-            "already exists; it was not changed",
+            "already exists and is not empty; it was not changed",
             where=str(directory),
             advice="name another directory, or remove this one",
         )
