@@ -1,7 +1,8 @@
 """`python -m tests.docs` (`make docs`): write what the documents derive from the code.
 
 The table of faults is derived from the marks of the tests, the Docker demo's configuration from the
-sandbox's emulators, everything else from `PROVIDERS` and the definitions of the tables.
+sandbox's emulators, the questions from their views, everything else from `PROVIDERS` and the
+definitions of the tables.
 `tests/test_docs.py` holds each part up to date.
 """
 
@@ -20,6 +21,7 @@ from etl.providers import PROVIDERS, SCHEMAS
 from etl.providers.declare import Provider
 from etl.sandbox.server import EMULATORS, PORTS, Emulated, toml
 from etl.warehouse import tables
+from etl.warehouse.model.questions import QUESTIONS
 from tests.dbt_sources import sources
 from tests.faults.table import found, table
 from tests.markdown import prose, rows, type_of
@@ -31,6 +33,12 @@ from tests.superset_columns import DATASETS, columns_for, datasets
 ROOT = Path(__file__).resolve().parents[1]
 
 Providers = tuple[Provider, ...]
+
+NO_ROWS = {
+    "shared_addresses": "each number there leads to one live flow.",
+    "flow_uses": "no flow there uses another one.",
+}
+"""Why a question has no answer in the data of `callflow demo`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +184,21 @@ def described(each: Table) -> str:
     return f"### {each.fullname}\n\n{prose(str(each.comment))} Key: {key}.\n\n{columns}"
 
 
+def asked(providers: Providers) -> str:
+    """Return the questions that have a view, for a reader who looks for one."""
+    return rows("question | view", ((each.asked, f"`callflow.{each.name}`") for each in QUESTIONS))
+
+
+def questions(providers: Providers) -> str:
+    """Return the questions with their views, each with a query to copy."""
+    return "\n".join(
+        f"### {each.asked}\n\n`callflow.{each.name}`. {each.caveat}\n\n"
+        f"```sql\n{textwrap.dedent(each.ready).strip()};\n```\n"
+        + (f"\nEmpty in the sandbox: {NO_ROWS[each.name]}\n" if each.name in NO_ROWS else "")
+        for each in QUESTIONS
+    )
+
+
 def examples(providers: Providers) -> str:
     """Return a commented source of each provider, under what an administrator must know."""
     return "\n".join("".join(f"{line}\n" for line in example(each)) for each in providers)
@@ -219,6 +242,8 @@ PARTS = (
     markdown("README.md", "needs", needs),
     markdown("README.md", "keys", keys),
     markdown("README.md", "streams", streams),
+    markdown("README.md", "questions", asked),
+    markdown("docs/questions.md", "questions", questions),
     markdown("docs/scale.md", "citus", citus),
     markdown("docs/deploy.md", "hosts", hosts),
     Part(

@@ -214,7 +214,7 @@ def test_superset_reads_columns_that_there_are(filled: str) -> None:
         assert each["main_dttm_col"] in (times or {None})
         for metric in each["metrics"]:
             ((value,),) = ask(filled, f"SELECT {metric['expression']} FROM callflow.{name}")
-            assert value > 0
+            assert value is not None
     for chart in exported("charts").values():
         dataset = by_id[chart["dataset_uuid"]]
         assert named_in(chart)

@@ -14,6 +14,9 @@ from tests.model_docs import SHOWN, columns_of, links, parts_of
 from tests.model_svg import height, placed, svg
 from tests.postgres import ask
 
+OF_ALL_PROVIDERS = ("faults", "asked", "questions", "columns")
+"""What is written of no provider in particular."""
+
 
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: f"{part.file} {part.write.__name__}")
 def test_the_document_is_what_the_code_says(part: Part) -> None:
@@ -23,7 +26,7 @@ def test_the_document_is_what_the_code_says(part: Part) -> None:
 
 def test_a_provider_less_is_a_provider_less_in_each_part() -> None:
     for part in PARTS:
-        if part.write.__name__ not in ("faults", "columns"):  # these name no provider
+        if part.write.__name__ not in OF_ALL_PROVIDERS:
             without = part.write(PROVIDERS[1:])
             assert PROVIDERS[0].title not in without
             assert PROVIDERS[0].name not in without

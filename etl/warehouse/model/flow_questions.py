@@ -204,7 +204,7 @@ FLOWS_BY_SOURCE = Question(
     GROUP BY named.provider, named.name_key, each.of_sources""",
     """
     SELECT provider, name, source_count, of_sources, sources
-    FROM callflow.flows_by_source WHERE source_count < of_sources ORDER BY name LIMIT 20""",
+    FROM callflow.flows_by_source ORDER BY of_sources - source_count DESC, name LIMIT 20""",
 )
 
 TO_REVIEW = Question(
