@@ -36,7 +36,7 @@ help:
 	@echo '             statement too'
 	@echo 'make soak    a daemon for MINUTES=$(MINUTES), while records change and 5 % of the answers fail'
 	@echo 'make check   ruff (lint and format) and mypy'
-	@echo 'make docs    write what README, docs and the example configuration derive from the code'
+	@echo 'make docs    write what README, docs and examples derive from the code'
 	@echo 'make lock    write requirements.lock again after a change of pyproject.toml (needs uv);'
 	@echo '             ARGS=--upgrade takes the newest versions'
 	@echo 'make clean   remove .venv, caches and builds; the data of the demo stays'
