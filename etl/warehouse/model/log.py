@@ -38,9 +38,7 @@ def _changes(names: Sequence[str]) -> str:
     """Return the query of callflow.changes: all of them, or those up to `callflow.at`."""
     given = {"flow_key": _FLOW_KEY}
     columns = {column.name: column for column in CHANGES}
-    listed = ", ".join(
-        f"{typed(given.get(name, name), columns[name])} AS {name}" for name in names
-    )
+    listed = ", ".join(f"{typed(given.get(name, name), columns[name])} AS {name}" for name in names)
     return (
         f"SELECT {listed} FROM {tables.changes.fullname} WHERE {moment.NAME} IS NULL"
         f" UNION ALL SELECT {listed} FROM {tables.changes.fullname}{moment.JOINED}"
@@ -56,9 +54,7 @@ def _freshness(names: Sequence[str]) -> str:
         "last_change_at": "changed_at",
     }
     columns = {column.name: column for column in FRESHNESS}
-    listed = ", ".join(
-        f"{typed(given.get(name, name), columns[name])} AS {name}" for name in names
-    )
+    listed = ", ".join(f"{typed(given.get(name, name), columns[name])} AS {name}" for name in names)
     return f"SELECT {listed} FROM {tables.streams.fullname}"
 
 
