@@ -160,13 +160,13 @@ def require_free(connection: Connection) -> None:
             raise _taken(name, "is there, and this version makes one of that name")
 
 
-def withdraw(connection: Connection) -> list[str]:
-    """Drop our own views and functions, so that the tables under them can change.
+def withdraw(connection: Connection, of: Iterable[Definition]) -> list[str]:
+    """Drop views and functions of ours, so that the tables under them can change.
 
     Returns the statements that restore their owners, options and rights after they have been made
     again. Raises SchemaError, and drops none, if anything that is not ours depends on them.
     """
-    ours = [each for each in all_views() if _exists(connection, each)]
+    ours = [each for each in of if _exists(connection, each)]
     if found := dependents(connection, ours, ours, whole=True):
         raise blocked_by(found)
     again = [statement for each in ours for statement in _given(connection, each)]
@@ -392,8 +392,7 @@ def _taken(name: str, why: str) -> SchemaError:
     return SchemaError(
         f"{name} {why}",
         where="warehouse",
-        advice="rename it (ALTER … RENAME TO), then run `callflow migrate`; "
-        "nothing was changed",
+        advice="rename it (ALTER … RENAME TO), then run `callflow migrate`; nothing was changed",
     )
 
 
