@@ -13,10 +13,11 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from etl.errors import SchemaError
-from etl.providers import SCHEMAS
+from etl.providers import PARTS, SCHEMAS
 from etl.sync.rebuild import rebuild_changes
 from etl.warehouse import dependents, migrate, tables, views
 from etl.warehouse.connect import connect
+from etl.warehouse.model.definitions import definitions
 from etl.warehouse.translate import sqlstate
 
 OURS = set(SCHEMAS)
@@ -45,24 +46,29 @@ def empty_staging(connection: Connection) -> None:
 def change_tables(connection: Connection) -> list[str]:
     """Run the migrations; return the statements to run after the views have been made again.
 
-    Our views stay where they are, unless a migration changes what they read.
+    Our views stay where they are, unless a migration changes what they read: then the model gives
+    way and, if that is not enough, the histories that it reads do too.
     """
-    try:
-        with connection.begin_nested():
-            context.run_migrations()
-        return []
-    except DBAPIError as error:
-        if sqlstate(error) not in dependents.IN_THE_WAY:
-            raise
-    again = dependents.withdraw(connection)
-    try:
-        with connection.begin_nested():
-            context.run_migrations()
-    except DBAPIError as error:
-        if sqlstate(error) not in dependents.IN_THE_WAY:
-            raise
-        raise dependents.blocked(connection, migrate.detail(error)) from error
+    again: list[str] = []
+    for in_the_way in (definitions(PARTS), views.of_tables()):
+        if try_to_change_tables(connection) is None:
+            return again
+        again += dependents.withdraw(connection, in_the_way)
+    if (refused := try_to_change_tables(connection)) is not None:
+        raise dependents.blocked(connection, migrate.detail(refused)) from refused
     return again
+
+
+def try_to_change_tables(connection: Connection) -> DBAPIError | None:
+    """Run the migrations; return the error, if something that depends on a table is in the way."""
+    try:
+        with connection.begin_nested():
+            context.run_migrations()
+    except DBAPIError as error:
+        if sqlstate(error) not in dependents.IN_THE_WAY:
+            raise
+        return error
+    return None
 
 
 def run(connection: Connection) -> None:

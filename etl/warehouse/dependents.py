@@ -106,13 +106,13 @@ SELECT privilege_type, CASE grantee WHEN 0 THEN NULL ELSE pg_catalog.pg_get_user
 """
 
 
-def withdraw(connection: Connection) -> list[str]:
-    """Drop our own views and functions, so that the tables under them can change.
+def withdraw(connection: Connection, of: Iterable[Definition]) -> list[str]:
+    """Drop views and functions of ours, so that the tables under them can change.
 
     Returns the statements that restore their owners, options and rights after they have been made
     again. Raises SchemaError, and drops none, if anything that is not ours depends on them.
     """
-    ours = [each for each in all_views() if exists(connection, each)]
+    ours = [each for each in of if exists(connection, each)]
     if found := dependents(connection, ours, ours, whole=True):
         raise blocked_by(found)
     again = [statement for each in ours for statement in _given(connection, each)]

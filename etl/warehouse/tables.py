@@ -280,6 +280,7 @@ streams = _etl(
         "Whether the last complete full scan met the list ordered by modification, newest first.",
     ),
     _plain("retry_at", TIME, "Before then the provider asked not to be asked again (UTC)."),
+    _plain("told", TEXT, "What was wrong by the last notification; NULL when all is well."),
     _plain("provider", TEXT, "Whose list it is, as in callflow.toml."),
     _plain(
         "known_since",
@@ -287,7 +288,6 @@ streams = _etl(
         "Per scope, the instant of its first complete run (UTC): changes after it are news, and are"
         " in history.changes.",
     ),
-    _plain("told", TEXT, "What was wrong by the last notification; NULL when all is well."),
     keys=1,
 )
 

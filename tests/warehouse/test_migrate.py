@@ -49,7 +49,8 @@ CATALOG = {
     "relations": "SELECT n.nspname, c.relname, c.relkind, c.relpersistence, c.reloptions,"
     " obj_description(c.oid, 'pg_class')"
     f" FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE {OURS}",
-    "columns": "SELECT n.nspname, c.relname, a.attname, a.attnum,"
+    "columns": "SELECT n.nspname, c.relname, a.attname,"
+    " row_number() OVER (PARTITION BY c.oid ORDER BY a.attnum),"
     " format_type(a.atttypid, a.atttypmod), l.collname, a.attnotnull, a.attidentity,"
     " a.attgenerated, pg_get_expr(d.adbin, d.adrelid), col_description(c.oid, a.attnum)"
     " FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid"
@@ -333,11 +334,23 @@ def without_comments(found: dict[str, set[Any]]) -> dict[str, set[Any]]:
     }
 
 
+KEPT = "SELECT (to_jsonb(t) - 'provider' - 'known_since')::text FROM {} AS t"
+"""The rows of a table without columns that later migrations fill."""
+
+HISTORY_VIEWS = r"""
+SELECT format('%I.%I', schemaname, viewname) FROM pg_views
+ WHERE schemaname IN ('zoom', 'twilio', 'alibaba') AND viewname LIKE '%\_history'
+"""
+
+
 def of_three_migrations(url: str, role: str) -> None:
     """Make the warehouse of revision_0003.sql: rows, history, and objects that a user built."""
     statements = (Path(__file__).parent / "revision_0003.sql").read_text(encoding="utf-8")
     with psycopg.connect(dsn(url), autocommit=True) as session:
         session.execute(re.sub("analyst", role, statements).encode())
+        # The file has no comments, by which callflow knows its views.
+        for (view,) in session.execute(HISTORY_VIEWS).fetchall():
+            session.execute(f"COMMENT ON VIEW {view} IS 'Every version, ever.'".encode())
 
 
 @pytest.mark.every_postgres
@@ -364,7 +377,7 @@ def test_a_warehouse_of_three_migrations_goes_on_with_those_that_follow(
     database: str, role: str
 ) -> None:
     of_three_migrations(database, role)
-    rows = {table: ask(database, f"SELECT t::text FROM {table} AS t") for table in COUNTS}
+    rows = {table: ask(database, KEPT.format(table)) for table in COUNTS}
     assert {table: len(found) for table, found in rows.items()} == COUNTS
     before, built = catalog(database), objects(database, "relations", "definitions", "functions")
     assert migrate.upgrade(database) == "behind"
@@ -382,7 +395,7 @@ def test_a_warehouse_of_three_migrations_goes_on_with_those_that_follow(
     assert {kind: built[kind] - after[kind] for kind in built} == {kind: set() for kind in built}
     assert catalog(database)["views"] >= before["views"]
     for table, found in rows.items():
-        assert ask(database, f"SELECT t::text FROM {table} AS t") == found, table
+        assert ask(database, KEPT.format(table)) == found, table
     made = catalog(database)
     with opened(database) as connection:
         command.downgrade(alembic(connection), "0003")
@@ -687,7 +700,8 @@ def test_a_history_view_that_must_give_way_comes_back_with_its_rights(
     ("theirs", "said_of_it"),
     [
         (
-            "DROP VIEW zoom.flows_history;\nCREATE VIEW zoom.flows_history AS SELECT 1 AS one",
+            "DROP VIEW zoom.flows_history CASCADE;\n"
+            "CREATE VIEW zoom.flows_history AS SELECT 1 AS one",
             "zoom.flows_history is not a view of callflow's",
         ),
         (
