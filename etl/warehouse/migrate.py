@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from etl.errors import SchemaError
 from etl.providers import SCHEMAS
+from etl.warehouse import views
 from etl.warehouse.connect import connect
 from etl.warehouse.rights import name_of, suggest_grants
 from etl.warehouse.tables import REVISION
@@ -130,6 +131,8 @@ def _upgrade(connection: Connection) -> State:
     before = state(connection)
     if before != "head":
         to_head(connection)
+    elif views.create(connection):  # a new version may have other views of the same tables
+        views.describe(connection)
     return before
 
 

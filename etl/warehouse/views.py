@@ -39,21 +39,24 @@ def all_views(parts: AllParts = PARTS) -> tuple[Definition, ...]:
     return (*of_tables(), *definitions(parts))
 
 
-def create(connection: Connection, wanted: Iterable[Definition] | None = None) -> None:
+def create(connection: Connection, wanted: Iterable[Definition] | None = None) -> int:
     """Create the views and functions that are missing, and replace those that have to change.
 
-    `wanted` are all of ours if it is None. Raises SchemaError if one of their names is taken by
-    something that is not ours.
+    `wanted` are all of ours if it is None. Returns how many were made or replaced. Raises
+    SchemaError if one of their names is taken by something that is not ours.
     """
+    changed = 0
     for each in all_views() if wanted is None else wanted:
         if isinstance(each, FunctionDefinition):
-            _create_function(connection, each)
+            changed += _create_function(connection, each)
             continue
         there = _columns(connection, each)
         query = each.query([*there, *(name for name in each.columns if name not in there)])
         if there and not _differs(connection, each.name, query):
             continue  # replacing it would wait for readers
         connection.exec_driver_sql(f"CREATE OR REPLACE VIEW {each.name} AS {escaped(query)}")
+        changed += 1
+    return changed
 
 
 def require_free(connection: Connection) -> None:
@@ -142,8 +145,8 @@ def _columns(connection: Connection, of: ViewDefinition) -> list[str]:
     return there
 
 
-def _create_function(connection: Connection, of: FunctionDefinition) -> None:
-    """Create or replace a function, unless it is there and the same.
+def _create_function(connection: Connection, of: FunctionDefinition) -> bool:
+    """Create or replace a function, unless it is there and the same; return whether it was.
 
     Raises SchemaError if it is not ours: ours are described.
     """
@@ -155,7 +158,7 @@ def _create_function(connection: Connection, of: FunctionDefinition) -> None:
         {"signature": of.signature},
     ).one_or_none()
     if there is not None and there[0] == of.body:
-        return
+        return False
     if there is not None and not there[1]:
         raise _taken(of.signature, "is not a function of callflow's")
     try:
@@ -165,6 +168,7 @@ def _create_function(connection: Connection, of: FunctionDefinition) -> None:
         if sqlstate(error) != CHANGED_RESULT:
             raise
         raise _taken(of.signature, "is not a function of callflow's") from error
+    return True
 
 
 def _differs(connection: Connection, name: str, query: str) -> bool:

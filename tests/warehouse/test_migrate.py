@@ -760,3 +760,20 @@ def test_a_reader_in_a_transaction_is_waited_for_and_then_named(database: str, l
         reading.rollback()
     reader.dispose()
     assert said(process) == "behind"
+
+
+def test_the_views_of_a_warehouse_at_head_follow_the_program(warehouse: str) -> None:
+    """A version with other views of the same tables brings no migration."""
+    with opened(warehouse) as connection:
+        connection.execute(text("DROP VIEW callflow.number_map"))
+        connection.execute(text("DROP FUNCTION callflow.flow_findings_at"))
+        older = "SELECT 'x'::text AS provider, 'x'::text AS finding"
+        connection.execute(text("DROP VIEW callflow.flow_findings_history"))
+        connection.execute(text(f"CREATE VIEW callflow.flow_findings_history AS {older}"))
+        connection.execute(text("COMMENT ON VIEW callflow.flow_findings_history IS 'Older.'"))
+    assert migrate.upgrade(warehouse) == "head"
+    assert ask(warehouse, "SELECT count(*) FROM callflow.number_map") == {(0,)}
+    assert ask(warehouse, "SELECT count(*) FROM callflow.flow_findings_at(now())") == {(0,)}
+    assert ask(warehouse, "SELECT count(*) FROM callflow.flow_findings_history") == {(0,)}
+    for query in UNDESCRIBED:
+        assert not ask(warehouse, query)
