@@ -117,6 +117,10 @@ def test_help_names_every_command(cli: Cli) -> None:
         "sync",
         "status",
         "runs",
+        "changes",
+        "show",
+        "diff",
+        "export",
         "forget",
         "migrate",
         "sandbox",
@@ -802,15 +806,15 @@ def test_a_query_and_psql_answer_as_of_a_moment(
         done = cli("sql", "--csv", *words, asked)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.splitlines()[1] == answer
-        url = f"{dsn(warehouse)}&options=-c%20jit%3Doff%20-c%20TimeZone%3DUTC"
-        script = f"SELECT current_setting('jit'); {asked};"
+        url = f"{dsn(warehouse)}&options=-c%20work_mem%3D777kB%20-c%20TimeZone%3DUTC"
+        script = f"SHOW work_mem; {asked};"
         shown = psql(warm, config, script, *words, CALLFLOW_WAREHOUSE__READ_URL=url)
         assert f" {answer}\n" in shown
-        assert " off\n" in shown
-    script = "SELECT current_setting('jit') || current_setting('callflow.at');"
+        assert " 777kB\n" in shown
+    script = "SELECT current_setting('work_mem') || current_setting('callflow.at');"
     words = ["--at", "2026-01-01"]
-    shown = psql(warm, config, script, *words, PGOPTIONS="-c jit=off")
-    assert "off2026-01-01T00:00:00+00:00" in shown
+    shown = psql(warm, config, script, *words, PGOPTIONS="-c work_mem=777kB")
+    assert "777kB2026-01-01T00:00:00+00:00" in shown
 
 
 @pytest.mark.parametrize(

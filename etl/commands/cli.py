@@ -1,6 +1,7 @@
 """The command line: what each command is given, and what it prints.
 
-`runs`, `forget`, `sql` and `grant` are in files of their names.
+`runs`, `changes` (with `diff`), `show`, `export`, `forget`, `sql` and `grant` are in files of their
+names.
 """
 
 import os
@@ -18,6 +19,8 @@ from rich.markup import escape
 from etl import __version__
 from etl.commands import check, lines
 from etl.commands.access import leader_on, warehouse
+from etl.commands.changes import changes, diff
+from etl.commands.export import export
 from etl.commands.forget import forget
 from etl.commands.grant import grant
 from etl.commands.options import (
@@ -33,6 +36,7 @@ from etl.commands.options import (
 from etl.commands.output import note, open_streams, print_lines, stderr, stdout
 from etl.commands.progress import run_jobs
 from etl.commands.runs import runs
+from etl.commands.show import show
 from etl.commands.signals import stopping
 from etl.commands.sql import WithQuery, sql
 from etl.config import load as config
@@ -214,6 +218,10 @@ def status(context: typer.Context, as_json: AsJson = False, path: ConfigPath = N
 
 
 app.command("runs")(runs)
+app.command("changes")(changes)
+app.command("show")(show)
+app.command("diff")(diff)
+app.command("export")(export)
 app.command("forget")(forget)
 
 

@@ -58,6 +58,16 @@ At = Annotated[
         help='Answer as of then, such as "2026-11-17 14:05+01"; without an offset it is UTC.',
     ),
 ]
+FlowName = Annotated[
+    str,
+    typer.Argument(
+        metavar="FLOW", help="Its id, its key (source/id), its name, or a part of its name."
+    ),
+]
+OfSource = Annotated[
+    str | None,
+    typer.Option("--source", metavar="SOURCE", help="Look for the flow in this source only."),
+]
 
 
 @dataclass(slots=True)

@@ -80,7 +80,7 @@ def sql(
     settings, redact = load(context, path)
     if statement == "-":
         statement = sys.stdin.buffer.read().decode("utf-8-sig", errors="surrogateescape")
-    with reading(settings, redact) as (engine, denied):
+    with reading(settings, redact, any_query=True) as (engine, denied):
         if statement is None:
             command, env = psql(engine, os.environ, moment)
             os.execve(command[0], command, env)  # noqa: S606

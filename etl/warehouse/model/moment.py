@@ -28,7 +28,8 @@ _PATTERN = (
 def parse(text: str) -> datetime:
     """Return the moment that a text means to `callflow.moment()` in a session whose zone is UTC.
 
-    Raises ValueError for a text that means none.
+    It is in UTC, unless its year there is before 1 or after 9999. Raises ValueError for a text that
+    means none.
     """
     found = re.fullmatch("".join(_PATTERN), text, re.ASCII)
     if found is None:
@@ -44,7 +45,11 @@ def parse(text: str) -> datetime:
         return read.replace(tzinfo=UTC)
     hours, minutes = int(zone[1:3]), int(zone[-2:]) if len(zone) > 3 else 0
     offset = timedelta(hours=hours, minutes=minutes)
-    return read.replace(tzinfo=timezone(-offset if zone[0] == "-" else offset))
+    there = read.replace(tzinfo=timezone(-offset if zone[0] == "-" else offset))
+    try:
+        return there.astimezone(UTC)
+    except OverflowError:
+        return there
 
 
 FUNCTION = FunctionDefinition(
