@@ -117,6 +117,10 @@ def test_help_names_every_command(cli: Cli) -> None:
         "sync",
         "status",
         "runs",
+        "changes",
+        "show",
+        "diff",
+        "export",
         "forget",
         "migrate",
         "sandbox",
@@ -281,6 +285,29 @@ def test_check_says_what_is_wrong_and_writes_nothing(
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("FAIL")]
     assert "zoom_demo.flows" in line
     assert "contact_center:read:list_flows:admin" in line
+
+
+def test_migrate_writes_the_log_of_changes_again(
+    cli: Cli, sandbox: Sandbox, warehouse: str
+) -> None:
+    assert cli("migrate", "--rebuild-changes").stdout.endswith(
+        "The log of changes was rebuilt from the histories: it has 0 rows.\n"
+    )
+    assert cli("sync", "zoom_demo").returncode == 0
+    sandbox.zoom.change()
+    assert cli("sync", "zoom_demo").returncode == 0
+    asked = "SELECT entity_id, change, field, observed_at FROM callflow.changes ORDER BY 1, 2, 3"
+    written = ask(warehouse, asked)
+    assert written
+    with psycopg.connect(dsn(warehouse)) as connection:
+        connection.execute("UPDATE history.changes SET change = 'lost'")
+    done = cli("migrate", "--rebuild-changes")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (
+        "The schema is already up to date.\n"
+        f"The log of changes was rebuilt from the histories: it has {len(written)} rows.\n"
+    )
+    assert ask(warehouse, asked) == written
 
 
 def test_init_writes_a_file_once(cli: Cli, tmp_path: Path) -> None:
@@ -465,7 +492,7 @@ def test_grant_gives_what_a_bi_tool_needs_and_no_more(cli: Cli, warehouse: str) 
                 "SELECT count(*) FROM information_schema.table_constraints "
                 "WHERE constraint_type IN ('PRIMARY KEY', 'FOREIGN KEY')"
             ).fetchall()
-            assert keys == [(9 + 5,)]
+            assert keys == [(10 + 6,)]
             for forbidden in (
                 "SELECT 1 FROM etl.runs",
                 "SELECT 1 FROM history.zoom_flows",
@@ -745,10 +772,10 @@ def test_a_daily_limit_is_reported_and_not_waited_for(cli: Cli, sandbox: Sandbox
     assert "2031-01-01" in done.stdout
 
 
-def psql(warm: Warm, config: Path, script: str, **env: str) -> str:
+def psql(warm: Warm, config: Path, script: str, *words: str, **env: str) -> str:
     """Return what `callflow sql` prints when psql is given a script."""
     env = environment(CALLFLOW_CONFIG=str(config), **env)
-    done = warm.run(["sql"], env=env, text=script)
+    done = warm.run(["sql", *words], env=env, text=script)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
@@ -762,6 +789,45 @@ def test_psql_is_given_what_the_url_says(config: Path, warehouse: str, warm: War
     url = f"{dsn(warehouse)}&options=-c%20search_path%3Dtwilio%20-c%20jit%3Doff"
     script = "SELECT current_setting('search_path') || ' ' || current_setting('jit');"
     assert "twilio off" in psql(warm, config, script, CALLFLOW_WAREHOUSE__READ_URL=url)
+
+
+def test_a_query_and_psql_answer_as_of_a_moment(
+    cli: Cli, config: Path, warehouse: str, warm: Warm
+) -> None:
+    assert cli("sync", "zoom_demo").returncode == 0
+    asked = (
+        "SELECT count(*) || ' at ' || coalesce(callflow.moment()::text, '-') FROM callflow.flows"
+    )
+    for words, answer in (
+        ([], "120 at -"),
+        (["--at", "2026-01-01 12:00:00.5+01"], "0 at 2026-01-01 11:00:00.5+00"),
+        (["--at", "9999-01-01"], "120 at 9999-01-01 00:00:00+00"),
+    ):
+        done = cli("sql", "--csv", *words, asked)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.splitlines()[1] == answer
+        url = f"{dsn(warehouse)}&options=-c%20work_mem%3D777kB%20-c%20TimeZone%3DUTC"
+        script = f"SHOW work_mem; {asked};"
+        shown = psql(warm, config, script, *words, CALLFLOW_WAREHOUSE__READ_URL=url)
+        assert f" {answer}\n" in shown
+        assert " 777kB\n" in shown
+    script = "SELECT current_setting('work_mem') || current_setting('callflow.at');"
+    words = ["--at", "2026-01-01"]
+    shown = psql(warm, config, script, *words, PGOPTIONS="-c work_mem=777kB")
+    assert "777kB2026-01-01T00:00:00+00:00" in shown
+
+
+@pytest.mark.parametrize(
+    "given", ["yesterday", "2026-02-30", "", "2026-01-01 -c jit=on", "\x1b[2J"]
+)
+def test_an_unreadable_moment_is_refused_before_anything_is_asked(cli: Cli, given: str) -> None:
+    nowhere = "postgresql://me@127.0.0.1:1/db"
+    for query in (["SELECT 1"], []):
+        done = cli("sql", "--at", given, *query, CALLFLOW_WAREHOUSE__READ_URL=nowhere)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "callflow: --at: " in done.stderr
+        assert "→ expected a date, or a date and a time, such as 2026-11-17 14:05+01" in done.stderr
+        assert "\x1b" not in done.stderr
 
 
 @pytest.mark.fault(72)

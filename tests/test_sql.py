@@ -6,18 +6,21 @@ import re
 import subprocess
 import sys
 from collections.abc import Generator, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Engine, event, make_url
+from sqlalchemy import Engine, event, make_url, text
+from sqlalchemy.exc import DBAPIError
 
 from etl.commands import sql, values
 from etl.config.redact import Redactor
 from etl.errors import QueryError
 from etl.warehouse import grant, migrate
 from etl.warehouse.connect import connect
+from etl.warehouse.model import moment
 from tests.postgres import dsn
 
 
@@ -38,7 +41,7 @@ def engine(warehouse: str) -> Iterator[Engine]:
         engine.dispose()
 
 
-def ask(engine: Engine, query: str, **options: str) -> Generator[Sequence[Any], None, None]:
+def ask(engine: Engine, query: str, **options: Any) -> Generator[Sequence[Any], None, None]:
     return sql.ask(engine, query, Redactor(), **options)
 
 
@@ -232,7 +235,10 @@ def test_a_statement_without_rows_is_not_run(engine: Engine, tmp_path: Path) -> 
         ("WITH x AS (DELETE FROM zoom.flows RETURNING 1) SELECT 1 FROM x", "`callflow sql` only"),
         ("SELECT lo_create(7), 1 / 0", "read-only|division"),
         ("SELECT 1; DROP TABLE zoom.flows", "→ one statement only"),
-        ("SELECT * FROM flows", r"→ did you mean zoom\.flows\?\nLINE 1: .*\n {22}\^$"),
+        (
+            "SELECT * FROM flows",
+            r"→ did you mean callflow\.flows or zoom\.flows\?\nLINE 1: .*\n {22}\^$",
+        ),
         ('SELECT * FROM "zoom" . "flow"', r"did you mean zoom\.flows\?"),
         ("SELECT * FROM flex_flow AS f", r"did you mean twilio\.flex_flows\?"),
         ("SELECT * FROM nothing_like_it", "a table is named with its schema"),
@@ -244,6 +250,55 @@ def test_errors_are_shown_as_psql_shows_them(engine: Engine, asked: str, expecte
     with pytest.raises(QueryError) as caught:
         list(ask(engine, asked))
     assert re.search(expected, str(caught.value)), str(caught.value)
+
+
+# --- as of a moment ------------------------------------------------------------------------------
+MOMENTS = (
+    "2026-11-17", "2026-11-17 14:05", "2026-11-17T14:05:06", "2026-11-17 14:05:06.123456789",
+    "2026-11-17 14:05:06.9999996", "2026-11-17 14:05+01", "2026-11-17 14:05 -0330",
+    "2026-11-17 14:05:01.5+05:45", "2026-11-17 14:05Z", "2026-11-17 14:05 UTC", "2024-02-29",
+    "0001-01-01 00:00+15", "2026-11-17 14:05\n", "9999-12-31 23:59:59-12",
+)  # fmt: skip
+NO_MOMENTS = (
+    " 2026-11-17", "2026-11-17 ", "2026-11-17\n", "2026-11-17 14:05 \n", "2026-02-29", "2026-13-01",
+    "0000-01-01", "yesterday", "now", "infinity", "2026-11-17 14", "2026-11-17 24:00", "2026-11",
+    "2026-11-17 14:05 Europe/Berlin", "2026-11-17 14:05+16", "17.11.2026", "2026-11-17 14:05+1",
+    "'; DROP TABLE zoom.flows; --", "２０２６-11-17", "2026-11-17 14:05 -c jit=on", "5 BC",
+)  # fmt: skip
+
+
+@pytest.mark.every_postgres
+def test_a_moment_is_read_as_the_views_read_it(engine: Engine) -> None:
+    set_at = text("SELECT set_config('callflow.at', :at, true)")
+    for given in MOMENTS:
+        with engine.begin() as connection:
+            connection.execute(set_at, {"at": given})
+            meant = text("SELECT callflow.moment() = CAST(:at AS timestamptz)")
+            assert connection.execute(meant, {"at": moment.parse(given).isoformat()}).scalar()
+    for given in NO_MOMENTS:
+        with pytest.raises(ValueError, match="expected a"):
+            moment.parse(given)
+        with pytest.raises(DBAPIError, match=r"callflow.at|invalid input"), engine.begin() as c:
+            c.execute(set_at, {"at": given})
+            c.exec_driver_sql("SELECT callflow.moment()")
+
+
+def test_views_answer_as_of_the_moment_that_is_asked_for(engine: Engine) -> None:
+    with engine.begin() as connection:
+        for name, since, to in (("old", "2026-01-01", "2026-02-01"), ("new", "2026-02-01", None)):
+            table = "history.zoom_flows" if to else "zoom.flows"
+            connection.exec_driver_sql(
+                f"INSERT INTO {table} (source, flow_id, flow_name, valid_from"
+                f"{', valid_to' if to else ''}) VALUES ('s', 'f', '{name}', '{since}'"
+                + (f", '{to}')" if to else ")")
+            )
+    asked = "SELECT name, current_setting('callflow.at', true) AS at FROM callflow.flows"
+    early = datetime(2026, 1, 15, tzinfo=UTC)
+    for at, expected in ((early, "old"), (datetime(2026, 3, 1, tzinfo=UTC), "new"), (None, "new")):
+        _, (name, said) = ask(engine, asked, at=at)
+        assert name == expected
+        assert (said or "") == (at.isoformat() if at else "")  # nothing of it stays in the session
+    assert list(ask(engine, asked, at=datetime(2025, 1, 1, tzinfo=UTC)))[1:] == []
 
 
 @pytest.mark.every_postgres

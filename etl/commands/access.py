@@ -52,11 +52,14 @@ def warehouse(
 
 
 @contextmanager
-def reading(settings: Settings, redact: Redactor) -> Iterator[tuple[Engine, str]]:
+def reading(
+    settings: Settings, redact: Redactor, *, any_query: bool = False
+) -> Iterator[tuple[Engine, str]]:
     """Yield an engine that reads, and the advice for a query that lacks a right.
 
     Its role is that of `warehouse.read_url`, or the reader of the embedded Postgres. With neither
-    it is the role of `warehouse.url`, and a note says so if that role can do more than read.
+    it is the role of `warehouse.url`; if that role can do more than read, and the engine is for
+    `any_query`, a note says so.
 
     Raises WarehouseError, and SchemaError as `warehouse` does unless the role cannot see the
     schema's version.
@@ -82,7 +85,7 @@ def reading(settings: Settings, redact: Redactor) -> Iterator[tuple[Engine, str]
                     state = "head" if migrate.is_hidden(connection) else migrate.state(connection)
                     more = grant.more_than_reads(connection)
                 migrate.fit(state, url, behind_too=False)
-            if more:
+            if more and any_query:
                 note(f"{more} → set warehouse.read_url to a role that only reads")
         yield engine, denied
     except WarehouseError as error:

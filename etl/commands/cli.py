@@ -1,6 +1,7 @@
 """The command line: what each command is given, and what it prints.
 
-`runs`, `forget`, `sql` and `grant` are in files of their names.
+`runs`, `changes` (with `diff`), `show`, `export`, `forget`, `sql` and `grant` are in files of their
+names.
 """
 
 import os
@@ -18,6 +19,8 @@ from rich.markup import escape
 from etl import __version__
 from etl.commands import check, lines
 from etl.commands.access import leader_on, warehouse
+from etl.commands.changes import changes, diff
+from etl.commands.export import export
 from etl.commands.forget import forget
 from etl.commands.grant import grant
 from etl.commands.options import (
@@ -33,6 +36,7 @@ from etl.commands.options import (
 from etl.commands.output import note, open_streams, print_lines, stderr, stdout
 from etl.commands.progress import run_jobs
 from etl.commands.runs import runs
+from etl.commands.show import show
 from etl.commands.signals import stopping
 from etl.commands.sql import WithQuery, sql
 from etl.config import load as config
@@ -43,9 +47,11 @@ from etl.errors import CallflowError, ConfigError, OutputError, StoppedError, in
 from etl.load.lease import process_name
 from etl.status import documents, queries
 from etl.sync.job import Job
+from etl.sync.rebuild import rebuild_changes
 from etl.sync.selection import exit_code, select
 from etl.warehouse import embedded, migrate
-from etl.warehouse.connect import database_url
+from etl.warehouse.connect import connect, database_url
+from etl.warehouse.rights import suggest_grants
 
 app = typer.Typer(
     name="callflow",
@@ -212,6 +218,10 @@ def status(context: typer.Context, as_json: AsJson = False, path: ConfigPath = N
 
 
 app.command("runs")(runs)
+app.command("changes")(changes)
+app.command("show")(show)
+app.command("diff")(diff)
+app.command("export")(export)
 app.command("forget")(forget)
 
 
@@ -254,16 +264,34 @@ def daemon_command(
 
 
 @app.command("migrate")
-def migrate_command(context: typer.Context, path: ConfigPath = None) -> None:
+def migrate_command(
+    context: typer.Context,
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--rebuild-changes", help="Also write callflow.changes again, from the histories."
+        ),
+    ] = False,
+    path: ConfigPath = None,
+) -> None:
     """Bring the warehouse's schema up to date, or create it.
 
     `sync` and `daemon` create a missing schema themselves; they change one only with --migrate.
     """
-    settings, _ = load(context, path)
+    settings, redact = load(context, path)
     url = database_url(settings, os.environ, note)
     before = migrate.upgrade(url)
     done = {"head": "is already up to date", "empty": "was created", "behind": "was migrated"}
     stdout().print(f"The schema {done[before]}.")
+    if again:
+        engine = connect(url)
+        try:
+            with suggest_grants(engine, "migrate", redact), engine.begin() as connection:
+                count = rebuild_changes(connection)
+        finally:
+            engine.dispose()
+        rows = f"{count:,} row{'' if count == 1 else 's'}"
+        stdout().print(f"The log of changes was rebuilt from the histories: it has {rows}.")
 
 
 _OF_THE_SANDBOX = "# Written by `callflow sandbox --config`, which replaces this file each time."

@@ -2,16 +2,21 @@
 
 import os
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pydantic import TypeAdapter, ValidationError
 
 from etl.config import load as config
 from etl.config.redact import Redactor
 from etl.config.settings import Settings, redactor
+from etl.config.values import Duration
+from etl.errors import ConfigError
 from etl.providers import PROVIDERS
 from etl.sandbox import FIRST_PORT
+from etl.warehouse.model import moment
 
 ConfigPath = Annotated[
     Path | None,
@@ -46,6 +51,23 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object per
 WithMigrate = Annotated[
     bool, typer.Option("--migrate", help="Migrate the schema first if it is behind.")
 ]
+At = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MOMENT",
+        help='Answer as of then, such as "2026-11-17 14:05+01"; without an offset it is UTC.',
+    ),
+]
+FlowName = Annotated[
+    str,
+    typer.Argument(
+        metavar="FLOW", help="Its id, its key (source/id), its name, or a part of its name."
+    ),
+]
+OfSource = Annotated[
+    str | None,
+    typer.Option("--source", metavar="SOURCE", help="Look for the flow in this source only."),
+]
 
 
 @dataclass(slots=True)
@@ -65,3 +87,37 @@ def load(context: typer.Context, path: Path | None) -> tuple[Settings, Redactor]
     if isinstance(context.obj, Secrets):
         context.obj.redact = redact
     return settings, redact
+
+
+def as_moment(given: str | None, option: str) -> datetime | None:
+    """Return the moment that the value of `option` means; None if the option was not given.
+
+    Raises ConfigError, which says what is expected.
+    """
+    if given is None:
+        return None
+    try:
+        return moment.parse(given)
+    except ValueError as error:
+        raise _unreadable(given, option, str(error)) from None
+
+
+def as_time(given: str | None, option: str) -> datetime | timedelta | None:
+    """Return what the value of `option` means: a moment, or how long ago; None if not given.
+
+    Raises ConfigError, which says what is expected.
+    """
+    if given is None:
+        return None
+    try:
+        return TypeAdapter[timedelta](Duration).validate_python(given)
+    except ValidationError:
+        pass
+    try:
+        return moment.parse(given)
+    except ValueError as error:
+        raise _unreadable(given, option, f"{error}, or how long ago: 12h, 7d") from None
+
+
+def _unreadable(given: str, option: str, expected: str) -> ConfigError:
+    return ConfigError(f"{given[:80]!r} cannot be read", where=option, advice=expected)

@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -16,6 +16,7 @@ from rich.text import Text
 
 from etl.commands import values
 from etl.config.redact import harmless
+from etl.status import documents
 
 
 def print_table(console: Console, rows: Iterator[Sequence[Any]], title: str = "") -> int:
@@ -78,14 +79,21 @@ def write_json(rows: Iterator[Sequence[Any]]) -> None:
 
     On a terminal, control characters are written as JSON's escapes.
     """
-    shown = _without_control if sys.stdout.isatty() else str
+    shown = without_control if sys.stdout.isatty() else str
     keys = [json.dumps(name, ensure_ascii=False) for name in next(rows)]
     for row in rows:
         members = (f"{key}: {values.as_json(each)}" for key, each in zip(keys, row, strict=True))
         sys.stdout.write(shown(f"{{{', '.join(members)}}}") + "\n")
 
 
-def _without_control(line: str) -> str:
+def write_objects(found: Iterable[Mapping[str, Any]]) -> None:
+    """Write mappings to stdout as JSON, one object a line, as `write_json` does on a terminal."""
+    shown = without_control if sys.stdout.isatty() else str
+    for each in found:
+        sys.stdout.write(shown(documents.as_json(each)) + "\n")
+
+
+def without_control(line: str) -> str:
     """Return the same JSON with escapes for the characters that a terminal would obey."""
     if line.isprintable():
         return line

@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing, suppress
+from datetime import datetime
 from difflib import get_close_matches
 from itertools import chain
 from typing import Annotated, Any, cast
@@ -25,7 +26,7 @@ from typer.core import TyperCommand
 from etl.commands import rows as printed
 from etl.commands import values
 from etl.commands.access import reading
-from etl.commands.options import AsJson, ConfigPath, load
+from etl.commands.options import AsJson, At, ConfigPath, as_moment, load
 from etl.commands.output import note, stderr, stdout
 from etl.commands.signals import cancelling
 from etl.config.redact import Redactor, harmless
@@ -65,23 +66,25 @@ def sql(
     ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     as_json: AsJson = False,
+    at: At = None,
     path: ConfigPath = None,
 ) -> None:
     """Run a read-only query on the warehouse, or open psql.
 
     The query runs with the rights of the role in warehouse.read_url, or of callflow_reader on the
-    embedded Postgres.
+    embedded Postgres. With --at the views of callflow answer as of that moment, in psql too.
     """
+    moment = as_moment(at, "--at")
     if as_csv and as_json:
         raise ConfigError("--csv and --json exclude each other", where="sql", advice="choose one")
     settings, redact = load(context, path)
     if statement == "-":
         statement = sys.stdin.buffer.read().decode("utf-8-sig", errors="surrogateescape")
-    with reading(settings, redact) as (engine, denied):
+    with reading(settings, redact, any_query=True) as (engine, denied):
         if statement is None:
-            command, env = psql(engine, os.environ)
+            command, env = psql(engine, os.environ, moment)
             os.execve(command[0], command, env)  # noqa: S606
-        asked = ask(engine, statement, redact, denied=denied)
+        asked = ask(engine, statement, redact, denied=denied, at=moment)
         with cancelling(), closing(asked) as rows:
             if not (as_csv or as_json):
                 count = printed.print_table(stdout(), rows)
@@ -99,15 +102,23 @@ def sql(
 _LIMITS = """SELECT set_config(name, reset_val, true) FROM pg_settings
              WHERE name IN ('statement_timeout', 'transaction_timeout')"""
 
+_AT = text("SELECT set_config('callflow.at', :at, true)")
+
 _AT_ONCE = 100 if capabilities.has_stream_chunked() else 1
 """Rows to take from libpq together; before its version 17 it hands out only one at a time."""
 
 
 def ask(
-    engine: Engine, query: str, redact: Redactor, *, denied: str = "use a role that has the right"
+    engine: Engine,
+    query: str,
+    redact: Redactor,
+    *,
+    denied: str = "use a role that has the right",
+    at: datetime | None = None,
 ) -> Generator[Sequence[Any], None, None]:
     """Run `query` in a read-only transaction; yield the column names, then row after row.
 
+    The views of callflow answer as of `at`; None: as of now, or as the role or the URL has set it.
     Values are those of `values.keep_everything`. A caller that stops early must close the
     generator; closing it also cancels the query on the server, as KeyboardInterrupt does.
 
@@ -120,6 +131,8 @@ def ask(
         connection.execute(text("SET TRANSACTION READ ONLY"))
         # The limits that a server sets for this role are meant for the queries of people.
         connection.exec_driver_sql(_LIMITS)
+        if at is not None:
+            connection.execute(_AT, {"at": at.isoformat()})
         # So that the query ends if this process is killed. A server whose operating system cannot
         # detect that refuses the setting; the query works without it.
         with suppress(DBAPIError), connection.begin_nested():
@@ -246,11 +259,14 @@ def _perhaps_meant(connection: Connection, query: str, position: int) -> str:
 
 
 # --- psql ----------------------------------------------------------------------------------------
-def psql(engine: Engine, env: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+def psql(
+    engine: Engine, env: Mapping[str, str], at: datetime | None = None
+) -> tuple[list[str], dict[str, str]]:
     """Return the command line of psql for the warehouse, and its environment with the password.
 
-    Takes the psql on PATH, else the one of the embedded Postgres. It gets every parameter of the
-    URL that is libpq's, except secrets other than the password: psql asks for those.
+    With `at`, the views of callflow answer as of then in its session. Takes the psql on PATH, else
+    the one of the embedded Postgres. It gets every parameter of the URL that is libpq's, except
+    secrets other than the password: psql asks for those.
 
     Raises ConfigError if there is no psql.
     """
@@ -267,5 +283,9 @@ def psql(engine: Engine, env: Mapping[str, str]) -> tuple[list[str], dict[str, s
     _, given = engine.dialect.create_connect_args(engine.url)
     secret = {each.keyword.decode(): each.dispchar == b"*" for each in Conninfo.get_defaults()}
     shown = {name: value for name, value in given.items() if not secret.get(name, True)}
+    if at is not None:
+        # Options of the command line replace those of the environment.
+        before = shown.get("options") or env.get("PGOPTIONS", "")
+        shown["options"] = f"{before} -c callflow.at={at.isoformat()}".strip()
     password = {"PGPASSWORD": str(given["password"])} if given.get("password") else {}
     return [program, "-d", make_conninfo("", **shown)], {**env, **password}

@@ -36,6 +36,31 @@ def read_text(file: Path, limit: int = 1 << 20) -> tuple[str, bool]:
         raise ConfigError(f"is not UTF-8 (line {line}); save it as UTF-8") from None
 
 
+def write_new(
+    path: Path,
+    content: bytes,
+    mode: int = 0o666,
+    *,
+    advice: str = "name another file, or remove this one",
+) -> None:
+    """Write `content` to the new file `path`; `mode` are its rights, less those of the umask.
+
+    Raises ConfigError if the file is there already, with `advice`, or if it cannot be written.
+    """
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+    except FileExistsError:
+        raise ConfigError(
+            "already exists; it was not changed", where=str(path), advice=advice
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not a valid path"
+        advice = "choose another path, or make the directory"
+        raise ConfigError(f"cannot be written: {reason}", where=str(path), advice=advice) from None
+
+
 def write_own(path: Path, text: str) -> None:
     """Write `text` to `path`, whole or not at all, readable by its owner only.
 

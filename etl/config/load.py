@@ -6,7 +6,6 @@ key (`check`). Messages name keys, files and variables, never values: a value ma
 secret in the wrong place.
 """
 
-import os
 from collections.abc import Mapping
 from datetime import timedelta
 from importlib import resources
@@ -15,6 +14,7 @@ from typing import Any
 
 from etl.config.check import check
 from etl.config.draft import Draft
+from etl.config.files import write_new
 from etl.config.read import read_file, read_variables
 from etl.config.secret_files import read_secrets, refuse_exposed
 from etl.config.settings import Network, Schedule, Settings, Source
@@ -105,19 +105,7 @@ def write_example(path: Path) -> None:
     Raises ConfigError when the file exists already, or cannot be written.
     """
     text = resources.files("etl.config").joinpath("callflow.example.toml").read_bytes()
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(text)
-    except FileExistsError:
-        advice = "edit it, or name another file"
-        raise ConfigError(
-            "already exists; it was not changed", where=str(path), advice=advice
-        ) from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "not a valid path"
-        advice = "choose another path, or make the directory"
-        raise ConfigError(f"cannot be written: {reason}", where=str(path), advice=advice) from None
+    write_new(path, text, 0o600, advice="edit it, or name another file")
 
 
 def _reach(own: Network | Source, general: Network) -> dict[str, Any]:

@@ -140,6 +140,7 @@ def _log_span(old: Callable[[Table], str], new: Callable[[Table], str]) -> Span:
             f"{row}.valid_from < {at} AND coalesce({row}.valid_to >= {at}, true)"
         ),
         after=lambda row, at: f"{row}.valid_from <= {at} AND coalesce({row}.valid_to > {at}, true)",
+        earlier=lambda at: at,
         observed="coalesce(n.at, o.at)",
         link_observed="touched.at",
     )

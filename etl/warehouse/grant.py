@@ -1,6 +1,7 @@
 """The rights of the roles that only read: analysts, BI tools, the reader of the embedded Postgres.
 
-The rights that callflow itself needs are in `rights`.
+One of them may also write to a schema that is its own, as dbt does. The rights that callflow itself
+needs are in `rights`.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,12 +11,19 @@ from sqlalchemy import Connection, func, select, text
 from sqlalchemy.exc import DBAPIError
 
 from etl.errors import ConfigError
-from etl.providers import PROVIDERS
+from etl.providers import PROVIDERS, SCHEMAS
 from etl.warehouse.rights import DENIED, name_of
 from etl.warehouse.translate import sqlstate
 
 READABLE = (*(provider.name for provider in PROVIDERS), "callflow")
 """Schemas for analysts and BI tools; history is read through the views in them."""
+
+SETTINGS = (("timezone", "UTC"), ("statement_timeout", "5min"), ("jit", "off"))
+"""Of a role that reads. Before version 18, Postgres compiles queries on views with a history for
+longer than they then run."""
+
+LONGEST_NAME = 63
+"""Bytes of a name; Postgres cuts longer ones."""
 
 _GRANTS = 0x63616C6C666C6F77  # "callflow"
 """The advisory lock that a session holds while it changes these rights."""
@@ -34,7 +42,15 @@ _UNREAD = text("""
         has_schema_privilege(:role, pg_namespace.oid, 'USAGE')
         AND (pg_class.oid IS NULL OR has_table_privilege(:role, pg_class.oid, 'SELECT')
             AND has_table_privilege(:role, pg_class.oid, 'REFERENCES'))
+        AND NOT (nspname = 'callflow' AND EXISTS (
+            SELECT FROM pg_proc WHERE pronamespace = pg_namespace.oid
+            AND NOT has_function_privilege(:role, pg_proc.oid, 'EXECUTE')))
     )
+""")
+
+_MAY_WRITE = text("""
+    SELECT has_schema_privilege(:role, oid, 'CREATE') AND has_schema_privilege(:role, oid, 'USAGE')
+    FROM pg_namespace WHERE nspname = :schema
 """)
 
 
@@ -42,25 +58,36 @@ _UNREAD = text("""
 class Grants:
     """The result of `grant`.
 
-    `reads` whether the role can now read every readable schema. `left` are statements that need
-            more rights than this session's role has: an administrator has to run them.
+    `reads`  whether the role can now read every readable schema.
+    `writes` whether it can write to the schema that was asked for; True if none was.
+    `left`   statements that need more rights than this session's role has: an administrator has to
+             run them.
     """
 
     reads: bool
+    writes: bool
     left: Sequence[str]
 
 
 def grant(
-    connection: Connection, role: str, *, create: Callable[[str], str] = "in psql: {}".format
+    connection: Connection,
+    role: str,
+    *,
+    writes: str | None = None,
+    create: Callable[[str], str] = "in psql: {}".format,
 ) -> Grants:
     """Give `role` read-only rights on everything that analysts use, now and after migrations.
 
-    Statements that this session may not run are skipped and returned: to change the settings of
-    another role, for example, takes a superuser, or CREATEROLE with ADMIN on that role. `create`
-    turns the statement that creates a role into advice on how to run it.
+    It also gets the schema `writes` to write to, which is created if there is none. Statements that
+    this session may not run are skipped and returned: to change the settings of another role, for
+    example, takes a superuser, or CREATEROLE with ADMIN on that role. `create` turns the statement
+    that creates a role into advice on how to run it.
 
-    Raises ConfigError if there is no such role, and whatever else Postgres raises.
+    Raises ConfigError if there is no such role, or if `writes` cannot be a role's own schema, and
+    whatever else Postgres raises.
     """
+    if writes is not None:
+        _require_own(writes)
     known = connection.execute(
         text("SELECT rolconfig FROM pg_roles WHERE rolname = :role"), {"role": role}
     ).one_or_none()
@@ -75,7 +102,7 @@ def grant(
         connection,
         [
             f"ALTER ROLE {name} SET {setting} = '{value}'"
-            for setting, value in (("timezone", "UTC"), ("statement_timeout", "5min"))
+            for setting, value in SETTINGS
             if f"{setting}={value}".lower() not in has
         ],
     )
@@ -90,11 +117,44 @@ def grant(
         if any(f"SCHEMA {schema} " in each for schema in unread)
         or (each in denied and each.startswith("ALTER DEFAULT"))
     ]
-    return Grants(not unread, left)
+    may_write = True
+    if writes is not None:
+        may_write, its = _let_write(connection, role, writes)
+        left += its
+    return Grants(not unread, may_write, left)
+
+
+def _require_own(schema: str) -> None:
+    """Raise ConfigError for a schema that is not for the objects of a role."""
+    why = ""
+    if schema in (*SCHEMAS, "information_schema") or schema.startswith("pg_"):
+        why = f"the schema {schema} is {'callflow' if schema in SCHEMAS else 'Postgres'}'s own"
+    elif not schema or "\0" in schema or len(schema.encode(errors="replace")) > LONGEST_NAME:
+        why = f"{schema[:80]!r} cannot be the name of a schema"
+    if why:
+        raise ConfigError(
+            why, where="--writes", advice="name another one, which is created, such as analytics"
+        )
+
+
+def _let_write(connection: Connection, role: str, schema: str) -> tuple[bool, list[str]]:
+    """Let `role` write to `schema`; return whether it can, and what is left to do for that."""
+    known = {"role": role, "schema": schema}
+    may = connection.scalar(_MAY_WRITE, known)
+    if may:
+        return True, []
+    statement = f"CREATE SCHEMA {name_of(schema)} AUTHORIZATION {name_of(role)}"
+    if may is not None:
+        statement = f"GRANT CREATE, USAGE ON SCHEMA {name_of(schema)} TO {name_of(role)}"
+    _run_permitted(connection, [statement])
+    # Postgres only warns about a GRANT without the right to pass it on.
+    if connection.scalar(_MAY_WRITE, known):
+        return True, []
+    return False, [statement]
 
 
 def let_read(connection: Connection, role: str) -> None:
-    """Let `role` read what `grant` gives, and `etl`, if it cannot read all of that yet.
+    """Let `role` read what `grant` gives, and `etl`, unless it can read all of that.
 
     The role belongs to an operator, and our own messages refer to etl.rejects and etl.runs.
     """
@@ -104,7 +164,7 @@ def let_read(connection: Connection, role: str) -> None:
     # Postgres refuses to change the rights on one object in two sessions at once.
     connection.execute(select(func.pg_advisory_xact_lock(_GRANTS)))
     for statement in _reading(name_of(role), schemas):
-        connection.exec_driver_sql(statement)
+        _execute(connection, statement)
 
 
 def more_than_reads(connection: Connection) -> str | None:
@@ -122,8 +182,13 @@ def more_than_reads(connection: Connection) -> str | None:
 def _reading(name: str, schemas: Sequence[str] = READABLE) -> list[str]:
     """Return the statements that let the role `name` (quoted) read `schemas`.
 
-    They include REFERENCES: without it information_schema hides the keys that BI tools join by.
+    They include REFERENCES: without it information_schema hides the keys that BI tools join by. And
+    EXECUTE on the functions of callflow, which a server may not give to everyone.
     """
+    functions = [
+        f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA callflow TO {name}",
+        f"ALTER DEFAULT PRIVILEGES IN SCHEMA callflow GRANT EXECUTE ON FUNCTIONS TO {name}",
+    ]
     return [
         statement
         for schema in schemas
@@ -133,7 +198,7 @@ def _reading(name: str, schemas: Sequence[str] = READABLE) -> list[str]:
             f"ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} "
             f"GRANT SELECT, REFERENCES ON TABLES TO {name}",
         )
-    ]
+    ] + functions
 
 
 def _run_permitted(connection: Connection, statements: Sequence[str]) -> list[str]:
@@ -142,9 +207,14 @@ def _run_permitted(connection: Connection, statements: Sequence[str]) -> list[st
     for statement in statements:
         try:
             with connection.begin_nested():
-                connection.exec_driver_sql(statement)
+                _execute(connection, statement)
         except DBAPIError as error:
             if sqlstate(error) != DENIED:
                 raise
             denied.append(statement)
     return denied
+
+
+def _execute(connection: Connection, statement: str) -> None:
+    """Execute a statement without placeholders; a name in it may contain a percent sign."""
+    connection.exec_driver_sql(statement.replace("%", "%%"))

@@ -13,6 +13,7 @@ from sqlalchemy import make_url
 
 from etl.providers import SCHEMAS
 from etl.sandbox.server import Sandbox
+from etl.warehouse import grant
 from etl.warehouse.connect import connect
 from etl.warehouse.embedded import find_binaries
 from tests.daemon.processes import Process, free_port
@@ -100,6 +101,7 @@ def test_everything_runs_with_the_rights_of_the_document(
             connection.execute(f"SELECT FROM {readable}".encode())
         assert connection.execute("SHOW timezone").fetchall() == [("UTC",)]
         assert connection.execute("SHOW statement_timeout").fetchall() == [("5min",)]
+        assert connection.execute("SHOW jit").fetchall() == [("off",)]
         for forbidden in (
             "SELECT FROM etl.rejects",
             "SELECT FROM history.zoom_flows",
@@ -244,6 +246,7 @@ def test_grant_does_what_it_may_and_prints_the_rest(
             assert left == [
                 f"ALTER ROLE \"{reader}\" SET timezone = 'UTC';",
                 f"ALTER ROLE \"{reader}\" SET statement_timeout = '5min';",
+                f"ALTER ROLE \"{reader}\" SET jit = 'off';",
             ]
             run_as(admin, *left)
             done = commands(path, ["grant", reader])
@@ -261,6 +264,36 @@ def test_grant_does_what_it_may_and_prints_the_rest(
             assert commands(path, ["grant", reader]).codes == [0]
         finally:
             run_as(admin, f"DROP OWNED BY {reader}")
+
+
+def test_a_schema_to_write_to_is_made_or_printed(
+    loaded: tuple[str, str],
+    clusters: Callable[[Path], Cluster],
+    bin_dir: Path,
+    tmp_path: Path,
+) -> None:
+    """The loader owns the database, and is no member of the role."""
+    url, admin = loaded
+    path = write_config(tmp_path / "callflow.toml", url, None)
+    with a_role(clusters(bin_dir)) as (reader, password):
+        try:
+            run_as(admin, *(f"ALTER ROLE {reader} SET {n} = '{v}'" for n, v in grant.SETTINGS))
+            done = commands(path, ["migrate"], ["grant", reader, "--writes", 'dbt "100%"'])
+            assert done.codes == [0, 1], done
+            assert "can read the schemas" in done.stdout
+            assert "can write" not in done.stdout
+            left = re.findall("^  (.*;)$", done.stderr, re.MULTILINE)
+            assert left == [f'CREATE SCHEMA "dbt ""100%""" AUTHORIZATION "{reader}";']
+            run_as(admin, *left)
+            run_as(url, "CREATE SCHEMA marts")
+            for schema in ('dbt "100%"', "marts"):
+                done = commands(path, ["grant", reader, "--writes", schema])
+                assert (done.codes, done.stderr) == ([0], ""), done
+                assert f"{reader} can write to the schema {schema}." in done.stdout
+            as_reader = as_role(url, reader, password)
+            run_as(as_reader, 'CREATE TABLE "dbt ""100%""".t ()', "CREATE VIEW marts.v AS SELECT 1")
+        finally:
+            run_as(admin, f"DROP OWNED BY {reader} CASCADE")
 
 
 @pytest.mark.fault(70)

@@ -33,6 +33,7 @@ class Span:
     `versions`   table → SQL of all its versions, with valid_from and valid_to.
     `before`,    alias of a version, SQL of `at` → the condition that it was valid just before,
     `after`      or just after.
+    `earlier`    SQL of `at` → the instant up to which a version ended that is restored.
     `observed`   SQL of when a change was seen, over the pair `o` and `n`.
     `link_observed` the same for a set of links: over `touched.at`, and `latest` and `ended` of
                  `was_there` and `now_there`.
@@ -44,6 +45,7 @@ class Span:
     versions: Callable[[Table], str]
     before: Callable[[str, str], str]
     after: Callable[[str, str], str]
+    earlier: Callable[[str], str]
     observed: str
     link_observed: str
     is_news: str = "true"
@@ -260,10 +262,11 @@ def _flow(of: _Comparison, row: str) -> str:
 
 def _was_there(of: _Comparison) -> str:
     """Return the condition that the row of a pair had a version which ended earlier."""
+    until = of.span.earlier("pair.at")
     same = " AND ".join(f"earlier.{name} = pair.{name}" for name in _keys(of.part.table))
     versions = of.span.versions(of.part.table)
     return f"""EXISTS (SELECT FROM {versions} AS earlier
-            WHERE {same} AND earlier.valid_to <= pair.n_valid_from)"""
+            WHERE {same} AND earlier.valid_to <= {until})"""
 
 
 def _fields(of: _Comparison) -> str:
@@ -390,7 +393,7 @@ def _links(of: _Comparison) -> str:
     FROM touched
     CROSS JOIN LATERAL ({side(span.before("r", "touched.at"))}) AS was_there
     CROSS JOIN LATERAL ({side(span.after("r", "touched.at"))}) AS now_there
-    CROSS JOIN LATERAL ({side("r.valid_to <= touched.at")}) AS earlier
+    CROSS JOIN LATERAL ({side(f"r.valid_to <= {span.earlier('touched.at')}")}) AS earlier
     {_flow(of, "touched")}
     {_unless_with_flow(of, "touched") or "WHERE true"}
         AND ((was_there.count > 0) <> (now_there.count > 0)

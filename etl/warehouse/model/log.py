@@ -119,6 +119,7 @@ def _between(flows: Table) -> Span:
         versions=lambda table: f"{table.fullname}_history",
         before=lambda row, _: as_of(row, "$3"),
         after=lambda row, _: as_of(row, "$4"),
+        earlier=lambda _: "$3",
         observed="CASE WHEN n.source IS NULL THEN o.valid_to ELSE n.valid_from END",
         link_observed="coalesce(greatest(now_there.latest, was_there.ended), touched.at)",
         # What was saved is no difference if a value was changed meanwhile, and went back.

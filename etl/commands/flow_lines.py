@@ -1,0 +1,215 @@
+"""Flows and their changes as lines for a person, in the markup of rich. Pure.
+
+What a flow is called, and every value in it, is text from outside: it is cut, and stays on one
+line in characters that a terminal shows.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from itertools import groupby
+from typing import Any
+
+from rich.markup import escape
+
+from etl.status.drawing import plain, short, words
+from etl.status.flows import Content, Flow, Row
+from etl.status.words import span
+
+_ENTITIES = {
+    "flow": "",
+    "flow_version": "version ",
+    "entry_point": "entry point ",
+    "step": "step ",
+    "step_link": "step link ",
+}
+_CHANGES = {"created": "is new", "deleted": "is gone", "restored": "is there again"}
+_MOST = 20
+"""How many versions, entry points or findings are shown; --json has all of them."""
+_LABEL = 12
+
+
+# --- changes -------------------------------------------------------------------------------------
+def change_lines(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield lines about changes, newest first: a paragraph for what was seen of a flow at once.
+
+    It says when callflow saw it, in which flow, who made it and when, and each value that changed.
+    """
+    for _, seen in groupby(rows, key=_of_one_flow):
+        group = list(seen)
+        first = group[0]
+        about = f"{_minute(first['observed_at'])} {first['source']}  {_name(first)}"
+        yield f"[bold]{escape(about)}[/bold]"
+        for editor, made in groupby(group, key=lambda row: row["modified_by"]):
+            its = list(made)
+            if said := _by(editor, its):
+                yield escape(f"    {said}")
+            yield from (escape(f"    {change_line(row)}") for row in its)
+
+
+def change_line(row: Row) -> str:
+    """Return a change in words, such as: step Greeting: name: "Hello" → "Hi"; not as markup."""
+    entity = row["entity"]
+    what = _ENTITIES.get(entity, f"{short(entity, 20)} ")
+    if entity != "flow":
+        what += short(row["entity_name"] or row["entity_id"] or "", 60)
+    if row["change"] != "updated":
+        said = _CHANGES.get(row["change"], short(row["change"], 20))
+        return f"{what or 'the flow'} {said}"
+    lead = f"{what}: " if what else ""
+    if row["field"] == "saved":
+        return f"{lead}saved; the data do not say what was changed"
+    return f"{lead}{short(row['field'] or '', 60)}: {_pair(row['old_value'], row['new_value'])}"
+
+
+def difference_title(flow: Flow, since: datetime | None, until: datetime | None) -> str:
+    """Return the line above a difference; without `since` it says that there is no change."""
+    name = f"{flow.source}  {short(flow.name, 60) or flow.flow_id}"
+    if since is None:
+        return escape(f"{name}: no change of it is recorded.")
+    end = "now" if until is None else f"{_second(until)} UTC"
+    return escape(f"{name}: from {_second(since)} UTC to {end}")
+
+
+def _second(time: datetime) -> str:
+    return f"{time:%Y-%m-%d %H:%M:%S}"
+
+
+def _of_one_flow(row: Row) -> tuple[object, ...]:
+    return tuple(row[n] for n in ("observed_at", "source", "provider", "account_id", "flow_id"))
+
+
+def _by(editor: str | None, rows: Sequence[Row]) -> str:
+    made = max((row["modified_at"] for row in rows if row["modified_at"]), default=None)
+    said = [f"by {short(editor, 60)}" if editor else "", f"made {_minute(made)}" if made else ""]
+    return ", ".join(filter(None, said))
+
+
+def _pair(old: str | None, new: str | None) -> str:
+    """Return two values, cut around the first place where they differ."""
+    before, after = (None if each is None else plain(each) for each in (old, new))
+    if before is not None and after is not None:
+        same = next((at for at, (a, b) in enumerate(zip(before, after, strict=False)) if a != b),
+                    min(len(before), len(after)))  # fmt: skip
+        if max(len(before), len(after)) > 60 and same > 30:
+            before, after = f"…{before[same - 20 :]}", f"…{after[same - 20 :]}"
+    return f"{_value(before)} → {_value(after)}"
+
+
+def _value(text: str | None) -> str:
+    return "nothing" if text is None else f'"{short(text, 60)}"'
+
+
+def _name(row: Row) -> str:
+    return short(row["flow_name"] or "", 60) or row["flow_id"]
+
+
+def _minute(time: datetime) -> str:
+    return f"{time:%Y-%m-%d %H:%M}"
+
+
+# --- one flow ------------------------------------------------------------------------------------
+def header(of: Content) -> Iterator[str]:
+    """Yield lines about a flow: its name, whether it is gone, its source, status and times."""
+    flow = of.flow
+    name = escape(short(flow["name"] or "", 200) or "(no name)")
+    yield f"[bold]{name}[/bold]"
+    if of.gone_at:
+        yield (
+            f"  [red]It is gone: callflow saw that at {_minute(of.gone_at)} UTC."
+            " This is its last content.[/red]"
+        )
+    account = f", account {flow['account_id']}" if flow["account_id"] else ""
+    yield _fact("source", f"{flow['source']} ({flow['provider']}){account}")
+    yield _fact("id", flow["flow_id"])
+    yield _fact("status", f"{flow['status'] or 'unknown'}, {_live(flow)}")
+    yield from _numbers(flow)
+    kinds = [flow[each] for each in ("flow_type", "channel", "channel_source") if flow[each]]
+    if kinds:
+        yield _fact("kind", ", ".join(kinds))
+    if flow["modified_at"] or flow["modified_by"]:
+        yield _fact("modified", _at_by(flow))
+    if flow["created_at"]:
+        yield _fact("created", f"{_minute(flow['created_at'])} UTC")
+    yield _fact("unchanged", f"since {_minute(flow['valid_from'])} UTC")
+    if flow["description"]:
+        yield _fact("about", flow["description"])
+
+
+def _numbers(flow: Row) -> Iterator[str]:
+    """Yield a line about the versions, if there are several or the newest is not published."""
+    if flow["published_version"] is not None and flow["has_unpublished_changes"]:
+        text = f"{flow['published_version']} is published, {flow['newest_version']} is the newest"
+        yield _fact("versions", text)
+    elif flow["has_unpublished_changes"]:
+        yield _fact("versions", "it was edited since it was published")
+
+
+def _live(flow: Row) -> str:
+    return "live" if flow["is_live"] else "not live"
+
+
+def _fact(label: str, text: str) -> str:
+    return escape(f"  {label:<{_LABEL}}{short(text, 400)}")
+
+
+def _at_by(row: Row) -> str:
+    when = f"{_minute(row['modified_at'])} UTC" if row["modified_at"] else ""
+    return " by ".join(filter(None, (when, short(row["modified_by"] or "", 60))))
+
+
+def parts(of: Content, now: datetime) -> Iterator[str]:
+    """Yield lines about the entry points, versions and findings of a flow."""
+    names = {row["step_id"]: row["name"] or "" for row in of.steps}
+    for title, rows, say in (
+        ("Entry points", of.entry_points, _entry_point),
+        ("Versions", of.versions, _version),
+        ("Findings", of.findings, lambda row: _finding(row, names, of.gone_at or now)),
+    ):
+        if rows:
+            yield ""
+            yield f"[bold]{title}[/bold]"
+            yield from (escape(f"  {say(row)}") for row in rows[:_MOST])
+        if len(rows) > _MOST:
+            yield f"  and {len(rows) - _MOST:,} more, which --json prints"
+
+
+def _entry_point(row: Row) -> str:
+    address = row["address"] or ""
+    more = [row["name"] if row["name"] != row["address"] else "", row["language"]]
+    said = ", ".join(short(str(each), 60) for each in more if each)
+    shown = short(address, 60) or "(no address)"
+    return f"{row['kind'] or '':<{_LABEL - 2}}{shown}{f'  {said}' if said else ''}"
+
+
+def _version(row: Row) -> str:
+    number = "" if row["version_number"] is None else str(row["version_number"])
+    about = short(row["description"] or "", 60)
+    said = f"{number:>4}  {short(row['status'] or 'unknown', 20):<11}{_at_by(row)}"
+    return f"{said}{f'  {about}' if about else ''}"
+
+
+def _finding(row: Row, names: Mapping[str, str], now: datetime) -> str:
+    step = row["step_id"]
+    where = f" at {short(names.get(step) or step, 60)}" if step else ""
+    detail = f": {short(row['detail'], 120)}" if row["detail"] else ""
+    lasted = span(max((now - row["valid_from"]) / timedelta(seconds=1), 0), 2)
+    return f"{words(row['finding'])}{where}{detail} (since {_minute(row['valid_from'])}, {lasted})"
+
+
+def flow_json(of: Content) -> dict[str, Any]:
+    """Return a flow with all that belongs to it, for JSON."""
+    return {
+        **of.flow,
+        "gone_at": of.gone_at,
+        "entry_points": of.entry_points,
+        "versions": of.versions,
+        "findings": of.findings,
+        "steps": of.steps,
+        "links": of.links,
+    }
+
+
+def candidate_line(flow: Flow) -> str:
+    """Return a flow that may be meant: what to give for it, its name, and whether it is gone."""
+    gone = "" if flow.is_there else " (gone)"
+    return escape(f"  {plain(flow.key):<40}  {short(flow.name, 60)}{gone}")

@@ -1,0 +1,107 @@
+"""`callflow show`: what a flow is, what reaches it and what is wrong with it; its inside, drawn."""
+
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from etl.commands import drawing, flow_lines
+from etl.commands.access import reading
+from etl.commands.find import one_flow
+from etl.commands.options import AsJson, At, ConfigPath, FlowName, OfSource, as_moment, load
+from etl.commands.output import note, print_lines, stdout
+from etl.commands.rows import write_objects
+from etl.config.files import write_new
+from etl.errors import ConfigError
+from etl.status import flows, picture
+from etl.status.drawing import Drawing, short
+from etl.status.flows import Content
+
+_Picture = Annotated[Path | None, typer.Option(metavar="FILE", help="Also write a picture of it.")]
+
+
+def show(
+    context: typer.Context,
+    name: FlowName,
+    source: OfSource = None,
+    at: At = None,
+    svg: _Picture = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write a page with its picture.")
+    ] = None,
+    mask: Annotated[
+        bool, typer.Option("--mask", help="Hide phone numbers and mail addresses that reach it.")
+    ] = False,
+    as_json: AsJson = False,
+    path: ConfigPath = None,
+) -> None:
+    """Show a flow: what reaches it, its versions, what is wrong with it, and its inside, drawn.
+
+    Of a flow that is gone it shows the last content, and when callflow saw that it was gone. The
+    pictures take pip install 'callflow[pictures]'. --json prints one object.
+    """
+    moment = as_moment(at, "--at")
+    settings, redact = load(context, path)
+    with (
+        reading(settings, redact) as (engine, _),
+        flows.snapshot(engine, redact, "show") as connection,
+    ):
+        flow = one_flow(connection, name, source, "show")
+        now = flows.now(connection)
+        content = flows.content(connection, flow, moment)
+    if content is None:
+        raise ConfigError(
+            f"callflow did not know {short(flow.name, 80) or flow.key} at that moment yet",
+            where="show",
+            advice="give a later --at, or none",
+        )
+    if mask:
+        content = flows.masked(content)
+    drawn = flows.drawing(content)
+    written = _write(drawn, svg, html)
+    if as_json:
+        write_objects([flow_lines.flow_json(content)])
+    else:
+        for line in (
+            *flow_lines.header(content),
+            *flow_lines.parts(content, min(moment or now, now)),
+        ):
+            print_lines(stdout(), line)
+        _print_inside(content, drawn)
+    sys.stdout.flush()
+    for each in written:
+        note(f"wrote {each}")
+
+
+def _write(drawn: Drawing, svg: Path | None, html: Path | None) -> list[Path]:
+    """Write the pictures that are asked for; return their paths."""
+    wanted = [each for each in (svg, html) if each is not None]
+    if wanted and not drawn.steps:
+        raise ConfigError(
+            "the warehouse holds no steps of this flow, so there is nothing to draw",
+            where="show",
+            advice="leave out --svg and --html",
+        )
+    made = drawing.svg(drawn) if wanted else ""
+    if svg is not None:
+        write_new(svg, made.encode())
+    if html is not None:
+        write_new(html, picture.html(drawn, made).encode())
+    return wanted
+
+
+def _print_inside(content: Content, drawn: Drawing) -> None:
+    """Draw the steps; entry points and findings about the whole flow are printed already."""
+    results = stdout()
+    if not content.steps:
+        if not content.findings:
+            results.print("\nThe warehouse holds no steps of this flow.")
+        return
+    bare = replace(drawn, title="", addresses=(), findings=())
+    width = shutil.get_terminal_size().columns
+    results.print("\n[bold]Steps[/bold]")
+    results.print(Text(drawing.terminal(bare, width).strip("\n")), soft_wrap=True)
