@@ -104,7 +104,7 @@ def last_runs(
     """
     latest = _latest(streams, limit)
     newest = latest.order_by(latest.selected_columns.started_at.desc()).limit(limit)
-    with translate_errors("runs", redact), engine.connect() as connection:
+    with translate_errors("runs", redact), engine.begin() as connection:
         return list(_runs(connection, newest, redact))
 
 
@@ -122,7 +122,7 @@ def known_streams(
         for stream in named(each.provider).streams
     }
     rows, runs = tables.streams.c, tables.runs.c
-    with translate_errors("runs", redact), engine.connect() as connection:
+    with translate_errors("runs", redact), engine.begin() as connection:
         found |= {
             (row.source, row.stream) for row in connection.execute(select(rows.source, rows.stream))
         }
