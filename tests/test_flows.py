@@ -19,13 +19,13 @@ import psycopg
 import pytest
 from sqlalchemy import Engine, text
 
-from etl.commands import flow_lines
 from etl.commands.changes import moment
 from etl.commands.export import views
 from etl.config.redact import Redactor
 from etl.sandbox import data
 from etl.sandbox.server import Sandbox, serve
 from etl.status import flows
+from etl.status.changed import change_line
 from etl.warehouse.embedded import find_binaries
 from tests.postgres import Cluster, ask, dsn
 from tests.test_cli import environment
@@ -256,11 +256,11 @@ def test_a_change_of_a_long_text_shows_where_it_differs() -> None:
     }  # fmt: skip
     start = "step Greeting: properties.say: "
     end = f'"…{"a" * 20}old" → "…{"a" * 20}new"'
-    assert flow_lines.change_line(row) == start + end
+    assert change_line(row) == start + end
     row |= {"old_value": None, "new_value": "", "entity": "flow", "field": "description"}
-    assert flow_lines.change_line(row) == 'description: nothing → ""'
+    assert change_line(row) == 'description: nothing → ""'
     row |= {"change": "restored"}
-    assert flow_lines.change_line(row) == "the flow is there again"
+    assert change_line(row) == "the flow is there again"
 
 
 # --- which flow is meant -------------------------------------------------------------------------
