@@ -16,9 +16,10 @@ CHANGES = MOST_CHANGES
 ROWS = 50
 """How many entry points, versions or findings the page of a flow lists."""
 
-_SCALE = 1.13
+_SCALE = 1.13  # pixels of the page for a point of Graphviz: 12 pt are 13.6 px
 _WIDE = 1150.0
 _SMALLEST = 0.8
+_TALL = 2000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,19 +78,20 @@ def flow_link(key: str) -> str:
     return f"/flow?{urlencode({'key': key})}"
 
 
-def fitted(svg: str) -> str:
-    """Return a picture of Graphviz in a size in which its words are about as large as the page's.
+def fitted(svg: str) -> tuple[str, bool]:
+    """Return a picture of Graphviz with words about as large as the page's; whether it is tall.
 
     A picture that would then be wider than the page is made smaller, but not so that its words
-    could not be read: it is scrolled instead.
+    could not be read: it is scrolled instead. So is a tall one.
     """
+    svg = svg.replace('aria-label=""', 'aria-label="The steps"', 1)
     size = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', svg)
     if size is None:
-        return svg
+        return svg, False
     width, height = float(size[1]), float(size[2])
     scale = max(min(_SCALE, _WIDE / width), _SMALLEST) if width else _SCALE
     sized = f'width="{width * scale:.0f}" height="{height * scale:.0f}"'
-    return svg.replace(size[0], sized, 1)
+    return svg.replace(size[0], sized, 1), height * scale > _TALL
 
 
 def what_follows(drawing: Drawing, step: Step) -> Sequence[tuple[str, bool, Step | None, str]]:

@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -62,12 +63,14 @@ def routes(
         drawing = await run_sync(flows.drawing, found.content)
         svg, no_picture = None, None
         if drawing.steps:
+            bare = replace(drawing, title="", findings=())  # the page says these
             svg, no_picture = await in_time(
-                PICTURE_PATIENCE, "it took too long to draw", draw, drawing
+                PICTURE_PATIENCE, "it took too long to draw", draw, bare
             )
-        picture = None if svg is None else Markup(fitted(svg))  # noqa: S704 - `draw` escapes
+        drawn, tall = ("", False) if svg is None else fitted(svg)
         return await _answer(
-            "flow.html", 200, story=found, of=found.content, drawing=drawing, picture=picture,
+            "flow.html", 200, story=found, of=found.content, drawing=drawing,
+            picture=Markup(drawn), tall=tall,  # noqa: S704 - `draw` escapes
             no_picture=no_picture,
             step_names={row["step_id"]: row["name"] for row in found.content.steps},
         )  # fmt: skip
