@@ -86,7 +86,7 @@ def routes(
         )
         return html(text, status)
 
-    return [Route("/source/{name}", source), Route("/flow", flow)]
+    return [Route("/source/{name:path}", source), Route("/flow", flow)]
 
 
 def html(text: str, status: int = 200) -> Response:
