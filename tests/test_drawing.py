@@ -16,6 +16,7 @@ from rich.cells import cell_len
 
 from etl.commands import drawing as drawn
 from etl.errors import ConfigError
+from etl.status import graphviz
 from etl.status.drawing import Drawing, Link, Step, fold, mask, mermaid, plain
 from etl.status.picture import dot, html, svg
 
@@ -250,7 +251,7 @@ def texts(picture: str) -> str:
 @pytest.mark.slow
 def test_an_svg_shows_steps_events_and_what_is_wrong(capfd: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("pygraphviz")
-    picture = drawn.svg(IVR)
+    picture = graphviz.svg(IVR)
     assert capfd.readouterr() == ("", "")
     shown = texts(picture)
     for words in ("Hotline <North>", "Main menu", "↺ loop", ["↺ timeout", " invalid"][0],
@@ -264,7 +265,7 @@ def test_an_svg_shows_steps_events_and_what_is_wrong(capfd: pytest.CaptureFixtur
 @pytest.mark.slow
 def test_the_legend_has_only_what_occurs() -> None:
     pytest.importorskip("pygraphviz")
-    shown = texts(drawn.svg(Drawing("x", (Step("1", "PLAY", "One"), Step("2", "PLAY", "Two")),
+    shown = texts(graphviz.svg(Drawing("x", (Step("1", "PLAY", "One"), Step("2", "PLAY", "Two")),
                                     (Link("1", "ok", "2"),))))  # fmt: skip
     assert "start" in shown
     for words in ("loop", "goes back", "unreachable", "wrong", "nothing follows", "reaches"):
@@ -275,7 +276,7 @@ def test_the_legend_has_only_what_occurs() -> None:
 @pytest.mark.parametrize("name", AWKWARD)
 def test_an_svg_shows_any_name_and_refers_to_nothing_outside(name: str) -> None:
     pytest.importorskip("pygraphviz")
-    picture = drawn.svg(named(name))
+    picture = graphviz.svg(named(name))
     root = ET.fromstring(picture)
     first = fold(name, 10, 2, cell_len)[0].rstrip("…")
     assert first in texts(picture).replace("\xa0", " ")
@@ -298,7 +299,7 @@ def test_without_pygraphviz_the_error_says_what_to_install(tmp_path: Path) -> No
             (tmp_path / each.name).symlink_to(each)
     code = (
         f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]\n"
-        "from etl.commands.drawing import graphviz\n"
+        "from etl.status.graphviz import graphviz\n"
         "from etl.errors import ConfigError\n"
         "try: graphviz('digraph {}')\n"
         "except ConfigError as error: print(error)"
@@ -311,9 +312,9 @@ def test_without_pygraphviz_the_error_says_what_to_install(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("draw", "words"),
     [
-        (lambda: drawn.graphviz("digraph {"), "Graphviz failed: .* → pip install --force"),
-        (lambda: drawn.graphviz("digraph {}", seconds=0), "no layout within 0 s → take the"),
-        (lambda: drawn.svg(chain(501)), "501 steps are too many for a picture .* → take the"),
+        (lambda: graphviz.graphviz("digraph {"), "Graphviz failed: .* → pip install --force"),
+        (lambda: graphviz.graphviz("digraph {}", seconds=0), "no layout within 0 s → take the"),
+        (lambda: graphviz.svg(chain(501)), "501 steps are too many for a picture .* → take the"),
     ],
 )
 def test_a_picture_that_cannot_be_drawn_says_what_to_do(

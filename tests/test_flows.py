@@ -19,13 +19,15 @@ import psycopg
 import pytest
 from sqlalchemy import Engine, text
 
-from etl.commands import flow_lines
 from etl.commands.changes import moment
 from etl.commands.export import views
 from etl.config.redact import Redactor
+from etl.errors import WarehouseError
 from etl.sandbox import data
 from etl.sandbox.server import Sandbox, serve
 from etl.status import flows
+from etl.status.changed import change_line
+from etl.warehouse.connect import connect
 from etl.warehouse.embedded import find_binaries
 from tests.postgres import Cluster, ask, dsn
 from tests.test_cli import environment
@@ -259,11 +261,11 @@ def test_a_change_of_a_long_text_shows_where_it_differs() -> None:
     }  # fmt: skip
     start = "step Greeting: properties.say: "
     end = f'"…{"a" * 20}old" → "…{"a" * 20}new"'
-    assert flow_lines.change_line(row) == start + end
+    assert change_line(row) == start + end
     row |= {"old_value": None, "new_value": "", "entity": "flow", "field": "description"}
-    assert flow_lines.change_line(row) == 'description: nothing → ""'
+    assert change_line(row) == 'description: nothing → ""'
     row |= {"change": "restored"}
-    assert flow_lines.change_line(row) == "the flow is there again"
+    assert change_line(row) == "the flow is there again"
 
 
 # --- which flow is meant -------------------------------------------------------------------------
@@ -605,3 +607,86 @@ def test_without_pyarrow_the_error_says_what_to_install(synced: Synced, tmp_path
         " --format csv\n"
     )
     assert not (tmp_path / "out").exists()
+
+
+# --- what the daemon's pages show ----------------------------------------------------------------
+@pytest.fixture
+def of_world(world: World) -> Iterator[Engine]:
+    engine = connect(world.url)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def test_a_source_has_its_flows_its_changes_and_what_is_gone(
+    of_world: Engine, world: World
+) -> None:
+    zoom = flows.of_source(of_world, "zoom_demo", Redactor())
+    ids = {row["flow_id"]: row for row in zoom.flows}
+    assert (len(ids), ids[world.renamed]["name"]) == (59, "Größe & Maß")
+    assert [(row["flow_id"], row["name"]) for row in zoom.gone] == [(world.gone, world.gone_name)]
+    assert {row["flow_id"] for row in zoom.changes} == {world.renamed, world.saved, world.gone}
+    ali = flows.of_source(of_world, "alibaba_demo", Redactor())
+    assert {row["source"] for row in ali.changes} == {"alibaba_demo"}
+    key = f"alibaba_demo/{world.instances[0]}/{world.dead_end}"
+    assert ali.faults[key] == 1
+    with of_world.begin() as connection:
+        query = text("SELECT flow_key FROM callflow.flow_findings WHERE finding = 'loop'")
+        looped = set(connection.execute(query).scalars())
+    assert looped
+    assert not looped & set(ali.faults)
+
+
+@pytest.mark.parametrize("source", ["nope", "", "\0", "zoom_demo'; --"])
+def test_a_source_that_is_not_known_has_nothing(of_world: Engine, source: str) -> None:
+    assert flows.of_source(of_world, source, Redactor()) == flows.SourceFlows([], [], [], {})
+
+
+def test_a_flow_is_found_by_its_key_and_by_nothing_else(of_world: Engine, world: World) -> None:
+    one, other = (f"alibaba_demo/{instance}/{world.twin}" for instance in world.instances)
+    found = [flows.story(of_world, key, Redactor()) for key in (one, other)]
+    assert [each and each.content.flow["flow_key"] for each in found] == [one, other]
+    for key in (world.twin, f"alibaba_demo/{world.twin}", f"{one}/", f"x/{one}", "", "/", "\0",
+                "/" * 60_000):  # fmt: skip
+        assert flows.story(of_world, key, Redactor()) is None, key
+
+
+def test_a_flow_whose_id_has_slashes_is_found(named: Engine) -> None:
+    found = flows.story(named, "ali/two/x/y", Redactor())
+    assert found is not None
+    assert (found.flow.account_id, found.flow.flow_id) == ("two", "x/y")
+
+
+def test_a_flow_that_is_gone_has_its_last_content_and_the_change_that_says_so(
+    of_world: Engine, world: World
+) -> None:
+    found = flows.story(of_world, f"zoom_demo/{world.gone}", Redactor())
+    assert found is not None
+    assert found.content.flow["name"] == world.gone_name
+    assert [row["change"] for row in found.changes] == ["deleted"]
+    assert found.content.gone_at == found.changes[0]["observed_at"]
+    assert found.content.versions
+
+
+def test_the_newest_changes_of_a_source_come_however_old_they_are(named: Engine) -> None:
+    with named.begin() as connection:
+        connection.exec_driver_sql("""
+            INSERT INTO history.changes (source, provider, flow_id, entity, observed_at, change)
+            SELECT CASE WHEN n > 400 THEN 'old' ELSE 'new' END, 'zoom', 'a1', 'flow',
+                now() - n * interval '1 day', 'created' FROM generate_series(1, 410) AS n""")
+    for source, count in (("old", 10), ("new", flows.MOST_CHANGES)):
+        found = flows.of_source(named, source, Redactor()).changes
+        times = [row["observed_at"] for row in found]
+        assert (len(times), times) == (count, sorted(times, reverse=True))
+        assert datetime.now(UTC) - times[0] < timedelta(days=2 if source == "new" else 402)
+
+
+@pytest.mark.slow
+def test_a_page_waits_for_no_lock_longer_than_a_few_seconds(named: Engine) -> None:
+    with named.begin() as other:
+        other.exec_driver_sql("LOCK TABLE zoom.flows IN ACCESS EXCLUSIVE MODE")
+        for ask in (lambda: flows.of_source(named, "zoom", Redactor()),
+                    lambda: flows.story(named, "zoom/a1", Redactor())):  # fmt: skip
+            with pytest.raises(WarehouseError):
+                ask()

@@ -15,6 +15,7 @@ from etl.commands.output import note, print_lines, stderr, stdout
 from etl.commands.rows import write_objects
 from etl.errors import ConfigError
 from etl.status import flows
+from etl.status.changed import change_line
 from etl.sync.selection import perhaps
 
 _AT_LEAST = datetime(1, 1, 2)  # noqa: DTZ001 - only its distance counts
@@ -124,7 +125,7 @@ def diff(
     title = flow_lines.difference_title(flow, first, None if end is None else last)
     print_lines(stdout(), title)
     for row in found:
-        print_lines(stdout(), escape(f"    {flow_lines.change_line(row)}"), indent=6)
+        print_lines(stdout(), escape(f"    {change_line(row)}"), indent=6)
     if first is not None and not found:
         stdout().print("    no difference")
 

@@ -1,24 +1,16 @@
-"""Draw a flow: for a terminal with termaid, and as SVG with Graphviz.
-
-Both lay out in a process of their own. There a flow that takes too much time or memory ends alone,
-Ctrl-C ends it at once, and what the libraries write to stderr reaches no terminal.
-"""
+"""Draw a flow for a terminal, with termaid, which lays it out in a process of its own."""
 
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
-from importlib.util import find_spec
 
 from rich.cells import cell_len
 
-from etl.errors import ConfigError
-from etl.status import picture
 from etl.status.drawing import UNREACHABLE, Drawing, Step, fold, headline, kind, short, some, words
+from etl.status.graphviz import apart
 
 MOST_STEPS = 40
 """How many steps a terminal shows as a drawing; termaid takes minutes for some larger flows."""
-_MOST_IN_PICTURE = 500
 _MARKS = 0xE000
 _MOST_MARKS = 0xF8FF - _MARKS
 """Characters for private use, which no name here has: `plain` replaces them."""
@@ -26,78 +18,11 @@ _SECONDS = 10.0
 
 _TERMAID = """
 import sys
-from contextlib import suppress
-with suppress(Exception):
-    import resource
-    resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
 from termaid import render
 text = sys.stdin.buffer.read().decode()
 drawn = render(text, padding_x=1, padding_y=0, gap=3, max_label_width=200)
 sys.stdout.buffer.write(drawn.encode())
 """
-_GRAPHVIZ = """
-import sys
-from pygraphviz import AGraph
-graph = AGraph(string=sys.stdin.buffer.read().decode())
-sys.stdout.buffer.write(graph.draw(format="svg", prog="dot"))
-"""
-
-
-# --- SVG -----------------------------------------------------------------------------------------
-def svg(drawing: Drawing) -> str:
-    """Return the flow as SVG, laid out by Graphviz.
-
-    Raises ConfigError if pygraphviz is missing or broken, or the flow is too large.
-    """
-    if len(drawing.steps) > _MOST_IN_PICTURE:
-        raise ConfigError(
-            f"{len(drawing.steps):,} steps are too many for a picture"
-            f" (up to {_MOST_IN_PICTURE} are drawn)",
-            where="picture",
-            advice="take the Mermaid text or the list of steps instead",
-        )
-    return picture.svg(drawing, graphviz)
-
-
-def graphviz(dot: str, seconds: float = 30.0) -> str:
-    """Lay out a graph in DOT and return it as SVG.
-
-    Raises ConfigError if pygraphviz is missing or broken, or if it takes longer than `seconds`.
-    """
-    if find_spec("pygraphviz") is None:
-        raise ConfigError(
-            "pygraphviz is not installed",
-            where="picture",
-            advice="pip install 'callflow[pictures]'",
-        )
-    try:
-        return _apart(_GRAPHVIZ, dot, seconds)
-    except subprocess.TimeoutExpired:
-        raise ConfigError(
-            f"Graphviz found no layout within {seconds:g} s",
-            where="picture",
-            advice="take the Mermaid text or the list of steps instead",
-        ) from None
-    except subprocess.CalledProcessError as error:
-        said = error.stderr.decode(errors="replace").strip().splitlines() or ["it says nothing"]
-        raise ConfigError(
-            f"Graphviz failed: {short(said[-1], 200)}",
-            where="picture",
-            advice="pip install --force-reinstall 'callflow[pictures]'; if that does not help,"
-            " take the Mermaid text instead",
-        ) from None
-
-
-def _apart(code: str, text: str, seconds: float) -> str:
-    """Run Python `code` in a process of its own; give it `text` and return what it writes.
-
-    Raises subprocess.TimeoutExpired, and CalledProcessError if it fails.
-    """
-    command = [sys.executable, "-P", "-c", code]
-    done = subprocess.run(  # noqa: S603 - our own code, and text goes in by stdin alone
-        command, input=text.encode(), capture_output=True, timeout=seconds, check=True
-    )
-    return done.stdout.decode()
 
 
 # --- the terminal --------------------------------------------------------------------------------
@@ -157,7 +82,7 @@ def _drawn(drawing: Drawing, hidden: set[str], width: int) -> list[str] | str:
         if len(texts) > _MOST_MARKS:
             return "It has too many arrows for a drawing."
         try:
-            drawn = _apart(_TERMAID, source, _SECONDS)
+            drawn = apart(_TERMAID, source, _SECONDS)
         except (subprocess.TimeoutExpired, subprocess.CalledProcessError, UnicodeDecodeError):
             return "It is too tangled for a drawing."
         lines = _filled_in(drawn, texts)

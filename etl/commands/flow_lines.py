@@ -6,23 +6,15 @@ line in characters that a terminal shows.
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from itertools import groupby
 from typing import Any
 
 from rich.markup import escape
 
+from etl.status.changed import by_editor, change_line, minute, seen_at_once
 from etl.status.drawing import plain, short, words
 from etl.status.flows import Content, Flow, Row
 from etl.status.words import span
 
-_ENTITIES = {
-    "flow": "",
-    "flow_version": "version ",
-    "entry_point": "entry point ",
-    "step": "step ",
-    "step_link": "step link ",
-}
-_CHANGES = {"created": "is new", "deleted": "is gone", "restored": "is there again"}
 _MOST = 20
 """How many versions, entry points or findings are shown; --json has all of them."""
 _LABEL = 12
@@ -34,31 +26,14 @@ def change_lines(rows: Sequence[Row]) -> Iterator[str]:
 
     It says when callflow saw it, in which flow, who made it and when, and each value that changed.
     """
-    for _, seen in groupby(rows, key=_of_one_flow):
-        group = list(seen)
+    for group in seen_at_once(rows):
         first = group[0]
-        about = f"{_minute(first['observed_at'])} {first['source']}  {_name(first)}"
+        about = f"{minute(first['observed_at'])} {first['source']}  {_name(first)}"
         yield f"[bold]{escape(about)}[/bold]"
-        for editor, made in groupby(group, key=lambda row: row["modified_by"]):
-            its = list(made)
-            if said := _by(editor, its):
+        for said, made in by_editor(group):
+            if said:
                 yield escape(f"    {said}")
-            yield from (escape(f"    {change_line(row)}") for row in its)
-
-
-def change_line(row: Row) -> str:
-    """Return a change in words, such as: step Greeting: name: "Hello" → "Hi"; not as markup."""
-    entity = row["entity"]
-    what = _ENTITIES.get(entity, f"{short(entity, 20)} ")
-    if entity != "flow":
-        what += short(row["entity_name"] or row["entity_id"] or "", 60)
-    if row["change"] != "updated":
-        said = _CHANGES.get(row["change"], short(row["change"], 20))
-        return f"{what or 'the flow'} {said}"
-    lead = f"{what}: " if what else ""
-    if row["field"] == "saved":
-        return f"{lead}saved; the data do not say what was changed"
-    return f"{lead}{short(row['field'] or '', 60)}: {_pair(row['old_value'], row['new_value'])}"
+            yield from (escape(f"    {change_line(row)}") for row in made)
 
 
 def difference_title(flow: Flow, since: datetime | None, until: datetime | None) -> str:
@@ -74,37 +49,8 @@ def _second(time: datetime) -> str:
     return f"{time:%Y-%m-%d %H:%M:%S}"
 
 
-def _of_one_flow(row: Row) -> tuple[object, ...]:
-    return tuple(row[n] for n in ("observed_at", "source", "provider", "account_id", "flow_id"))
-
-
-def _by(editor: str | None, rows: Sequence[Row]) -> str:
-    made = max((row["modified_at"] for row in rows if row["modified_at"]), default=None)
-    said = [f"by {short(editor, 60)}" if editor else "", f"made {_minute(made)}" if made else ""]
-    return ", ".join(filter(None, said))
-
-
-def _pair(old: str | None, new: str | None) -> str:
-    """Return two values, cut around the first place where they differ."""
-    before, after = (None if each is None else plain(each) for each in (old, new))
-    if before is not None and after is not None:
-        same = next((at for at, (a, b) in enumerate(zip(before, after, strict=False)) if a != b),
-                    min(len(before), len(after)))  # fmt: skip
-        if max(len(before), len(after)) > 60 and same > 30:
-            before, after = f"…{before[same - 20 :]}", f"…{after[same - 20 :]}"
-    return f"{_value(before)} → {_value(after)}"
-
-
-def _value(text: str | None) -> str:
-    return "nothing" if text is None else f'"{short(text, 60)}"'
-
-
 def _name(row: Row) -> str:
     return short(row["flow_name"] or "", 60) or row["flow_id"]
-
-
-def _minute(time: datetime) -> str:
-    return f"{time:%Y-%m-%d %H:%M}"
 
 
 # --- one flow ------------------------------------------------------------------------------------
@@ -115,7 +61,7 @@ def header(of: Content) -> Iterator[str]:
     yield f"[bold]{name}[/bold]"
     if of.gone_at:
         yield (
-            f"  [red]It is gone: callflow saw that at {_minute(of.gone_at)} UTC."
+            f"  [red]It is gone: callflow saw that at {minute(of.gone_at)} UTC."
             " This is its last content.[/red]"
         )
     account = f", account {flow['account_id']}" if flow["account_id"] else ""
@@ -129,8 +75,8 @@ def header(of: Content) -> Iterator[str]:
     if flow["modified_at"] or flow["modified_by"]:
         yield _fact("modified", _at_by(flow))
     if flow["created_at"]:
-        yield _fact("created", f"{_minute(flow['created_at'])} UTC")
-    yield _fact("unchanged", f"since {_minute(flow['valid_from'])} UTC")
+        yield _fact("created", f"{minute(flow['created_at'])} UTC")
+    yield _fact("unchanged", f"since {minute(flow['valid_from'])} UTC")
     if flow["description"]:
         yield _fact("about", flow["description"])
 
@@ -153,7 +99,7 @@ def _fact(label: str, text: str) -> str:
 
 
 def _at_by(row: Row) -> str:
-    when = f"{_minute(row['modified_at'])} UTC" if row["modified_at"] else ""
+    when = f"{minute(row['modified_at'])} UTC" if row["modified_at"] else ""
     return " by ".join(filter(None, (when, short(row["modified_by"] or "", 60))))
 
 
@@ -193,7 +139,7 @@ def _finding(row: Row, names: Mapping[str, str], now: datetime) -> str:
     where = f" at {short(names.get(step) or step, 60)}" if step else ""
     detail = f": {short(row['detail'], 120)}" if row["detail"] else ""
     lasted = span(max((now - row["valid_from"]) / timedelta(seconds=1), 0), 2)
-    return f"{words(row['finding'])}{where}{detail} (since {_minute(row['valid_from'])}, {lasted})"
+    return f"{words(row['finding'])}{where}{detail} (since {minute(row['valid_from'])}, {lasted})"
 
 
 def flow_json(of: Content) -> dict[str, Any]:

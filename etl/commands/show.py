@@ -17,7 +17,7 @@ from etl.commands.output import note, print_lines, stdout
 from etl.commands.rows import write_objects
 from etl.config.files import write_new
 from etl.errors import ConfigError
-from etl.status import flows, picture
+from etl.status import flows, graphviz, picture
 from etl.status.drawing import Drawing, short
 from etl.status.flows import Content
 
@@ -86,7 +86,7 @@ def _write(drawn: Drawing, svg: Path | None, html: Path | None) -> list[Path]:
             where="show",
             advice="leave out --svg and --html",
         )
-    made = drawing.svg(drawn) if wanted else ""
+    made = graphviz.svg(drawn) if wanted else ""
     if svg is not None:
         write_new(svg, made.encode())
     if html is not None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection
@@ -18,17 +19,21 @@ from etl.daemon.executors import Threads
 from etl.daemon.leading import Standing
 from etl.daemon.metrics import Metrics
 from etl.daemon.snapshot import Snapshot
-from etl.daemon.web.app import Recent, app
+from etl.daemon.web.app import app
+from etl.daemon.web.asking import Questions, one_at_a_time
 from etl.daemon.web.server import listen, serving
 from etl.errors import CallflowError
 from etl.extract.route import Route, route_of
 from etl.load import runs
+from etl.status import graphviz
 from etl.status.health import Overview, Role, StreamHealth, assess
 
 TRY_AGAIN = 10.0
 """Seconds until a port that was taken is tried again."""
 SEND_AGAIN = 30.0
 """Seconds until alerts that the webhook did not take are sent again."""
+PICTURE = 4.0
+"""Seconds that the process which draws a flow may take."""
 
 
 class Notes:
@@ -109,13 +114,15 @@ class Page:
     def __init__(
         self,
         shown: Overview,
-        recent: Recent,
+        questions: Questions,
         metrics: Metrics,
         notes: Notes,
         given: Surroundings,
     ) -> None:
         self.shown = shown
-        self._recent = recent
+        self._questions = questions
+        draw = partial(graphviz.svg, seconds=PICTURE)
+        self._draw = one_at_a_time(draw, PICTURE)
         self._metrics = metrics
         self._notes = notes
         self._given = given
@@ -146,7 +153,7 @@ class Page:
         self._notes.set("http", None, redact)
         if sock is None:
             return
-        page = app(lambda: self.shown, self._recent, self._render, token=token)
+        page = app(lambda: self.shown, self._questions, self._render, self._draw, token=token)
         self._server.enter_context(serving(page, sock))
         self._given.log.info("the status page is up", url=f"http://{settings.http}/")
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 
 from etl.config.redact import Redactor
 from etl.daemon import connections, leading, snapshot
@@ -14,7 +14,8 @@ from etl.daemon.snapshot import Snapshot
 from etl.errors import CallflowError, WarehouseError
 from etl.load import lease as leases
 from etl.load.runs import Run
-from etl.status import queries
+from etl.status import flows, queries
+from etl.status.flows import FlowStory, SourceFlows
 from etl.warehouse.translate import translate_errors
 
 T = TypeVar("T")
@@ -26,7 +27,7 @@ READ_EVERY = 3.0
 
 
 class Watch:
-    """What this daemon knows of the warehouse. Used by the main thread, except for `recent`.
+    """What this daemon knows of the warehouse. Other threads use `recent`, `source` and `flow`.
 
     `engines` are None until the warehouse was reached, `snapshot` until this daemon may trust one.
     """
@@ -107,10 +108,21 @@ class Watch:
         self, streams: Sequence[tuple[str, str]], redact: Redactor
     ) -> Mapping[tuple[str, str], Sequence[Run]]:
         """Return the last runs of `streams`. May be called by any thread. Raises WarehouseError."""
+        return queries.recent(self._own(), streams, redact=redact)
+
+    def source(self, name: str, redact: Redactor) -> SourceFlows:
+        """Return the flows of a source. May be called by any thread. Raises WarehouseError."""
+        return flows.of_source(self._own(), name, redact)
+
+    def flow(self, key: str, redact: Redactor) -> FlowStory | None:
+        """Return a flow by its flow_key. May be called by any thread. Raises WarehouseError."""
+        return flows.story(self._own(), key, redact)
+
+    def _own(self) -> Engine:
         engines = self.engines
         if engines is None:
             raise WarehouseError("the warehouse was not reached yet")
-        return queries.recent(engines.own, streams, redact=redact)
+        return engines.own
 
     def close(self, *, running: bool) -> None:
         """Let go of the connections; those that a run may use stay open until it ends."""

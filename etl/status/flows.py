@@ -7,7 +7,7 @@ grant` gives. A row is a mapping from the columns of its view to values; times a
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Engine, text
@@ -299,3 +299,102 @@ def difference(connection: Connection, flow: Flow, since: datetime, until: datet
         WHERE {which} ORDER BY entity <> 'flow', entity, entity_id, field"""
     found = connection.execute(text(query), {**given, "since": since, "until": until})
     return [dict(row._mapping) for row in found]
+
+
+# --- what the daemon's pages show ----------------------------------------------------------------
+EVER = datetime.min.replace(tzinfo=UTC)
+MOST_CHANGES = 100
+"""How many changes a page shows."""
+MOST_GONE = 50
+"""How many flows that are gone the page of a source shows."""
+_LISTED = """provider, account_id, flow_id, flow_key, name, status, is_live,
+    has_unpublished_changes, channel, modified_by, modified_at"""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFlows:
+    """The flows of a source that are there, those that went last, and the newest changes.
+
+    `faults` flow_key → how many findings the flow has, except for loops, which may be right.
+    """
+
+    flows: Sequence[Row]
+    gone: Sequence[Row]
+    changes: Sequence[Row]
+    faults: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class FlowStory:
+    """A flow, what it is or was last, and its newest changes."""
+
+    flow: Flow
+    content: Content
+    changes: Sequence[Row]
+
+
+def of_source(engine: Engine, source: str, redact: Redactor) -> SourceFlows:
+    """Return the flows of `source` and its changes; nothing if callflow never knew it.
+
+    Raises WarehouseError, also after 3 seconds without a result.
+    """
+    if "\0" in source:  # Postgres has no such text
+        return SourceFlows([], [], [], {})
+    given = {"source": source, "limit": MOST_GONE}
+    with _brief(engine, redact) as connection:
+        listed = connection.execute(
+            text(f"SELECT {_LISTED} FROM callflow.flows WHERE source = :source"), given
+        )
+        flows = [dict(row._mapping) for row in listed]
+        gone = connection.execute(
+            text("""SELECT name, flow_id, flow_key, deleted_at FROM callflow.deleted_flows
+                WHERE source = :source ORDER BY deleted_at DESC, flow_key LIMIT :limit"""),
+            given,
+        )
+        faults = connection.execute(
+            text("""SELECT flow_key, count(*) FROM callflow.flow_findings
+                WHERE source = :source AND finding <> 'loop' GROUP BY flow_key"""),
+            given,
+        )
+        return SourceFlows(
+            flows,
+            [dict(row._mapping) for row in gone],
+            _newest(connection, source),
+            {row[0]: row[1] for row in faults},
+        )
+
+
+def _newest(connection: Connection, source: str) -> list[Row]:
+    """Return the newest changes of a source; read the whole log only if the last month has few."""
+    month = now(connection) - timedelta(days=30)
+    found = changes(connection, month, MOST_CHANGES, source=source)
+    if len(found) == MOST_CHANGES:
+        return found
+    return changes(connection, EVER, MOST_CHANGES, source=source)
+
+
+def story(engine: Engine, key: str, redact: Redactor) -> FlowStory | None:
+    """Return the flow whose `flow_key` is `key`; None if callflow never knew it.
+
+    Raises WarehouseError, also after 3 seconds without a result.
+    """
+    if "\0" in key:  # Postgres has no such text
+        return None
+    parts = key.split("/", 4)  # a key has an id after its first or its second slash
+    ids = ["/".join(parts[at:]) for at in range(1, len(parts))]
+    with _brief(engine, redact) as connection:
+        known = [flow for flow in _last(connection, ids, parts[0]) if flow.key == key]
+        if not known:
+            return None
+        flow = max(known, key=lambda each: each.is_there)
+        made = changes(connection, EVER, MOST_CHANGES, flow=flow)  # `content` moves to a moment
+        found = content(connection, flow)
+        return None if found is None else FlowStory(flow, found, made)
+
+
+@contextmanager
+def _brief(engine: Engine, redact: Redactor) -> Iterator[Connection]:
+    """Yield a snapshot whose statements may take 3 seconds each. Raises WarehouseError."""
+    with snapshot(engine, redact, "status") as connection:
+        connection.exec_driver_sql("SET LOCAL statement_timeout = '3s'")
+        yield connection

@@ -224,7 +224,18 @@ td ul { list-style: none; margin: 0; padding: 0; }
 @media (prefers-color-scheme: dark) {
   :root { --paper: #111417; --ink: #e4e6e8; --soft: #a3adb7; --rule: #2c3238; --bad: #ff8d82;
     --raised: #15191d; }
+}
 """
+
+
+def dark_style(where: str) -> str:
+    """Return rules of CSS that give the SVG in `where`, a selector, its colours on dark pages."""
+    rules = "".join(
+        f'  {where} [fill="{light}"] {{ fill: {colour}; }} {where} [stroke="{light}"]'
+        f" {{ stroke: {colour}; }}\n"
+        for light, colour in _DARK.items()
+    )
+    return f"@media (prefers-color-scheme: dark) {{\n{rules}}}\n"
 
 
 def html(drawing: Drawing, svg: str) -> str:
@@ -233,11 +244,6 @@ def html(drawing: Drawing, svg: str) -> str:
     `svg` is what the function of that name returned for the same drawing.
     """
     title = escape(short(drawing.title, 200)) or "Flow"
-    dark = "".join(
-        f'  figure [fill="{light}"] {{ fill: {colour}; }} figure [stroke="{light}"]'
-        f" {{ stroke: {colour}; }}\n"
-        for light, colour in _DARK.items()
-    )
     reached = ", ".join(escape(short(each, 100)) for each in drawing.addresses)
     about = [f"<p>Reached by {reached}</p>\n" if reached else ""]
     if drawing.findings:
@@ -251,7 +257,8 @@ def html(drawing: Drawing, svg: str) -> str:
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\';'
         " style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'\">\n"
         '<meta name="viewport" content="width=device-width">\n<meta name="referrer"'
-        f' content="no-referrer">\n<title>{title}</title>\n<style>{_STYLE}{dark}}}\n</style>\n'
+        f' content="no-referrer">\n<title>{title}</title>\n'
+        f"<style>{_STYLE}{dark_style('figure')}</style>\n"
         f"</head>\n<body>\n<h1>{title}</h1>\n{''.join(about)}"
         f"<figure>{svg.strip().replace('<svg', f'<svg{least}', 1)}</figure>\n"
         "<table>\n<thead><tr><th>#</th><th>step</th><th>type</th><th>what follows</th>"

@@ -2,12 +2,14 @@
 
 import http.server
 import json
+import re
 import signal
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,20 @@ def test_it_keeps_the_warehouse_fresh_until_a_signal_stops_it(
     assert daemon.events("stopped")
     for secret in (sandbox.zoom.client_secret, sandbox.twilio.auth_token, "Traceback"):
         assert secret not in daemon.output
+
+
+def test_its_pages_show_sources_and_flows(start: Start, sandbox: Sandbox) -> None:
+    daemon = start(sandbox)
+    daemon.status()
+    until(lambda: daemon.get("/readyz").status_code == 200, "it is ready", daemon)
+    source = daemon.get("/source/alibaba_demo")
+    assert source.status_code == 200
+    links = re.findall(r'href="(/flow\?key=[^"]+)"', source.text)
+    pages = [daemon.get(link).text for link in links[:5]]
+    assert all("Entry points" in page for page in pages)
+    drawn = "<figure" if find_spec("pygraphviz") else "pygraphviz is not installed"
+    assert any(drawn in page for page in pages)
+    assert daemon.get("/flow?key=alibaba_demo%2Fnope").status_code == 404
 
 
 @pytest.mark.fault(64)

@@ -18,7 +18,8 @@ from tests.web import fleet
 from tests.web.running import running
 
 TOKEN = "s3cret:token"  # a colon, as HTTP Basic must let it through
-CLOSED = ("/", "/api/status", "/metrics", "/style.css", "/nowhere")
+CLOSED = ("/", "/api/status", "/metrics", "/style.css", "/source/zoom_eu", "/flow?key=zoom_eu/f1",
+          "/nowhere")  # fmt: skip
 READY = fleet.ALL_WELL
 
 
@@ -138,7 +139,9 @@ def test_a_request_without_a_host_is_not_answered(version: bytes, status: bytes)
             assert connection.recv(12) == b"HTTP/1.1 " + status
 
 
-@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/metrics", "/api/status"])
+@pytest.mark.parametrize(
+    "path", ["/", "/healthz", "/readyz", "/metrics", "/api/status", *CLOSED[4:6]]
+)
 def test_only_get_and_head_are_answered(path: str) -> None:
     with running(READY) as client:
         whole = client.get(path, headers={"Accept-Encoding": "identity"})

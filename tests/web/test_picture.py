@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import Browser
 
-from etl.commands.drawing import svg
+from etl.status.graphviz import svg
 from etl.status.picture import html
 from tests.test_drawing import AWKWARD, IVR, named
 from tests.web.test_browser import CONTRASTS, LAPTOP, PHONE, browser

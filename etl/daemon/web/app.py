@@ -5,6 +5,7 @@
     /metrics      for Prometheus
     /api/status   the Overview as JSON; ?runs=1 adds each stream's last runs, ?q= narrows it
     /             the same for a person; ?q=, ?page=, ?still=1 (no reloading)
+    /source/…     a source, and /flow?key=… a flow: flow_pages.py
 
 If a token is set, all but the first two need it. If none is set, only requests that name this
 machine by a loopback name are answered: a web page elsewhere whose host name was pointed at
@@ -15,15 +16,13 @@ import base64
 import binascii
 import hmac
 import ipaddress
-import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from anyio import move_on_after
 from anyio.to_thread import run_sync
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -37,17 +36,15 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from etl.daemon.web import flow_contents, flow_pages
+from etl.daemon.web.asking import Draw, Questions, Runs, in_time, limited
 from etl.daemon.web.chart import changes, chart, seconds, took
 from etl.daemon.web.contents import Plan, between, headline, matching, paged, word
-from etl.errors import CallflowError, WarehouseError
-from etl.load.runs import Run
+from etl.daemon.web.flow_pages import html
+from etl.status import changed, drawing, picture
 from etl.status.documents import as_json
 from etl.status.health import Overview, StreamHealth
 from etl.status.words import span
-
-Pairs = Sequence[tuple[str, str]]
-Runs = Mapping[tuple[str, str], Sequence[Run]]
-Recent = Callable[[Pairs], Runs]
 
 API_RUNS = 200
 """For how many streams at most one answer of /api/status has the last runs."""
@@ -69,6 +66,7 @@ _ICONS = {
         ("well", "2e9b63", "M2 9l4 4 8-10"),
         ("bad", "d93a30", "M3 3l10 10M13 3l-10 10"),
         ("down", "d93a30", "M8 2v8M8 12v3"),
+        ("plain", "5b7fa6", "M8 1v6M3 15v-5h10v5M8 7v3"),
     )
 }
 _CHALLENGES = ('Bearer realm="callflow"', 'Basic realm="callflow", charset="UTF-8"')
@@ -83,7 +81,7 @@ class _State:
     """What every request is answered from; `app` explains the fields."""
 
     view: Callable[[], Overview]
-    recent: Recent
+    questions: Questions
     metrics: Callable[[], bytes]
     token: str | None
     now: Callable[[], datetime]
@@ -93,8 +91,9 @@ class _State:
 
 def app(
     view: Callable[[], Overview],
-    recent: Recent,
+    questions: Questions,
     metrics: Callable[[], bytes],
+    draw: Draw,
     *,
     token: str | None,
     now: Callable[[], datetime] = _utc_now,
@@ -103,29 +102,34 @@ def app(
     """Return the application.
 
     `view`      returns the newest Overview at once, and never raises.
-    `recent`    asks the database for the last runs (newest first, at most 30) of the streams that
-                it is given as (source, stream). It may raise CallflowError. If it takes longer than
-                `patience` seconds, the page is shown without runs; at most four such questions are
-                open at a time.
+    `questions` ask the database; at most four of them are open at a time. If one takes longer than
+                `patience` seconds, the page says so and shows what is known without the answer.
     `metrics`   returns the text of /metrics.
+    `draw`      makes the SVG of a flow, in which it escapes all names; it bounds its own time.
     `token`     what clients must send; None: only loopback names are answered.
     `now`       the clock that `Overview.at` comes from. An overview that is OLD is not ready.
     """
-    template = _templates().get_template("status.html")
+    templates = _templates()
+    questions = limited(questions)
+    pages = flow_pages.routes(
+        view, questions, draw, now=now, patience=patience, templates=templates
+    )
+    style = (_HERE / "style.css").read_text("utf-8") + picture.dark_style(".picture")
     application = Starlette(
         routes=[
             Route("/healthz", _fixed("ok\n", "text/plain")),
             Route("/readyz", _readyz),
             Route("/metrics", _metrics),
             Route("/api/status", _api_status),
-            Route("/style.css", _fixed((_HERE / "style.css").read_text("utf-8"), "text/css")),
+            Route("/style.css", _fixed(style, "text/css")),
             Route("/", _page),
+            *pages,
         ],
         middleware=[Middleware(_guarded, token=token), Middleware(GZipMiddleware)],
         exception_handlers={HTTPException: _refuse, Exception: _broken},
     )
     application.state.callflow = _State(
-        view, _limited(recent), metrics, token, now, patience, template
+        view, questions, metrics, token, now, patience, templates.get_template("status.html")
     )
     application.router.redirect_slashes = False  # it would repeat the Host that the client named
     return application
@@ -162,7 +166,9 @@ async def _api_status(request: Request) -> Response:
             raise HTTPException(400, f"{detail} /api/status?runs=1&q=zoom_eu")
         runs, why = await _runs_of(state, streams)
     text = await run_sync(lambda: as_json(_status(shown, streams, runs, why)) + "\n")
-    return Response(_bytes(text), headers={"Content-Type": "application/json"})
+    # Half a surrogate pair in a provider's message must not make it fail.
+    kind = {"Content-Type": "application/json"}
+    return Response(text.encode("utf-8", "replace"), headers=kind)
 
 
 async def _page(request: Request) -> Response:
@@ -172,7 +178,7 @@ async def _page(request: Request) -> Response:
     runs, why = await _runs_of(state, plan.streams)
     still = request.query_params.get("still") == "1"
     text = await run_sync(_rendered, state, shown, plan, runs, why, still)
-    return Response(_bytes(text), headers={"Content-Type": "text/html; charset=utf-8"})
+    return html(text)
 
 
 def _rendered(
@@ -200,12 +206,9 @@ async def _runs_of(state: _State, streams: Sequence[StreamHealth]) -> tuple[Runs
     pairs = [(stream.source, stream.stream) for stream in streams]
     if not pairs:
         return {}, None
-    with move_on_after(state.patience):
-        try:
-            return await run_sync(state.recent, pairs, abandon_on_cancel=True), None
-        except CallflowError as error:
-            return {}, str(error)
-    return {}, f"the database did not answer within {state.patience:g} s"
+    late = f"the database did not answer within {state.patience:g} s"
+    runs, why = await in_time(state.patience, late, state.questions.recent, pairs)
+    return runs or {}, why
 
 
 def _fixed(text: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
@@ -213,21 +216,6 @@ def _fixed(text: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
         return Response(text, media_type=kind)
 
     return fixed
-
-
-def _limited(recent: Recent) -> Recent:
-    """Return `recent`, four at a time: a database that hangs must not pile up threads."""
-    free = threading.BoundedSemaphore(4)
-
-    def ask(pairs: Pairs) -> Runs:
-        if not free.acquire(blocking=False):
-            raise WarehouseError("the database has not answered the last four questions yet")
-        try:
-            return recent(pairs)
-        finally:
-            free.release()
-
-    return ask
 
 
 # --- who is answered ------------------------------------------------------------------------------
@@ -304,11 +292,6 @@ def _query(request: Request) -> str:
     return request.query_params.get("q", "")[:100].strip()
 
 
-def _bytes(text: str) -> bytes:
-    # Half a surrogate pair in a provider's message must not make the page fail.
-    return text.encode("utf-8", "replace")
-
-
 def _status(
     view: Overview,
     streams: Sequence[StreamHealth],
@@ -337,11 +320,15 @@ def _templates() -> Environment:
         undefined=StrictUndefined,
     )
     environment.filters["span"] = span
+    environment.filters["short"] = lambda text, limit=200: drawing.short(text or "", limit)
     environment.filters["took"] = took
     environment.filters["number"] = "{:,}".format
     environment.filters["minute"] = "{:%Y-%m-%d %H:%M}".format
     environment.filters["iso"] = lambda time: time.isoformat(timespec="seconds")
     environment.globals.update(
-        chart=chart, changes=changes, seconds=seconds, word=word, urlencode=urlencode
-    )
+        chart=chart, changes=changes, seconds=seconds, word=word, urlencode=urlencode, icons=_ICONS,
+        most=flow_contents, changed=changed, drawn=drawing,
+        source_link=flow_contents.source_link, flow_link=flow_contents.flow_link,
+        what_follows=flow_contents.what_follows,
+    )  # fmt: skip
     return environment
