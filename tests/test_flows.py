@@ -611,8 +611,8 @@ def test_without_pyarrow_the_error_says_what_to_install(synced: Synced, tmp_path
 
 # --- what the daemon's pages show ----------------------------------------------------------------
 @pytest.fixture
-def of_world(world: World) -> Iterator[Engine]:
-    engine = connect(world.url)
+def of_world(synced: Synced) -> Iterator[Engine]:
+    engine = connect(synced.url)
     try:
         yield engine
     finally:
@@ -620,16 +620,16 @@ def of_world(world: World) -> Iterator[Engine]:
 
 
 def test_a_source_has_its_flows_its_changes_and_what_is_gone(
-    of_world: Engine, world: World
+    of_world: Engine, synced: Synced
 ) -> None:
     zoom = flows.of_source(of_world, "zoom_demo", Redactor())
     ids = {row["flow_id"]: row for row in zoom.flows}
-    assert (len(ids), ids[world.renamed]["name"]) == (59, "Größe & Maß")
-    assert [(row["flow_id"], row["name"]) for row in zoom.gone] == [(world.gone, world.gone_name)]
-    assert {row["flow_id"] for row in zoom.changes} == {world.renamed, world.saved, world.gone}
+    assert (len(ids), ids[synced.renamed]["name"]) == (59, "Größe & Maß")
+    assert [(row["flow_id"], row["name"]) for row in zoom.gone] == [(synced.gone, synced.gone_name)]
+    assert {row["flow_id"] for row in zoom.changes} == {synced.renamed, synced.saved, synced.gone}
     ali = flows.of_source(of_world, "alibaba_demo", Redactor())
     assert {row["source"] for row in ali.changes} == {"alibaba_demo"}
-    key = f"alibaba_demo/{world.instances[0]}/{world.dead_end}"
+    key = f"alibaba_demo/{synced.instances[0]}/{synced.dead_end}"
     assert ali.faults[key] == 1
     with of_world.begin() as connection:
         query = text("SELECT flow_key FROM callflow.flow_findings WHERE finding = 'loop'")
@@ -643,11 +643,11 @@ def test_a_source_that_is_not_known_has_nothing(of_world: Engine, source: str) -
     assert flows.of_source(of_world, source, Redactor()) == flows.SourceFlows([], [], [], {})
 
 
-def test_a_flow_is_found_by_its_key_and_by_nothing_else(of_world: Engine, world: World) -> None:
-    one, other = (f"alibaba_demo/{instance}/{world.twin}" for instance in world.instances)
+def test_a_flow_is_found_by_its_key_and_by_nothing_else(of_world: Engine, synced: Synced) -> None:
+    one, other = (f"alibaba_demo/{instance}/{synced.twin}" for instance in synced.instances)
     found = [flows.story(of_world, key, Redactor()) for key in (one, other)]
     assert [each and each.content.flow["flow_key"] for each in found] == [one, other]
-    for key in (world.twin, f"alibaba_demo/{world.twin}", f"{one}/", f"x/{one}", "", "/", "\0",
+    for key in (synced.twin, f"alibaba_demo/{synced.twin}", f"{one}/", f"x/{one}", "", "/", "\0",
                 "/" * 60_000):  # fmt: skip
         assert flows.story(of_world, key, Redactor()) is None, key
 
@@ -659,11 +659,11 @@ def test_a_flow_whose_id_has_slashes_is_found(named: Engine) -> None:
 
 
 def test_a_flow_that_is_gone_has_its_last_content_and_the_change_that_says_so(
-    of_world: Engine, world: World
+    of_world: Engine, synced: Synced
 ) -> None:
-    found = flows.story(of_world, f"zoom_demo/{world.gone}", Redactor())
+    found = flows.story(of_world, f"zoom_demo/{synced.gone}", Redactor())
     assert found is not None
-    assert found.content.flow["name"] == world.gone_name
+    assert found.content.flow["name"] == synced.gone_name
     assert [row["change"] for row in found.changes] == ["deleted"]
     assert found.content.gone_at == found.changes[0]["observed_at"]
     assert found.content.versions
