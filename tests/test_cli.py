@@ -457,6 +457,10 @@ def test_the_embedded_postgres_is_read_by_a_role_that_only_reads(
             assert (done.returncode, done.stdout) == (0, "CREATE ROLE\n")
             done = cli("grant", "bi")
             assert (done.returncode, done.stderr) == (0, "")
+            done = cli("grant", "bi", "--writes", "dbt")
+            assert (done.returncode, done.stderr) == (0, "")
+            owner = "SELECT pg_get_userbyid(nspowner) FROM pg_namespace WHERE nspname = 'dbt'"
+            assert cli("sql", "--csv", owner).stdout.splitlines()[1] == "bi"
             settings = "SELECT rolconfig::text FROM pg_roles WHERE rolname = 'bi'"
             assert "statement_timeout=5min" in cli("sql", "--csv", settings).stdout
         finally:

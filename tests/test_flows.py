@@ -189,6 +189,7 @@ def test_changes_as_json_are_the_rows_of_the_view(cli: Cli, world: World) -> Non
     assert all(first >= second for first, second in pairwise(seen))
 
 
+@pytest.mark.slow
 def test_changes_are_narrowed_by_source_flow_editor_and_time(cli: Cli, world: World) -> None:
     def of(*words: str) -> set[tuple[str, str | None]]:
         found = objects(cli("changes", "--json", *words))
@@ -208,6 +209,7 @@ def test_changes_are_narrowed_by_source_flow_editor_and_time(cli: Cli, world: Wo
     assert "No change since 2999-01-01 00:00 UTC." in cli("changes", "--since", "2999-01-01").stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -236,6 +238,7 @@ def test_wrong_usage_exits_2_and_says_what_is_expected(
     assert re.search(said, done.stderr), done.stderr
 
 
+@pytest.mark.slow
 def test_what_is_printed_fits_a_terminal_and_is_harmless(warm: Warm, world: World) -> None:
     for words in (["changes"], ["show", world.hostile], ["diff", world.hostile]):
         shown = on_a_terminal(warm, world, *words)
@@ -336,6 +339,7 @@ def test_a_flow_is_found_by_id_key_name_or_part_of_it(
             assert flows.find(connection, wanted, "other") == []
 
 
+@pytest.mark.slow
 def test_flows_that_may_be_meant_are_listed(cli: Cli, world: World) -> None:
     done = cli("show", world.twin)
     assert (done.returncode, done.stdout) == (2, "")
@@ -414,6 +418,7 @@ def test_a_flow_that_is_gone_shows_its_last_content(cli: Cli, world: World) -> N
     assert {**then, "gone_at": found["gone_at"]} == found
 
 
+@pytest.mark.slow
 def test_show_answers_as_of_a_moment(cli: Cli, world: World) -> None:
     ((first, second),) = ask(
         world.url,
@@ -429,6 +434,7 @@ def test_show_answers_as_of_a_moment(cli: Cli, world: World) -> None:
     assert cli("show", world.hostile, "--at", early).returncode == 2
 
 
+@pytest.mark.slow
 def test_pictures_are_written_whole_and_never_over_a_file(
     cli: Cli, world: World, tmp_path: Path
 ) -> None:
@@ -466,6 +472,7 @@ def test_diff_starts_before_the_last_change(cli: Cli, world: World) -> None:
     }
 
 
+@pytest.mark.slow
 def test_diff_between_two_moments(cli: Cli, world: World) -> None:
     """Before callflow knew a flow, there was none: so it is new, and not there again."""
     assert cli("diff", "größe", "--from", "1h").stdout.endswith("\n    the flow is new\n")
@@ -491,6 +498,7 @@ def files(directory: Path) -> list[str]:
     return sorted(each.name for each in directory.iterdir())
 
 
+@pytest.mark.slow
 def test_export_writes_each_view_as_csv(cli: Cli, world: World, tmp_path: Path) -> None:
     done = cli("export", "out")
     assert (done.returncode, done.stderr.startswith("Wrote ")) == (0, True)
@@ -510,6 +518,7 @@ def test_export_writes_each_view_as_csv(cli: Cli, world: World, tmp_path: Path) 
         assert re.search(rf"(?m)^{name}\.csv +{count} rows?$", done.stdout)
 
 
+@pytest.mark.slow
 def test_export_as_of_a_moment_with_history_as_json(cli: Cli, world: World, tmp_path: Path) -> None:
     done = cli("export", "out", "--at", "2020-01-01", "--history", "--json")
     counts = {each["file"]: each["rows"] for each in objects(done)}
@@ -518,6 +527,7 @@ def test_export_as_of_a_moment_with_history_as_json(cli: Cli, world: World, tmp_
     assert counts["flows_history.csv"] > 0
 
 
+@pytest.mark.slow
 def test_export_as_parquet_keeps_types_and_null(cli: Cli, world: World, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     from pyarrow import parquet
@@ -547,6 +557,7 @@ def test_export_as_parquet_keeps_types_and_null(cli: Cli, world: World, tmp_path
     assert str(types.field("newest_version").type) == "int32"
 
 
+@pytest.mark.slow
 def test_an_export_that_fails_leaves_nothing(cli: Cli, world: World, tmp_path: Path) -> None:
     """A role that may read all views but the last."""
     role = f"half_{os.getpid()}"
@@ -569,6 +580,7 @@ def test_an_export_that_fails_leaves_nothing(cli: Cli, world: World, tmp_path: P
             admin.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
 
 
+@pytest.mark.slow
 def test_without_pyarrow_the_error_says_what_to_install(world: World, tmp_path: Path) -> None:
     """A Python that has all packages of this one but that."""
     for each in Path(psycopg.__file__).parents[1].iterdir():
