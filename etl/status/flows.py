@@ -20,6 +20,9 @@ from etl.warehouse.translate import translate_errors
 
 Row = Mapping[str, Any]
 
+OPEN = frozenset({"dead_end", "open_event"})
+"""Findings that an event of the step leads nowhere."""
+
 INSTANT = timedelta(microseconds=1)
 """The smallest difference between two moments in Postgres."""
 
@@ -226,7 +229,11 @@ def masked(of: Content) -> Content:
 
 
 def drawing(of: Content) -> Drawing:
-    """Return the inside of a flow as it is drawn."""
+    """Return the inside of a flow as it is drawn.
+
+    An event that leads nowhere is drawn only where that is a finding: a step that ends the call may
+    have one too.
+    """
     found: dict[str | None, dict[str, None]] = {}
     for row in of.findings:
         found.setdefault(row["step_id"], {})[row["finding"]] = None
@@ -240,7 +247,11 @@ def drawing(of: Content) -> Drawing:
             )
             for row in of.steps
         ),
-        tuple(Link(row["step_id"], row["event"] or "", row["next_step_id"]) for row in of.links),
+        tuple(
+            Link(row["step_id"], row["event"] or "", row["next_step_id"])
+            for row in of.links
+            if row["next_step_id"] or OPEN.intersection(found.get(row["step_id"], ()))
+        ),
         tuple(addresses),
         tuple(found.get(None, ())),
     )  # fmt: skip
