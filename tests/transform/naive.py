@@ -56,15 +56,15 @@ def of_definition(text: str | None) -> set[Found]:
         [
             (
                 each["id"],
-                each["type"] == "INCOMING_CALL",
-                each["nodeIndex"],
-                each["type"] == "HANGUP",
+                each.get("type") == "INCOMING_CALL",
+                each.get("nodeIndex"),
+                each.get("type") == "HANGUP",
             )
             for each in activities
         ],
         [
             (each["id"], event.get("event") or "", event.get("next"))
             for each in activities
-            for event in each["events"]
+            for event in each.get("events") or ()
         ],
     )
