@@ -148,9 +148,9 @@ def streams(providers: Providers) -> str:
 
 
 def citus(providers: Providers) -> str:
-    """Return the statements that distribute the providers' tables and their history."""
+    """Return the statements that distribute the providers' tables, their history, and the log."""
     current = [each for p in providers for stream in p.streams for each in stream.tables]
-    names = [each.fullname for each in (*current, *map(tables.history, current))]
+    names = [e.fullname for e in (*current, *map(tables.history, current), tables.changes)]
     near = ["none"] + [names[0]] * (len(names) - 1)
     lines = (
         f"SELECT create_distributed_table('{name}', 'source', colocate_with => '{other}');"

@@ -26,7 +26,7 @@ from etl.providers.declare import Provider, Stream, on_absent, request
 from etl.transform.rows import Rows
 from etl.warehouse import tables
 from etl.warehouse.model.assemble import unused
-from etl.warehouse.model.contract import VIEWS, named
+from etl.warehouse.model.contract import LISTS, VIEWS, named
 
 RECORDED = Path(__file__).parent
 
@@ -172,7 +172,7 @@ def calls(provider: Provider, stream: Stream) -> Iterator[str]:
 
 def parts(provider: Provider, stream: Stream) -> Iterator[str]:
     """Yield what keeps the stream's parts from the views of the schema callflow."""
-    where, known = f"{provider.name}.{stream.name}", [view.name for view in VIEWS]
+    where, known = f"{provider.name}.{stream.name}", [view.name for view in (*VIEWS, *LISTS)]
     views = {part.view for each in provider.streams for part in each.parts}
     if "flows" not in views:
         yield f"{where}: no part of callflow.flows → add a Part of that view to `parts`"
