@@ -187,8 +187,8 @@ def parts(provider: Provider, stream: Stream) -> Iterator[str]:
         for name in unused(view, part):
             yield f"{which} gives {name}, which the view has not → name one of its columns"
         given = {*part.columns, *part.looked_up, "provider", "source", "valid_from"}
-        first = next(column.name for column in view.columns if column.kind == "timestamptz")
-        for name in dict.fromkeys(("flow_id", *view.key, first)):
+        times = [column.name for column in view.columns if column.kind == "timestamptz"]
+        for name in dict.fromkeys(("flow_id", *view.key, *times[:1])):
             if name not in given:
                 yield f"{which} lacks {name} → give it in `columns`"
 
