@@ -10,6 +10,7 @@ a flow that has no INCOMING_CALL is not said; callflow takes the lowest nodeInde
 """
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
@@ -22,6 +23,10 @@ from etl.transform.rows import Reject, Rows
 from etl.transform.tree import Inside
 from etl.transform.values import Reader, Row, as_json, items, readable, reader
 from etl.warehouse import tables
+
+MAX_FINDINGS: Final = 50_000
+"""Findings that are kept of one flow. No flow that people made has as many, and two for each
+activity of the largest Definition would not fit into the memory of a run."""
 
 MAX_EVENT_BYTES: Final = 128
 """Bytes of an event in the key of a finding. Beside three ids of `values.MAX_KEY_BYTES` an index
@@ -60,7 +65,7 @@ def definition(activities: Table, transitions: Table, found: Table) -> Inside:
             rows.tables[transitions.fullname] += [(ordinal, *row) for row in each.leaving]
         rows.tables[found.fullname] += [
             (ordinal, *flow_key, each.step, each.finding, each.event, each.detail, None)
-            for each in judge(read)
+            for each in islice(judge(read), MAX_FINDINGS)
         ]
         return True
 

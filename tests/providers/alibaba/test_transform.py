@@ -11,6 +11,7 @@ import pytest
 
 from etl.extract.page import Page
 from etl.providers import STREAMS
+from etl.transform.alibaba_definition import MAX_FINDINGS
 from etl.transform.rows import Reject, Rows
 from tests.transform.named import Named, example, named, transformed
 
@@ -361,6 +362,12 @@ def test_a_large_definition_is_kept_whole() -> None:
     row, rows = contact_flow(Definition=text)
     assert row["definition"] == text
     assert len(rows.tables["alibaba.contact_flow_activities"]) == 1000
+
+
+def test_a_definition_has_at_most_so_many_findings_and_all_of_its_activities() -> None:
+    rows = defined({"activities": [{"id": f"a{number}"} for number in range(MAX_FINDINGS + 9)]})
+    assert len(rows.tables["alibaba.contact_flow_activities"]) == MAX_FINDINGS + 9
+    assert len(rows.tables["alibaba.contact_flow_findings"]) == MAX_FINDINGS
 
 
 def test_the_record_is_left_as_it_was() -> None:
