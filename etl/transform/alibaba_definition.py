@@ -24,7 +24,7 @@ from etl.transform.tree import Inside
 from etl.transform.values import Reader, Row, as_json, items, readable, reader
 from etl.warehouse import tables
 
-MAX_FINDINGS: Final = 50_000
+MAX_FINDINGS: Final = 20_000
 """Findings that are kept of one flow. No flow that people made has as many, and two for each
 activity of the largest Definition would not fit into the memory of a run."""
 
