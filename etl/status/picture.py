@@ -249,7 +249,7 @@ def html(drawing: Drawing, svg: str) -> str:
     if drawing.findings:
         found = escape(", ".join(map(words, drawing.findings)))
         about.append(f'<p class="bad">{found}</p>\n')
-    width = re.search(r'<svg[^>]* width="(\d+)pt"', svg)
+    width = re.search(r'<svg[^<>]* width="(\d+)pt"', svg)
     least = f' style="min-width: {int(width[1]) * 6 // 10}pt"' if width else ""
     rows = "".join(_row(drawing, step) for step in drawing.steps)
     return (
