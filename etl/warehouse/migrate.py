@@ -1,7 +1,7 @@
 """The schema's version: alembic's migrations, run from wherever callflow is installed.
 
-alembic is imported inside functions: most commands only ask whether the schema is at head, and the
-import would take a quarter of their start-up time.
+alembic and the definitions of the views are imported inside functions: most commands only ask
+whether the schema is at head, and the imports would take a quarter of their start-up time.
 """
 
 import time
@@ -16,7 +16,6 @@ from sqlalchemy.exc import DBAPIError
 
 from etl.errors import SchemaError
 from etl.providers import SCHEMAS
-from etl.warehouse import views
 from etl.warehouse.connect import connect
 from etl.warehouse.rights import name_of, suggest_grants
 from etl.warehouse.tables import REVISION
@@ -128,6 +127,8 @@ def upgrade(
 
 
 def _upgrade(connection: Connection) -> State:
+    from etl.warehouse import views
+
     before = state(connection)
     if before != "head":
         to_head(connection)

@@ -16,7 +16,12 @@ from etl.errors import SchemaError
 from etl.providers import PARTS, SCHEMAS, TABLES
 from etl.warehouse import tables
 from etl.warehouse.model.contract import HISTORY
-from etl.warehouse.model.definition import Definition, FunctionDefinition, ViewDefinition
+from etl.warehouse.model.definition import (
+    Definition,
+    FunctionDefinition,
+    ViewDefinition,
+    literal,
+)
 from etl.warehouse.model.definitions import AllParts, definitions
 from etl.warehouse.translate import sqlstate
 
@@ -72,9 +77,11 @@ def require_free(connection: Connection) -> None:
 def describe(connection: Connection) -> None:
     """Comment on every schema, table, view, function and column, from their definitions."""
     statements = (
-        f"COMMENT ON {what} IS {_literal(comment)}" for what, comment in _comments(all_views())
+        f"COMMENT ON {what} IS {literal(comment)}" for what, comment in _comments(all_views())
     )
-    connection.exec_driver_sql("; ".join(statements))  # a thousand: one after another takes long
+    connection.exec_driver_sql(
+        escaped("; ".join(statements))
+    )  # a thousand: one after another takes long
 
 
 def _comments(made: Iterable[Definition]) -> Iterator[tuple[str, str]]:
@@ -191,8 +198,3 @@ def _taken(name: str, why: str) -> SchemaError:
 def escaped(statement: str) -> str:
     """Return a statement for psycopg, which reads % as the start of a placeholder."""
     return statement.replace("%", "%%")
-
-
-def _literal(content: str) -> str:
-    """Return `content` as a literal of a statement for psycopg."""
-    return escaped("'" + content.replace("'", "''") + "'")

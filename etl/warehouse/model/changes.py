@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from etl.warehouse import tables
 from etl.warehouse.model.assemble import expressions
 from etl.warehouse.model.contract import FLOW_FINDINGS, FLOW_STEP_LINKS, FLOWS, View, named
+from etl.warehouse.model.definition import literal
 from etl.warehouse.model.part import Part
 
 COLUMNS = tuple(column.name for column in tables.changes.columns)
@@ -129,7 +130,7 @@ def _moved(column: Column[object]) -> str:
     if name == "extra":
         members = sorted({each.info["json"][0] for each in column.table.columns
                           if each.info.get("json")})  # fmt: skip
-        listed = ", ".join(_literal(member) for member in members)
+        listed = ", ".join(literal(member) for member in members)
         return f"""CASE WHEN jsonb_typeof(o.extra) = 'object' THEN nullif(o.extra - ARRAY(
             SELECT member FROM unnest(ARRAY[{listed}]::text[]) AS member
             WHERE NOT coalesce(n.extra ? member, n.source IS NULL)), '{{}}') ELSE o.extra END"""
@@ -151,10 +152,6 @@ def _moved(column: Column[object]) -> str:
     else:
         value = f"o.extra #>> '{inside}'"
     return f"CASE WHEN {was_there} THEN {value} ELSE o.{name} END"
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _came_or_went(of: _Comparison) -> str:
@@ -214,7 +211,7 @@ def _members(part: Part) -> str:
     """Return the settings of a step, without what says where it is drawn."""
     if part.members is None:
         return "NULL::jsonb"
-    listed = ", ".join(_literal(name) for name in part.layout)
+    listed = ", ".join(literal(name) for name in part.layout)
     column = f"r.{part.members}"
     return (
         f"CASE WHEN jsonb_typeof({column}) = 'object' THEN {column} - ARRAY[{listed}]::text[] END"
@@ -280,7 +277,7 @@ def _fields(of: _Comparison) -> str:
              f" WHERE NOT ({both})"]  # fmt: skip
     if names:
         values = ", ".join(
-            f"({_literal(name)}, old_row.f_{index}, new_row.f_{index})"
+            f"({literal(name)}, old_row.f_{index}, new_row.f_{index})"
             for index, name in enumerate(names)
         )
         found.append(
@@ -291,7 +288,7 @@ def _fields(of: _Comparison) -> str:
         found.append(_differing_members(f"{of.part.members}.", "members", both))
     found.append(_differing_members("extra.", "extra", both))
     if of.part.content:
-        found.append(f"SELECT {_literal(of.part.content)}, {_shown(of, 'o')}, {_shown(of, 'n')}"
+        found.append(f"SELECT {literal(of.part.content)}, {_shown(of, 'o')}, {_shown(of, 'n')}"
                      f" WHERE {both} AND {_is_unreadable(of)}")  # fmt: skip
     if not of.part.layout:
         found.append(_saved(of, names, both))
@@ -299,7 +296,7 @@ def _fields(of: _Comparison) -> str:
 
 
 def _differing_members(prefix: str, column: str, both: str) -> str:
-    return f"""SELECT {_literal(prefix)} || key, o.value #>> '{{}}', n.value #>> '{{}}'
+    return f"""SELECT {literal(prefix)} || key, o.value #>> '{{}}', n.value #>> '{{}}'
         FROM jsonb_each(coalesce(old_row.{column}, '{{}}')) AS o
         FULL JOIN jsonb_each(coalesce(new_row.{column}, '{{}}')) AS n USING (key)
         WHERE {both} AND o.value IS DISTINCT FROM n.value"""

@@ -74,3 +74,8 @@ class FunctionDefinition:
 
 
 Definition = ViewDefinition | FunctionDefinition
+
+
+def literal(content: str) -> str:
+    """Return `content` as a literal of SQL."""
+    return "'" + content.replace("'", "''") + "'"
