@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic.fields import FieldInfo
@@ -84,13 +85,20 @@ def needs(providers: Providers) -> str:
     )
 
 
+def default(provider: Provider, name: str) -> Any:
+    """Return the default of a source's key where all other keys have theirs."""
+    fields = provider.settings.model_fields
+    others = {"base_url": fields["base_url"].default}
+    return fields[name].get_default(call_default_factory=True, validated_data=others)
+
+
 def hosts(providers: Providers) -> str:
     """Return the hosts that a firewall has to let callflow reach."""
 
     def reached(provider: Provider) -> str:
         urls = [
-            str(info.default)
-            for name, info in provider.settings.model_fields.items()
+            str(default(provider, name))
+            for name in provider.settings.model_fields
             if name.endswith("_url")
         ]
         return ", ".join(f"`{host}`" for host in dict.fromkeys(urlsplit(u).hostname for u in urls))
@@ -113,16 +121,16 @@ def own_keys(provider: Provider) -> dict[str, FieldInfo]:
 def keys(providers: Providers) -> str:
     """Return the keys of each provider's sources, with their defaults."""
 
-    def shown(name: str, info: FieldInfo) -> str:
-        given = info.is_required() or info.default is None
-        return f"`{name}`" if given else f"`{name}` (`{info.default}`)"
+    def shown(provider: Provider, name: str, info: FieldInfo) -> str:
+        given = info.is_required() or default(provider, name) is None
+        return f"`{name}`" if given else f"`{name}` (`{default(provider, name)}`)"
 
     return rows(
         "`provider` | own keys (default) | `base_url` | `requests_per_second`",
         (
             (
                 f"`{each.name}`",
-                ", ".join(shown(*key) for key in own_keys(each).items()),
+                ", ".join(shown(each, *key) for key in own_keys(each).items()),
                 f"`{each.settings.model_fields['base_url'].default}`",
                 f"{each.settings.model_fields['requests_per_second'].default:g}",
             )

@@ -277,7 +277,7 @@ def words_of(module: str) -> set[str]:
 def test_nothing_names_a_provider_outside_its_own_files() -> None:
     """Every list of providers is derived from `PROVIDERS`, so a new one changes no other file."""
     names = "|".join(provider.name for provider in PROVIDERS)
-    own = re.compile(rf"etl\.(providers|extract|transform|sandbox)\.({names})(_\w+)?")
+    own = re.compile(rf"etl\.(providers|extract|transform|sandbox)\.({names})([_.]\w+)?")
     named: dict[str, set[str]] = {}
     for module in MODULES:
         if not own.fullmatch(module) and module not in REGISTRIES:

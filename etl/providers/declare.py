@@ -66,6 +66,10 @@ class Stream:
     `origin`     the key of the source's settings that holds the API's address.
     `parts`      what its tables add to the views of the schema callflow.
     `request_id` the header of an answer by which the provider's support finds the request.
+    `optional`   whether an account may lack it, or credentials the right to it: then 403 or 404 on
+                 its list is the state "not available", and no failure.
+    `ended`      what to read instead of a list that the provider has announced to end, a sentence;
+                 "": no end is announced.
     """
 
     name: str
@@ -87,6 +91,8 @@ class Stream:
     origin: str = "base_url"
     parts: tuple[Part, ...] = ()
     request_id: str = "x-request-id"
+    optional: bool = False
+    ended: str = ""
 
 
 @dataclass(frozen=True, slots=True)

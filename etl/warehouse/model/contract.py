@@ -158,10 +158,20 @@ ENTRY_POINTS = View(
         Column("name", "text", "Name of the entry point."),
         Column("language", "text", "Language tag, such as en-US."),
         *END,
+        Column(
+            "target_kind",
+            "text",
+            "What it leads to: flow, url, application, trunk, …; NULL: nothing, and it is unbound.",
+        ),
+        Column(
+            "target",
+            "id",
+            "Id of what it leads to; of a URL only host and path, because the rest may be secret.",
+        ),
     ),
     key=("entry_point_id",),
     entity="entry_point",
-    compared=("address", "name", "language"),
+    compared=("address", "name", "language", "target_kind", "target"),
 )
 
 CHANNELS = View(
@@ -253,6 +263,35 @@ FLOW_FINDINGS = View(
         *END,
     ),
     key=("step_id", "finding", "detail"),
+)
+
+FLOW_REFERENCES = View(
+    "flow_references",
+    "What does a flow use: other flows, queues, workflows, functions, URLs? One row per reference"
+    " of a step.",
+    (
+        *IDENTITY,
+        Column("step_id", "id", "Id of the step within its flow."),
+        Column("kind", "text", "flow, queue, workflow, function or url."),
+        Column(
+            "target_id",
+            "id",
+            "Id of what is used; of a URL only host and path. Of a dynamic one, its expression.",
+        ),
+        Column(
+            "target_name",
+            "text",
+            "Name of the flow that is used; NULL: it is gone, or is no flow.",
+            looked_up=True,
+        ),
+        Column(
+            "is_dynamic",
+            "boolean",
+            "Whether an expression decides, while a contact is in the flow, what is used.",
+        ),
+        *END,
+    ),
+    key=("step_id", "kind", "target_id"),
 )
 
 FLOWS_REACHED_OTHERWISE = View(

@@ -1,67 +1,11 @@
-"""Twilio Flex, legacy messaging: Flex Flows and the chat channels that they make."""
+"""Legacy messaging of Twilio Flex: Flex Flows and the chat channels that they make."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
-
-from pydantic import Field
-
-from etl.config.settings import Source
-from etl.config.values import Rate, Secret, WebUrl
 from etl.extract import twilio
-from etl.extract.http import Seam, Sign
-from etl.extract.url import basic
-from etl.extract.verdict import Judge
-from etl.providers.declare import Provider, Stream
+from etl.providers.declare import Stream
+from etl.providers.twilio.source import auth
 from etl.transform.tree import tree
 from etl.warehouse.model.part import Lookup, Part
 from etl.warehouse.tables import BOOL, INT, KEY, TEXT, TIME, current, family, field
-
-
-class TwilioSource(Source):
-    """A Twilio account, reached with its auth token, or with an API key and its secret.
-
-    Default pace: 5 requests per second, the lower one of the two lists' limits (Twilio's docs,
-    "Flex limits", legacy messaging).
-    """
-
-    account: ClassVar[str] = "account_sid"
-    logins: ClassVar[tuple[tuple[str, str], ...]] = (
-        ("account_sid", "auth_token"),
-        ("api_key_sid", "api_key_secret"),
-    )
-
-    provider: Literal["twilio"] = "twilio"
-    account_sid: Annotated[str, Field(pattern="^AC[0-9a-fA-F]{32}$")] = Field(
-        description="AC and 32 hexadecimal digits", examples=["AC" + 32 * "0"]
-    )
-    auth_token: Secret | None = Field(default=None, description="the account's auth token")
-    api_key_sid: Annotated[str, Field(pattern="^SK[0-9a-fA-F]{32}$")] | None = Field(
-        default=None, description="SK and 32 hexadecimal digits", examples=["SK" + 32 * "0"]
-    )
-    api_key_secret: Secret | None = Field(default=None, description="the secret of the API key")
-    base_url: WebUrl = "https://flex-api.twilio.com"
-    requests_per_second: Rate = 5.0
-
-    @classmethod
-    def conflicts(cls, given: Mapping[str, Any]) -> dict[str, str]:
-        """Require exactly one way to log in, with all its keys."""
-        half = {"api_key_sid", "api_key_secret"} - given.keys()
-        if "auth_token" in given:
-            both = "given together with api_key_sid or api_key_secret; expected one way to log in"
-            return {"auth_token": both} if len(half) < 2 else {}
-        if len(half) == 2:
-            return {"auth_token": "missing; expected auth_token, or api_key_sid and api_key_secret"}
-        return dict.fromkeys(half, "missing; an API key needs both api_key_sid and api_key_secret")
-
-
-def _auth(source: TwilioSource, seam: Seam) -> tuple[Sign, Judge]:
-    """Sign with the API key where there is one, else with the account's auth token."""
-    user, secret = source.account_sid, source.auth_token
-    if source.api_key_sid and source.api_key_secret:
-        user, secret = source.api_key_sid, source.api_key_secret
-    headers = {"authorization": basic(user, secret.get_secret_value() if secret else "")}
-    return lambda method, url, body: headers, twilio.judge
-
 
 flex_flows = current(
     "twilio.flex_flows",
@@ -215,59 +159,35 @@ CHANNEL_PARTS = (
     ),
 )
 
-PROVIDER = Provider(
-    name="twilio",
-    title="Twilio Flex",
-    comment="Twilio Flex as it is now, in Twilio's own field names.",
-    settings=TwilioSource,
-    setup="Console → Account → API keys & tokens. Use either the auth token or an API key.",
-    credentials="account SID with its auth token, or with an API key and its secret",
-    rights="access to Flex",
-    example="""
-[sources.twilio_main]
-provider = "twilio"
-account_sid = "…"               # AC and 32 hexadecimal digits
-auth_token = "…"
-base_url = "https://flex-api.twilio.com"
-requests_per_second = 5
-
-# or, instead of auth_token:
-api_key_sid = "…"               # SK and 32 hexadecimal digits
-api_key_secret = "…"
-
-[sources.twilio_main.channels]  # each stream of a source can have such a table
-on_absent = "keep"              # no longer listed: "keep" it, or delete it once "confirm"ed
-""",
-    streams=(
-        Stream(
-            name="flex_flows",
-            tables=family(flex_flows),
-            auth=_auth,
-            pages=twilio.flex_flows,
-            transform=tree(flex_flows, noun="flex flow"),
-            look_up=twilio.look_up_flex_flow,
-            probe=twilio.probe_flex_flows,
-            modified="date_updated",
-            counted=False,
-            resumable=True,
-            parts=FLEX_FLOW_PARTS,
-            request_id="twilio-request-id",
-        ),
-        Stream(
-            name="channels",
-            tables=family(channels),
-            auth=_auth,
-            pages=twilio.channels,
-            transform=tree(channels, noun="channel"),
-            look_up=twilio.look_up_channel,
-            probe=twilio.probe_channels,
-            modified="date_updated",
-            counted=False,
-            changes="newest first",
-            on_absent="keep",
-            resumable=True,
-            parts=CHANNEL_PARTS,
-            request_id="twilio-request-id",
-        ),
+STREAMS = (
+    Stream(
+        name="flex_flows",
+        tables=family(flex_flows),
+        auth=auth,
+        pages=twilio.flex_flows,
+        transform=tree(flex_flows, noun="flex flow"),
+        look_up=twilio.look_up_flex_flow,
+        probe=twilio.probe_flex_flows,
+        modified="date_updated",
+        counted=False,
+        resumable=True,
+        parts=FLEX_FLOW_PARTS,
+        request_id="twilio-request-id",
+    ),
+    Stream(
+        name="channels",
+        tables=family(channels),
+        auth=auth,
+        pages=twilio.channels,
+        transform=tree(channels, noun="channel"),
+        look_up=twilio.look_up_channel,
+        probe=twilio.probe_channels,
+        modified="date_updated",
+        counted=False,
+        changes="newest first",
+        on_absent="keep",
+        resumable=True,
+        parts=CHANNEL_PARTS,
+        request_id="twilio-request-id",
     ),
 )

@@ -1,0 +1,34 @@
+"""Twilio: legacy Flex messaging."""
+
+from etl.providers.declare import Provider
+from etl.providers.twilio import flex
+from etl.providers.twilio.source import TwilioSource
+
+PROVIDER = Provider(
+    name="twilio",
+    title="Twilio Flex",
+    comment="Twilio Flex as it is now, in Twilio's own field names.",
+    settings=TwilioSource,
+    setup="Console → Account → API keys & tokens. Use either the auth token or an API key.",
+    credentials="account SID with its auth token, or with an API key and its secret",
+    rights="access to Flex",
+    example="""
+[sources.twilio_main]
+provider = "twilio"
+account_sid = "…"               # AC and 32 hexadecimal digits
+auth_token = "…"
+base_url = "https://flex-api.twilio.com"
+studio_url = "https://studio.twilio.com"
+conversations_url = "https://conversations.twilio.com"
+api_url = "https://api.twilio.com"
+requests_per_second = 5
+
+# or, instead of auth_token:
+api_key_sid = "…"               # SK and 32 hexadecimal digits
+api_key_secret = "…"
+
+[sources.twilio_main.channels]  # each stream of a source can have such a table
+on_absent = "keep"              # no longer listed: "keep" it, or delete it once "confirm"ed
+""",
+    streams=(*flex.STREAMS,),
+)
