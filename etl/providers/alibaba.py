@@ -14,7 +14,7 @@ from etl.extract.verdict import Judge
 from etl.providers.declare import Provider, Stream
 from etl.transform.alibaba_definition import definition
 from etl.transform.tree import tree
-from etl.warehouse.model.part import Part
+from etl.warehouse.model.part import Lookup, Part
 from etl.warehouse.tables import (
     BOOL,
     INT,
@@ -174,6 +174,8 @@ _SETTINGS = """CASE WHEN jsonb_typeof(r.properties) = 'object' THEN r.properties
 _EACH_SETTING = """jsonb_each(CASE WHEN jsonb_typeof(r.properties) = 'object'
     THEN r.properties - 'position' ELSE '{}' END) AS setting"""
 
+_STRING_VALUES = """jsonb_path_query(setting.value, 'strict $.** ? (@.type() == "string")')"""
+
 PARTS = (
     Part(
         view="flows",
@@ -255,6 +257,36 @@ PARTS = (
             "detail": "nullif(concat_ws(': ', nullif(r.event, ''), r.detail), '')",
         },
     ),
+    # No document says which setting refers to what, but the id of a flow stands for that flow, also
+    # when it is gone.
+    Part(
+        view="flow_references",
+        table=contact_flow_activities,
+        columns={
+            **_FLOW,
+            "step_id": "r.activity_id",
+            "kind": "'flow'",
+            "target_id": "string.value",
+            "is_dynamic": "false",
+        },
+        each=f"""(SELECT DISTINCT found #>> '{{}}' AS value
+            FROM {_EACH_SETTING} CROSS JOIN LATERAL {_STRING_VALUES} AS found) AS string""",
+        where="""string.value <> r.contact_flow_id AND EXISTS (
+            SELECT FROM alibaba.contact_flows_history AS known
+            WHERE known.source = r.source AND known.instance_id = r.instance_id
+                AND known.contact_flow_id = string.value)""",
+        looked_up={"target_name": "used.name"},
+        lookup=Lookup(
+            "used",
+            contact_flows,
+            on={
+                "source": "r.source",
+                "instance_id": "r.instance_id",
+                "contact_flow_id": "string.value",
+            },
+            facts={"name": "max(each.name)"},
+        ),
+    ),
     # Only main flows have numbers; other flows are called from them.
     Part(
         view="flows_reached_otherwise",
@@ -272,7 +304,7 @@ PARTS = (
             "value": "string.value",
         },
         each=f"""{_EACH_SETTING} CROSS JOIN LATERAL (SELECT DISTINCT found #>> '{{}}' AS value
-            FROM jsonb_path_query(setting.value, 'strict $.** ? (@.type() == "string")') AS found
+            FROM {_STRING_VALUES} AS found
         ) AS string""",
     ),
 )

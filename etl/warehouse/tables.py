@@ -387,6 +387,12 @@ def children(parent: Table) -> Iterator[Table]:
         yield from children(table)
 
 
+def root(table: Table) -> Table:
+    """Return the table of the records that the rows of `table` belong to."""
+    parent: Table | None = table.info["parent"]
+    return table if parent is None else root(parent)
+
+
 def family(table: Table) -> tuple[Table, ...]:
     """Return the table and those of its rows' children, parents first."""
     return table, *children(table)

@@ -89,6 +89,8 @@ def _branch(
     """Return the SELECT of one part, behind a condition `gate` that is about no row."""
     given = dict(expressions(provider, part))
     source, lookup = _read(part.table, "r", versions), part.lookup
+    if part.each:
+        source += f" CROSS JOIN LATERAL {part.each}"
     if lookup and any(column.looked_up for column in columns):
         if lookup.facts:
             source += joined(lookup, versions)
@@ -98,8 +100,6 @@ def _branch(
     listed = ", ".join(
         f"{typed(given.get(each.name, 'NULL'), each)} AS {each.name}" for each in columns
     )
-    if part.each:
-        source += f" CROSS JOIN LATERAL {part.each}"
     conditions = [each for each in (gate, versions.wanted("r"), part.where) if each != "true"]
     return f"SELECT {listed} FROM {source}" + (
         f" WHERE {' AND '.join(conditions)}" if conditions else ""
@@ -114,12 +114,8 @@ def _read(table: Table, alias: str, versions: Versions) -> str:
 def expressions(provider: str, part: Part) -> Mapping[str, str]:
     """Return the SQL of each column that the part has, over `r` and its lookup."""
     given = {**part.columns, **part.looked_up}
-    account = given.get("account_id")
-    key = (
-        [given["flow_id"]]
-        if account is None
-        else [f"coalesce({account} || '/', '')", given["flow_id"]]
-    )
+    account, flow_id = given.get("account_id"), given.get("flow_id", "NULL")
+    key = [flow_id] if account is None else [f"coalesce({account} || '/', '')", flow_id]
     return {
         **given,
         "provider": f"'{provider}'",

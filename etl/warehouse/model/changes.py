@@ -4,9 +4,13 @@ Both compare pairs of versions of one row: `o` is the old one, `n` the new one, 
 missing where the row is new or gone. The log pairs versions that end and start at one instant,
 `at`; `flow_diff` pairs the versions of two moments. A caller passes how versions are found as a
 `Span`; the rest is the same, so the two cannot differ in what a change is.
+
+Most rows belong to their flow: they come and go with it, which is no change of theirs. Others lead
+to a flow of another stream (`Part.flows`), such as a number that is bound to it. Such a row can
+move: that is a change of the flow that it leaves, and of the one that it joins.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Boolean, Column, DateTime, Integer, Table
@@ -17,6 +21,7 @@ from etl.warehouse.model.assemble import expressions
 from etl.warehouse.model.contract import FLOW_FINDINGS, FLOW_STEP_LINKS, FLOWS, View, named
 from etl.warehouse.model.definition import literal
 from etl.warehouse.model.part import Part
+from etl.warehouse.model.span import Span
 
 COLUMNS = tuple(column.name for column in tables.changes.columns)
 """The columns of the log, in the order in which the statements here return them."""
@@ -26,35 +31,8 @@ SHOWN = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """Which versions are compared.
-
-    `old`, `new` table → SELECT of its rows that can be the old, or the new, version of a pair: all
-                 its columns, and the instant `at`.
-    `versions`   table → SQL of all its versions, with valid_from and valid_to.
-    `before`,    alias of a version, SQL of `at` → the condition that it was valid just before,
-    `after`      or just after.
-    `earlier`    SQL of `at` → the instant up to which a version ended that is restored.
-    `observed`   SQL of when a change was seen, over the pair `o` and `n`.
-    `link_observed` the same for a set of links: over `touched.at`, and `latest` and `ended` of
-                 `was_there` and `now_there`.
-    `is_news`    SQL over `found`, a row of `COLUMNS`: whether it is reported.
-    """
-
-    old: Callable[[Table], str]
-    new: Callable[[Table], str]
-    versions: Callable[[Table], str]
-    before: Callable[[str, str], str]
-    after: Callable[[str, str], str]
-    earlier: Callable[[str], str]
-    observed: str
-    link_observed: str
-    is_news: str = "true"
-
-
-@dataclass(frozen=True, slots=True)
 class _Comparison:
-    """One part of a view, and the parts that its rows belong to."""
+    """One part of a view, and the parts that its rows belong to, or lead to."""
 
     provider: str
     view: View
@@ -63,16 +41,19 @@ class _Comparison:
     findings: Part | None
     span: Span
 
+    @property
+    def leads(self) -> bool:
+        """Whether the rows lead to flows of another stream."""
+        return self.part.flows is not None
+
 
 def statements(provider: str, parts: Sequence[Part], span: Span) -> Iterator[str]:
     """Yield a SELECT of `COLUMNS` for each part whose changes are tracked."""
     by_view = {part.view: part for part in parts}
-    flows = by_view.get(FLOWS.name)
-    for part in parts if flows else ():
-        view = named(part.view)
-        if view.entity is None or not part.tracked:
+    for part in parts:
+        view, flows = named(part.view), part.flows or by_view.get(FLOWS.name)
+        if view.entity is None or not part.tracked or flows is None:
             continue
-        assert flows is not None
         of = _Comparison(provider, view, part, flows, by_view.get(FLOW_FINDINGS.name), span)
         found = _links(of) if view is FLOW_STEP_LINKS else _rows(of)
         yield f"SELECT {', '.join(COLUMNS)} FROM ({found}) AS found WHERE {span.is_news}"
@@ -84,7 +65,10 @@ def is_tracked(parts: Sequence[Part]) -> bool:
 
 
 def _rows(of: _Comparison) -> str:
-    """Return the changes of rows that are paired by their key."""
+    """Return the changes of rows that are paired by their key.
+
+    `this` says what changed: it had the flow before, has it after, or both.
+    """
     part, span = of.part, of.span
     keys = _keys(part.table)
     pairs = ", ".join(
@@ -105,13 +89,13 @@ def _rows(of: _Comparison) -> str:
         '{of.view.entity}' AS entity, this.entity_id, this.entity_name, pair.observed_at,
         CASE WHEN pair.has THEN {_given(of, "modified_at")} END AS modified_at,
         CASE WHEN pair.has THEN {_given(of, "modified_by")} END AS modified_by,
-        CASE WHEN pair.had AND pair.has THEN 'updated' WHEN pair.had THEN 'deleted'
+        CASE WHEN this.had AND this.has THEN 'updated' WHEN this.had THEN 'deleted'
             WHEN {_was_there(of)} THEN 'restored' ELSE 'created' END AS change,
         field.name AS field, field.old_value, field.new_value
     FROM pair
     CROSS JOIN LATERAL ({_version(of, "o")}) AS old_row
     CROSS JOIN LATERAL ({_version(of, "n")}) AS new_row
-    CROSS JOIN LATERAL (SELECT {_either()}) AS this
+    CROSS JOIN LATERAL ({_joined_or_left() if of.leads else _either()}) AS this
     {_flow(of, "pair")}
     CROSS JOIN LATERAL ({_fields(of)}) AS field
     {_unless_with_flow(of, "pair")}"""
@@ -156,7 +140,7 @@ def _moved(column: Column[object]) -> str:
 
 def _came_or_went(of: _Comparison) -> str:
     """Return a CTE of the flows that are new or gone: their parts come and go with them."""
-    if of.part is of.flows:
+    if of.part is of.flows or of.leads:
         return ""
     keys = ", ".join((*_keys(of.flows.table), "at"))
     old, new = of.span.old(of.flows.table), of.span.new(of.flows.table)
@@ -169,7 +153,7 @@ def _came_or_went(of: _Comparison) -> str:
 
 
 def _unless_with_flow(of: _Comparison, row: str) -> str:
-    if of.part is of.flows:
+    if of.part is of.flows or of.leads:
         return ""
     same = " AND ".join(f"came_or_went.{k} = {row}.{k}" for k in (*_keys(of.flows.table), "at"))
     return f"WHERE NOT EXISTS (SELECT FROM came_or_went WHERE {same})"
@@ -181,20 +165,26 @@ def _version(of: _Comparison, prefix: str) -> str:
     columns = ", ".join(f"pair.{prefix}_{each.name} AS {each.name}" for each in part.table.columns)
     ids = {
         "account_id": given.get("account_id", "NULL"),
-        "flow_id": given["flow_id"],
+        "flow_id": _flow_id(of),
         "name": given.get("name", "NULL"),
         "entity_id": _entity_id(of.view, given),
         "entity_name": _entity_name(of.view, given),
     }
     listed = [f"({sql})::text AS {name}" for name, sql in ids.items()]
     listed += [
-        f"CAST({given.get('modified_at', 'NULL')} AS timestamptz) AS modified_at",
+        f"CAST({given.get('modified_at', part.changed_at)} AS timestamptz) AS modified_at",
         f"CAST({given.get('modified_by', 'NULL')} AS text) AS modified_by",
         f"{_members(part)} AS members",
         "CASE WHEN jsonb_typeof(r.extra) = 'object' THEN r.extra END AS extra",
     ]
     listed += [f"({sql})::text AS f_{index}" for index, sql in enumerate(_compared(of).values())]
     return f"SELECT {', '.join(listed)} FROM (SELECT {columns}) AS r"
+
+
+def _flow_id(of: _Comparison) -> str:
+    """Return SQL over `r` of the flow that it belongs to, or now leads to; NULL: to none."""
+    flow_id = expressions(of.provider, of.part)["flow_id"]
+    return f"CASE WHEN {of.part.where} THEN {flow_id} END" if of.leads else flow_id
 
 
 def _entity_id(view: View, given: Mapping[str, str]) -> str:
@@ -228,17 +218,46 @@ def _compared(of: _Comparison) -> dict[str, str]:
     return fields | dict(of.part.compared)
 
 
+_IDENTIFIED = ("account_id", "flow_id", "name", "entity_id", "entity_name")
+
+
 def _either() -> str:
-    """Return what identifies the row, from the new version or else from the old one."""
-    return ", ".join(
+    """Return a SELECT of what identifies the row, from the new version or else from the old one."""
+    listed = ", ".join(
         f"CASE WHEN pair.has THEN new_row.{name} ELSE old_row.{name} END AS {name}"
-        for name in ("account_id", "flow_id", "name", "entity_id", "entity_name")
+        for name in _IDENTIFIED
+    )
+    return f"SELECT {listed}, pair.had, pair.has"
+
+
+def _joined_or_left() -> str:
+    """Return a SELECT of the flow that the row leads to before and after, or leaves, or joins.
+
+    A row that moves does both, and is in two rows; one that leads to no flow is in none.
+    """
+    old, new = (
+        ", ".join(f"{row}.{name}" for name in _IDENTIFIED) for row in ("old_row", "new_row")
+    )
+    return f"""SELECT {new}, true AS had, true AS has WHERE {_same_flow("old_row", "new_row")}
+        UNION ALL SELECT {old}, true, false WHERE old_row.flow_id IS NOT NULL
+            AND ({_same_flow("old_row", "new_row")}) IS NOT TRUE
+        UNION ALL SELECT {new}, false, true WHERE new_row.flow_id IS NOT NULL
+            AND ({_same_flow("old_row", "new_row")}) IS NOT TRUE"""
+
+
+def _same_flow(one: str, other: str) -> str:
+    return (
+        f"{one}.flow_id = {other}.flow_id"
+        f" AND {one}.account_id IS NOT DISTINCT FROM {other}.account_id"
     )
 
 
 def _given(of: _Comparison, name: str) -> str:
-    """Return who changed the row, or when, by the row itself or else by its flow."""
-    is_own = of.part is of.flows or name in expressions(of.provider, of.part)
+    """Return who changed the row, or when, by the row itself or else by its flow.
+
+    A flow of another stream does not say it: the row is in another list.
+    """
+    is_own = of.part is of.flows or of.leads or name in expressions(of.provider, of.part)
     return f"new_row.{name}" if is_own else f"flow.{name}"
 
 
@@ -247,7 +266,12 @@ def _flow(of: _Comparison, row: str) -> str:
     if of.part is of.flows:
         return ""
     given = expressions(of.provider, of.flows)
-    same = " AND ".join(f"r.{name} = {row}.{name}" for name in _keys(of.flows.table))
+    if of.leads:
+        account = given.get("account_id", "NULL")
+        same = f"""r.source = {row}.source AND {given["flow_id"]} = this.flow_id
+            AND {account} IS NOT DISTINCT FROM this.account_id"""
+    else:
+        same = " AND ".join(f"r.{name} = {row}.{name}" for name in _keys(of.flows.table))
     return f"""LEFT JOIN LATERAL (
         SELECT {given["name"]} AS name,
             CAST({given.get("modified_at", "NULL")} AS timestamptz) AS modified_at,
@@ -258,21 +282,29 @@ def _flow(of: _Comparison, row: str) -> str:
 
 
 def _was_there(of: _Comparison) -> str:
-    """Return the condition that the row of a pair had a version which ended earlier."""
+    """Return the condition that the row of a pair had a version which ended earlier.
+
+    If it leads to flows, it is one that led to the same flow.
+    """
     until = of.span.earlier("pair.at")
-    same = " AND ".join(f"earlier.{name} = pair.{name}" for name in _keys(of.part.table))
+    same = " AND ".join(f"r.{name} = pair.{name}" for name in _keys(of.part.table))
+    if of.leads:
+        account = expressions(of.provider, of.part).get("account_id", "NULL")
+        same += f""" AND {_flow_id(of)} = this.flow_id
+            AND {account} IS NOT DISTINCT FROM this.account_id"""
     versions = of.span.versions(of.part.table)
-    return f"""EXISTS (SELECT FROM {versions} AS earlier
-            WHERE {same} AND earlier.valid_to <= {until})"""
+    return f"""EXISTS (SELECT FROM {versions} AS r WHERE {same} AND r.valid_to <= {until})"""
 
 
 def _fields(of: _Comparison) -> str:
     """Return a SELECT of the fields that differ: name, old_value, new_value.
 
-    A row that is new or gone has none, so its change has one row with a NULL for a name.
+    A row that is new or gone has none, so its change has one row with a NULL for a name. Of a row
+    that leads to a flow only what the view shows counts: the rest of it may be about other ways
+    that it leads, and may be secret.
     """
     names = [*_compared(of)]
-    both = "pair.had AND pair.has"
+    both = "this.had AND this.has"
     found = [f"SELECT NULL::text AS name, NULL::text AS old_value, NULL::text AS new_value"
              f" WHERE NOT ({both})"]  # fmt: skip
     if names:
@@ -284,6 +316,8 @@ def _fields(of: _Comparison) -> str:
             f"SELECT * FROM (VALUES {values}) AS value(name, old_value, new_value)"
             f" WHERE {both} AND old_value IS DISTINCT FROM new_value"
         )
+    if of.leads:
+        return " UNION ALL ".join(found)
     if of.part.members:
         found.append(_differing_members(f"{of.part.members}.", "members", both))
     found.append(_differing_members("extra.", "extra", both))

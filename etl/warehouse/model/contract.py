@@ -76,6 +76,17 @@ HISTORY = (
     ),
     Column("is_current", "boolean", "Whether this is the version that exists now."),
 )
+ENTRY_POINT_ID = Column("entry_point_id", "id", "Id of the entry point, or what stands in for one.")
+TARGET_KIND = Column(
+    "target_kind",
+    "text",
+    "What it leads to: flow, url, application, trunk, …; NULL: nothing, and it is unbound.",
+)
+TARGET = Column(
+    "target",
+    "id",
+    "Id of what it leads to; of a URL only host and path, because the rest may be secret.",
+)
 IDENTITY = (PROVIDER, SOURCE, ACCOUNT, FLOW)
 END = (VALID_FROM, FLOW_KEY)
 
@@ -146,7 +157,7 @@ ENTRY_POINTS = View(
     "Which numbers, e-mail addresses and names lead to which flow? One row per entry point.",
     (
         *IDENTITY,
-        Column("entry_point_id", "id", "Id of the entry point, or what stands in for one."),
+        ENTRY_POINT_ID,
         Column("kind", "text", "phone, email, name or address; NULL where nothing is given."),
         Column("address", "text", "Number, address or name, as the provider sent it."),
         Column(
@@ -158,16 +169,8 @@ ENTRY_POINTS = View(
         Column("name", "text", "Name of the entry point."),
         Column("language", "text", "Language tag, such as en-US."),
         *END,
-        Column(
-            "target_kind",
-            "text",
-            "What it leads to: flow, url, application, trunk, …; NULL: nothing, and it is unbound.",
-        ),
-        Column(
-            "target",
-            "id",
-            "Id of what it leads to; of a URL only host and path, because the rest may be secret.",
-        ),
+        TARGET_KIND,
+        TARGET,
     ),
     key=("entry_point_id",),
     entity="entry_point",
@@ -327,7 +330,96 @@ FLEX_FLOWS_TO_REVIEW = View(
     key=(),
 )
 
-LISTS = (FLOWS_REACHED_OTHERWISE, FLOW_STEP_STRINGS, FLEX_FLOWS_TO_REVIEW)
+UNBOUND_NUMBERS = View(
+    "unbound_numbers",
+    "Phone numbers that reach nothing.",
+    (
+        PROVIDER,
+        SOURCE,
+        ACCOUNT,
+        Column("number_id", "id", "Id of the number, or the number where it has none."),
+        Column("address", "text", "The number, as the provider sent it."),
+        Column(
+            "address_key",
+            "id",
+            "The number in a form that compares: digits and +. NULL if the provider masks it.",
+        ),
+        Column("name", "text", "Name of the number."),
+        Column("created_at", "timestamptz", "Since when the account has it."),
+        Column(
+            "since",
+            "timestamptz",
+            "When callflow first saw the number as it is (UTC): it reaches nothing since then, at"
+            " least.",
+        ),
+    ),
+    key=(),
+)
+
+BINDINGS = View(
+    "bindings",
+    "Entry points that are bound to a flow by another list than that of the flows.",
+    (
+        *IDENTITY,
+        ENTRY_POINT_ID,
+        Column("event", "text", "The event of the flow's start that it causes; NULL: any."),
+        Column(
+            "has_flows", "boolean", "Whether callflow has any flow of the account.", looked_up=True
+        ),
+    ),
+    key=("entry_point_id",),
+)
+
+FLOW_STARTS = View(
+    "flow_starts",
+    "The step at which contacts come in, where it has one way for each kind of contact.",
+    (*IDENTITY, Column("step_id", "id", "Id of the step within its flow.")),
+    key=("step_id",),
+)
+
+LEGACY_FLOWS = View(
+    "legacy_flows",
+    "Flows of an API that its provider has announced to end.",
+    (
+        *IDENTITY,
+        Column("name", "text", "Name of the flow."),
+        Column("status", "text", "Status of the flow, as in callflow.flows."),
+        Column("channel", "text", "Its channel, in the word of the API that ends."),
+        Column("contact_identity", "text", "Number, address or name that it answers for."),
+        Column("address_type", "text", "The same channel in the word of the API that follows."),
+        Column("identity_key", "id", "The identity in a form that compares."),
+    ),
+    key=(),
+)
+
+SUCCESSORS = View(
+    "successors",
+    "What people made instead of legacy flows.",
+    (
+        PROVIDER,
+        SOURCE,
+        ACCOUNT,
+        Column("address_id", "id", "Id of the address."),
+        Column("address_name", "text", "Name of the address."),
+        Column("address_type", "text", "Its channel."),
+        Column("is_enabled", "boolean", "Whether it starts something. Never NULL."),
+        Column("target_kind", "text", "What it starts, as in callflow.entry_points."),
+        Column("target", "id", "Id of what it starts, as in callflow.entry_points."),
+        Column("identity_key", "id", "The address in a form that compares."),
+    ),
+    key=("address_id",),
+)
+
+LISTS = (
+    FLOWS_REACHED_OTHERWISE,
+    FLOW_STEP_STRINGS,
+    FLEX_FLOWS_TO_REVIEW,
+    UNBOUND_NUMBERS,
+    BINDINGS,
+    FLOW_STARTS,
+    LEGACY_FLOWS,
+    SUCCESSORS,
+)
 """What providers declare for single questions: parts whose rows only the question's view shows."""
 
 CHANGES = (
@@ -386,6 +478,7 @@ VIEWS = (
     FLOW_STEP_LINKS,
     FLOW_STEP_PROPERTIES,
     FLOW_FINDINGS,
+    FLOW_REFERENCES,
 )
 """The views that have a history, in the order in which they are made."""
 
