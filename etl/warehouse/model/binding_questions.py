@@ -8,7 +8,6 @@ from etl.warehouse.model.contract import (
     BINDINGS,
     ENTRY_POINT_ID,
     FLOW_KEY,
-    FLOW_STARTS,
     IDENTITY,
     LEGACY_FLOWS,
     SUCCESSORS,
@@ -64,18 +63,18 @@ DEAD_BINDINGS = Question(
         WHEN b.event IS NOT NULL
             AND EXISTS (SELECT FROM callflow.flow_steps AS s WHERE {same_flow("s", "f")})
             AND NOT EXISTS (
-                SELECT FROM flow_starts AS start
+                SELECT FROM callflow.flow_steps AS start
                 JOIN callflow.flow_step_links AS l
                     ON {same_flow("l", "start")} AND l.step_id = start.step_id
                 JOIN callflow.flow_steps AS s
                     ON {same_flow("s", "start")} AND s.step_id = l.next_step_id
-                WHERE {same_flow("start", "f")} AND l.event = b.event)
+                WHERE {same_flow("start", "f")} AND start.is_start AND l.event = b.event)
             THEN 'no_path' END AS reason) AS why
     WHERE e.flow_id IS NOT NULL AND why.reason IS NOT NULL""",
     """
     SELECT reason, event, address, flow_name, source
     FROM callflow.dead_bindings ORDER BY reason, address LIMIT 20""",
-    lists=(BINDINGS, FLOW_STARTS),
+    lists=(BINDINGS,),
 )
 
 BROKEN_REFERENCES = Question(

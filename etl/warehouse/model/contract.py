@@ -212,10 +212,29 @@ FLOW_STEPS = View(
             "Settings of the step as JSON text, without its place on the drawing board.",
         ),
         *END,
+        Column("is_start", "boolean", "Whether contacts come in here; NULL: it is not known."),
     ),
     key=("step_id",),
     entity="step",
     compared=("step_type", "name"),
+)
+
+_STEP = Column("step_id", "id", "Id of the step within its flow.")
+_VERSION = Column("version_number", "integer", "Number of the version.")
+
+FLOW_VERSION_STEPS = View(
+    "flow_version_steps",
+    "What did a flow do in a version, step by step? One row per step of each version whose inside"
+    " callflow has read: at least the live one and the newest.",
+    (
+        *IDENTITY,
+        _VERSION,
+        _STEP,
+        *(c for c in FLOW_STEPS.columns if c.name in ("step_type", "name", "step_number")),
+        *(c for c in FLOW_STEPS.columns if c.name in ("properties", "is_start")),
+        *END,
+    ),
+    key=("version_number", "step_id"),
 )
 
 FLOW_STEP_LINKS = View(
@@ -231,6 +250,18 @@ FLOW_STEP_LINKS = View(
     ),
     key=("step_id", "link_number"),
     entity="step_link",
+)
+
+FLOW_VERSION_LINKS = View(
+    "flow_version_links",
+    "Which step followed which in a version? One row per way out of a step of flow_version_steps.",
+    (
+        *IDENTITY,
+        _VERSION,
+        *(c for c in FLOW_STEP_LINKS.columns if c not in (*IDENTITY, *END)),
+        *END,
+    ),
+    key=("version_number", "step_id", "link_number"),
 )
 
 FLOW_STEP_PROPERTIES = View(
@@ -370,13 +401,6 @@ BINDINGS = View(
     key=("entry_point_id",),
 )
 
-FLOW_STARTS = View(
-    "flow_starts",
-    "The step at which contacts come in, where it has one way for each kind of contact.",
-    (*IDENTITY, Column("step_id", "id", "Id of the step within its flow.")),
-    key=("step_id",),
-)
-
 LEGACY_FLOWS = View(
     "legacy_flows",
     "Flows of an API that its provider has announced to end.",
@@ -416,7 +440,6 @@ LISTS = (
     FLEX_FLOWS_TO_REVIEW,
     UNBOUND_NUMBERS,
     BINDINGS,
-    FLOW_STARTS,
     LEGACY_FLOWS,
     SUCCESSORS,
 )
@@ -479,6 +502,8 @@ VIEWS = (
     FLOW_STEP_PROPERTIES,
     FLOW_FINDINGS,
     FLOW_REFERENCES,
+    FLOW_VERSION_STEPS,
+    FLOW_VERSION_LINKS,
 )
 """The views that have a history, in the order in which they are made."""
 
