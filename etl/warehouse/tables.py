@@ -86,6 +86,11 @@ def field(
     return Column(name, kind, comment=comment, info={"json": tuple((json or name).split("."))})
 
 
+def json_text(name: str, comment: str) -> Column[Any]:
+    """Declare a text column that holds the record's member `name` as JSON text, however it came."""
+    return Column(name, TEXT, comment=comment, info={"json": (name,), "text": True})
+
+
 def current(
     name: str,
     comment: str,
