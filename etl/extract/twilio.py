@@ -1,4 +1,4 @@
-"""Twilio Flex: the lists of flex flows and of chat channels."""
+"""Twilio: what its lists share, and those of Flex, of flex flows and of chat channels."""
 
 import re
 import urllib.parse
@@ -22,7 +22,7 @@ _BUSY = (20429, 45010, 45719, 45780)  # Twilio's error dictionary: too many, or 
 _PAGE_SIZE = "1000"  # the maximum (Twilio's API reference, "PageSize")
 
 
-def _list(path: str, key: str) -> CursorList:
+def list_at(path: str, key: str, page_size: str = _PAGE_SIZE) -> CursorList:
     """Describe the list at `path` with its records in `key`: its pages lead to one another by URL.
 
     `meta.next_page_url` is null on the last page (Twilio's docs, "Paging"). The URL is followed as
@@ -31,19 +31,19 @@ def _list(path: str, key: str) -> CursorList:
 
     def request(http: Http, url: str | None) -> tuple[str, Params | None]:
         if url is None:
-            return path, {"PageSize": _PAGE_SIZE}
+            return path, {"PageSize": page_size}
         same_origin(url, http.base_url, path, http.redact)
         return url, None
 
     def read(body: dict[str, Any], url: str | None, where: str) -> Envelope:
         rows, next_url = _envelope(body, key, where)
-        return Envelope(rows, next_url, odd=_another_page(url, body["meta"].get("page")))
+        return Envelope(rows, next_url, odd=another_page(url, body["meta"].get("page")))
 
     return CursorList(request, read, records=(key,), id_member="sid", resumable=True)
 
 
-_FLEX_FLOWS = _list("/v1/FlexFlows", "flex_flows")
-_CHANNELS = _list("/v1/Channels", "flex_chat_channels")
+_FLEX_FLOWS = list_at("/v1/FlexFlows", "flex_flows")
+_CHANNELS = list_at("/v1/Channels", "flex_chat_channels")
 
 
 def flex_flows(http: Http, ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
@@ -62,26 +62,26 @@ def channels(http: Http, ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
 
 
 def look_up_flex_flow(http: Http, key: tuple[str, ...]) -> Lookup:
-    """Ask whether the flex flow with the sid `key[0]` exists; see `_look_up`."""
-    return _look_up(http, "/v1/FlexFlows/{}", key)
+    """Ask whether the flex flow with the sid `key[0]` exists; see `look_up_at`."""
+    return look_up_at(http, "/v1/FlexFlows/{}", key)
 
 
 def look_up_channel(http: Http, key: tuple[str, ...]) -> Lookup:
-    """Ask whether the channel with the sid `key[0]` exists; see `_look_up`."""
-    return _look_up(http, "/v1/Channels/{}", key)
+    """Ask whether the channel with the sid `key[0]` exists; see `look_up_at`."""
+    return look_up_at(http, "/v1/Channels/{}", key)
 
 
 def probe_flex_flows(http: Http, ask: ScanRequest = EVERYTHING) -> str:
     """Ask for one flex flow, and return a line about the list. Raise what `flex_flows` raises."""
-    return _probe(http, _FLEX_FLOWS, "flex flows")
+    return probe(http, _FLEX_FLOWS, "flex flows")
 
 
 def probe_channels(http: Http, ask: ScanRequest = EVERYTHING) -> str:
     """Ask for one channel, and return a line about the list. Raise what `channels` raises."""
-    return _probe(http, _CHANNELS, "channels")
+    return probe(http, _CHANNELS, "channels")
 
 
-def _another_page(url: str | None, page: Any) -> str:
+def another_page(url: str | None, page: Any) -> str:
     """Say how the `page` that an answer names differs from the one that `url` asks for; or ""."""
     asked = 0 if url is None else _page_of(url)
     answered = count(page)
@@ -119,12 +119,13 @@ def _envelope(body: dict[str, Any], key: str, where: str) -> tuple[list[Any], st
     return rows, next_url
 
 
-def _look_up(http: Http, path: str, key: tuple[str, ...]) -> Lookup:
+def look_up_at(http: Http, path: str, key: tuple[str, ...]) -> Lookup:
     """Ask for one record: "gone" only for 404 with code 20404. Raise what `paging.look_up` does."""
     return look_up(http, key, path=path, members=("sid",), provider="Twilio", noun="record")
 
 
-def _probe(http: Http, of: CursorList, noun: str) -> str:
+def probe(http: Http, of: CursorList, noun: str) -> str:
+    """Ask for one record of a list, and return a line about it. Raise what reading it raises."""
     path, _ = of.request(http, None)
     body = http.call("GET", path, {"PageSize": "1"}, at="a first look")
     there_are = "there are" if of.read(body, None, http.where).rows else "there are no"

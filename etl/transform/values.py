@@ -23,6 +23,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from etl.errors import UnkeyedError
 from etl.extract.decode import Packed, as_sent, bounded, moment, unpack, whole
 from etl.transform.rows import Reject, Rows
+from etl.transform.times import SPELLINGS
 from etl.warehouse import tables
 
 Row = tuple[Any, ...]
@@ -143,13 +144,15 @@ def _shallow(value: Any, room: int) -> bool:
     )
 
 
-def parse_time(value: Any, zone: tzinfo | None) -> datetime | None:
-    """Read a time, spelled as `decode.moment` says, as an aware datetime; None if it is none.
+def parse_time(
+    value: Any, zone: tzinfo | None, spelled: Callable[[Any], datetime | None] = moment
+) -> datetime | None:
+    """Read a time as an aware datetime; None if it is none. `spelled` reads its spelling.
 
     A time without an offset is read in `zone`; without a zone it is refused, not guessed. An
     instant outside the years 1 to 9999 in UTC is refused too: no client could read it back.
     """
-    time = moment(value)
+    time = spelled(value)
     if time is None:
         return None
     try:
@@ -192,18 +195,21 @@ def _json(value: Any) -> tuple[Any, bool]:
     return _dumps(_deep(value, replaced)), True
 
 
-def _time(zone: tzinfo | None) -> Converter:
+def _time(zone: tzinfo | None, spelled: Callable[[Any], datetime | None]) -> Converter:
     def convert(value: Any) -> tuple[Any, bool]:
-        moment = parse_time(value, zone)
-        return moment, moment is None
+        time = parse_time(value, zone, spelled)
+        return time, time is None
 
     return convert
 
 
-def _converter(kind: Any, zone: tzinfo | None) -> Converter:
-    if isinstance(kind, DateTime):
-        return _time(zone)
-    return {Text: _text, Boolean: _boolean, Integer: _integer, JSONB: _json}[type(kind)]
+def _converter(column: Column[Any], zone: tzinfo | None) -> Converter:
+    if isinstance(column.type, DateTime):
+        return _time(zone, SPELLINGS.get(column.info.get("spelled", ""), moment))
+    kinds: dict[type, Converter] = {
+        Text: _text, Boolean: _boolean, Integer: _integer, JSONB: _json,
+    }  # fmt: skip
+    return kinds[type(column.type)]
 
 
 def key(value: Any, name: str) -> str:
@@ -274,7 +280,12 @@ def reader(table: Table, zone: tzinfo | None = None, *, apart: Iterable[str] = (
     own_keys = [c.info["json"][0] for c in columns if c.name in keys]
     fields = [_field(c, zone) for c in columns if c.name not in keys]
     groups = tuple(dict.fromkeys(group for _, group, _ in fields if group is not None))
-    lists = tuple(apart)
+    lists, unset = tuple(apart), table.info.get("unset")
+    derived = [
+        (index, column.info["derived"])
+        for index, column in enumerate(table.columns[name] for name in tables.data_columns(table))
+        if "derived" in column.info
+    ]
 
     def read(record: dict[str, Any], given: Row) -> tuple[Row, int]:
         rest = dict(record)  # what no cell has taken yet; it becomes `extra`
@@ -284,7 +295,7 @@ def reader(table: Table, zone: tzinfo | None = None, *, apart: Iterable[str] = (
         for member, group, convert in fields:
             home = rest if group is None else inner.get(group, {})
             sent = home.pop(member, None)
-            if sent is None:
+            if sent is None or sent == unset:
                 cells.append(None)
                 continue
             cell, keep = convert(sent)
@@ -294,6 +305,8 @@ def reader(table: Table, zone: tzinfo | None = None, *, apart: Iterable[str] = (
             cells.append(cell)
         if groups:
             warnings += _return_groups(rest, groups, inner)
+        for index, derive in derived:
+            cells.insert(index, derive(record))
         cells.append(as_json(rest) if rest else None)
         return tuple(cells), warnings
 
@@ -303,7 +316,7 @@ def reader(table: Table, zone: tzinfo | None = None, *, apart: Iterable[str] = (
 def _field(column: Column[Any], zone: tzinfo | None) -> tuple[str, str | None, Converter]:
     """Return the member that a column reads, the object around it (None: the record), and how."""
     path = column.info["json"]
-    return path[-1], path[0] if len(path) > 1 else None, _converter(column.type, zone)
+    return path[-1], path[0] if len(path) > 1 else None, _converter(column, zone)
 
 
 def _drop_lists(rest: dict[str, Any], lists: tuple[str, ...]) -> int:
