@@ -1,7 +1,7 @@
-"""Alibaba Cloud CCC: the contact flows of each instance.
+"""Alibaba Cloud CCC: what its lists share, and the contact flows of each instance.
 
 ListContactFlows is paged by offset: `offset_windows` reads it so that no flow slips through. This
-file knows how the action is called and what its answers and errors mean.
+file knows how an action is called and what its answers and errors mean.
 
 There is no look-up of one flow: GetContactFlow needs the DraftId, which a published flow does not
 have (Alibaba Cloud's docs, "GetContactFlow").
@@ -9,7 +9,7 @@ have (Alibaba Cloud's docs, "GetContactFlow").
 
 import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -22,14 +22,15 @@ from etl.extract.decode import Packed, unpack
 from etl.extract.http import Http
 from etl.extract.offset_list import Clock, OffsetList, OffsetPage, Order, check_echo
 from etl.extract.offset_windows import windows
-from etl.extract.page import EVERYTHING, Page, ScanRequest
+from etl.extract.page import EVERYTHING, Page, Params, ScanRequest
 from etl.extract.paging import count
 from etl.extract.verdict import Judge, busy, judge_status
 
 CONTACT_FLOWS = "ListContactFlows"
 """The action that lists them, as the signature names it."""
 _TYPES = ("MAIN_FLOW", "SUB_FLOW", "SURVEY_FLOW")
-_LARGEST = 100  # PageNumber and PageSize are 1 to 100 (Alibaba Cloud's docs, "ListContactFlows")
+LARGEST = 100
+"""PageNumber and PageSize are 1 to 100 (Alibaba Cloud's docs, "ListContactFlows")."""
 _LAG = timedelta(seconds=600)
 _SKEW = timedelta(minutes=15)  # Alibaba rejects requests whose date is further off
 _BEHIND = timedelta(hours=12) + _SKEW  # no time zone is further west
@@ -53,15 +54,30 @@ def contact_flows(http: Http, ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
     instance, raise UnreachableRowsError if flows of one are out of reach, MissingError if one does
     not exist.
     """
-    errors: list[MissingError | UnreachableRowsError] = []
-    for instance in ask.scopes:
+
+    def flows_of(instance: str) -> Iterator[Page]:
         flows = _list(http, ask, instance)
         numbers = itertools.count(1)
+        for window in windows(flows, ask.since.get(instance), ask.read_at):
+            yield Page(window.rows, next(numbers), instance, window.list_total,
+                       window.anchored, zone=flows.clock.zone)  # fmt: skip
+            window.rows = []  # they may be large, and the next ones are on their way
+
+    return of_each_instance(http, ask.scopes, flows_of)
+
+
+def of_each_instance(
+    http: Http, instances: Iterable[str], read: Callable[[str], Iterator[Page]]
+) -> Iterator[Page]:
+    """Yield what `read` yields of each instance.
+
+    After everything that can be read of every instance, raise UnreachableRowsError if rows of one
+    are out of reach, MissingError if one does not exist.
+    """
+    errors: list[MissingError | UnreachableRowsError] = []
+    for instance in instances:
         try:
-            for window in windows(flows, ask.since.get(instance), ask.read_at):
-                yield Page(window.rows, next(numbers), instance, window.list_total,
-                           window.anchored, zone=flows.clock.zone)  # fmt: skip
-                window.rows = []  # they may be large, and the next ones are on their way
+            yield from read(instance)
         except (MissingError, UnreachableRowsError) as error:  # the others can still be read
             error.where = error.where or http.where
             errors.append(error)
@@ -72,9 +88,16 @@ def contact_flows(http: Http, ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
 
 def probe_contact_flows(http: Http, ask: ScanRequest) -> str:
     """Ask each instance for one flow; return a line of counts. Raise what a scan would raise."""
-    totals = {each: _list(http, ask, each).window("ASC", 1, 1).total for each in ask.scopes}
+    return counts(
+        {each: _list(http, ask, each).window("ASC", 1, 1).total for each in ask.scopes},
+        "contact flows",
+    )
+
+
+def counts(totals: Mapping[str, int | None], noun: str) -> str:
+    """Return a line of what each instance counts; None is a number that is not known."""
     return "; ".join(
-        f"{instance}: {'an unknown number of' if total is None else total} contact flows"
+        f"{instance}: {'an unknown number of' if total is None else total} {noun}"
         for instance, total in totals.items()
     )
 
@@ -90,8 +113,8 @@ def _list(http: Http, ask: ScanRequest, instance: str) -> OffsetList:
         where=f"{http.where}, instance {instance}",
         subject=instance,
         noun="contact flows",
-        size=ask.size or _LARGEST,
-        last_page=_LARGEST,
+        size=ask.size or LARGEST,
+        last_page=LARGEST,
         parts=_TYPES,
         part_noun="Type",
     )
@@ -100,38 +123,50 @@ def _list(http: Http, ask: ScanRequest, instance: str) -> OffsetList:
 def _read(
     http: Http, instance: str, clock: Clock, kind: str, order: Order, page: int, size: int
 ) -> OffsetPage:
-    params = {
-        "InstanceId": instance,
-        "PageNumber": str(page),
-        "PageSize": str(size),
-        "OrderByField": "updatedTime",
-        "SortOrder": order,
-    }
-    if kind:
-        params["Type"] = kind
-    part = f", Type {kind}" if kind else ""
-    at = f"instance {instance}{part}, page {page} of {size} rows"
+    ordered = {"OrderByField": "updatedTime", "SortOrder": order}
+    kinds = {"Type": kind} if kind else {}
+    at = f", Type {kind}" if kind else ""
+    rows, total = read_page(http, instance, page, size, {**ordered, **kinds}, at)
+    return OffsetPage(rows, [_version(row, clock) for row in rows], total)
+
+
+def read_page(
+    http: Http, instance: str, page: int, size: int, more: Params, at: str = ""
+) -> tuple[list[Any], int | None]:
+    """Return the rows of one page of an instance's list, and how many rows the list has.
+
+    `more` are further parameters of the request, `at` names them in messages. Raise ContractError
+    for an answer that is not that page.
+    """
+    params = {"InstanceId": instance, "PageNumber": str(page), "PageSize": str(size), **more}
+    at = f"instance {instance}{at}, page {page} of {size} rows"
     data = http.call("POST", "/", params, at=at, records=("Data", "List")).get("Data")
     where = f"{http.where}, {at}"
     if not isinstance(data, dict):
         raise ContractError("the answer holds no object `Data`", where=where)
-    check_echo(data, ("PageNumber", "PageSize"), page, size, _LARGEST, where)
+    check_echo(data, ("PageNumber", "PageSize"), page, size, LARGEST, where)
     total, rows = count(data.get("TotalCount")), data.get("List")
     if rows is None and total == 0:
         rows = []
     if not isinstance(rows, list) or len(rows) > size:
         raise ContractError(f"`List` is not a list of at most {size} rows", where=where)
-    return OffsetPage(rows, [_version(row, clock) for row in rows], total)
+    return rows, total
 
 
 def _version(row: Any, clock: Clock) -> tuple[str, datetime | None]:
     """Return the id of a row ("" if it is no flow), and the local time of its last change."""
-    with suppress(ValueError):
-        row = unpack(row) if isinstance(row, Packed) else row
+    row = unpacked(row)
     if not isinstance(row, dict):
         return "", None
     flow = row.get("ContactFlowId")
     return flow if isinstance(flow, str) else "", clock.local(row.get("UpdatedTime"))
+
+
+def unpacked(row: Any) -> Any:
+    """Return a row of a page as a value; one that cannot be decoded stays as it is."""
+    with suppress(ValueError):
+        return unpack(row) if isinstance(row, Packed) else row
+    return row
 
 
 # --- errors --------------------------------------------------------------------------------------

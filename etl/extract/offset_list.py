@@ -192,3 +192,17 @@ def check_echo(
             where=where,
             advice="nothing is deleted; report to the maintainers that the API pages differently",
         )
+
+
+def page_from(start: int, end: int, largest: int, last_page: int) -> tuple[int, int] | None:
+    """Return the (page, page size) that starts at or before row `start` and reaches furthest.
+
+    It must reach beyond row `end`. Offsets are multiples of the page size, so the size varies:
+    page 52 of 98 rows starts at row 4,998. None means that there is no such page.
+    """
+    best = None
+    for size in range(1, largest + 1):
+        page = start // size + 1
+        if page <= last_page and page * size > end and (best is None or page * size > best[0]):
+            best = (page * size, page, size)
+    return best and best[1:]

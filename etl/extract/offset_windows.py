@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from etl.errors import ContractError, TooLargeError, UnreachableRowsError
-from etl.extract.offset_list import Clock, OffsetList, Order, Version, Window
+from etl.extract.offset_list import Clock, OffsetList, Order, Version, Window, page_from
 from etl.extract.paging import MAX_EMPTY_PAGES
 
 _SMALLEST = 2  # with one row to a page no window could show a row of the previous one again
@@ -145,7 +145,7 @@ def _next(
         return None
     want, end = places[-1], here.end
     for _ in left:
-        page = _page_from(want, end, of.size, of.last_page)
+        page = page_from(want, end, of.size, of.last_page)
         if page is None:
             return None
         there = of.window(order, *page)
@@ -155,20 +155,6 @@ def _next(
             return None
         want = end = max(0, want - of.size // 2)
     return None
-
-
-def _page_from(start: int, end: int, largest: int, last_page: int) -> tuple[int, int] | None:
-    """Return the (page, page size) that starts at or before row `start` and reaches furthest.
-
-    It must reach beyond row `end`. Offsets are multiples of the page size, so the size varies:
-    page 52 of 98 rows starts at row 4,998. None means that there is no such page.
-    """
-    best = None
-    for size in range(1, largest + 1):
-        page = start // size + 1
-        if page <= last_page and page * size > end and (best is None or page * size > best[0]):
-            best = (page * size, page, size)
-    return best and best[1:]
 
 
 def _repeats(before: Window, after: Window) -> bool:

@@ -40,7 +40,7 @@ def paged(
 
     def read(body: dict[str, Any], url: str | None, where: str) -> Envelope:
         rows, next_url = _envelope(body, key, where)
-        return Envelope(rows, next_url, odd=_another_page(url, body["meta"].get("page")))
+        return Envelope(rows, next_url, odd=another_page(url, body["meta"].get("page")))
 
     return CursorList(request, read, records=(key,), id_member=id_member, resumable=True)
 
@@ -84,7 +84,7 @@ def probe_channels(http: Http, ask: ScanRequest = EVERYTHING) -> str:
     return probe(http, _CHANNELS, "channels")
 
 
-def _another_page(url: str | None, page: Any) -> str:
+def another_page(url: str | None, page: Any) -> str:
     """Say how the `page` that an answer names differs from the one that `url` asks for; or ""."""
     asked = 0 if url is None else _page_of(url)
     answered = count(page)

@@ -97,10 +97,15 @@ def prepare(
 ) -> None:
     """Create the staging tables that do not exist yet, and empty those that do.
 
-    With `keep_fetched`, rows of records that were asked for one by one stay (see FETCHED).
+    One that was made for another provider's table, while the source was one of that provider, makes
+    way. With `keep_fetched`, rows of records that were asked for one by one stay (see FETCHED).
     """
     for pair in pairs:
         stage = pair.stage
+        place = f'"{stage.schema}"."{stage.name}"'
+        comment = select(func.obj_description(func.to_regclass(place), "pg_class"))
+        if connection.scalar(comment) not in (None, stage.comment):
+            connection.execute(text(f"DROP TABLE {place}"))
         fetched = select(select(stage).where(stage.c.ord >= FETCHED).exists())
         if not connection.dialect.has_table(connection, stage.name, schema=stage.schema):
             stage.create(connection, checkfirst=False)

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from etl.config.settings import Source
 from etl.config.values import InstanceIds, Rate, Secret, TimeZone, WebUrl, Word
-from etl.extract import alibaba
+from etl.extract import alibaba, alibaba_numbers
 from etl.extract.acs3 import Signer
 from etl.extract.http import Seam, Sign
 from etl.extract.verdict import Judge
@@ -167,6 +167,52 @@ contact_flow_findings = current(
     derived=True,
 )
 
+phone_numbers = current(
+    "alibaba.phone_numbers",
+    "Phone numbers of the instances of Alibaba Cloud CCC, also those that reach no contact flow.",
+    scope("instance_id", "InstanceId", "the contact centre instance that was listed."),
+    field(
+        "number",
+        KEY,
+        "the number, as sent. Alibaba may mask it; where an instance has several that it masks"
+        " alike, a slash and CreateTime follow on all but the oldest. Personal data.",
+        json="Number",
+    ),
+    field("active", BOOL, "Whether it is in use.", json="Active"),
+    field("contact_flow_id", TEXT, "Contact flow of its calls; empty: none.", json="ContactFlowId"),
+    field("contact_flow_name", TEXT, "Name of that contact flow.", json="ContactFlowName"),
+    field("usage", TEXT, "Inbound, Outbound, Bidirection, …", json="Usage"),
+    field("provider", TEXT, "Carrier.", json="Provider"),
+    field("province", TEXT, "Province.", json="Province"),
+    field("city", TEXT, "City.", json="City"),
+    field("user_id", TEXT, "Agent whose number it is; empty: none.", json="UserId"),
+    field(
+        "create_time",
+        TIME,
+        "When it joined the instance.",
+        json="CreateTime",
+        spelled="epoch milliseconds",
+    ),
+    keys=2,
+    record="Data.List[]",
+    sought_by="number",
+)
+
+phone_number_skill_groups = current(
+    "alibaba.phone_number_skill_groups",
+    "Skill groups that use a phone number.",
+    given("instance_id", KEY, "InstanceId: the contact centre instance that was listed."),
+    given("number", KEY, "Data.List[].Number: the phone number that the row belongs to."),
+    field("skill_group_id", KEY, "Id of the skill group.", json="SkillGroupId"),
+    field("name", TEXT, "Name.", json="Name"),
+    field("display_name", TEXT, "Name that agents see.", json="DisplayName"),
+    keys=3,
+    record="Data.List[].SkillGroups[]",
+    parent=phone_numbers,
+)
+
+_DIGITS = """CASE WHEN r.number NOT LIKE '%*%'
+    THEN nullif(regexp_replace(r.number, '[^0-9+]', '', 'g'), '') END"""
 _FLOW = {"account_id": "r.instance_id", "flow_id": "r.contact_flow_id"}
 _SETTINGS = """CASE WHEN jsonb_typeof(r.properties) = 'object' THEN r.properties - 'position'
     ELSE r.properties END"""
@@ -205,9 +251,28 @@ PARTS = (
             "entry_point_id": "r.number",
             "kind": "'phone'",
             "address": "r.number",
-            "address_key": "CASE WHEN r.number NOT LIKE '%*%'"
-            " THEN nullif(regexp_replace(r.number, '[^0-9+]', '', 'g'), '') END",
+            "address_key": _DIGITS,
+            "target_kind": "'flow'",
+            "target": "r.contact_flow_id",
         },
+        # The list of numbers says which of them reach a flow, too, and which do not.
+        unless=(
+            Lookup(
+                "listed",
+                phone_numbers,
+                on={"source": "r.source", "instance_id": "r.instance_id", "number": "r.number"},
+            ),
+            Lookup(
+                "unmasked",
+                phone_numbers,
+                on={
+                    "source": "r.source",
+                    "instance_id": "r.instance_id",
+                    "contact_flow_id": "r.contact_flow_id",
+                },
+                where="r.number LIKE '%*%' AND each.number LIKE replace(r.number, '*', '_')",
+            ),
+        ),
     ),
     Part(
         view="flow_steps",
@@ -309,6 +374,25 @@ PARTS = (
     ),
 )
 
+NUMBER_PARTS = (
+    Part(
+        view="entry_points",
+        table=phone_numbers,
+        columns={
+            "account_id": "r.instance_id",
+            "flow_id": "nullif(r.contact_flow_id, '')",
+            "entry_point_id": "r.number",
+            "kind": "'phone'",
+            "address": "split_part(r.number, '/', 1)",
+            "address_key": _DIGITS,
+            "target_kind": "CASE WHEN r.contact_flow_id <> '' THEN 'flow'"
+            " WHEN r.user_id <> '' THEN 'agent' END",
+            "target": "coalesce(nullif(r.contact_flow_id, ''), nullif(r.user_id, ''))",
+        },
+        tracked=False,
+    ),
+)
+
 PROVIDER = Provider(
     name="alibaba",
     title="Alibaba Cloud CCC",
@@ -351,6 +435,19 @@ security_token = "…"
             parts=PARTS,
             request_id="x-acs-request-id",
             batch=1,  # a hundred Definitions of a hundred kilobytes are enough to hold
+        ),
+        Stream(
+            name="phone_numbers",
+            tables=family(phone_numbers),
+            auth=partial(_auth, action=alibaba_numbers.PHONE_NUMBERS),
+            pages=alibaba_numbers.phone_numbers,
+            transform=tree(phone_numbers, noun="phone number"),
+            look_up=None,
+            probe=alibaba_numbers.probe_phone_numbers,
+            scope="instance_id",
+            parts=NUMBER_PARTS,
+            request_id="x-acs-request-id",
+            optional=True,
         ),
     ),
 )

@@ -86,6 +86,8 @@ class Stream:
     `batch`      pages per COPY.
     `page_size`  records of a full page; None: as many as the provider allows.
     `origin`     the key of the source's settings that holds the API's address.
+    `path`       where under that address its requests go, with settings in braces, such as
+                 "/Accounts/{source.account_sid}".
     `parts`      what its tables add to the views of the schema callflow.
     `request_id` the header of an answer by which the provider's support finds the request.
     `optional`   whether an account may lack it, or credentials the right to it: then 403 or 404 on
@@ -111,6 +113,7 @@ class Stream:
     batch: int = 10
     page_size: int | None = None
     origin: str = "base_url"
+    path: str = ""
     parts: tuple[Part, ...] = ()
     request_id: str = "x-request-id"
     optional: bool = False
@@ -177,7 +180,7 @@ def open_http(
     )
     sign, judge = stream.auth(source, seam)
     return Http(
-        getattr(source, stream.origin),
+        getattr(source, stream.origin).rstrip("/") + stream.path.format(source=source),
         seam,
         sign=sign,
         judge=judge,

@@ -92,14 +92,17 @@ def tree(record: Table, *, noun: str, inside: Inside | None = None) -> Transform
 
 
 def _is_plain(record: Table) -> bool:
-    """Return whether `exact_reader` can read it: no children, nested members, JSON or scope."""
+    """Return whether `exact_reader` can read it: each column is a member's value as it is sent."""
     own = [column for column in record.columns if "json" in column.info]
     return (
         not record.info["children"]
+        and record.info["unset"] is None
         and all(
             len(column.info["json"]) == 1 and not isinstance(column.type, JSONB) for column in own
         )
-        and not any("scope" in column.info for column in record.columns)
+        and not any(
+            column.info.keys() & {"scope", "spelled", "derived"} for column in record.columns
+        )
     )
 
 

@@ -23,6 +23,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from etl.errors import UnkeyedError
 from etl.extract.decode import Packed, as_sent, bounded, moment, unpack, whole
 from etl.transform.rows import Reject, Rows
+from etl.transform.times import SPELLINGS
 from etl.warehouse import tables
 
 Row = tuple[Any, ...]
@@ -143,13 +144,15 @@ def _shallow(value: Any, room: int) -> bool:
     )
 
 
-def parse_time(value: Any, zone: tzinfo | None) -> datetime | None:
-    """Read a time, spelled as `decode.moment` says, as an aware datetime; None if it is none.
+def parse_time(
+    value: Any, zone: tzinfo | None, spelled: Callable[[Any], datetime | None] = moment
+) -> datetime | None:
+    """Read a time as an aware datetime; None if it is none. `spelled` reads its spelling.
 
     A time without an offset is read in `zone`; without a zone it is refused, not guessed. An
     instant outside the years 1 to 9999 in UTC is refused too: no client could read it back.
     """
-    time = moment(value)
+    time = spelled(value)
     if time is None:
         return None
     try:
@@ -192,10 +195,10 @@ def _json(value: Any) -> tuple[Any, bool]:
     return _dumps(_deep(value, replaced)), True
 
 
-def _time(zone: tzinfo | None) -> Converter:
+def _time(zone: tzinfo | None, spelled: Callable[[Any], datetime | None]) -> Converter:
     def convert(value: Any) -> tuple[Any, bool]:
-        moment = parse_time(value, zone)
-        return moment, moment is None
+        time = parse_time(value, zone, spelled)
+        return time, time is None
 
     return convert
 
@@ -217,7 +220,7 @@ def _converter(column: Column[Any], zone: tzinfo | None) -> Converter:
     if "text" in column.info:
         return _json_text
     if isinstance(kind, DateTime):
-        return _time(zone)
+        return _time(zone, SPELLINGS.get(column.info.get("spelled", ""), moment))
     return {Text: _text, Boolean: _boolean, Integer: _integer, JSONB: _json}[type(kind)]
 
 
@@ -301,7 +304,12 @@ def reader(table: Table, zone: tzinfo | None = None, *, apart: Iterable[str] = (
     ]
     fields = [_field(c, zone) for c in columns if c.name not in keys]
     groups = tuple(dict.fromkeys(group for _, group, _ in fields if group is not None))
-    lists = tuple(apart)
+    lists, unset = tuple(apart), table.info.get("unset")
+    derived = [
+        (index, column.info["derived"])
+        for index, column in enumerate(table.columns[name] for name in tables.data_columns(table))
+        if "derived" in column.info
+    ]
 
     def read(record: dict[str, Any], given: Row) -> tuple[Row, int]:
         rest = dict(record)  # what no cell has taken yet; it becomes `extra`
@@ -311,7 +319,7 @@ def reader(table: Table, zone: tzinfo | None = None, *, apart: Iterable[str] = (
         for member, group, convert in fields:
             home = rest if group is None else inner.get(group, {})
             sent = home.pop(member, None)
-            if sent is None:
+            if sent is None or sent == unset:
                 cells.append(None)
                 continue
             cell, keep = convert(sent)
@@ -321,6 +329,8 @@ def reader(table: Table, zone: tzinfo | None = None, *, apart: Iterable[str] = (
             cells.append(cell)
         if groups:
             warnings += _return_groups(rest, groups, inner)
+        for index, derive in derived:
+            cells.insert(index, derive(record))
         cells.append(as_json(rest) if rest else None)
         return tuple(cells), warnings
 

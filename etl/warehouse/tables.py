@@ -12,7 +12,7 @@ of a record are replaced as a set, with their parent), the `children`, the `hist
 whether it is `derived`: made by callflow from what is at `record`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from sqlalchemy import (
@@ -42,7 +42,7 @@ SCHEMAS = {
     "staging": "Pages of running scans, before they are merged. Emptied by every run.",
 }
 
-REVISION = "0004"
+REVISION = "0005"
 """The migration that makes these tables: the head of migrations/versions."""
 
 TEXT = Text()
@@ -80,10 +80,29 @@ def item(name: str, comment: str) -> Column[Any]:
 
 
 def field(
-    name: str, kind: TypeEngine[Any], comment: str, *, json: str | None = None
+    name: str,
+    kind: TypeEngine[Any],
+    comment: str,
+    *,
+    json: str | None = None,
+    spelled: str | None = None,
 ) -> Column[Any]:
-    """Declare a column that holds the record's member `json` (default: `name`; dots go inside)."""
-    return Column(name, kind, comment=comment, info={"json": tuple((json or name).split("."))})
+    """Declare a column that holds the record's member `json` (default: `name`; dots go inside).
+
+    `spelled` is how the provider spells its times, if that is not ISO 8601: "rfc 2822" or "epoch
+    milliseconds".
+    """
+    info: dict[str, Any] = {"json": tuple((json or name).split("."))}
+    return Column(
+        name, kind, comment=comment, info=info | ({"spelled": spelled} if spelled else {})
+    )
+
+
+def derived(
+    name: str, kind: TypeEngine[Any], comment: str, by: Callable[[dict[str, Any]], Any]
+) -> Column[Any]:
+    """Declare a column that callflow derives from the whole record: `by` (record) → its value."""
+    return Column(name, kind, comment=f"Derived by callflow: {comment}", info={"derived": by})
 
 
 def json_text(name: str, comment: str) -> Column[Any]:
@@ -101,6 +120,7 @@ def current(
     derived: bool = False,
     sought_by: str | None = None,
     toast: int | None = None,
+    unset: str | None = None,
     metadata: MetaData = metadata,
 ) -> Table:
     """Declare a table of current rows and its history; `keys` columns are its key after `source`.
@@ -110,7 +130,8 @@ def current(
     `derived` says that callflow makes the rows from what is at `record`: the provider sends none.
     `sought_by` is a column of the key by which alone versions are looked up: the history has an
     index of it. `toast` is how many bytes of a row that is too long for its page Postgres tries to
-    leave there (its toast_tuple_target; None: as many as fit four to a page).
+    leave there (its toast_tuple_target; None: as many as fit four to a page). `unset` is a text
+    that the provider sends for null, and that becomes NULL in every column.
     """
     schema, table_name = name.split(".")
     for column in columns:
@@ -128,7 +149,13 @@ def current(
         *_belongs_to(parent),
         schema=schema,
         comment=f"{comment} {whence(record, derived=derived)}",
-        info={"record": record, "derived": derived, "parent": parent, "children": []},
+        info={
+            "record": record,
+            "derived": derived,
+            "parent": parent,
+            "children": [],
+            "unset": unset,
+        },
         # A tenth of each page stays free, so that updates stay on their page (HOT).
         postgresql_with={"fillfactor": 90, **storage},
     )

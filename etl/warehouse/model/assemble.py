@@ -91,6 +91,12 @@ def _branch(
     source, lookup = _read(part.table, "r", versions), part.lookup
     if part.each:
         source += f" CROSS JOIN LATERAL {part.each}"
+    conditions = [each for each in (gate, versions.wanted("r"), part.where) if each != "true"]
+    if part.unless and versions is ALL:
+        source += f" CROSS JOIN LATERAL ({_times_without(part.unless)}) AS span"
+        given |= {"valid_from": "span.starts", "valid_to": "span.ends", "is_current": "span.lasts"}
+    else:
+        conditions += [f"NOT {found(each, versions)}" for each in part.unless]
     if lookup and any(column.looked_up for column in columns):
         if lookup.facts:
             source += joined(lookup, versions)
@@ -100,7 +106,6 @@ def _branch(
     listed = ", ".join(
         f"{typed(given.get(each.name, 'NULL'), each)} AS {each.name}" for each in columns
     )
-    conditions = [each for each in (gate, versions.wanted("r"), part.where) if each != "true"]
     return f"SELECT {listed} FROM {source}" + (
         f" WHERE {' AND '.join(conditions)}" if conditions else ""
     )
@@ -142,9 +147,27 @@ def found(lookup: Lookup, versions: Versions) -> str:
     """Return the condition that a lookup finds rows. Unlike a join, PostgreSQL 15 leaves it out of
     the plan of a query that does not ask for it.
     """
-    same = " AND ".join(f"each.{name} = {sql}" for name, sql in lookup.on.items())
     source = _read(lookup.table, "each", versions)
-    return f"EXISTS (SELECT FROM {source} WHERE {same} AND {versions.wanted('each')})"
+    return f"EXISTS (SELECT FROM {source} WHERE {_belongs(lookup)} AND {versions.wanted('each')})"
+
+
+def _belongs(lookup: Lookup) -> str:
+    """Return the condition that a row `each` of the lookup belongs to `r`."""
+    same = [f"each.{name} = {sql}" for name, sql in lookup.on.items()]
+    return " AND ".join([*same, *([lookup.where] if lookup.where != "true" else [])])
+
+
+def _times_without(lookups: Sequence[Lookup]) -> str:
+    """Return the query of the times within a version of `r` in which no lookup finds rows."""
+    versions = " UNION ALL ".join(
+        f"SELECT each.valid_from, each.valid_to FROM {_read(lookup.table, 'each', ALL)}"
+        f" WHERE {_belongs(lookup)}"
+        for lookup in lookups
+    )
+    return f"""SELECT lower(time) AS starts, upper(time) AS ends, upper_inf(time) AS lasts
+        FROM unnest(tstzmultirange(tstzrange(r.valid_from, r.valid_to)) - coalesce((
+            SELECT range_agg(tstzrange(found.valid_from, found.valid_to)) FROM ({versions}) AS found
+        ), tstzmultirange())) AS time"""
 
 
 def typed(sql: str, column: Column) -> str:

@@ -19,12 +19,14 @@ class Lookup:
              equal: all of its key, or the start of it.
     `facts`  name → SQL of an aggregate over the rows of `table` that belong to `r`. Without facts,
              "{name}" in the part's SQL is the condition that there are such rows.
+    `where`  without facts: what else is so of such rows, SQL over `each` and `r`.
     """
 
     name: str
     table: Table
     on: Mapping[str, str]
     facts: Mapping[str, str] = field(default_factory=dict)
+    where: str = "true"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class Part:
     `looked_up` the same for columns that depend on other rows: SQL over `r` and the lookup.
     `lookup`    what these columns are looked up in.
     `where`     which rows of `table` count.
+    `unless`    a row does not count while one of these finds rows: they say the same of it, better.
     `each`      a FROM item that makes several rows of one row, such as "jsonb_each(r.settings)".
     `compared`  fields that `changes` compares besides those of the view: name → SQL over `r`.
     `members`   a jsonb column of `table` whose members `changes` compares one by one.
@@ -56,6 +59,7 @@ class Part:
     looked_up: Mapping[str, str] = field(default_factory=dict)
     lookup: Lookup | None = None
     where: str = "true"
+    unless: tuple[Lookup, ...] = ()
     each: str = ""
     compared: Mapping[str, str] = field(default_factory=dict)
     members: str | None = None
@@ -64,3 +68,14 @@ class Part:
     tracked: bool = True
     flows: "Part | None" = None
     changed_at: str = "NULL"
+
+
+def place(url: str) -> str:
+    """Return the SQL of what a view may show of a URL: host and path, without what may be secret.
+
+    "…" stands for a URL whose host cannot be made out for sure.
+    """
+    host = r"(?:[^/?#@:\s\[\]\\]+|\[[0-9a-f:.]+\])"
+    port = r"(?::[0-9]+(?![^?#]*@))?"  # or a user and a password with a slash in it
+    shown = rf"(?i)^[a-z][a-z0-9+.-]*://(?:[^/?#]*@)?({host}{port}(?:/[^?#]*)?)(?:[?#]|$)"
+    return f"CASE WHEN {url} <> '' THEN coalesce(substring({url} FROM '{shown}'), '…') END"
