@@ -93,7 +93,9 @@ def keep_unchanged(
         {"source": source},
     )
     width = len(keys)
-    return [(tuple(row[:width]), dict(zip(fingerprint, row[width:], strict=True))) for row in found]
+    return [
+        (tuple(row[:width]), dict(zip(fingerprint, row[width:], strict=True))) for row in found
+    ]
 
 
 def keep_as_they_were(
@@ -239,7 +241,9 @@ def show_chosen(
     join_by_hash(connection)
     keys, theirs = tables.key_columns(records.current), tables.data_columns(parts.current)
     names = tables.data_columns(shown.current)
-    values = ", ".join(quoted([name], "part." if name in theirs else "record.") for name in names)
+    values = ", ".join(
+        quoted([name], "part." if name in theirs else "record.") for name in names
+    )
     connection.execute(
         text(f"DELETE FROM {quoted_table(shown.stage)} WHERE ord >= {FETCHED}")
     )  # what a killed run had copied
