@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Table, text
 
 from etl.warehouse import tables
 from etl.warehouse.model.changes import COLUMNS, is_tracked, statements
-from etl.warehouse.model.contract import named
+from etl.warehouse.model.lists import named
 from etl.warehouse.model.part import Part
 from etl.warehouse.model.span import Span
 from etl.warehouse.tables import Key

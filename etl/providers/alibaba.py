@@ -222,27 +222,28 @@ _EACH_SETTING = """jsonb_each(CASE WHEN jsonb_typeof(r.properties) = 'object'
 
 _STRING_VALUES = """jsonb_path_query(setting.value, 'strict $.** ? (@.type() == "string")')"""
 
+_FLOWS = Part(
+    view="flows",
+    table=contact_flows,
+    columns={
+        **_FLOW,
+        "name": "r.name",
+        "description": "r.description",
+        "flow_type": "r.type",
+        "channel": "'voice'",
+        "status": "CASE WHEN r.published THEN 'published' WHEN NOT r.published THEN 'draft' END",
+        "is_live": "coalesce(r.published, false)",
+        "modified_by": "nullif(r.editor, '')",
+        "modified_at": "r.updated_time",
+        "created_at": "r.created_time",
+    },
+    looked_up={"has_unpublished_changes": "coalesce(r.published AND r.draft_id <> '', false)"},
+    compared={"draft": "r.draft_id"},
+    content="definition",
+)
+
 PARTS = (
-    Part(
-        view="flows",
-        table=contact_flows,
-        columns={
-            **_FLOW,
-            "name": "r.name",
-            "description": "r.description",
-            "flow_type": "r.type",
-            "channel": "'voice'",
-            "status": "CASE WHEN r.published THEN 'published'"
-            " WHEN NOT r.published THEN 'draft' END",
-            "is_live": "coalesce(r.published, false)",
-            "modified_by": "nullif(r.editor, '')",
-            "modified_at": "r.updated_time",
-            "created_at": "r.created_time",
-        },
-        looked_up={"has_unpublished_changes": "coalesce(r.published AND r.draft_id <> '', false)"},
-        compared={"draft": "r.draft_id"},
-        content="definition",
-    ),
+    _FLOWS,
     Part(
         view="entry_points",
         table=contact_flow_numbers,
@@ -272,6 +273,11 @@ PARTS = (
                 },
                 where="r.number LIKE '%*%' AND each.number LIKE replace(r.number, '*', '_')",
             ),
+        ),
+        reported=Lookup(
+            "numbers",
+            phone_numbers,
+            on={"source": "r.source", "instance_id": "r.instance_id"},
         ),
     ),
     Part(
@@ -389,7 +395,30 @@ NUMBER_PARTS = (
             " WHEN r.user_id <> '' THEN 'agent' END",
             "target": "coalesce(nullif(r.contact_flow_id, ''), nullif(r.user_id, ''))",
         },
-        tracked=False,
+        flows=_FLOWS,
+    ),
+    Part(
+        view="bindings",
+        table=phone_numbers,
+        where="r.contact_flow_id <> ''",
+        columns={**_FLOW, "entry_point_id": "r.number"},
+        looked_up={"has_flows": "{flows}"},
+        lookup=Lookup(
+            "flows", contact_flows, on={"source": "r.source", "instance_id": "r.instance_id"}
+        ),
+    ),
+    Part(
+        view="unbound_numbers",
+        table=phone_numbers,
+        where="coalesce(r.contact_flow_id, '') = '' AND coalesce(r.user_id, '') = ''",
+        columns={
+            "account_id": "r.instance_id",
+            "number_id": "r.number",
+            "address": "split_part(r.number, '/', 1)",
+            "address_key": _DIGITS,
+            "created_at": "r.create_time",
+            "since": "r.valid_from",
+        },
     ),
 )
 

@@ -26,7 +26,8 @@ from etl.providers.declare import Provider, Stream, on_absent, request
 from etl.transform.rows import Rows
 from etl.warehouse import tables
 from etl.warehouse.model.assemble import unused
-from etl.warehouse.model.contract import LISTS, VIEWS, named
+from etl.warehouse.model.contract import VIEWS
+from etl.warehouse.model.lists import LISTS, named
 
 RECORDED = Path(__file__).parent
 

@@ -16,8 +16,9 @@ from sqlalchemy import Engine
 from etl.providers import PARTS, TABLES
 from etl.warehouse import tables
 from etl.warehouse.model.assemble import unused
-from etl.warehouse.model.contract import SQL_TYPES, named
+from etl.warehouse.model.contract import SQL_TYPES
 from etl.warehouse.model.definition import ViewDefinition
+from etl.warehouse.model.lists import named
 from etl.warehouse.model.questions import QUESTIONS, of_questions
 from tests.postgres import dsn
 

@@ -148,10 +148,10 @@ def found(lookup: Lookup, versions: Versions) -> str:
     the plan of a query that does not ask for it.
     """
     source = _read(lookup.table, "each", versions)
-    return f"EXISTS (SELECT FROM {source} WHERE {_belongs(lookup)} AND {versions.wanted('each')})"
+    return f"EXISTS (SELECT FROM {source} WHERE {belongs(lookup)} AND {versions.wanted('each')})"
 
 
-def _belongs(lookup: Lookup) -> str:
+def belongs(lookup: Lookup) -> str:
     """Return the condition that a row `each` of the lookup belongs to `r`."""
     same = [f"each.{name} = {sql}" for name, sql in lookup.on.items()]
     return " AND ".join([*same, *([lookup.where] if lookup.where != "true" else [])])
@@ -161,7 +161,7 @@ def _times_without(lookups: Sequence[Lookup]) -> str:
     """Return the query of the times within a version of `r` in which no lookup finds rows."""
     versions = " UNION ALL ".join(
         f"SELECT each.valid_from, each.valid_to FROM {_read(lookup.table, 'each', ALL)}"
-        f" WHERE {_belongs(lookup)}"
+        f" WHERE {belongs(lookup)}"
         for lookup in lookups
     )
     return f"""SELECT lower(time) AS starts, upper(time) AS ends, upper_inf(time) AS lasts

@@ -4,16 +4,8 @@ They are about more than one list of a provider: numbers and addresses are in ot
 flows that they lead to.
 """
 
-from etl.warehouse.model.contract import (
-    BINDINGS,
-    ENTRY_POINT_ID,
-    FLOW_KEY,
-    IDENTITY,
-    LEGACY_FLOWS,
-    SUCCESSORS,
-    UNBOUND_NUMBERS,
-    Column,
-)
+from etl.warehouse.model.contract import ENTRY_POINT_ID, FLOW_KEY, IDENTITY, Column
+from etl.warehouse.model.lists import BINDINGS, LEGACY_FLOWS, SUCCESSORS, UNBOUND_NUMBERS
 from etl.warehouse.model.question import NOW, Question, flow_of, same_flow
 
 UNBOUND = Question(

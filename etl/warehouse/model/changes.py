@@ -17,9 +17,10 @@ from sqlalchemy import Boolean, Column, DateTime, Integer, Table
 from sqlalchemy.dialects.postgresql import JSONB
 
 from etl.warehouse import tables
-from etl.warehouse.model.assemble import expressions
-from etl.warehouse.model.contract import FLOW_FINDINGS, FLOW_STEP_LINKS, FLOWS, View, named
+from etl.warehouse.model.assemble import belongs, expressions
+from etl.warehouse.model.contract import FLOW_FINDINGS, FLOW_STEP_LINKS, FLOWS, View
 from etl.warehouse.model.definition import literal
+from etl.warehouse.model.lists import named
 from etl.warehouse.model.part import Part
 from etl.warehouse.model.span import Span
 
@@ -98,7 +99,7 @@ def _rows(of: _Comparison) -> str:
     CROSS JOIN LATERAL ({_joined_or_left() if of.leads else _either()}) AS this
     {_flow(of, "pair")}
     CROSS JOIN LATERAL ({_fields(of)}) AS field
-    {_unless_with_flow(of, "pair")}"""
+    {_unless_with_flow(of, "pair") or "WHERE true"} AND NOT this.is_reported"""
 
 
 def _keys(table: Table) -> list[str]:
@@ -176,9 +177,19 @@ def _version(of: _Comparison, prefix: str) -> str:
         f"CAST({given.get('modified_by', 'NULL')} AS text) AS modified_by",
         f"{_members(part)} AS members",
         "CASE WHEN jsonb_typeof(r.extra) = 'object' THEN r.extra END AS extra",
+        f"{_reported(of)} AS is_reported",
     ]
     listed += [f"({sql})::text AS f_{index}" for index, sql in enumerate(_compared(of).values())]
     return f"SELECT {', '.join(listed)} FROM (SELECT {columns}) AS r"
+
+
+def _reported(of: _Comparison) -> str:
+    """Return the condition that another list reports what happens to `r`."""
+    lookup = of.part.reported
+    if lookup is None:
+        return "false"
+    return f"""EXISTS (SELECT FROM {of.span.versions(lookup.table)} AS each
+            WHERE {belongs(lookup)} AND {of.span.after("each", "pair.at")})"""
 
 
 def _flow_id(of: _Comparison) -> str:
@@ -218,7 +229,7 @@ def _compared(of: _Comparison) -> dict[str, str]:
     return fields | dict(of.part.compared)
 
 
-_IDENTIFIED = ("account_id", "flow_id", "name", "entity_id", "entity_name")
+_IDENTIFIED = ("account_id", "flow_id", "name", "entity_id", "entity_name", "is_reported")
 
 
 def _either() -> str:

@@ -2,16 +2,18 @@
 
 from etl.warehouse.model.contract import (
     ENTRY_POINT_ID,
-    FLEX_FLOWS_TO_REVIEW,
     FLOW_KEY,
-    FLOW_STEP_STRINGS,
-    FLOWS_REACHED_OTHERWISE,
     IDENTITY,
     PROVIDER,
     SOURCE,
     TARGET,
     TARGET_KIND,
     Column,
+)
+from etl.warehouse.model.lists import (
+    FLEX_FLOWS_TO_REVIEW,
+    FLOW_STEP_STRINGS,
+    FLOWS_REACHED_OTHERWISE,
 )
 from etl.warehouse.model.question import Question, age_days, flow_of, same_flow
 

@@ -47,6 +47,8 @@ class Part:
     `content`   a text column with the flow's inside, which `changes` compares step by step. It is
                 compared as text only while callflow cannot read it.
     `tracked`   whether `changes` reports what happens to these rows, if it does so for the view.
+    `reported`  what finds rows while another list reports changes of the same things: these rows
+                are then not in `changes`.
     `flows`     the part of the view flows with the flows to which these rows lead, where another
                 stream has them: then `changes` reports which flow a row joins and leaves. None: the
                 flow is the record that the row belongs to.
@@ -66,6 +68,7 @@ class Part:
     layout: tuple[str, ...] = ()
     content: str | None = None
     tracked: bool = True
+    reported: Lookup | None = None
     flows: "Part | None" = None
     changed_at: str = "NULL"
 
