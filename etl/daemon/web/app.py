@@ -329,6 +329,7 @@ def _templates() -> Environment:
         chart=chart, changes=changes, seconds=seconds, word=word, urlencode=urlencode, icons=_ICONS,
         most=flow_contents, changed=changed, drawn=drawing,
         source_link=flow_contents.source_link, flow_link=flow_contents.flow_link,
+        key_beside=flow_contents.key_beside, contact_kind=flows.contact_kind,
         what_follows=flow_contents.what_follows,
     )  # fmt: skip
     return environment

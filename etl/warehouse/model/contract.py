@@ -76,7 +76,12 @@ HISTORY = (
     ),
     Column("is_current", "boolean", "Whether this is the version that exists now."),
 )
-ENTRY_POINT_ID = Column("entry_point_id", "id", "Id of the entry point, or what stands in for one.")
+ENTRY_POINT_ID = Column(
+    "entry_point_id",
+    "id",
+    "Id of the entry point, or what stands in for one. Where calls and messages to a number lead"
+    " elsewhere, each is an entry point, and ends in /voice or /sms.",
+)
 TARGET_KIND = Column(
     "target_kind",
     "text",
@@ -247,6 +252,7 @@ FLOW_STEP_LINKS = View(
         Column("event", "text", "What takes this way: complete, timeout, a key, …"),
         Column("next_step_id", "id", "The step that follows; NULL: none does."),
         *END,
+        Column("conditions", "text", "What has to be so besides the event, as JSON text."),
     ),
     key=("step_id", "link_number"),
     entity="step_link",

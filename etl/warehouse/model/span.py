@@ -5,6 +5,10 @@ from dataclasses import dataclass
 
 from sqlalchemy import Table
 
+from etl.warehouse import tables
+from etl.warehouse.model.contract import View
+from etl.warehouse.model.part import Part
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -31,3 +35,25 @@ class Span:
     observed: str
     link_observed: str
     is_news: str = "true"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One part of a view, and the parts that its rows belong to, or lead to."""
+
+    provider: str
+    view: View
+    part: Part
+    flows: Part
+    findings: Part | None
+    span: Span
+
+    @property
+    def leads(self) -> bool:
+        """Whether the rows lead to flows of another stream."""
+        return self.part.flows is not None
+
+
+def keys_of(table: Table) -> list[str]:
+    """Return the columns of a table's key."""
+    return ["source", *tables.key_columns(table)]
