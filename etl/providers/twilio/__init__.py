@@ -1,7 +1,7 @@
-"""Twilio: legacy Flex messaging."""
+"""Twilio: legacy Flex messaging, and Studio."""
 
 from etl.providers.declare import Provider
-from etl.providers.twilio import flex
+from etl.providers.twilio import flex, studio
 from etl.providers.twilio.source import TwilioSource
 
 PROVIDER = Provider(
@@ -30,5 +30,5 @@ api_key_secret = "…"
 [sources.twilio_main.channels]  # each stream of a source can have such a table
 on_absent = "keep"              # no longer listed: "keep" it, or delete it once "confirm"ed
 """,
-    streams=(*flex.STREAMS,),
+    streams=(*flex.STREAMS, *studio.STREAMS),
 )

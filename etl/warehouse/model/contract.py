@@ -386,6 +386,7 @@ VIEWS = (
     FLOW_STEP_LINKS,
     FLOW_STEP_PROPERTIES,
     FLOW_FINDINGS,
+    FLOW_REFERENCES,
 )
 """The views that have a history, in the order in which they are made."""
 
