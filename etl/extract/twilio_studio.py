@@ -1,4 +1,4 @@
-"""Twilio Studio: the list of flows, and the revisions of one flow with those definitions that count.
+"""Twilio Studio: the list of flows, and the revisions of a flow with the definitions that count.
 
 The list has no definitions. A flow's newest revision may be a draft while an older one is live, so
 two definitions count: that of the newest revision and that of the highest published one. A revision

@@ -93,9 +93,7 @@ def keep_unchanged(
         {"source": source},
     )
     width = len(keys)
-    return [
-        (tuple(row[:width]), dict(zip(fingerprint, row[width:], strict=True))) for row in found
-    ]
+    return [(tuple(row[:width]), dict(zip(fingerprint, row[width:], strict=True))) for row in found]
 
 
 def keep_as_they_were(
@@ -160,7 +158,7 @@ def take_listed(
     )
 
 
-# --- parts that never change -----------------------------------------------------------------------
+# --- parts that never change ---------------------------------------------------------------------
 def whole_parts(
     connection: Connection, source: str, parts: Table, content: str, of: Sequence[Key]
 ) -> dict[Key, list[int]]:
@@ -241,9 +239,7 @@ def show_chosen(
     join_by_hash(connection)
     keys, theirs = tables.key_columns(records.current), tables.data_columns(parts.current)
     names = tables.data_columns(shown.current)
-    values = ", ".join(
-        quoted([name], "part." if name in theirs else "record.") for name in names
-    )
+    values = ", ".join(quoted([name], "part." if name in theirs else "record.") for name in names)
     connection.execute(
         text(f"DELETE FROM {quoted_table(shown.stage)} WHERE ord >= {FETCHED}")
     )  # what a killed run had copied

@@ -167,7 +167,7 @@ def content(connection: Connection, flow: Flow, at: datetime | None = None) -> C
 
     The views of callflow answer as of that moment until the transaction ends.
     """
-    which, given = which(flow)
+    which, given = of_flow(flow)
     version = connection.execute(
         text(_VERSION.format(which=which)), {**given, "at": at}
     ).one_or_none()
@@ -203,7 +203,7 @@ def _rows(
     connection: Connection, view: View, flow: Flow, order: str, *, whole: bool = False
 ) -> list[Row]:
     """Return the rows of `view` that belong to `flow`; `whole`: with what identifies it."""
-    which, given = which(flow)
+    which, given = of_flow(flow)
     listed = ", ".join(
         column.name for column in view.columns if whole or column.name not in _IDENTITY
     )
@@ -228,7 +228,7 @@ def _used_by(connection: Connection, flow: Flow) -> list[Row]:
     return [dict(row._mapping) for row in connection.execute(text(_USED_BY), given)]
 
 
-def which(flow: Flow) -> tuple[str, dict[str, str]]:
+def of_flow(flow: Flow) -> tuple[str, dict[str, str]]:
     """Return the condition for the rows of a flow, and its values."""
     given = {"provider": flow.provider, "source": flow.source, "flow_id": flow.flow_id}
     if flow.account_id:
@@ -312,7 +312,7 @@ def changes(
 
     The newest comes first. `by` is an editor, whatever the case.
     """
-    which, given = which(flow) if flow else ("true", {})
+    which, given = of_flow(flow) if flow else ("true", {})
     if source is not None:
         which, given = f"{which} AND source = :source", {**given, "source": source}
     if by is not None:
@@ -333,7 +333,7 @@ def editors(connection: Connection, since: datetime) -> list[str]:
 
 def last_change(connection: Connection, flow: Flow, until: datetime) -> datetime | None:
     """Return when callflow saw the last change of `flow` up to `until`; None if there was none."""
-    which, given = which(flow)
+    which, given = of_flow(flow)
     query = f"SELECT max(observed_at) FROM callflow.changes WHERE {which} AND observed_at <= :until"
     found: datetime | None = connection.execute(text(query), {**given, "until": until}).scalar()
     return found
@@ -341,7 +341,7 @@ def last_change(connection: Connection, flow: Flow, until: datetime) -> datetime
 
 def difference(connection: Connection, flow: Flow, since: datetime, until: datetime) -> list[Row]:
     """Return in what `flow` differs between two moments, as rows of callflow.changes."""
-    which, given = which(flow)
+    which, given = of_flow(flow)
     query = f"""SELECT {_COLUMNS} FROM callflow.flow_diff(:source, :flow_id, :since, :until)
         WHERE {which} ORDER BY entity <> 'flow', entity, entity_id, field"""
     found = connection.execute(text(query), {**given, "since": since, "until": until})

@@ -89,7 +89,7 @@ def _listed(held: Sequence[int]) -> str:
 
 def _held(connection: Connection, flow: Flow) -> list[int]:
     """Return the numbers of the versions whose inside the warehouse holds, in order."""
-    which, given = flows.which(flow)
+    which, given = flows.of_flow(flow)
     query = f"SELECT DISTINCT version_number FROM callflow.flow_version_steps WHERE {which}"
     return sorted(connection.execute(text(query), given).scalars())
 
@@ -116,7 +116,7 @@ def _number(wanted: Version, content: Content, flow: Flow, held: Sequence[int]) 
 def _inside(
     connection: Connection, flow: Flow, view: contract.View, number: int
 ) -> Sequence[Mapping[str, Any]]:
-    which, given = flows.which(flow)
+    which, given = flows.of_flow(flow)
     query = f"SELECT * FROM callflow.{view.name} WHERE {which} AND version_number = :number"
     found = connection.execute(text(f"{query} ORDER BY step_id"), {**given, "number": number})
     return [dict(row._mapping) for row in found]

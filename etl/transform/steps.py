@@ -85,7 +85,9 @@ def add_rows(rows: Rows, ordinal: int, read: Steps | None, steps: Table, links: 
         rows.tables[links.fullname] += [(ordinal, *row) for row in each.leaving]
 
 
-def add_findings(rows: Rows, ordinal: int, key: Row, found: Iterator[Finding], table: Table) -> None:
+def add_findings(
+    rows: Rows, ordinal: int, key: Row, found: Iterator[Finding], table: Table
+) -> None:
     """Add what was found about the flow with the `key` to the rows of a page."""
     rows.tables[table.fullname] += [
         (ordinal, *key, each.step, each.finding, each.event, each.detail, None)

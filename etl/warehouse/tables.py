@@ -176,7 +176,7 @@ def whence(record: str, *, derived: bool) -> str:
 def _own_columns(record: str, *, derived: bool) -> tuple[Column[Any], Column[Any]]:
     """Return the columns that callflow adds to each record."""
     extra = (
-        "Always NULL: the provider does not send these rows."
+        "Always NULL, unless the row repeats another one: the provider does not send these rows."
         if derived
         else f"{record}: members that no column models, and values that did not fit their "
         "column, under the provider's names. NULL when there are none."

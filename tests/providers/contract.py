@@ -160,7 +160,7 @@ def calls(provider: Provider, stream: Stream) -> Iterator[str]:
         "transform": (stream.transform, "(page, ordinal)"),
         "look_up": (stream.look_up, "(http, key)"),
         "probe": (stream.probe, "(http, request)"),
-        "detail.fetch": (stream.detail.fetch if stream.detail else None, "(http, key)"),
+        "detail.fetch": (stream.detail.fetch if stream.detail else None, "(http, wanted)"),
     }
     for name, (function, arguments) in wanted.items():
         try:
