@@ -138,7 +138,8 @@ def _use(row: Row, names: Mapping[str, str]) -> str:
         said += " (an expression)"
     elif row["kind"] == "flow":
         said += " (no such flow)"
-    return f"{row['kind']:<{_LABEL - 2}}{said} at {short(names.get(row['step_id']) or row['step_id'], 60)}"
+    step = short(names.get(row["step_id"]) or row["step_id"], 60)
+    return f"{row['kind']:<{_LABEL - 2}}{said} at {step}"
 
 
 def _user(row: Row) -> str:

@@ -217,7 +217,8 @@ _USED_BY = """
         ON f.provider = r.provider AND f.source = r.source AND f.flow_id = r.flow_id
         AND f.account_id IS NOT DISTINCT FROM r.account_id
     WHERE r.kind = 'flow' AND NOT r.is_dynamic AND r.provider = :provider AND r.source = :source
-        AND r.target_id = :flow_id AND r.flow_id <> :flow_id AND coalesce(r.account_id, '') = :account_id
+        AND r.target_id = :flow_id AND r.flow_id <> :flow_id
+        AND coalesce(r.account_id, '') = :account_id
     ORDER BY f.name, r.flow_id, r.step_id
 """
 

@@ -1,7 +1,7 @@
 """In what the insides of two versions of a flow differ, as rows of callflow.changes.
 
-A provider that keeps its versions has a number for each, and the warehouse holds the inside of those
-that it has read (`callflow.flow_version_steps`). What a difference is follows
+A provider that keeps its versions has a number for each, and the warehouse holds the inside of
+those that callflow has read (`callflow.flow_version_steps`). What a difference is follows
 `warehouse/model/changes.py`: a step that is new or gone, each of its settings that has another
 value, and the ways out of a step per event, as a set.
 """

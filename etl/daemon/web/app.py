@@ -41,7 +41,7 @@ from etl.daemon.web.asking import Draw, Questions, Runs, in_time, limited
 from etl.daemon.web.chart import changes, chart, seconds, took
 from etl.daemon.web.contents import Plan, between, headline, matching, paged, word
 from etl.daemon.web.flow_pages import html
-from etl.status import changed, drawing, picture
+from etl.status import changed, drawing, flows, picture
 from etl.status.documents import as_json
 from etl.status.health import Overview, StreamHealth
 from etl.status.words import span

@@ -24,6 +24,14 @@ _SETTINGS = """jsonb_each(CASE WHEN jsonb_typeof(r.properties) = 'object' THEN r
     ELSE '{}' END) AS setting"""
 
 
+# No answer of Twilio's changes the account of a revision, so any version of its row will do.
+_REVISION = """(SELECT any_of.account_sid FROM twilio.studio_flow_revisions_history AS any_of
+    WHERE any_of.source = r.source AND any_of.sid = r.sid AND any_of.revision = r.revision
+    LIMIT 1) AS revision"""
+
+_CONDITIONS = "nullif(r.conditions, '[]')::text"
+
+
 def _given(setting: str, *types: str) -> str:
     """Return the SQL of a text among the settings of a state of these types; NULL without one."""
     of = ", ".join(f"'{each}'" for each in types)
@@ -68,26 +76,28 @@ _REFERENCES = f"""(
     ) AS named(kind, value) WHERE named.value IS NOT NULL
 ) AS reference"""
 
+FLOWS = Part(
+    view="flows",
+    table=studio_flows,
+    columns={
+        **_FLOW,
+        "name": "r.friendly_name",
+        "status": "r.status",
+        "is_live": "r.live_revision IS NOT NULL",
+        "modified_by": "r.author_sid",
+        "modified_at": "coalesce(r.date_updated, r.date_created)",
+        "created_at": "r.date_created",
+    },
+    looked_up={
+        "has_unpublished_changes": "coalesce(r.revision > r.live_revision, false)",
+        "published_version": "r.live_revision",
+        "newest_version": "r.revision",
+    },
+    compared={"published_version": "r.live_revision"},
+)
+
 PARTS = (
-    Part(
-        view="flows",
-        table=studio_flows,
-        columns={
-            **_FLOW,
-            "name": "r.friendly_name",
-            "status": "r.status",
-            "is_live": "r.live_revision IS NOT NULL",
-            "modified_by": "r.author_sid",
-            "modified_at": "coalesce(r.date_updated, r.date_created)",
-            "created_at": "r.date_created",
-        },
-        looked_up={
-            "has_unpublished_changes": "coalesce(r.revision > r.live_revision, false)",
-            "published_version": "r.live_revision",
-            "newest_version": "r.revision",
-        },
-        compared={"published_version": "r.live_revision"},
-    ),
+    FLOWS,
     Part(
         view="flow_versions",
         table=studio_flow_revisions,
@@ -110,6 +120,7 @@ PARTS = (
             "name": "r.name",
             "step_number": "r.state_index",
             "properties": "r.properties::text",
+            "is_start": "r.is_start",
         },
         compared={"is_start": "r.is_start"},
         members="properties",
@@ -123,6 +134,7 @@ PARTS = (
             "link_number": "r.position",
             "event": "r.event",
             "next_step_id": "nullif(r.next, '')",
+            "conditions": _CONDITIONS,
         },
     ),
     Part(
@@ -164,6 +176,35 @@ PARTS = (
             facts={"name": "max(each.friendly_name)"},
         ),
         each=_REFERENCES,
+    ),
+    Part(
+        view="flow_version_steps",
+        table=studio_flow_states,
+        columns={
+            **_STEP,
+            "account_id": "revision.account_sid",
+            "version_number": "r.revision",
+            "step_type": "r.type",
+            "name": "r.name",
+            "step_number": "r.state_index",
+            "properties": "r.properties::text",
+            "is_start": "r.is_start",
+        },
+        each=_REVISION,
+    ),
+    Part(
+        view="flow_version_links",
+        table=studio_flow_transitions,
+        columns={
+            **_STEP,
+            "account_id": "revision.account_sid",
+            "version_number": "r.revision",
+            "link_number": "r.position",
+            "event": "r.event",
+            "next_step_id": "nullif(r.next, '')",
+            "conditions": _CONDITIONS,
+        },
+        each=_REVISION,
     ),
     # A flow calls it.
     Part(
