@@ -269,11 +269,11 @@ PARTS = (
             **_FLOW,
             "step_id": "r.activity_id",
             "property": "setting.key",
-            "value": "string.value",
+            "value": "string.found #>> '{}'",
         },
-        each=f"""{_EACH_SETTING} CROSS JOIN LATERAL (SELECT DISTINCT found #>> '{{}}' AS value
-            FROM jsonb_path_query(setting.value, 'strict $.** ? (@.type() == "string")') AS found
-        ) AS string""",
+        each=f"""{_EACH_SETTING} CROSS JOIN LATERAL
+            jsonb_path_query(setting.value, 'strict $.** ? (@.type() == "string")')
+            AS string(found)""",
     ),
 )
 
