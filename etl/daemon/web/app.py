@@ -326,7 +326,7 @@ def _templates() -> Environment:
     environment.filters["minute"] = "{:%Y-%m-%d %H:%M}".format
     environment.filters["iso"] = lambda time: time.isoformat(timespec="seconds")
     environment.globals.update(
-        chart=chart, changes=changes, seconds=seconds, word=word, run_word=run_word,
+        chart=chart, run_changes=changes, seconds=seconds, word=word, run_word=run_word,
         urlencode=urlencode, icons=_ICONS,
         most=flow_contents, changed=changed, drawn=drawing,
         source_link=flow_contents.source_link, flow_link=flow_contents.flow_link,
