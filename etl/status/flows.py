@@ -6,14 +6,14 @@ grant` gives. A row is a mapping from the columns of its view to values; times a
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Engine, text
 
 from etl.config.redact import Redactor
-from etl.status.drawing import Drawing, Link, Step, mask
+from etl.status.drawing import Drawing, Link, Step
 from etl.warehouse.model import contract
 from etl.warehouse.model.contract import View
 from etl.warehouse.translate import translate_errors
@@ -214,18 +214,6 @@ def _which(flow: Flow) -> tuple[str, dict[str, str]]:
     if not flow.account_id:
         conditions.append("coalesce(account_id, '') = ''")
     return " AND ".join(conditions), given
-
-
-def masked(of: Content) -> Content:
-    """Return the content of a flow in which entry points do not say who has their addresses."""
-    hidden = []
-    for row in of.entry_points:
-        address, name, its_id = row["address"], row["name"], row["entry_point_id"]
-        new: dict[str, Any] = {"address": address and mask(address), "address_key": None}
-        new |= {"name": name and mask(name)}
-        new |= {"entry_point_id": new["address"] if its_id == address else its_id}
-        hidden.append({**row, **new})
-    return replace(of, entry_points=hidden)
 
 
 def drawing(of: Content) -> Drawing:
