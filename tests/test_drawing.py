@@ -17,7 +17,7 @@ from rich.cells import cell_len
 from etl.commands import drawing as drawn
 from etl.errors import ConfigError
 from etl.status import graphviz
-from etl.status.drawing import Drawing, Link, Step, fold, mask, mermaid, plain
+from etl.status.drawing import Drawing, Link, Step, fold, mask, mask_numbers, mermaid, plain
 from etl.status.picture import dot, html, svg
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -126,6 +126,28 @@ def test_a_loop_through_thousands_of_steps_has_one_arrow_back() -> None:
 )
 def test_an_address_is_masked(address: str, shown: str) -> None:
     assert mask(address) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Call +44 (20) 7946-0123 now", "Call …23 now"),
+        ("0571-87654321", "…21"),
+        ("电话13812345678转2", "电话…78转2"),
+        ("sip:+442079460123@sip.example.com", "sip:…23@sip.example.com"),
+        ("a 1234567, b 7654321.", "a …67, b …21."),
+        ("138****1234", "…34"),
+        ("tel2079460", "tel…60"),
+        ("+44\u2011207\u00a0946", "…46"),
+        ("٠١٢٣٤٥٦٧", "…٦٧"),
+        ("press 123456", "press 123456"),
+        ("1, 2, 3, 4, 5, 6, 7", "1, 2, 3, 4, 5, 6, 7"),
+        ("open 09:00-17:30", "open 09:00-17:30"),
+        ("", ""),
+    ],
+)
+def test_numbers_in_a_text_are_masked_from_seven_digits_on(text: str, shown: str) -> None:
+    assert mask_numbers(text) == shown
 
 
 def test_lines_are_folded_between_words_and_cut() -> None:

@@ -27,6 +27,7 @@ from etl.sandbox import data
 from etl.sandbox.server import Sandbox, serve
 from etl.status import flows
 from etl.status.changed import change_line
+from etl.status.masking import masked
 from etl.warehouse.connect import connect
 from etl.warehouse.embedded import find_binaries
 from tests.postgres import Cluster, ask, dsn
@@ -37,6 +38,7 @@ HOSTILE = (
     "x\x1b[31m\u202e<script>alert(1)</script>\r\n\"'[bold]; DROP TABLE zoom.flows; --"
     " \U0001f469\u200d\U0001f4bb שלום \x9b2J\x07 100% \\"
 )
+SPOKEN = "+1 (212) 555-0145"
 EDITOR = "anna\x1b]0;x\x07@example.com"
 
 
@@ -74,6 +76,8 @@ def change(sandbox: Sandbox, config: Path, url: str) -> Synced:
     inside = json.loads(one.get(hostile)["Definition"])
     inside["activities"][2]["properties"]["say"] = HOSTILE
     inside["activities"][2]["name"] = HOSTILE
+    inside["activities"][3]["name"] = f"Call {SPOKEN}"
+    inside["activities"][3]["properties"]["say"] = [f"call {SPOKEN}", 7, 2125550145]
     more = {"Definition": json.dumps(inside), "NumberList": ["+442079460123"]}
     one.update(hostile, Name=HOSTILE, Editor=EDITOR, Description=HOSTILE, **more)
     other.add({**one.get(twin), "InstanceId": instances[1]})
@@ -390,7 +394,50 @@ def test_masked_output_has_no_number(cli: Cli, synced: Synced) -> None:
     for words in ([], ["--json"]):
         done = cli("show", synced.hostile, "--mask", *words)
         assert "…23" in done.stdout
-        assert "2079460" not in done.stdout
+        assert "…45" in done.stdout  # of the step whose name and settings have SPOKEN
+        for hidden in ("2079460", SPOKEN, "5550145"):
+            assert hidden not in done.stdout
+    (found,) = objects(done)
+    (settings,) = [step["properties"] for step in found["steps"] if "…45" in step["name"]]
+    shown = json.loads(settings)
+    assert shown["say"] == ["call …45", 7, "…45"]
+    assert SPOKEN in cli("show", synced.hostile, "--json").stdout
+
+
+def test_texts_of_every_kind_are_masked_and_ids_are_not() -> None:
+    number, empty = "+1 212 5550145", None
+    row = {"name": number, "description": number, "detail": number, "event": number}
+    row |= {"step_id": "s2125550145", "flow_id": "2125550145", "properties": f'["{number}"]'}
+    of = flows.Content(row, None, [], [row], [row], [row], [row])
+    found = masked(of)
+    assert (found.flow["name"], found.flow["description"]) == ("…45", "…45")
+    assert found.versions[0]["description"] == found.findings[0]["detail"] == "…45"
+    assert (found.steps[0]["name"], found.steps[0]["properties"]) == ("…45", '["…45"]')
+    assert found.links[0]["event"] == "…45"
+    assert found.flow["flow_id"] == row["flow_id"]
+    assert found.steps[0]["step_id"] == found.findings[0]["step_id"] == row["step_id"]
+    nothing = dict.fromkeys(row, empty)
+    of = flows.Content(nothing, None, [], [nothing], [nothing], [nothing], [nothing])
+    assert masked(of) == of
+
+
+@pytest.mark.parametrize(
+    ("settings", "shown"),
+    [
+        ('{"say": "1234567", "n": 1234567, "t": 30}', '{"say": "…67", "n": "…67", "t": 30}'),
+        ('{"5550145": [true, null, -1.5e+3]}', '{"…45": [true, null, -1.5e+3]}'),
+        (r'["\u0031234567", "a\"1234567"]', r'["…67", "a\"…67"]'),
+        ("1234567", '"…67"'),
+        ('"\\ud83d\\ude00"', '"\\ud83d\\ude00"'),
+        ("[1234, 5678901]", '[1234, "…01"]'),
+    ],
+)
+def test_settings_stay_json_when_they_are_masked(settings: str, shown: str) -> None:
+    row = {"name": None, "properties": settings}
+    of = flows.Content({"name": None, "description": None}, None, [], [], [], [row], [])
+    (step,) = masked(of).steps
+    assert step["properties"] == shown
+    json.loads(shown)
 
 
 def test_a_flow_that_is_gone_shows_its_last_content(cli: Cli, synced: Synced) -> None:
@@ -447,11 +494,19 @@ def test_pictures_are_written_whole_and_never_over_a_file(
         assert "<script" not in content
         assert "alert(1)" in content
         assert "2079460" not in content
+        assert "Call …45" in content
+        assert SPOKEN not in content
         harmless(content)
     before = html.read_bytes()
     done = cli("show", synced.hostile, "--html", "flow.html")
     assert (done.returncode, done.stdout) == (2, "")
     assert "flow.html: already exists; it was not changed" in done.stderr
+    assert html.read_bytes() == before
+    for other in ("flow.html", "nowhere/flow.html", "new.svg"):
+        done = cli("show", synced.hostile, "--svg", "new.svg", "--html", other)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"{other}: " in done.stderr
+        assert sorted(each.name for each in tmp_path.iterdir()) == ["flow.html", "flow.svg"]
     assert html.read_bytes() == before
 
 

@@ -15,11 +15,12 @@ from etl.commands.find import one_flow
 from etl.commands.options import AsJson, At, ConfigPath, FlowName, OfSource, as_moment, load
 from etl.commands.output import note, print_lines, stdout
 from etl.commands.rows import write_objects
-from etl.config.files import write_new
+from etl.config.files import write_all_new
 from etl.errors import ConfigError
 from etl.status import flows, graphviz, picture
 from etl.status.drawing import Drawing, short
 from etl.status.flows import Content
+from etl.status.masking import masked
 
 _Picture = Annotated[Path | None, typer.Option(metavar="FILE", help="Also write a picture of it.")]
 
@@ -34,7 +35,12 @@ def show(
         Path | None, typer.Option(metavar="FILE", help="Also write a page with its picture.")
     ] = None,
     mask: Annotated[
-        bool, typer.Option("--mask", help="Hide phone numbers and mail addresses that reach it.")
+        bool,
+        typer.Option(
+            "--mask",
+            help="Hide phone numbers and mail addresses that reach it, and numbers of seven digits"
+            " or more in its texts.",
+        ),
     ] = False,
     as_json: AsJson = False,
     path: ConfigPath = None,
@@ -60,7 +66,7 @@ def show(
             advice="give a later --at, or none",
         )
     if mask:
-        content = flows.masked(content)
+        content = masked(content)
     drawn = flows.drawing(content)
     written = _write(drawn, svg, html)
     if as_json:
@@ -78,19 +84,19 @@ def show(
 
 
 def _write(drawn: Drawing, svg: Path | None, html: Path | None) -> list[Path]:
-    """Write the pictures that are asked for; return their paths."""
+    """Write the pictures that are asked for, all or none; return their paths."""
     wanted = [each for each in (svg, html) if each is not None]
-    if wanted and not drawn.steps:
+    if not wanted:
+        return []
+    if not drawn.steps:
         raise ConfigError(
             "the warehouse holds no steps of this flow, so there is nothing to draw",
             where="show",
             advice="leave out --svg and --html",
         )
-    made = graphviz.svg(drawn) if wanted else ""
-    if svg is not None:
-        write_new(svg, made.encode())
-    if html is not None:
-        write_new(html, picture.html(drawn, made).encode())
+    made = graphviz.svg(drawn)
+    given = ((svg, made), (html, picture.html(drawn, made) if html else ""))
+    write_all_new([(path, text.encode()) for path, text in given if path is not None])
     return wanted
 
 

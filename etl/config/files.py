@@ -1,12 +1,16 @@
-"""Files that the configuration names: read at once, up to a limit, as UTF-8; and one written."""
+"""Files that the configuration names: read at once, up to a limit, as UTF-8; and new ones."""
 
 import io
 import os
 import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from etl.errors import ConfigError
+
+_ANOTHER = "name another file, or remove this one"
 
 
 def read_text(file: Path, limit: int = 1 << 20) -> tuple[str, bool]:
@@ -41,16 +45,38 @@ def write_new(
     content: bytes,
     mode: int = 0o666,
     *,
-    advice: str = "name another file, or remove this one",
+    advice: str = _ANOTHER,
 ) -> None:
     """Write `content` to the new file `path`; `mode` are its rights, less those of the umask.
 
     Raises ConfigError if the file is there already, with `advice`, or if it cannot be written.
     """
+    write_all_new([(path, content)], mode, advice=advice)
+
+
+def write_all_new(
+    files: Iterable[tuple[Path, bytes]], mode: int = 0o666, *, advice: str = _ANOTHER
+) -> None:
+    """Write new files, all of them or none: what `write_new` writes, and raises, for each."""
+    made: list[Path] = []
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
+        for path, content in files:
+            with _said_of(path, advice):
+                handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+                made.append(path)
+                with os.fdopen(handle, "wb") as file:
+                    file.write(content)
+    except BaseException:
+        for path in made:
+            path.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _said_of(path: Path, advice: str) -> Iterator[None]:
+    """Raise what goes wrong with the file `path` as ConfigError; `advice` if it is there."""
+    try:
+        yield
     except FileExistsError:
         raise ConfigError(
             "already exists; it was not changed", where=str(path), advice=advice
@@ -67,10 +93,11 @@ def write_own(path: Path, text: str) -> None:
     The first line of `text` marks the file as ours: an existing file is replaced if it starts with
     that line. Raises ConfigError for any other existing file, and where nothing can be written.
     """
-    try:
+    with _said_of(path, _ANOTHER):
         if os.path.lexists(path) and not _starts_with(path, text.partition("\n")[0]):
-            advice = "name another file, or remove this one"
-            raise ConfigError("already exists; it was not changed", where=str(path), advice=advice)
+            raise ConfigError(
+                "already exists; it was not changed", where=str(path), advice=_ANOTHER
+            )
         with NamedTemporaryFile(
             "w", encoding="utf-8", dir=path.parent, prefix=".callflow-", delete=False
         ) as file:
@@ -81,10 +108,6 @@ def write_own(path: Path, text: str) -> None:
             except BaseException:
                 Path(file.name).unlink()
                 raise
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "not a valid path"
-        advice = "choose another path, or make the directory"
-        raise ConfigError(f"cannot be written: {reason}", where=str(path), advice=advice) from None
 
 
 def _starts_with(path: Path, line: str) -> bool:

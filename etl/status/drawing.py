@@ -226,6 +226,17 @@ def mask(address: str) -> str:
     return address
 
 
+_NUMBER = re.compile(r"[+(]*\d(?:[\s().*/\u2010-\u2015-]{0,4}\d){6,}")
+
+
+def mask_numbers(text: str) -> str:
+    """Hide what looks like a phone number in `text`, as `mask` does: seven digits or more.
+
+    A date, or an id with so many digits, looks like one, too: to show a number would be worse.
+    """
+    return _NUMBER.sub(lambda found: mask(found[0]), text)
+
+
 # --- Mermaid -------------------------------------------------------------------------------------
 _SIGNS = re.compile(r"[\x21-\x2b\x2d-\x2f\x3a-\x40\x5b-\x60\x7b-\x7e]")
 """What may mean something to Mermaid, or to the Markdown in its labels: all signs of ASCII but

@@ -7,14 +7,14 @@ grant` gives. A row is a mapping from the columns of its view to values; times a
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Engine, text
 
 from etl.config.redact import Redactor
-from etl.status.drawing import Drawing, Link, Step, mask
+from etl.status.drawing import Drawing, Link, Step
 from etl.warehouse.model import contract
 from etl.warehouse.model.contract import View
 from etl.warehouse.translate import translate_errors
@@ -251,18 +251,6 @@ def contact_kind(row: Row) -> str:
     """
     found = _OF_A_KIND.fullmatch(row["entry_point_id"] or "") if row["kind"] == "phone" else None
     return found[1] if found else ""
-
-
-def masked(of: Content) -> Content:
-    """Return the content of a flow in which entry points do not say who has their addresses."""
-    hidden = []
-    for row in of.entry_points:
-        address, name, its_id = row["address"], row["name"], row["entry_point_id"]
-        new: dict[str, Any] = {"address": address and mask(address), "address_key": None}
-        new |= {"name": name and mask(name)}
-        new |= {"entry_point_id": new["address"] if its_id == address else its_id}
-        hidden.append({**row, **new})
-    return replace(of, entry_points=hidden)
 
 
 def drawing(of: Content) -> Drawing:

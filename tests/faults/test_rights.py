@@ -4,6 +4,7 @@ import os
 import re
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
@@ -17,7 +18,7 @@ from etl.warehouse import grant
 from etl.warehouse.connect import connect
 from etl.warehouse.embedded import find_binaries
 from tests.daemon.processes import Process, free_port
-from tests.faults.conftest import a_role, as_role, commands, name_in, write_config
+from tests.faults.conftest import Done, a_role, as_role, commands, name_in, write_config
 from tests.postgres import Cluster, dsn
 
 pytestmark = pytest.mark.slow
@@ -229,71 +230,90 @@ def test_check_writes_nothing(warehouse: str, providers: Sandbox, tmp_path: Path
 # -- grant ----------------------------------------------------------------------------------------
 
 
-def test_grant_does_what_it_may_and_prints_the_rest(
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A role that is to be granted rights, and how to connect as whom.
+
+    `config` is for `url`, the loader that owns the database and is no member of the role.
+    """
+
+    name: str
+    url: str
+    admin: str
+    password: str
+    config: Path
+
+    @property
+    def own(self) -> str:
+        """The URL for the role itself."""
+        return as_role(self.url, self.name, self.password)
+
+
+@pytest.fixture
+def reader(
     loaded: tuple[str, str],
     clusters: Callable[[Path], Cluster],
     bin_dir: Path,
     tmp_path: Path,
-) -> None:
+) -> Iterator[Reader]:
+    """Yield a new role; at the end, what it owns is dropped."""
     url, admin = loaded
     path = write_config(tmp_path / "callflow.toml", url, None)
-    with a_role(clusters(bin_dir)) as (reader, password):
+    with a_role(clusters(bin_dir)) as (name, password):
         try:
-            done = commands(path, ["migrate"], ["grant", reader])
-            assert done.codes == [0, 0], done
-            assert "can read the schemas" in done.stdout
-            left = re.findall("^  (.*;)$", done.stderr, re.MULTILINE)
-            assert left == [
-                f"ALTER ROLE \"{reader}\" SET timezone = 'UTC';",
-                f"ALTER ROLE \"{reader}\" SET statement_timeout = '5min';",
-                f"ALTER ROLE \"{reader}\" SET jit = 'off';",
-            ]
-            run_as(admin, *left)
-            done = commands(path, ["grant", reader])
-            assert (done.codes, done.stderr) == ([0], "")
-            with psycopg.connect(dsn(as_role(url, reader, password))) as connection:
-                assert connection.execute("SELECT count(*) FROM zoom.flows").fetchall() == [(0,)]
-            # A table of another owner: its SELECT cannot be granted, so this is no success.
-            run_as(admin, "CREATE TABLE zoom.theirs ()")
-            done = commands(path, ["grant", reader])
-            assert done.codes == [1], done
-            assert "can read" not in done.stdout
-            left = re.findall("^  (.*;)$", done.stderr, re.MULTILINE)
-            assert any("ON ALL TABLES IN SCHEMA zoom" in each for each in left)
-            run_as(admin, *left)
-            assert commands(path, ["grant", reader]).codes == [0]
+            yield Reader(name, url, admin, password, path)
         finally:
-            run_as(admin, f"DROP OWNED BY {reader}")
+            run_as(admin, f"DROP OWNED BY {name} CASCADE")
 
 
-def test_a_schema_to_write_to_is_made_or_printed(
-    loaded: tuple[str, str],
-    clusters: Callable[[Path], Cluster],
-    bin_dir: Path,
-    tmp_path: Path,
-) -> None:
-    """The loader owns the database, and is no member of the role."""
-    url, admin = loaded
-    path = write_config(tmp_path / "callflow.toml", url, None)
-    with a_role(clusters(bin_dir)) as (reader, password):
-        try:
-            run_as(admin, *(f"ALTER ROLE {reader} SET {n} = '{v}'" for n, v in grant.SETTINGS))
-            done = commands(path, ["migrate"], ["grant", reader, "--writes", 'dbt "100%"'])
-            assert done.codes == [0, 1], done
-            assert "can read the schemas" in done.stdout
-            assert "can write" not in done.stdout
-            left = re.findall("^  (.*;)$", done.stderr, re.MULTILINE)
-            assert left == [f'CREATE SCHEMA "dbt ""100%""" AUTHORIZATION "{reader}";']
-            run_as(admin, *left)
-            run_as(url, "CREATE SCHEMA marts")
-            for schema in ('dbt "100%"', "marts"):
-                done = commands(path, ["grant", reader, "--writes", schema])
-                assert (done.codes, done.stderr) == ([0], ""), done
-                assert f"{reader} can write to the schema {schema}." in done.stdout
-            as_reader = as_role(url, reader, password)
-            run_as(as_reader, 'CREATE TABLE "dbt ""100%""".t ()', "CREATE VIEW marts.v AS SELECT 1")
-        finally:
-            run_as(admin, f"DROP OWNED BY {reader} CASCADE")
+def left_to_run(done: Done) -> list[str]:
+    """Return the statements that `callflow grant` leaves to an administrator."""
+    return re.findall("^  (.*;)$", done.stderr, re.MULTILINE)
+
+
+def test_grant_does_what_it_may_and_prints_the_rest(reader: Reader) -> None:
+    name, admin, path = reader.name, reader.admin, reader.config
+    done = commands(path, ["migrate"], ["grant", name])
+    assert done.codes == [0, 0], done
+    assert "can read the schemas" in done.stdout
+    left = left_to_run(done)
+    assert left == [
+        f"ALTER ROLE \"{name}\" SET timezone = 'UTC';",
+        f"ALTER ROLE \"{name}\" SET statement_timeout = '5min';",
+        f"ALTER ROLE \"{name}\" SET jit = 'off';",
+    ]
+    run_as(admin, *left)
+    done = commands(path, ["grant", name])
+    assert (done.codes, done.stderr) == ([0], "")
+    with psycopg.connect(dsn(reader.own)) as connection:
+        assert connection.execute("SELECT count(*) FROM zoom.flows").fetchall() == [(0,)]
+    # A table of another owner: its SELECT cannot be granted, so this is no success.
+    run_as(admin, "CREATE TABLE zoom.theirs ()")
+    done = commands(path, ["grant", name])
+    assert done.codes == [1], done
+    assert "can read" not in done.stdout
+    left = left_to_run(done)
+    assert any("ON ALL TABLES IN SCHEMA zoom" in each for each in left)
+    run_as(admin, *left)
+    assert commands(path, ["grant", name]).codes == [0]
+
+
+def test_a_schema_to_write_to_is_made_or_printed(reader: Reader) -> None:
+    name, admin, path = reader.name, reader.admin, reader.config
+    run_as(admin, *(f"ALTER ROLE {name} SET {n} = '{v}'" for n, v in grant.SETTINGS))
+    done = commands(path, ["migrate"], ["grant", name, "--writes", 'dbt "100%"'])
+    assert done.codes == [0, 1], done
+    assert "can read the schemas" in done.stdout
+    assert "can write" not in done.stdout
+    left = left_to_run(done)
+    assert left == [f'CREATE SCHEMA "dbt ""100%""" AUTHORIZATION "{name}";']
+    run_as(admin, *left)
+    run_as(reader.url, "CREATE SCHEMA marts")
+    for schema in ('dbt "100%"', "marts"):
+        done = commands(path, ["grant", name, "--writes", schema])
+        assert (done.codes, done.stderr) == ([0], ""), done
+        assert f"{name} can write to the schema {schema}." in done.stdout
+    run_as(reader.own, 'CREATE TABLE "dbt ""100%""".t ()', "CREATE VIEW marts.v AS SELECT 1")
 
 
 @pytest.mark.fault(70)

@@ -44,16 +44,17 @@ def fields(of: Comparison) -> str:
     found = [f"SELECT NULL::text AS name, NULL::text AS old_value, NULL::text AS new_value"
              f" WHERE NOT ({both})"]  # fmt: skip
     if names:
-        values = ", ".join(
-            f"({literal(name)}, old_row.f_{index}, new_row.f_{index})"
-            for index, name in enumerate(names)
+        # Arrays, because Postgres prepares the expressions of VALUES again for every row.
+        listed = ", ".join(map(literal, names))
+        old, new = (
+            ", ".join(f"{row}.f_{index}" for index in range(len(names)))
+            for row in ("old_row", "new_row")
         )
         found.append(
-            f"SELECT * FROM (VALUES {values}) AS value(name, old_value, new_value)"
+            f"SELECT * FROM unnest(ARRAY[{listed}], ARRAY[{old}], ARRAY[{new}])"
+            f" AS value(name, old_value, new_value)"
             f" WHERE {both} AND old_value IS DISTINCT FROM new_value"
         )
-    if of.leads:
-        return " UNION ALL ".join(found)
     if of.part.members:
         found.append(_differing_members(f"{of.part.members}.", "members", both))
     found.append(_differing_members("extra.", "extra", both))
@@ -69,7 +70,8 @@ def _differing_members(prefix: str, column: str, both: str) -> str:
     return f"""SELECT {literal(prefix)} || key, o.value #>> '{{}}', n.value #>> '{{}}'
         FROM jsonb_each(coalesce(old_row.{column}, '{{}}')) AS o
         FULL JOIN jsonb_each(coalesce(new_row.{column}, '{{}}')) AS n USING (key)
-        WHERE {both} AND o.value IS DISTINCT FROM n.value"""
+        WHERE {both} AND old_row.{column} IS DISTINCT FROM new_row.{column}
+            AND o.value IS DISTINCT FROM n.value"""
 
 
 def _shown(of: Comparison, prefix: str) -> str:
