@@ -134,9 +134,6 @@ else
     }
 fi
 
-# Nothing comes from outside the lock: setuptools goes first, because one package has no wheel.
-sed -n '/^setuptools==/,/[^\\]$$/p' requirements.lock >.venv/setuptools.lock
-install --require-hashes -r .venv/setuptools.lock
 install --require-hashes -r requirements.lock
 install --no-deps --editable .
 echo "$$wanted" >.venv/callflow.stamp

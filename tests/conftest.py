@@ -37,6 +37,7 @@ SEED = pytest.StashKey[int]()
 
 LONGEST = (
     "sync/test_kills.py",
+    "sandbox/official/test_official.py",
     "warehouse/test_embedded.py",
     "daemon/test_daemon.py",
     "faults/test_sql_sweep.py",
