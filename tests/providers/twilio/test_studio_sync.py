@@ -1,23 +1,26 @@
 """Runs of the stream of Studio flows, from the sandbox into a real warehouse."""
 
+import itertools
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
+import multiprocessing
+import os
+import signal
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
 
-from etl.config import load as config
-from etl.load.runs import Run
+from etl.extract.http import Http
+from etl.extract.page import Wanted
+from etl.load.lease import process_name
 from etl.sandbox.exchange import Request, json_response
 from etl.sandbox.faults import Fault, altered
 from etl.sandbox.twilio import Twilio, not_found
-from etl.sandbox.wire import serving
 from etl.sync.job import Job
 from etl.sync.run import run_stream
-from etl.sync.selection import select
+from etl.warehouse.connect import connect
 from tests.postgres import ask
+from tests.providers.twilio.conftest import Sync
 from tests.providers.twilio.flows import (
     CHANGED,
     HELLO,
@@ -28,43 +31,6 @@ from tests.providers.twilio.flows import (
     sid,
     state,
 )
-
-Sync = Callable[[], Run]
-
-
-@pytest.fixture
-def engine(emptied: Engine) -> Engine:
-    return emptied
-
-
-@pytest.fixture
-def url(engine: Engine) -> str:
-    return engine.url.render_as_string(hide_password=False)
-
-
-@pytest.fixture
-def twilio() -> Iterator[Twilio]:
-    emulator = Twilio()
-    with serving(emulator):
-        yield emulator
-
-
-@pytest.fixture
-def job(twilio: Twilio, engine: Engine, tmp_path: Path) -> Job:
-    path = tmp_path / "callflow.toml"
-    path.touch(mode=0o600)
-    path.write_text(
-        f'[sources.tw]\nprovider = "twilio"\naccount_sid = "{twilio.account_sid}"\n'
-        f'auth_token = "{twilio.auth_token}"\nrequests_per_second = 0\nbase_url = "{twilio.url}"\n',
-        encoding="utf-8",
-    )
-    ((source, stream),) = select(config.load(path, {}), ["tw.studio_flows"])
-    return Job(engine, stream, source, "test:1:unknown", sleep=lambda seconds: None)
-
-
-@pytest.fixture
-def sync(job: Job) -> Sync:
-    return lambda: run_stream(job)
 
 
 def expected(twilio: Twilio, *unfetched: tuple[str, int]) -> dict[str, Any]:
@@ -235,6 +201,50 @@ def test_a_flow_that_changes_during_the_scan_is_right_after_the_next_run(
     assert sync().status == "complete"
     gaps = [(sid(1), 2)] if (change, run.status) == ("draft", "incomplete") else []
     assert stored(url) == expected(twilio, *gaps)
+
+
+def killed(job: Job, url: str, request: int) -> None:
+    """Run in a process that is killed when it asks for the details of that flow, from 1 on."""
+    detail, numbers = job.stream.detail, itertools.count(1)
+    assert detail is not None
+
+    def fetch_or_die(http: Http, wanted: Wanted) -> Any:
+        if next(numbers) == request:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return detail.fetch(http, wanted)
+
+    def run() -> None:
+        stream = replace(job.stream, detail=replace(detail, fetch=fetch_or_die))
+        run_stream(replace(job, engine=connect(url), holder=process_name(), stream=stream))
+
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+
+
+def test_a_killed_scan_of_details_keeps_what_it_fetched_with_all_that_is_inside(
+    sync: Sync, job: Job, twilio: Twilio, url: str
+) -> None:
+    """Also what it left to be taken from the revisions that are stored."""
+    for number in range(30):
+        add(twilio, number, ("published", HELLO))
+    assert sync().status == "complete"
+    for number in range(30):
+        twilio.save_draft(sid(number), CHANGED)
+    before = stored(url)
+    killed(job, url, 26)
+    assert stored(url) == before
+    asked(twilio)
+    killed(job, url, 3)
+    twilio.publish(sid(29))  # it was fetched, as the first one
+    asked(twilio)
+    run = sync()
+    assert (run.status, run.updated, run.error) == ("complete", 30, None)
+    again = {path.partition("/")[0] for path in asked(twilio)}
+    assert len(again) <= 11
+    assert stored(url) == expected(twilio)
+    assert (sync().rows_written, asked(twilio)) == (0, [])
 
 
 def test_a_flow_that_is_missing_from_the_list_and_there_is_read_all_the_same(
