@@ -28,7 +28,7 @@ from etl.sandbox.alibaba_gateway import (
 from etl.sandbox.data import RandomOf, Sizes
 from etl.sandbox.exchange import Request, Response, json_response, whole_number
 from etl.sandbox.faults import Fault
-from etl.sandbox.store import Store
+from etl.sandbox.store import Row, Store
 from etl.sandbox.wire import Clock
 
 Parameters = Mapping[str, str]
@@ -38,11 +38,14 @@ class Alibaba:
     """State and behaviour of one account; any public attribute may be changed at any time.
 
     `flows`           instance id → that instance's flows, by ContactFlowId.
+    `phone_numbers`   instance id → that instance's numbers, by Number.
     `keys`            access key id → `AccessKey`; `access_key_id` is the one in `settings`.
     `unlimited_pages` whether PageNumber may exceed 100, as the English reference says; the Chinese
                       one does not.
     `ties`            shuffles rows with the same UpdatedTime for each request; None: they come in
                       order of creation.
+    `sorts_numbers`   whether numbers come sorted, or the newest first; the reference says nothing.
+    `masks_numbers`   whether the last four digits of each number are hidden.
     `accepts_get`     whether GET works like POST.
     """
 
@@ -65,10 +68,13 @@ class Alibaba:
         self.keys = {self.access_key_id: AccessKey("sandbox-alibaba-secret")}
         self.unlimited_pages = False
         self.ties: Random | None = Random(0)  # noqa: S311  (not for secrets)
+        self.sorts_numbers = False
+        self.masks_numbers = False
         self.accepts_get = True
 
         self._lock = threading.RLock()
         self.flows: dict[str, Store] = {}
+        self.phone_numbers: dict[str, Store] = {}
         for instance_id in instance_ids:
             self.add_instance(instance_id)
         self._nonces = Nonces()
@@ -82,14 +88,20 @@ class Alibaba:
         """Add an empty instance and return its flows."""
         store = Store("ContactFlowId", "UpdatedTime", self._now, self._lock)
         self.flows[instance_id] = store
+        self.phone_numbers[instance_id] = Store("Number", None, self._now, self._lock)
         return store
 
     def fill(self, random_of: RandomOf, sizes: Sizes) -> None:
-        """Add generated flows to each instance."""
+        """Add generated flows and numbers to each instance."""
         count = sizes.of("alibaba.contact_flows", sizes.flows)
         for instance_id, store in self.flows.items():
-            for flow in alibaba_data.flows(random_of(instance_id), count, instance_id):
+            flows = alibaba_data.flows(random_of(instance_id), count, instance_id)
+            for flow in flows:
                 store.add(flow)
+            random = random_of(f"{instance_id} numbers")
+            wanted = sizes.of("alibaba.phone_numbers", sizes.flows // 2)
+            for row in alibaba_data.numbers(random, wanted, instance_id, flows):
+                self.phone_numbers[instance_id].add(row)
 
     def settings(self) -> dict[str, object]:
         """Return what callflow.toml says of this account, without secrets."""
@@ -109,7 +121,11 @@ class Alibaba:
         """Return the records as they are now, by stream: what complete lists return."""
         with self._lock:
             return {
-                "contact_flows": [flow for each in self.flows.values() for flow in each.records()]
+                stream: [row for store in stores.values() for row in store.records()]
+                for stream, stores in (
+                    ("contact_flows", self.flows),
+                    ("phone_numbers", self.phone_numbers),
+                )
             }
 
     def change(self) -> list[str]:
@@ -218,21 +234,27 @@ class Alibaba:
         return {name: value for name, value in flow.items() if name != "NumberList"}
 
     def _list_phone_numbers(self, parameters: Parameters) -> dict[str, object] | Refused:
-        """List the numbers of an instance, each with the flow that it reaches."""
+        """List the numbers of an instance, each with the flow that it reaches, if it does."""
         store = self._instance(parameters)
         window = _window(parameters, unlimited=self.unlimited_pages)
         if isinstance(store, Refused):
             return store
         if isinstance(window, Refused):
             return window
-        numbers = [
-            _number(number, flow, parameters["InstanceId"])
-            for flow in store.records()
-            if isinstance(flow, dict)
-            for number in flow.get("NumberList") or []
-            if parameters.get("SearchPattern", "") in number
-        ]
-        return _page(window, numbers)
+        asked = {name: parameters.get(name) for name in ("Active", "Usage", "SearchPattern")}
+        rows = self.phone_numbers[parameters["InstanceId"]].listed(
+            by_update=False,
+            wanted=partial(_is_number, asked) if any(asked.values()) else None,
+        )
+        if self.sorts_numbers:
+            rows = sorted(rows, key=lambda row: row.key)
+        return _page(window, rows, self._number_shown)
+
+    def _number_shown(self, row: Row) -> object:
+        shown = msgspec.json.decode(row.json) if self.masks_numbers else None
+        if isinstance(shown, dict) and isinstance(shown.get("Number"), str):
+            return {**shown, "Number": f"{shown['Number'][:-4]}****"}
+        return msgspec.Raw(row.json)
 
     def _list_instances(self, parameters: Parameters) -> dict[str, object] | Refused:
         window = _window(parameters, unlimited=self.unlimited_pages)
@@ -277,23 +299,16 @@ def _matches(kind: str | None, pattern: str | None, flow: Any) -> bool:
     return (not kind or flow.get("Type") == kind) and (not pattern or pattern in text)
 
 
-def _number(number: str, flow: dict[str, Any], instance_id: str) -> dict[str, object]:
-    """Return a row of ListPhoneNumbers."""
-    return {
-        "Number": number,
-        "ContactFlowId": flow.get("ContactFlowId"),
-        "ContactFlowName": flow.get("Name"),
-        "InstanceId": instance_id,
-        "Active": True,
-        "Usage": "Bidirection",
-        "City": "",
-        "Province": "",
-        "Provider": "",
-        "CreateTime": "1615000000000",
-        "SkillGroups": [],
-        "Tags": "",
-        "UserId": "",
-    }
+def _is_number(asked: Mapping[str, str | None], row: Any) -> bool:
+    """Return whether a number is as asked: Active, this Usage, with the pattern in it."""
+    if not isinstance(row, dict):
+        return False
+    active, usage, pattern = asked["Active"], asked["Usage"], asked["SearchPattern"]
+    return (
+        (not active or str(row.get("Active")).lower() == active.lower())
+        and (not usage or row.get("Usage") == usage)
+        and (not pattern or pattern in str(row.get("Number")))
+    )
 
 
 def _described(instance_id: str) -> dict[str, object]:

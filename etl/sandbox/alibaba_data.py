@@ -31,6 +31,55 @@ def flows(random: Random, count: int, instance_id: str) -> list[Record]:
     return found
 
 
+def numbers(random: Random, count: int, instance_id: str, flows: list[Record]) -> list[Record]:
+    """Invent rows of ListPhoneNumbers: those of published flows, and some that reach nothing.
+
+    A number that a flow shows masked is left out here, because it would be no one's.
+    """
+    bound = [
+        (number, flow)
+        for flow in flows
+        for number in flow["NumberList"]
+        if not number.endswith("****")
+    ]
+    taken = {number for number, _ in bound}
+    free = (number for number in phone_numbers(random) if number not in taken)
+    nowhere: Record = {"ContactFlowId": "", "Name": ""}
+    rows = bound[: count * 5 // 6]  # a list that is longer has more that reach nothing
+    rows += [(next(free), nowhere) for _ in range(count - len(rows))]
+    return [_number(random, number, instance_id, flow) for number, flow in rows]
+
+
+def _number(random: Random, number: str, instance_id: str, flow: Record) -> Record:
+    skill = random.randrange(30)
+    province, city = random.choice((("浙江", "杭州"), ("上海", "上海"), ("", "")))
+    joined = NEWEST - _age(random)
+    return {
+        "Number": number,
+        "InstanceId": instance_id,
+        "Active": bool(flow["ContactFlowId"]) or random.random() < 0.5,
+        "ContactFlowId": flow["ContactFlowId"],
+        "ContactFlowName": flow["Name"],
+        "CreateTime": str(int(joined.timestamp() * 1000)),
+        "Usage": random.choice(("Bidirection", "Bidirection", "Inbound", "Outbound")),
+        "Provider": random.choice(("", "电信")),
+        "Province": province,
+        "City": city,
+        "Tags": "[]",
+        "UserId": f"agent-{skill}@{instance_id}" if random.random() < 0.1 else "",
+        "SkillGroups": [
+            {
+                "SkillGroupId": f"skg-{skill}@{instance_id}",
+                "Name": f"skg-{skill}",
+                "DisplayName": random.choice(_ZH[0]),
+                "InstanceId": instance_id,
+            }
+        ]
+        if random.random() < 0.4
+        else [],
+    }
+
+
 def _flow(random: Random, instance_id: str, numbers: Iterator[str]) -> Record:
     kind = random.choices(("MAIN_FLOW", "SUB_FLOW", "SURVEY_FLOW"), (60, 28, 12))[0]
     # Few distinct instants, so that some rows share one, as after a bulk change.
@@ -253,4 +302,21 @@ def awkward_flows(instance_id: str) -> list[Record]:
             "NumberList": [],
             "Definition": definition(random_of(0, instance_id)),
         },
+    ]
+
+
+def awkward_numbers(instance_id: str) -> list[Record]:
+    """Return numbers that reach nothing in every form, odd times, null and odd skill groups."""
+    names = _number(random_of(0, "names"), "", "", {"ContactFlowId": "", "Name": ""}).keys()
+    common = {"InstanceId": instance_id, "Active": True}
+    group = {"SkillGroupId": "", "Name": None, "DisplayName": AWKWARD_NAME, "added_later": 1}
+    return [
+        {"Number": "only-the-key"},
+        {**dict.fromkeys(names), "InstanceId": instance_id, "Number": "all-null"},
+        {**common, "Number": "400289****", "ContactFlowId": None, "Usage": "Added later"},
+        {**common, "Number": "+442079460000", "ContactFlowId": "", "CreateTime": ""},
+        {**common, "Number": "ext. 5 / 内线", "CreateTime": "1578457081000", "SkillGroups": []},
+        {**common, "Number": "0100000001", "CreateTime": 1578457081000, "Tags": '["a"]'},
+        {**common, "Number": "0100000002", "SkillGroups": [group, {**group, "SkillGroupId": "g"}]},
+        {**common, "Number": "0100000003", "AddedLater": {"x": 1}, "UserId": AWKWARD_NAME},
     ]

@@ -7,7 +7,7 @@ record may also be text that no encoder would write.
 import json
 import threading
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, Literal
@@ -83,8 +83,9 @@ class Store:
     """Records by key. Every method is atomic; a list is computed at one instant.
 
     `key_field`      the member of a record that is its key.
-    `updated_field`  the member with the time of its last change.
+    `updated_field`  the member with the time of its last change; None: records have none.
     `stamp`          returns the present time in that member's form.
+    `sortable`       turns such a time into a text that sorts as the times do.
     `replica`        an `image()`; while it is set, lists and look-ups are served from it, as from a
                      read replica that lags behind.
     """
@@ -92,15 +93,17 @@ class Store:
     def __init__(
         self,
         key_field: str,
-        updated_field: str,
+        updated_field: str | None,
         stamp: Callable[[], str],
         lock: threading.RLock,
+        sortable: Callable[[str], str] = str,
     ) -> None:
         self.replica: Mapping[str, Row] | None = None
         self._key_field = key_field
         self._updated_field = updated_field
         self._stamp = stamp
         self._lock = lock
+        self._sortable = sortable
         self._rows: dict[str, Row] = {}
         self._created = 0
         self._sorted: dict[bool, list[Row]] = {}
@@ -115,7 +118,7 @@ class Store:
         with self._lock:
             if key is None:
                 key = str(members.get(self._key_field) or f"(no key, {self._created + 1})")
-            return self._put(key, encode(record), str(members.get(self._updated_field) or ""))
+            return self._put(key, encode(record), self._updated(members))
 
     def add_raw(self, text: bytes, *, key: str, updated: str = "") -> str:
         """Add a record as text that no encoder writes: NaN, 5000 digits, a repeated member.
@@ -134,7 +137,8 @@ class Store:
 
     def update(self, key: str, **changes: object) -> None:
         """Change members of a record, and its time of last change unless that is among them."""
-        self._change(key, {self._updated_field: self._stamp(), **changes})
+        stamped = {self._updated_field: self._stamp()} if self._updated_field else {}
+        self._change(key, {**stamped, **changes})
 
     def update_silently(self, key: str, **changes: object) -> None:
         """Change members of a record, but not its time of last change."""
@@ -211,21 +215,10 @@ class Store:
         wanted: Callable[[Any], bool] | None = None,
     ) -> tuple[list[bytes], Cursor | None, int]:
         """Return one page of a list: its rows' JSON text, the next cursor, the list's length."""
-        rows: list[Row] | tuple[Row, ...] | None = cursor.frozen
+        rows: Sequence[Row] | None = cursor.frozen
         if rows is None:
             rows = self.listed(by_update=paging == "offset/updated", ties=ties, wanted=wanted)
-        start = cursor.offset
-        if cursor.older_than is not None:
-            start = bisect_right(rows, -cursor.older_than, key=lambda row: -row.created)
-        part = rows[start : start + size]
-        following: Cursor | None = None
-        if start + size < len(rows):
-            if paging == "keyset":
-                following = Cursor(older_than=part[-1].created)
-            elif paging == "snapshot":
-                following = Cursor(offset=start + size, frozen=tuple(rows))
-            else:
-                following = Cursor(offset=start + size)
+        part, following = page_of(rows, paging, cursor, size)
         return [row.json for row in part], following, len(rows)
 
     def _put(self, key: str, text: bytes, updated: str) -> str:
@@ -243,8 +236,11 @@ class Store:
             self._sorted.clear()
             row = self._rows[key]
             record = json.loads(row.json) | changes
-            updated = str(record.get(self._updated_field) or "")
-            self._rows[key] = replace(row, json=encode(record), updated=updated)
+            self._rows[key] = replace(row, json=encode(record), updated=self._updated(record))
+
+    def _updated(self, record: Mapping[str, Any]) -> str:
+        time = record.get(self._updated_field) if self._updated_field else None
+        return self._sortable(str(time)) if time else ""
 
     def _in_order(self, by_update: bool) -> list[Row]:
         if self.replica is not None:
@@ -252,6 +248,21 @@ class Store:
         if by_update not in self._sorted:
             self._sorted[by_update] = _newest_first(self._rows.values(), by_update)
         return self._sorted[by_update]
+
+
+def page_of(
+    rows: Sequence[Row], paging: Paging, cursor: Cursor, size: int
+) -> tuple[Sequence[Row], Cursor | None]:
+    """Return the rows of one page of a list that is in its order, and the next cursor."""
+    start = cursor.offset
+    if cursor.older_than is not None:
+        start = bisect_right(rows, -cursor.older_than, key=lambda row: -row.created)
+    part = rows[start : start + size]
+    if start + size >= len(rows):
+        return part, None
+    if paging == "keyset":
+        return part, Cursor(older_than=part[-1].created)
+    return part, Cursor(offset=start + size, frozen=tuple(rows) if paging == "snapshot" else None)
 
 
 def encode(record: object) -> bytes:

@@ -95,7 +95,7 @@ def test_auth_token_and_api_key(http: httpx.Client, twilio: Twilio) -> None:
         assert answer.headers["www-authenticate"].startswith("Basic")
     assert refused(http.get(url))[:2] == (401, 20003)
     assert refused(http.get(url, headers={"Authorization": "Basic ###"}))[:2] == (401, 20003)
-    twilio.api_key_may_read = False
+    twilio.api_key_may_read = set()
     assert refused(http.get(url, auth=key)) == (403, 70051, "Authorization Failed")
     assert http.get(url, auth=account).status_code == 200
     twilio.suspended = True

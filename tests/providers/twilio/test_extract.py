@@ -232,7 +232,7 @@ def test_wrong_credentials_and_missing_permission() -> None:
     twilio.suspended = True
     assert "does not permit" in refused(twilio, CredentialsError).what
     twilio = filled()
-    twilio.api_key_may_read = False
+    twilio.api_key_may_read = set()
     assert "permission for Flex" in refused(twilio, CredentialsError, **API_KEY).advice
     assert len(twilio.requests) == 1
     for answer in (empty(401), empty(403), json_response(200, {"code": 20003, "message": "x"})):
