@@ -48,13 +48,13 @@ class Link(NamedTuple):
 def links() -> Iterator[Link]:
     """Yield how the views refer to each other.
 
-    A channel, a change and the next step may name what is gone.
+    A channel, a change and the next step may name what is gone; an entry point may lead to no flow.
     """
     for view, columns in SHOWN.items():
         names = {column.name for column in columns}
         if FLOW_KEY.name in names and view != FLOWS.name:
-            gone = view in ("channels", "changes")
-            yield Link(view, FLOW_KEY.name, FLOWS.name, FLOW_KEY.name, optional=gone)
+            may = view in ("channels", "changes", "entry_points")
+            yield Link(view, FLOW_KEY.name, FLOWS.name, FLOW_KEY.name, optional=may)
         for name in ("step_id", "next_step_id"):
             if name in names and view != FLOW_STEPS.name:
                 optional = name == "next_step_id" or view == "flow_findings"

@@ -15,7 +15,8 @@ PLACES = (
     ("flow_versions", "entry_points", "channels"),
     ("flows", "changes"),
     ("flow_steps", "flow_findings", "freshness"),
-    ("flow_step_links", "flow_step_properties"),
+    ("flow_step_links", "flow_step_properties", "flow_references"),
+    ("flow_version_steps", "flow_version_links"),
 )
 """The views of each column, from the left."""
 

@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from etl.status.changed import by_editor, change_line, minute, seen_at_once
 from etl.status.drawing import plain, short, words
-from etl.status.flows import Content, Flow, Row
+from etl.status.flows import Content, Flow, Row, contact_kind
 from etl.status.words import span
 
 _MOST = 20
@@ -104,10 +104,12 @@ def _at_by(row: Row) -> str:
 
 
 def parts(of: Content, now: datetime) -> Iterator[str]:
-    """Yield lines about the entry points, versions and findings of a flow."""
+    """Yield lines about the entry points, references, versions and findings of a flow."""
     names = {row["step_id"]: row["name"] or "" for row in of.steps}
     for title, rows, say in (
         ("Entry points", of.entry_points, _entry_point),
+        ("Uses", of.uses, lambda row: _use(row, names)),
+        ("Used by", of.used_by, _user),
         ("Versions", of.versions, _version),
         ("Findings", of.findings, lambda row: _finding(row, names, of.gone_at or now)),
     ):
@@ -121,10 +123,27 @@ def parts(of: Content, now: datetime) -> Iterator[str]:
 
 def _entry_point(row: Row) -> str:
     address = row["address"] or ""
-    more = [row["name"] if row["name"] != row["address"] else "", row["language"]]
+    way = contact_kind(row)
+    more = [way, row["name"] if row["name"] != row["address"] else "", row["language"]]
     said = ", ".join(short(str(each), 60) for each in more if each)
     shown = short(address, 60) or "(no address)"
     return f"{row['kind'] or '':<{_LABEL - 2}}{shown}{f'  {said}' if said else ''}"
+
+
+def _use(row: Row, names: Mapping[str, str]) -> str:
+    said = short(row["target_name"] or row["target_id"] or "", 60)
+    if row["target_name"]:
+        said += f" ({short(row['target_id'], 60)})"
+    elif row["is_dynamic"]:
+        said += " (an expression)"
+    elif row["kind"] == "flow":
+        said += " (no such flow)"
+    step = short(names.get(row["step_id"]) or row["step_id"], 60)
+    return f"{row['kind']:<{_LABEL - 2}}{said} at {step}"
+
+
+def _user(row: Row) -> str:
+    return f"{short(row['name'] or row['flow_id'], 60)} at {short(row['step_id'], 60)}"
 
 
 def _version(row: Row) -> str:
@@ -152,6 +171,8 @@ def flow_json(of: Content) -> dict[str, Any]:
         "findings": of.findings,
         "steps": of.steps,
         "links": of.links,
+        "uses": of.uses,
+        "used_by": of.used_by,
     }
 
 

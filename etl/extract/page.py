@@ -1,6 +1,6 @@
 """What extractors take and return: what to read, a page, the answer to a look-up."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
 from typing import Any, Literal
@@ -58,6 +58,20 @@ class Page:
     next_pointer: str | None = None
     part: bool = False
     zone: tzinfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A record that its list does not hold whole, to be asked for: sync → extract.
+
+    `key`    its key without source.
+    `listed` what the list shows of it: columns of the stream's fingerprint → their values.
+    `known`  numbers of its parts that are stored whole: they need not be asked for again.
+    """
+
+    key: tuple[Any, ...]
+    listed: Mapping[str, Any] = field(default_factory=dict)
+    known: Collection[int] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Twilio: what its lists share, and those of Flex, of flex flows and of chat channels."""
+"""Twilio: lists whose pages have a `meta`, its verdicts, and the lists of legacy Flex messaging."""
 
 import re
 import urllib.parse
@@ -8,8 +8,10 @@ from typing import Any
 from etl.errors import (
     ContractError,
     CredentialsError,
+    ForbiddenError,
     MissingError,
     PageTokenError,
+    WithdrawnError,
 )
 from etl.extract.answer import Answer
 from etl.extract.http import Http
@@ -22,11 +24,14 @@ _BUSY = (20429, 45010, 45719, 45780)  # Twilio's error dictionary: too many, or 
 _PAGE_SIZE = "1000"  # the maximum (Twilio's API reference, "PageSize")
 
 
-def list_at(path: str, key: str, page_size: str = _PAGE_SIZE) -> CursorList:
+def paged(
+    path: str, key: str, *, id_member: str = "sid", page_size: str = _PAGE_SIZE
+) -> CursorList:
     """Describe the list at `path` with its records in `key`: its pages lead to one another by URL.
 
     `meta.next_page_url` is null on the last page (Twilio's docs, "Paging"). The URL is followed as
     it is, but only if it leads to `path` under the base URL, because the credentials go with it.
+    `id_member` tells one record from another; `page_size` is the most that the list allows.
     """
 
     def request(http: Http, url: str | None) -> tuple[str, Params | None]:
@@ -39,11 +44,11 @@ def list_at(path: str, key: str, page_size: str = _PAGE_SIZE) -> CursorList:
         rows, next_url = _envelope(body, key, where)
         return Envelope(rows, next_url, odd=another_page(url, body["meta"].get("page")))
 
-    return CursorList(request, read, records=(key,), id_member="sid", resumable=True)
+    return CursorList(request, read, records=(key,), id_member=id_member, resumable=True)
 
 
-_FLEX_FLOWS = list_at("/v1/FlexFlows", "flex_flows")
-_CHANNELS = list_at("/v1/Channels", "flex_chat_channels")
+_FLEX_FLOWS = paged("/v1/FlexFlows", "flex_flows")
+_CHANNELS = paged("/v1/Channels", "flex_chat_channels")
 
 
 def flex_flows(http: Http, ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
@@ -62,13 +67,13 @@ def channels(http: Http, ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
 
 
 def look_up_flex_flow(http: Http, key: tuple[str, ...]) -> Lookup:
-    """Ask whether the flex flow with the sid `key[0]` exists; see `look_up_at`."""
-    return look_up_at(http, "/v1/FlexFlows/{}", key)
+    """Ask whether the flex flow with the sid `key[0]` exists; see `look_up_sid`."""
+    return look_up_sid(http, "/v1/FlexFlows/{}", key)
 
 
 def look_up_channel(http: Http, key: tuple[str, ...]) -> Lookup:
-    """Ask whether the channel with the sid `key[0]` exists; see `look_up_at`."""
-    return look_up_at(http, "/v1/Channels/{}", key)
+    """Ask whether the channel with the sid `key[0]` exists; see `look_up_sid`."""
+    return look_up_sid(http, "/v1/Channels/{}", key)
 
 
 def probe_flex_flows(http: Http, ask: ScanRequest = EVERYTHING) -> str:
@@ -119,7 +124,7 @@ def _envelope(body: dict[str, Any], key: str, where: str) -> tuple[list[Any], st
     return rows, next_url
 
 
-def look_up_at(http: Http, path: str, key: tuple[str, ...]) -> Lookup:
+def look_up_sid(http: Http, path: str, key: tuple[str, ...]) -> Lookup:
     """Ask for one record: "gone" only for 404 with code 20404. Raise what `paging.look_up` does."""
     return look_up(http, key, path=path, members=("sid",), provider="Twilio", noun="record")
 
@@ -144,13 +149,22 @@ def judge(answer: Answer) -> None:
     if code == 20404 and answer.status == 404:
         raise MissingError(
             f"Twilio does not have it: {answer.said}",
-            advice="Twilio announced the end of Flex's legacy messaging, which flex flows and"
-            " channels belong to, for 2026-06-01; remove the source if it no longer answers",
+            advice="check that the account has this product",
         )
-    if code in (20403, 70051) or answer.status == 403:
+    if answer.status == 410:
+        raise WithdrawnError(
+            f"Twilio does not offer it any more: {answer.said}",
+            advice="look in Twilio's changelog for what replaces it",
+        )
+    if code is not None and answer.status == 403:
+        raise ForbiddenError(
+            f"Twilio does not permit it: {answer.said}",
+            advice="give the API key the right to read it, and check that the account is active",
+        )
+    if code in (20403, 70051):
         raise CredentialsError(
             f"Twilio does not permit it: {answer.said}",
-            advice="give the API key permission for Flex, and check that the account is active",
+            advice="check that the account is active, and the rights of the API key",
         )
     if code == 20003 or answer.status == 401:
         raise CredentialsError(

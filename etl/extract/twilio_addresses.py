@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from etl.extract.http import Http
 from etl.extract.page import EVERYTHING, Lookup, Page, ScanRequest
 from etl.extract.paging import pages
-from etl.extract.twilio import list_at, look_up_at, probe
+from etl.extract.twilio import look_up_sid, paged, probe
 
 _PATH = "/v1/Configuration/Addresses"
-_ADDRESSES = list_at(_PATH, "address_configurations", "50")  # the maximum of this list
+_ADDRESSES = paged(_PATH, "address_configurations", page_size="50")  # the maximum of this list
 _ADDRESS = re.compile(r"[+].*|.*[:@].*|[0-9]*", re.DOTALL)
 
 
@@ -22,7 +22,7 @@ def addresses(http: Http, ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
 
 
 def look_up_address(http: Http, key: tuple[str, ...]) -> Lookup:
-    """Ask whether the address configuration with the sid `key[0]` exists; see `look_up_at`.
+    """Ask whether the address configuration with the sid `key[0]` exists; see `look_up_sid`.
 
     Twilio answers at this place for an address, too: another configuration of the same number would
     then stand for one that was deleted. So what may be an address is not asked for, and an answer
@@ -30,7 +30,7 @@ def look_up_address(http: Http, key: tuple[str, ...]) -> Lookup:
     """
     if _ADDRESS.fullmatch(key[0]):
         return Lookup("unasked", reason="its sid may be an address")
-    return look_up_at(http, f"{_PATH}/{{}}", key)
+    return look_up_sid(http, f"{_PATH}/{{}}", key)
 
 
 def probe_addresses(http: Http, ask: ScanRequest = EVERYTHING) -> str:

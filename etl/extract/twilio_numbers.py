@@ -12,7 +12,7 @@ from etl.errors import ContractError
 from etl.extract.http import Http
 from etl.extract.page import EVERYTHING, Lookup, Page, Params, ScanRequest
 from etl.extract.paging import CursorList, Envelope, pages
-from etl.extract.twilio import another_page, look_up_at, probe
+from etl.extract.twilio import another_page, look_up_sid, probe
 from etl.extract.url import same_origin
 
 _PATH = "/IncomingPhoneNumbers.json"
@@ -28,8 +28,8 @@ def phone_numbers(http: Http, ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
 
 
 def look_up_phone_number(http: Http, key: tuple[str, ...]) -> Lookup:
-    """Ask whether the phone number with the sid `key[0]` exists; see `look_up_at`."""
-    return look_up_at(http, "/IncomingPhoneNumbers/{}.json", key)
+    """Ask whether the phone number with the sid `key[0]` exists; see `look_up_sid`."""
+    return look_up_sid(http, "/IncomingPhoneNumbers/{}.json", key)
 
 
 def probe_phone_numbers(http: Http, ask: ScanRequest = EVERYTHING) -> str:

@@ -13,9 +13,10 @@ from datetime import datetime
 from sqlalchemy import Connection, Table, text
 
 from etl.warehouse import tables
-from etl.warehouse.model.changes import COLUMNS, Span, is_tracked, statements
-from etl.warehouse.model.contract import named
+from etl.warehouse.model.changes import COLUMNS, is_tracked, statements
+from etl.warehouse.model.lists import named
 from etl.warehouse.model.part import Part
+from etl.warehouse.model.span import Span
 from etl.warehouse.tables import Key
 
 MANY = 1000
@@ -86,11 +87,12 @@ def _merged(join: str, condition: str) -> Span:
     )
 
 
-def rebuild(connection: Connection, stream: str, log: Log) -> None:
-    """Write the log of a stream again from the histories, for all sources; `log.known` is not used.
+def clear(connection: Connection, stream: str, log: Log) -> None:
+    """Delete what `rebuild` would write of a stream, and of other streams of these sources.
 
-    What was logged of a source that `callflow forget` has removed stays as it is: nothing says any
-    more since when its lists were known.
+    So all streams of a provider are cleared before the first is rebuilt: several may log changes of
+    the same flows. What was logged of a source that `callflow forget` has removed stays as it is:
+    nothing says any more since when its lists were known.
     """
     if not is_tracked(log.parts):
         return
@@ -104,7 +106,13 @@ def rebuild(connection: Connection, stream: str, log: Log) -> None:
                 {"AND each.account_id = known.scope" if log.scope else ""}"""),
         given | {"entities": entities},
     )
-    _write(connection, log, _since_known(log.scope), given)
+
+
+def rebuild(connection: Connection, stream: str, log: Log) -> None:
+    """Write the log of a stream from the histories, for all sources; `log.known` is not used."""
+    if is_tracked(log.parts):
+        given = {"stream": stream, "provider": log.provider}
+        _write(connection, log, _since_known(log.scope), given)
 
 
 _KNOWN = f"""

@@ -220,27 +220,30 @@ _SETTINGS = """CASE WHEN jsonb_typeof(r.properties) = 'object' THEN r.properties
 _EACH_SETTING = """jsonb_each(CASE WHEN jsonb_typeof(r.properties) = 'object'
     THEN r.properties - 'position' ELSE '{}' END) AS setting"""
 
+_STRING_VALUES = """jsonb_path_query(setting.value, 'strict $.** ? (@.type() == "string")')"""
+
+_FLOWS = Part(
+    view="flows",
+    table=contact_flows,
+    columns={
+        **_FLOW,
+        "name": "r.name",
+        "description": "r.description",
+        "flow_type": "r.type",
+        "channel": "'voice'",
+        "status": "CASE WHEN r.published THEN 'published' WHEN NOT r.published THEN 'draft' END",
+        "is_live": "coalesce(r.published, false)",
+        "modified_by": "nullif(r.editor, '')",
+        "modified_at": "r.updated_time",
+        "created_at": "r.created_time",
+    },
+    looked_up={"has_unpublished_changes": "coalesce(r.published AND r.draft_id <> '', false)"},
+    compared={"draft": "r.draft_id"},
+    content="definition",
+)
+
 PARTS = (
-    Part(
-        view="flows",
-        table=contact_flows,
-        columns={
-            **_FLOW,
-            "name": "r.name",
-            "description": "r.description",
-            "flow_type": "r.type",
-            "channel": "'voice'",
-            "status": "CASE WHEN r.published THEN 'published'"
-            " WHEN NOT r.published THEN 'draft' END",
-            "is_live": "coalesce(r.published, false)",
-            "modified_by": "nullif(r.editor, '')",
-            "modified_at": "r.updated_time",
-            "created_at": "r.created_time",
-        },
-        looked_up={"has_unpublished_changes": "coalesce(r.published AND r.draft_id <> '', false)"},
-        compared={"draft": "r.draft_id"},
-        content="definition",
-    ),
+    _FLOWS,
     Part(
         view="entry_points",
         table=contact_flow_numbers,
@@ -270,6 +273,11 @@ PARTS = (
                 },
                 where="r.number LIKE '%*%' AND each.number LIKE replace(r.number, '*', '_')",
             ),
+        ),
+        reported=Lookup(
+            "numbers",
+            phone_numbers,
+            on={"source": "r.source", "instance_id": "r.instance_id"},
         ),
     ),
     Part(
@@ -320,6 +328,36 @@ PARTS = (
             "detail": "nullif(concat_ws(': ', nullif(r.event, ''), r.detail), '')",
         },
     ),
+    # No document says which setting refers to what, but the id of a flow stands for that flow, also
+    # when it is gone.
+    Part(
+        view="flow_references",
+        table=contact_flow_activities,
+        columns={
+            **_FLOW,
+            "step_id": "r.activity_id",
+            "kind": "'flow'",
+            "target_id": "string.value",
+            "is_dynamic": "false",
+        },
+        each=f"""(SELECT DISTINCT found #>> '{{}}' AS value
+            FROM {_EACH_SETTING} CROSS JOIN LATERAL {_STRING_VALUES} AS found) AS string""",
+        where="""string.value <> r.contact_flow_id AND EXISTS (
+            SELECT FROM alibaba.contact_flows_history AS known
+            WHERE known.source = r.source AND known.instance_id = r.instance_id
+                AND known.contact_flow_id = string.value)""",
+        looked_up={"target_name": "used.name"},
+        lookup=Lookup(
+            "used",
+            contact_flows,
+            on={
+                "source": "r.source",
+                "instance_id": "r.instance_id",
+                "contact_flow_id": "string.value",
+            },
+            facts={"name": "max(each.name)"},
+        ),
+    ),
     # Only main flows have numbers; other flows are called from them.
     Part(
         view="flows_reached_otherwise",
@@ -334,11 +372,9 @@ PARTS = (
             **_FLOW,
             "step_id": "r.activity_id",
             "property": "setting.key",
-            "value": "string.value",
+            "value": "string.found #>> '{}'",
         },
-        each=f"""{_EACH_SETTING} CROSS JOIN LATERAL (SELECT DISTINCT found #>> '{{}}' AS value
-            FROM jsonb_path_query(setting.value, 'strict $.** ? (@.type() == "string")') AS found
-        ) AS string""",
+        each=f"""{_EACH_SETTING} CROSS JOIN LATERAL {_STRING_VALUES} AS string(found)""",
     ),
 )
 
@@ -357,7 +393,30 @@ NUMBER_PARTS = (
             " WHEN r.user_id <> '' THEN 'agent' END",
             "target": "coalesce(nullif(r.contact_flow_id, ''), nullif(r.user_id, ''))",
         },
-        tracked=False,
+        flows=_FLOWS,
+    ),
+    Part(
+        view="bindings",
+        table=phone_numbers,
+        where="r.contact_flow_id <> ''",
+        columns={**_FLOW, "entry_point_id": "r.number"},
+        looked_up={"has_flows": "{flows}"},
+        lookup=Lookup(
+            "flows", contact_flows, on={"source": "r.source", "instance_id": "r.instance_id"}
+        ),
+    ),
+    Part(
+        view="unbound_numbers",
+        table=phone_numbers,
+        where="coalesce(r.contact_flow_id, '') = '' AND coalesce(r.user_id, '') = ''",
+        columns={
+            "account_id": "r.instance_id",
+            "number_id": "r.number",
+            "address": "split_part(r.number, '/', 1)",
+            "address_key": _DIGITS,
+            "created_at": "r.create_time",
+            "since": "r.valid_from",
+        },
     ),
 )
 

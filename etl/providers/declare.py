@@ -17,7 +17,7 @@ from etl.config.redact import Redactor
 from etl.config.settings import Schedule, Source, StreamOptions, redactor
 from etl.config.settings import Table as SettingsTable
 from etl.extract.http import Http, Seam, Sign, utc_now
-from etl.extract.page import EVERYTHING, Lookup, Page, ScanRequest
+from etl.extract.page import EVERYTHING, Lookup, Page, ScanRequest, Wanted
 from etl.extract.route import route_of
 from etl.extract.verdict import Judge
 from etl.transform.tree import Transform
@@ -28,17 +28,39 @@ Auth = Callable[[Any, Seam], tuple[Sign, Judge]]
 
 
 @dataclass(frozen=True, slots=True)
-class Detail:
-    """How a record is completed that its list does not hold whole: one more request for it.
+class Parts:
+    """Numbered parts of a record that never change once they are whole, so each is fetched once.
 
-    `fetch`       asks for the record with a key without source, and returns it as `transform` reads
-                  it: what the list says of it, and the rest.
-    `fingerprint` columns that the list fills, and of which one changes whenever the record does.
-                  A record is asked for only if it is new, or if one of them is unlike its row's.
+    `table`   where they are: a child table whose key is the record's and the number of the part.
+    `content` its column that only a request for one part fills. A part whose row holds it is whole:
+              it keeps its row's values where none are sent, and its children.
+    `chosen`  the record's column with the number of the part that is shown apart.
+    `shown`   child table of `table` → the table of the record that holds the rows of the chosen
+              part without its number. Other columns that the latter has are the record's.
     """
 
-    fetch: Callable[[Http, tuple[Any, ...]], Any]
+    table: Table
+    content: str
+    chosen: str
+    shown: tuple[tuple[Table, Table], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """How a record is completed that its list does not hold whole: by more requests for it.
+
+    `fetch`       asks for the record that is `Wanted`, and returns it as `transform` reads it.
+    `fingerprint` columns that the list fills, and of which one changes whenever the record does.
+                  A record is asked for only if it is new, or if one of them is unlike its row's.
+    `fills`       columns that only `fetch` fills; the others stay as the list has them. (): what
+                  `fetch` returns is the whole record.
+    `parts`       its parts that need not be fetched again; None: there are none.
+    """
+
+    fetch: Callable[[Http, Wanted], Any]
     fingerprint: tuple[str, ...]
+    fills: tuple[str, ...] = ()
+    parts: Parts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +92,9 @@ class Stream:
     `request_id` the header of an answer by which the provider's support finds the request.
     `optional`   whether an account may lack it, or credentials the right to it: then 403 or 404 on
                  its list is the state "not available", and no failure.
-    `ended`      what to read instead of a list that the provider has announced to end, a sentence;
-                 "": no end is announced.
+    `ended`      what to read instead of a list that the provider has announced to end, such as
+                 "read toy.menus instead"; "": no end is announced. Refusals that last, and an empty
+                 list after rows, are then the state "ended", and no failure.
     """
 
     name: str
@@ -130,6 +153,15 @@ class Provider:
     def parts(self) -> Mapping[str, type[SettingsTable]]:
         """The tables inside a source's table: its schedule, and the options of its streams."""
         return {"schedule": Schedule, **{each.name: StreamOptions for each in self.streams}}
+
+
+def streams_of(source: Source, provider: Provider) -> tuple[Stream, ...]:
+    """Return the streams of `provider` that `source` chooses; all, unless its settings say which.
+
+    They come in the order of their declarations.
+    """
+    chosen = source.streams
+    return tuple(each for each in provider.streams if chosen is None or each.name in chosen)
 
 
 def open_http(

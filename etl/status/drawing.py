@@ -18,12 +18,16 @@ UNREACHABLE, LOOP = "unreachable", "loop"
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A step of a flow. `findings` are words of flow_findings, such as "dead_end"."""
+    """A step of a flow. `findings` are words of flow_findings, such as "dead_end".
+
+    `is_start` whether the provider says that contacts come in here.
+    """
 
     id: str
     step_type: str
     name: str
     findings: tuple[str, ...] = ()
+    is_start: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +96,12 @@ class Drawing:
     def start(self) -> str | None:
         """Return the id of the step at which calls come in; None if no step is reachable.
 
-        Of the steps that can be reached, only the start can do without an arrow that leads to it;
-        if all have one, it is the first of them.
+        If the provider does not say which one it is: of the steps that can be reached, only the
+        start can do without an arrow that leads to it; if all have one, it is the first of them.
         """
+        for step in self.steps:
+            if step.is_start:
+                return step.id
         reached = [step.id for step in self.steps if UNREACHABLE not in step.findings]
         led_to = {link.next_step_id for link in self.links if link.step_id in self.numbers}
         return next((each for each in reached if each not in led_to), next(iter(reached), None))

@@ -4,6 +4,7 @@ Each function reads in the transaction that `snapshot` starts, with no more righ
 grant` gives. A row is a mapping from the columns of its view to values; times are UTC.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -52,7 +53,8 @@ class Content:
     """What a flow was at a moment: its row of callflow.flows, and the rows that belong to it.
 
     `gone_at` when callflow saw that it was gone, and the rows are its last ones; None: it is there.
-    Only the row of the flow has the columns that identify it.
+    `uses` are the references of its steps, `used_by` those of other flows to it, with the name of
+    each. Only the row of the flow has the columns that identify it.
     """
 
     flow: Row
@@ -62,6 +64,8 @@ class Content:
     findings: Sequence[Row]
     steps: Sequence[Row]
     links: Sequence[Row]
+    uses: Sequence[Row] = ()
+    used_by: Sequence[Row] = ()
 
 
 @contextmanager
@@ -163,7 +167,7 @@ def content(connection: Connection, flow: Flow, at: datetime | None = None) -> C
 
     The views of callflow answer as of that moment until the transaction ends.
     """
-    which, given = _which(flow)
+    which, given = of_flow(flow)
     version = connection.execute(
         text(_VERSION.format(which=which)), {**given, "at": at}
     ).one_or_none()
@@ -190,6 +194,8 @@ def content(connection: Connection, flow: Flow, at: datetime | None = None) -> C
         _rows(connection, contract.FLOW_FINDINGS, flow, "finding, step_id, detail"),
         _rows(connection, contract.FLOW_STEPS, flow, "step_number NULLS LAST, step_id"),
         _rows(connection, contract.FLOW_STEP_LINKS, flow, "step_id, link_number"),
+        _rows(connection, contract.FLOW_REFERENCES, flow, "kind, target_name, target_id, step_id"),
+        _used_by(connection, flow),
     )
 
 
@@ -197,7 +203,7 @@ def _rows(
     connection: Connection, view: View, flow: Flow, order: str, *, whole: bool = False
 ) -> list[Row]:
     """Return the rows of `view` that belong to `flow`; `whole`: with what identifies it."""
-    which, given = _which(flow)
+    which, given = of_flow(flow)
     listed = ", ".join(
         column.name for column in view.columns if whole or column.name not in _IDENTITY
     )
@@ -205,7 +211,25 @@ def _rows(
     return [dict(row._mapping) for row in connection.execute(text(query), given)]
 
 
-def _which(flow: Flow) -> tuple[str, dict[str, str]]:
+_USED_BY = """
+    SELECT DISTINCT f.name, r.flow_id, r.flow_key, r.step_id
+    FROM callflow.flow_references AS r JOIN callflow.flows AS f
+        ON f.provider = r.provider AND f.source = r.source AND f.flow_id = r.flow_id
+        AND f.account_id IS NOT DISTINCT FROM r.account_id
+    WHERE r.kind = 'flow' AND NOT r.is_dynamic AND r.provider = :provider AND r.source = :source
+        AND r.target_id = :flow_id AND r.flow_id <> :flow_id
+        AND coalesce(r.account_id, '') = :account_id
+    ORDER BY f.name, r.flow_id, r.step_id
+"""
+
+
+def _used_by(connection: Connection, flow: Flow) -> list[Row]:
+    """Return the steps of other flows that refer to `flow`."""
+    given = {name: getattr(flow, name) for name in ("provider", "source", "account_id", "flow_id")}
+    return [dict(row._mapping) for row in connection.execute(text(_USED_BY), given)]
+
+
+def of_flow(flow: Flow) -> tuple[str, dict[str, str]]:
     """Return the condition for the rows of a flow, and its values."""
     given = {"provider": flow.provider, "source": flow.source, "flow_id": flow.flow_id}
     if flow.account_id:
@@ -214,6 +238,19 @@ def _which(flow: Flow) -> tuple[str, dict[str, str]]:
     if not flow.account_id:
         conditions.append("coalesce(account_id, '') = ''")
     return " AND ".join(conditions), given
+
+
+_OF_A_KIND = re.compile(r".+/([a-z]+)", re.DOTALL)
+
+
+def contact_kind(row: Row) -> str:
+    """Return for which contacts an entry point is, such as "voice"; "": for all of its address.
+
+    A number that leads elsewhere with calls than with messages is an entry point of each kind, with
+    an id that ends in it (`contract.ENTRY_POINTS`).
+    """
+    found = _OF_A_KIND.fullmatch(row["entry_point_id"] or "") if row["kind"] == "phone" else None
+    return found[1] if found else ""
 
 
 def masked(of: Content) -> Content:
@@ -243,7 +280,7 @@ def drawing(of: Content) -> Drawing:
         tuple(
             Step(
                 row["step_id"], row["step_type"] or "", row["name"] or "",
-                tuple(found.get(row["step_id"], ())),
+                tuple(found.get(row["step_id"], ())), bool(row["is_start"]),
             )
             for row in of.steps
         ),
@@ -276,7 +313,7 @@ def changes(
 
     The newest comes first. `by` is an editor, whatever the case.
     """
-    which, given = _which(flow) if flow else ("true", {})
+    which, given = of_flow(flow) if flow else ("true", {})
     if source is not None:
         which, given = f"{which} AND source = :source", {**given, "source": source}
     if by is not None:
@@ -297,7 +334,7 @@ def editors(connection: Connection, since: datetime) -> list[str]:
 
 def last_change(connection: Connection, flow: Flow, until: datetime) -> datetime | None:
     """Return when callflow saw the last change of `flow` up to `until`; None if there was none."""
-    which, given = _which(flow)
+    which, given = of_flow(flow)
     query = f"SELECT max(observed_at) FROM callflow.changes WHERE {which} AND observed_at <= :until"
     found: datetime | None = connection.execute(text(query), {**given, "until": until}).scalar()
     return found
@@ -305,7 +342,7 @@ def last_change(connection: Connection, flow: Flow, until: datetime) -> datetime
 
 def difference(connection: Connection, flow: Flow, since: datetime, until: datetime) -> list[Row]:
     """Return in what `flow` differs between two moments, as rows of callflow.changes."""
-    which, given = _which(flow)
+    which, given = of_flow(flow)
     query = f"""SELECT {_COLUMNS} FROM callflow.flow_diff(:source, :flow_id, :since, :until)
         WHERE {which} ORDER BY entity <> 'flow', entity, entity_id, field"""
     found = connection.execute(text(query), {**given, "since": since, "until": until})

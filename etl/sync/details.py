@@ -4,10 +4,17 @@ The list is read and proven first. What was fetched is committed every few recor
 takes it over if this one is killed. A record that cannot be completed keeps its row as it was: also
 one that is listed, but not found. It may have been deleted in between, which the next scan of the
 list shows; no row is deleted for that.
+
+Parts of a record that are stored and never change are not fetched again: they are staged as they
+are, in the transaction that ends all this.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+
+import msgspec
+from sqlalchemy import Connection
 
 from etl.errors import (
     CallflowError,
@@ -17,9 +24,10 @@ from etl.errors import (
     ProviderError,
     UnavailableError,
 )
-from etl.extract.page import Page
+from etl.extract.decode import Packed
+from etl.extract.page import Page, Wanted
 from etl.load import details, stage
-from etl.providers.declare import Detail, zone_of
+from etl.providers.declare import Detail, Parts, zone_of
 from etl.sync.context import RunContext
 from etl.sync.prefetch import prefetch
 from etl.sync.scan import stage_records
@@ -30,8 +38,11 @@ TOGETHER, MAX_WAIT = 20, 1.0
 """Records that are staged in one transaction, and seconds after which fewer are: what was fetched
 since the last one is lost if the run is killed."""
 
-Answer = tuple[Key, object | CallflowError]
-"""The key of a record, and the whole record or why it could not be fetched."""
+ROOM = 8 << 20
+"""Bytes of records after which fewer are staged, too: they are held until then."""
+
+Answer = tuple[Key, Packed | CallflowError]
+"""The key of a record, and the record as its JSON text or why it could not be fetched."""
 
 
 def drop_outdated(context: RunContext, starts: Mapping[str, int]) -> None:
@@ -59,35 +70,83 @@ def complete_records(
     detail = job.stream.detail
     if detail is None:
         return staged, None
-    keys = database.write(details.keep_unchanged, job.source, records, detail.fingerprint)
+    listed = database.write(
+        details.keep_unchanged, job.source, records, detail.fingerprint, detail.fills
+    )
+    wanted = [Wanted(key, shown) for key, shown in listed]
+    if detail.parts is not None and wanted:
+        known = database.read(_known_parts, job.source, detail.parts, wanted)
+        wanted = [Wanted(each.key, each.listed, known.get(each.key, ())) for each in wanted]
     failed: list[Key] = []
     ordinal = stage.FETCHED
-    because: CallflowError | None = None
+    because: Mapping[Key, CallflowError] = {}
     context.http.budget.allow(job.settings.scan_deadline.total_seconds())
-    fetched = _fetch(context, detail, keys)
+    fetched = _fetch(context, detail, wanted)
     with closing(prefetch(fetched, depth=1, tick=database.keep_lease)) as answers:
         for scope, group in _groups(answers, job.clock, is_scoped=job.stream.scope is not None):
             found = [answer for _, answer in group if not isinstance(answer, CallflowError)]
-            errors = [answer for _, answer in group if isinstance(answer, CallflowError)]
-            failed += [key for key, answer in group if isinstance(answer, CallflowError)]
-            because = because or next(iter(errors), None)
-            database.write(stage_records, context, found, ordinal, scope)
+            errors = {key: each for key, each in group if isinstance(each, CallflowError)}
+            failed += errors
+            because = because or errors
+            database.write(_stage, context, detail, found, ordinal, scope)
             ordinal += len(found)
     if failed:
         database.write(details.keep_as_they_were, job.source, records, failed)
-    staged = database.write(stage.deduplicate, context.tables, {}, job.stream.scope)
-    return staged, because and _incomplete(because, len(failed), len(keys), job.name)
+    staged = database.write(_finish, context, detail.parts)
+    return staged, _incomplete(context, because, len(failed), len(wanted)) if failed else None
 
 
-def _fetch(context: RunContext, detail: Detail, keys: Sequence[Key]) -> Iterator[Answer]:
+def _known_parts(
+    connection: Connection, source: str, parts: Parts, wanted: Sequence[Wanted]
+) -> Mapping[Key, Sequence[int]]:
+    keys = [each.key for each in wanted]
+    return details.whole_parts(connection, source, parts.table, parts.content, keys)
+
+
+def _stage(
+    connection: Connection,
+    context: RunContext,
+    detail: Detail,
+    found: Sequence[Packed],
+    ordinal: int,
+    scope: str,
+) -> None:
+    """Stage fetched records of one scope, with what the list shows of them."""
+    stage_records(connection, context, found, ordinal, scope)
+    if detail.fills:
+        details.take_listed(connection, context.tables[0], ordinal, detail.fills)
+
+
+def _finish(connection: Connection, context: RunContext, parts: Parts | None) -> dict[str, int]:
+    """Add the parts that were not fetched again; return how many records are staged per scope."""
+    pairs = {pair.current.fullname: pair for pair in context.tables}
+    if parts is not None:
+        of, source = pairs[parts.table.fullname], context.job.source
+        children = [pairs[each.fullname] for each in tables.children(parts.table)]
+        details.keep_parts(connection, source, of, children, parts.content)
+        number = tables.key_columns(parts.table)[-1]
+        for inside, shown in parts.shown:
+            details.show_chosen(
+                connection,
+                context.tables[0],
+                parts.chosen,
+                number,
+                pairs[inside.fullname],
+                pairs[shown.fullname],
+            )
+    return stage.deduplicate(connection, context.tables, {}, context.job.stream.scope)
+
+
+def _fetch(context: RunContext, detail: Detail, wanted: Sequence[Wanted]) -> Iterator[Answer]:
     """Ask the provider for each record, until it cannot be asked any more."""
     refused: CallflowError | None = None
-    for key in keys:
+    for each in wanted:
+        key = each.key
         if refused is not None:
             yield key, refused
             continue
         try:
-            record = detail.fetch(context.http, key)
+            record = _packed(detail.fetch(context.http, each))
             yield key, record if _has(context, record, key) else _another(context, key)
         except (CredentialsError, UnavailableError) as error:
             refused = error
@@ -96,7 +155,16 @@ def _fetch(context: RunContext, detail: Detail, keys: Sequence[Key]) -> Iterator
             yield key, error
 
 
-def _has(context: RunContext, record: object, key: Key) -> bool:
+def _packed(record: object) -> Packed:
+    """Return a record as its JSON text, which takes a fraction of its memory until it is staged."""
+    try:
+        text = msgspec.json.encode(record)
+    except UnicodeEncodeError:  # half a surrogate pair
+        text = json.dumps(record).encode()
+    return Packed(text, 0, len(text))
+
+
+def _has(context: RunContext, record: Packed, key: Key) -> bool:
     """Whether `record` becomes the row with `key`; without one its staged row would lose values."""
     stream, own = context.job.stream, context.tables[0].current
     scope = key[0] if stream.scope else ""
@@ -118,29 +186,34 @@ def _groups(
 ) -> Iterator[tuple[str, list[Answer]]]:
     """Yield answers in groups of one scope, which is the first part of a key, with that scope.
 
-    A group has TOGETHER answers, or those that came within MAX_WAIT seconds.
+    A group has TOGETHER answers, or those that came within MAX_WAIT seconds or fill the ROOM.
     """
-    scope, since = "", clock()
+    scope, since, held = "", clock(), 0
     group: list[Answer] = []
     for answer in answers:
         its_own = answer[0][0] if is_scoped else ""
         if group and its_own != scope:
             yield scope, group
-            group, since = [], clock()
+            group, since, held = [], clock(), 0
         scope = its_own
         group.append(answer)
-        if len(group) == TOGETHER or clock() - since > MAX_WAIT:
+        held += len(answer[1]) if isinstance(answer[1], Packed) else 0
+        if len(group) == TOGETHER or clock() - since > MAX_WAIT or held > ROOM:
             yield scope, group
-            group, since = [], clock()
+            group, since, held = [], clock(), 0
     if group:
         yield scope, group
 
 
-def _incomplete(because: CallflowError, failed: int, of: int, where: str) -> IncompleteError:
+def _incomplete(
+    context: RunContext, because: Mapping[Key, CallflowError], failed: int, of: int
+) -> IncompleteError:
+    """Return why records are not complete, with the first one as an example."""
+    key, error = next(iter(because.items()))
     return IncompleteError(
         f"{failed} of {of} new or changed records could not be read whole, and are kept as they "
-        f"were ({because.what})",
+        f"were ({context.http.redact.name('/'.join(map(str, key)))}: {error.what})",
         kind="incomplete_details",
-        where=where,
-        advice=because.advice or "run again; what was read is not asked for again",
+        where=context.job.name,
+        advice=error.advice or "run again; what was read is not asked for again",
     )

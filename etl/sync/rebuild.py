@@ -16,7 +16,12 @@ def rebuild_changes(connection: Connection) -> int:
     log = tables.changes
     connection.execute(text(f"LOCK TABLE {log.fullname} IN SHARE ROW EXCLUSIVE MODE"))
     for provider in PROVIDERS:
-        for stream in provider.streams:
-            of = Log(provider.name, stream.parts, stream.scope, ())
-            changes.rebuild(connection, stream.name, of)
+        logs = {
+            stream.name: Log(provider.name, stream.parts, stream.scope, ())
+            for stream in provider.streams
+        }
+        for name, of in logs.items():
+            changes.clear(connection, name, of)
+        for name, of in logs.items():
+            changes.rebuild(connection, name, of)
     return connection.execute(select(func.count()).select_from(log)).scalar_one()

@@ -105,6 +105,9 @@ def _stage_and_merge(context: RunContext, plan: Plan, running: RunningScan | Non
         verdict = judge_unlisted(context, reading.last, known.unlisted)
     if verdict.found:
         staged = database.write(stage_found, context, verdict.found, reading.last.end)
+        staged, details = complete_records(context, staged)
+        if details is not None:
+            verdict = Verdict(noted=verdict.noted, found=verdict.found, incomplete_because=details)
     records = sum(staged.values())
     return database.write(_merge, context, plan, known, reading, verdict, records)
 

@@ -203,13 +203,25 @@ def _time(zone: tzinfo | None, spelled: Callable[[Any], datetime | None]) -> Con
     return convert
 
 
+def json_text(value: Any) -> str:
+    """Return `value` as compact JSON text, from which it can be read back whatever it holds."""
+    if _shallow(value, MAX_DEPTH) and storable(text := _dumps(value)):
+        return text
+    return _text_of(value)
+
+
+def _json_text(value: Any) -> tuple[Any, bool]:
+    """Convert a value that comes as JSON, or as its text."""
+    return _text(value) if isinstance(value, str) else (json_text(value), False)
+
+
 def _converter(column: Column[Any], zone: tzinfo | None) -> Converter:
-    if isinstance(column.type, DateTime):
+    kind: Any = column.type
+    if "text" in column.info:
+        return _json_text
+    if isinstance(kind, DateTime):
         return _time(zone, SPELLINGS.get(column.info.get("spelled", ""), moment))
-    kinds: dict[type, Converter] = {
-        Text: _text, Boolean: _boolean, Integer: _integer, JSONB: _json,
-    }  # fmt: skip
-    return kinds[type(column.type)]
+    return {Text: _text, Boolean: _boolean, Integer: _integer, JSONB: _json}[type(kind)]
 
 
 def key(value: Any, name: str) -> str:
@@ -224,6 +236,14 @@ def key(value: Any, name: str) -> str:
     if len(value.encode()) > MAX_KEY_BYTES:
         raise UnkeyedError(f"{name} is longer than {MAX_KEY_BYTES} bytes")
     return value
+
+
+def _number(value: Any, name: str) -> int:
+    """Return `value` if it can be a number in a key, else raise UnkeyedError."""
+    number, is_odd = _integer(value)
+    if is_odd:
+        raise UnkeyedError(f"{name} is {'missing' if value is None else 'not a whole number'}")
+    return int(number)
 
 
 def exact_reader(table: Table) -> Callable[[list[Any]], list[Row] | None]:
@@ -277,7 +297,11 @@ def reader(table: Table, zone: tzinfo | None = None, *, apart: Iterable[str] = (
     """
     keys = set(tables.key_columns(table))
     columns = [column for column in table.columns if "json" in column.info]
-    own_keys = [c.info["json"][0] for c in columns if c.name in keys]
+    own_keys = [
+        (c.info["json"][0], _number if isinstance(c.type, Integer) else key)
+        for c in columns
+        if c.name in keys
+    ]
     fields = [_field(c, zone) for c in columns if c.name not in keys]
     groups = tuple(dict.fromkeys(group for _, group, _ in fields if group is not None))
     lists, unset = tuple(apart), table.info.get("unset")
@@ -289,7 +313,7 @@ def reader(table: Table, zone: tzinfo | None = None, *, apart: Iterable[str] = (
 
     def read(record: dict[str, Any], given: Row) -> tuple[Row, int]:
         rest = dict(record)  # what no cell has taken yet; it becomes `extra`
-        cells = [*given, *(key(rest.pop(member, None), member) for member in own_keys)]
+        cells = [*given, *(read_key(rest.pop(name, None), name) for name, read_key in own_keys)]
         warnings = _drop_lists(rest, lists) if lists else 0
         inner = _take_groups(rest, groups) if groups else {}
         for member, group, convert in fields:

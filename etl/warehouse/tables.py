@@ -105,6 +105,11 @@ def derived(
     return Column(name, kind, comment=f"Derived by callflow: {comment}", info={"derived": by})
 
 
+def json_text(name: str, comment: str) -> Column[Any]:
+    """Declare a text column that holds the record's member `name` as JSON text, however it came."""
+    return Column(name, TEXT, comment=comment, info={"json": (name,), "text": True})
+
+
 def current(
     name: str,
     comment: str,
@@ -171,7 +176,7 @@ def whence(record: str, *, derived: bool) -> str:
 def _own_columns(record: str, *, derived: bool) -> tuple[Column[Any], Column[Any]]:
     """Return the columns that callflow adds to each record."""
     extra = (
-        "Always NULL: the provider does not send these rows."
+        "Always NULL, unless the row repeats another one: the provider does not send these rows."
         if derived
         else f"{record}: members that no column models, and values that did not fit their "
         "column, under the provider's names. NULL when there are none."
@@ -249,7 +254,7 @@ runs = _etl(
     _plain("mode", TEXT, "full or incremental.", required=True),
     _plain("started_at", TIME, "When the run started (UTC).", required=True),
     _plain("finished_at", TIME, "When the run ended (UTC).", required=True),
-    _plain("status", TEXT, "complete, incomplete, failed or busy.", required=True),
+    _plain("status", TEXT, "complete, incomplete, failed, busy or not_available.", required=True),
     _count("requests", "HTTP requests sent, retries included."),
     _count("pages", "Pages read."),
     _count("records", "Records of the list, a repeated one once."),
@@ -412,6 +417,12 @@ def children(parent: Table) -> Iterator[Table]:
     for table in parent.info["children"]:
         yield table
         yield from children(table)
+
+
+def root(table: Table) -> Table:
+    """Return the table of the records that the rows of `table` belong to."""
+    parent: Table | None = table.info["parent"]
+    return table if parent is None else root(parent)
 
 
 def family(table: Table) -> tuple[Table, ...]:

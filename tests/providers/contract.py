@@ -26,7 +26,8 @@ from etl.providers.declare import Provider, Stream, on_absent, request
 from etl.transform.rows import Rows
 from etl.warehouse import tables
 from etl.warehouse.model.assemble import unused
-from etl.warehouse.model.contract import LISTS, VIEWS, named
+from etl.warehouse.model.contract import VIEWS
+from etl.warehouse.model.lists import LISTS, named
 
 RECORDED = Path(__file__).parent
 
@@ -159,7 +160,7 @@ def calls(provider: Provider, stream: Stream) -> Iterator[str]:
         "transform": (stream.transform, "(page, ordinal)"),
         "look_up": (stream.look_up, "(http, key)"),
         "probe": (stream.probe, "(http, request)"),
-        "detail.fetch": (stream.detail.fetch if stream.detail else None, "(http, key)"),
+        "detail.fetch": (stream.detail.fetch if stream.detail else None, "(http, wanted)"),
     }
     for name, (function, arguments) in wanted.items():
         try:

@@ -13,7 +13,7 @@ from sqlalchemy import MetaData
 from etl.config.settings import Source
 from etl.config.values import Rate, Secret, WebUrl
 from etl.extract.http import Http, Seam
-from etl.extract.page import Lookup, Page, ScanRequest
+from etl.extract.page import Lookup, Page, ScanRequest, Wanted
 from etl.providers import PROVIDERS, TABLES
 from etl.providers.declare import Detail, Provider, Stream
 from etl.sandbox.server import EMULATORS
@@ -89,6 +89,10 @@ def pages(http: Http, request: ScanRequest) -> Iterator[Page]:
 
 
 def look_up(http: Http, key: tuple[Any, ...]) -> Lookup:
+    raise NotImplementedError
+
+
+def fetch(http: Http, wanted: Wanted) -> Any:
     raise NotImplementedError
 
 
@@ -194,7 +198,7 @@ OMISSIONS: list[tuple[Provider, str]] = [
     (stream(look_up=lambda http: None), "`look_up` cannot be called → let it take (http, key)"),
     (stream(auth=lambda source: None), "`auth` cannot be called → let it take (source, seam)"),
     (stream(detail=Detail(lambda http: {}, ())), "`detail.fetch` cannot be called → let it take"),  # type: ignore[arg-type, misc]
-    (stream(detail=Detail(look_up, ("hash",))), "`detail.fingerprint` has 'hash' → name columns"),
+    (stream(detail=Detail(fetch, ("hash",))), "`detail.fingerprint` has 'hash' → name columns"),
     (stream(parts=()), "toy.things: no part of callflow.flows → add a Part of that view"),
     (part(view="flws"), "toy.things: its part of flws is of no view → name one of flows, flow_"),
     (part(table=bare), "its part of flows reads elsewhere.bare → name one of the stream"),

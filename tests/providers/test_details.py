@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Connection, select
 
 from etl.extract.http import Http
-from etl.extract.page import Page
+from etl.extract.page import Page, Wanted
 from etl.load import details, stage
 from etl.load.lease import process_name
 from etl.providers.declare import Detail
@@ -27,8 +27,8 @@ from tests.providers.toy import Toy, expected, menu, rows, versions
 MENU = "/menus/menu-{:02}"
 
 
-def fetch(http: Http, key: tuple[str, ...]) -> Any:
-    return http.call("GET", f"/menus/{key[0]}", at="one menu")
+def fetch(http: Http, wanted: Wanted) -> Any:
+    return http.call("GET", f"/menus/{wanted.key[0]}", at="one menu")
 
 
 @pytest.fixture
@@ -71,10 +71,10 @@ def killed(job: Job, url: str, request: int, clock: Callable[[], float] = monoto
     """Run the stream in a process that is killed when it makes that request for a menu."""
     numbers = itertools.count(1)
 
-    def fetch_or_die(http: Http, key: tuple[str, ...]) -> Any:
+    def fetch_or_die(http: Http, wanted: Wanted) -> Any:
         if next(numbers) == request:
             os.kill(os.getpid(), signal.SIGKILL)
-        return fetch(http, key)
+        return fetch(http, wanted)
 
     def run() -> None:
         stream = replace(job.stream, detail=Detail(fetch_or_die, fingerprint=("title",)))

@@ -78,6 +78,11 @@ def flow_link(key: str) -> str:
     return f"/flow?{urlencode({'key': key})}"
 
 
+def key_beside(row: Row, flow_id: str) -> str:
+    """Return the flow_key of another flow of the same account as the flow `row`."""
+    return "/".join(filter(None, (row["source"], row["account_id"], flow_id)))
+
+
 def fitted(svg: str) -> tuple[str, bool]:
     """Return a picture of Graphviz with words about as large as the page's; whether it is tall.
 

@@ -1,7 +1,7 @@
-"""Twilio: legacy Flex messaging."""
+"""Twilio: Studio, addresses, phone numbers, and legacy Flex messaging."""
 
 from etl.providers.declare import Provider
-from etl.providers.twilio import addresses, flex, phone_numbers
+from etl.providers.twilio import addresses, flex, phone_numbers, studio
 from etl.providers.twilio.source import TwilioSource
 
 PROVIDER = Provider(
@@ -30,5 +30,5 @@ api_key_secret = "…"
 [sources.twilio_main.channels]  # each stream of a source can have such a table
 on_absent = "keep"              # no longer listed: "keep" it, or delete it once "confirm"ed
 """,
-    streams=(*flex.STREAMS, *addresses.STREAMS, *phone_numbers.STREAMS),
+    streams=(*flex.STREAMS, *studio.STREAMS, *addresses.STREAMS, *phone_numbers.STREAMS),
 )

@@ -2,9 +2,12 @@
 
 from etl.extract import twilio_addresses
 from etl.providers.declare import Stream
+from etl.providers.twilio import studio
+from etl.providers.twilio.flex import identity_key
 from etl.providers.twilio.source import auth
+from etl.providers.twilio.studio_tables import studio_flows
 from etl.transform.tree import tree
-from etl.warehouse.model.part import Part, place
+from etl.warehouse.model.part import Lookup, Part, place
 from etl.warehouse.tables import BOOL, INT, JSON, KEY, TEXT, TIME, current, family, field
 
 addresses = current(
@@ -66,6 +69,19 @@ addresses = current(
 
 _LEADS_TO_FLOW = "r.auto_creation_enabled AND r.auto_creation_type = 'studio'"
 
+_TARGET_KIND = (
+    "CASE WHEN r.auto_creation_enabled THEN CASE r.auto_creation_type"
+    " WHEN 'studio' THEN CASE WHEN r.studio_flow_sid <> '' THEN 'flow' END"
+    " WHEN 'webhook' THEN CASE WHEN r.webhook_url <> '' THEN 'url' END"
+    " WHEN 'default' THEN 'conversation'"
+    " ELSE nullif(r.auto_creation_type, '') END END"
+)
+_TARGET = (
+    "CASE WHEN r.auto_creation_enabled THEN CASE r.auto_creation_type"
+    " WHEN 'studio' THEN nullif(r.studio_flow_sid, '')"
+    f" WHEN 'webhook' THEN {place('r.webhook_url')} END END"
+)
+
 PARTS = (
     Part(
         view="entry_points",
@@ -80,16 +96,38 @@ PARTS = (
             "address_key": "nullif(CASE WHEN r.type IN ('sms', 'whatsapp', 'rcs')"
             " THEN regexp_replace(r.address, '[^0-9+]', '', 'g') ELSE lower(r.address) END, '')",
             "name": "nullif(r.friendly_name, '')",
-            "target_kind": "CASE WHEN r.auto_creation_enabled THEN CASE r.auto_creation_type"
-            " WHEN 'studio' THEN CASE WHEN r.studio_flow_sid <> '' THEN 'flow' END"
-            " WHEN 'webhook' THEN CASE WHEN r.webhook_url <> '' THEN 'url' END"
-            " WHEN 'default' THEN 'conversation'"
-            " ELSE nullif(r.auto_creation_type, '') END END",
-            "target": "CASE WHEN r.auto_creation_enabled THEN CASE r.auto_creation_type"
-            " WHEN 'studio' THEN nullif(r.studio_flow_sid, '')"
-            f" WHEN 'webhook' THEN {place('r.webhook_url')} END END",
+            "target_kind": _TARGET_KIND,
+            "target": _TARGET,
         },
-        tracked=False,
+        flows=studio.FLOWS,
+        changed_at="r.date_updated",
+    ),
+    Part(
+        view="bindings",
+        table=addresses,
+        where=f"{_LEADS_TO_FLOW} AND r.studio_flow_sid <> ''",
+        columns={
+            "account_id": "r.account_sid",
+            "flow_id": "r.studio_flow_sid",
+            "entry_point_id": "r.sid",
+            "event": "'incomingConversationMessage'",
+        },
+        looked_up={"has_flows": "{flows}"},
+        lookup=Lookup("flows", studio_flows, on={"source": "r.source"}),
+    ),
+    Part(
+        view="successors",
+        table=addresses,
+        columns={
+            "account_id": "r.account_sid",
+            "address_id": "r.sid",
+            "address_name": "r.friendly_name",
+            "address_type": "r.type",
+            "is_enabled": "coalesce(r.auto_creation_enabled, false)",
+            "target_kind": _TARGET_KIND,
+            "target": _TARGET,
+            "identity_key": identity_key("r.address"),
+        },
     ),
 )
 

@@ -69,6 +69,18 @@ channels = current(
     record="flex_chat_channels[]",
 )
 
+
+def identity_key(identity: str) -> str:
+    """Return the SQL of a contact's identity in a form that compares.
+
+    A prefix such as "whatsapp:" and the case do not count, nor do signs between the digits of a
+    number.
+    """
+    bare = f"regexp_replace(lower(btrim({identity})), '^[a-z_]+:[+ ]*', '')"
+    return f"""CASE WHEN {bare} ~ '^[0-9+ ()./-]*[0-9][0-9+ ()./-]*$'
+        THEN regexp_replace({bare}, '[^0-9]', '', 'g') ELSE nullif({bare}, '') END"""
+
+
 _STATUS = "CASE WHEN r.enabled THEN 'published' WHEN NOT r.enabled THEN 'disabled' END"
 _NEVER_ENDS = "(r.long_lived AND r.janitor_enabled IS NOT TRUE)"
 _HAS_NUMBER = "r.channel_type IN ('sms', 'whatsapp')"
@@ -124,6 +136,22 @@ FLEX_FLOW_PARTS = (
         where="r.channel_type IN ('web', 'custom')",
         columns={"account_id": "r.account_sid", "flow_id": "r.sid"},
     ),
+    # Address configurations came after Flex Flows; their API has other words for the channels.
+    Part(
+        view="legacy_flows",
+        table=flex_flows,
+        columns={
+            "account_id": "r.account_sid",
+            "flow_id": "r.sid",
+            "name": "r.friendly_name",
+            "status": _STATUS,
+            "channel": "r.channel_type",
+            "contact_identity": "r.contact_identity",
+            "address_type": "CASE r.channel_type WHEN 'web' THEN 'chat' WHEN 'facebook'"
+            " THEN 'messenger' ELSE r.channel_type END",
+            "identity_key": identity_key("r.contact_identity"),
+        },
+    ),
     Part(
         view="flex_flows_to_review",
         table=flex_flows,
@@ -173,6 +201,7 @@ STREAMS = (
         resumable=True,
         parts=FLEX_FLOW_PARTS,
         request_id="twilio-request-id",
+        ended="read twilio.addresses and twilio.studio_flows instead",
     ),
     Stream(
         name="channels",
@@ -189,5 +218,7 @@ STREAMS = (
         resumable=True,
         parts=CHANNEL_PARTS,
         request_id="twilio-request-id",
+        # Conversations and Interactions replace them; those are run-time objects, no configuration.
+        ended="read twilio.addresses and twilio.studio_flows instead",
     ),
 )

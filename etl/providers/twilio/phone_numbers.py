@@ -2,10 +2,12 @@
 
 from etl.extract import twilio_numbers
 from etl.providers.declare import Stream
+from etl.providers.twilio import studio
 from etl.providers.twilio.source import auth
+from etl.providers.twilio.studio_tables import studio_flows
 from etl.transform.tree import tree
 from etl.transform.twilio_numbers import studio_flow
-from etl.warehouse.model.part import Part, place
+from etl.warehouse.model.part import Lookup, Part, place
 from etl.warehouse.tables import BOOL, KEY, TEXT, TIME, current, derived, family, field
 
 phone_numbers = current(
@@ -47,32 +49,79 @@ phone_numbers = current(
 )
 
 # Calls go to the trunk, else to the application, else to the URL; a trunk takes no messages.
-_WAYS = """(VALUES
-        ('voice', r.capability_voice, r.trunk_sid, r.voice_application_sid, r.voice_url,
-            r.voice_studio_flow_sid),
-        ('sms', r.capability_sms, NULL, r.sms_application_sid, r.sms_url, r.sms_studio_flow_sid)
-    ) AS way (name, is_possible, trunk, application, url, flow)"""
+_FIRST = {"voice": ("trunk", "application"), "sms": ("application",)}
+_COLUMN = {"trunk": "r.trunk_sid", "application": "r.{way}_application_sid"}
+
+
+def _target(way: str) -> tuple[str, str, str]:
+    """Return the SQL of where calls or messages go: flow, kind of target, target."""
+    first = {kind: _COLUMN[kind].format(way=way) for kind in _FIRST[way]}
+    flow, url = f"r.{way}_studio_flow_sid", f"r.{way}_url"
+    free = " AND ".join(f"{column} IS NULL" for column in first.values())
+    kinds = {**first, "flow": flow, "url": url}
+    cases = " ".join(f"WHEN {column} IS NOT NULL THEN '{kind}'" for kind, column in kinds.items())
+    listed = ", ".join((*first.values(), flow, place(url)))
+    return f"CASE WHEN {free} THEN {flow} END", f"CASE {cases} END", f"coalesce({listed})"
+
+
+def _is_possible(way: str) -> str:
+    return f"r.capability_{way} IS NOT FALSE"
+
+
+def _entry_points(way: str, event: str) -> tuple[Part, Part]:
+    """Return the parts of the entry points for calls, or for messages."""
+    flow, kind, target = _target(way)
+    its_id = {"account_id": "r.account_sid", "entry_point_id": f"r.sid || '/{way}'"}
+    return (
+        Part(
+            view="entry_points",
+            table=phone_numbers,
+            where=_is_possible(way),
+            columns={
+                **its_id,
+                "flow_id": flow,
+                "kind": "'phone'",
+                "address": "r.phone_number",
+                "address_key": _KEY,
+                "name": "r.friendly_name",
+                "target_kind": kind,
+                "target": target,
+            },
+            flows=studio.FLOWS,
+            changed_at="r.date_updated",
+        ),
+        Part(
+            view="bindings",
+            table=phone_numbers,
+            where=f"{_is_possible(way)} AND ({flow}) IS NOT NULL",
+            columns={**its_id, "flow_id": flow, "event": f"'{event}'"},
+            looked_up={"has_flows": "{flows}"},
+            lookup=Lookup("flows", studio_flows, on={"source": "r.source"}),
+        ),
+    )
+
+
+_KEY = "nullif(regexp_replace(r.phone_number, '[^0-9+]', '', 'g'), '')"
 
 PARTS = (
+    *_entry_points("voice", "incomingCall"),
+    *_entry_points("sms", "incomingMessage"),
     Part(
-        view="entry_points",
+        view="unbound_numbers",
         table=phone_numbers,
-        each=_WAYS,
-        where="way.is_possible IS NOT FALSE",
+        where=" AND ".join(
+            f"({_is_possible(way)} AND ({_target(way)[1]}) IS NOT NULL) IS NOT TRUE"
+            for way in _FIRST
+        ),
         columns={
             "account_id": "r.account_sid",
-            "flow_id": "CASE WHEN way.trunk IS NULL AND way.application IS NULL THEN way.flow END",
-            "entry_point_id": "r.sid || '/' || way.name",
-            "kind": "'phone'",
+            "number_id": "r.sid",
             "address": "r.phone_number",
-            "address_key": "nullif(regexp_replace(r.phone_number, '[^0-9+]', '', 'g'), '')",
+            "address_key": _KEY,
             "name": "r.friendly_name",
-            "target_kind": "CASE WHEN way.trunk IS NOT NULL THEN 'trunk'"
-            " WHEN way.application IS NOT NULL THEN 'application'"
-            " WHEN way.flow IS NOT NULL THEN 'flow' WHEN way.url IS NOT NULL THEN 'url' END",
-            "target": f"coalesce(way.trunk, way.application, way.flow, {place('way.url')})",
+            "created_at": "r.date_created",
+            "since": "r.valid_from",
         },
-        tracked=False,
     ),
 )
 

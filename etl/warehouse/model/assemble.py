@@ -89,6 +89,8 @@ def _branch(
     """Return the SELECT of one part, behind a condition `gate` that is about no row."""
     given = dict(expressions(provider, part))
     source, lookup = _read(part.table, "r", versions), part.lookup
+    if part.each:
+        source += f" CROSS JOIN LATERAL {part.each}"
     conditions = [each for each in (gate, versions.wanted("r"), part.where) if each != "true"]
     if part.unless and versions is ALL:
         source += f" CROSS JOIN LATERAL ({_times_without(part.unless)}) AS span"
@@ -104,8 +106,6 @@ def _branch(
     listed = ", ".join(
         f"{typed(given.get(each.name, 'NULL'), each)} AS {each.name}" for each in columns
     )
-    if part.each:
-        source += f" CROSS JOIN LATERAL {part.each}"
     return f"SELECT {listed} FROM {source}" + (
         f" WHERE {' AND '.join(conditions)}" if conditions else ""
     )
@@ -119,12 +119,8 @@ def _read(table: Table, alias: str, versions: Versions) -> str:
 def expressions(provider: str, part: Part) -> Mapping[str, str]:
     """Return the SQL of each column that the part has, over `r` and its lookup."""
     given = {**part.columns, **part.looked_up}
-    account = given.get("account_id")
-    key = (
-        [given["flow_id"]]
-        if account is None
-        else [f"coalesce({account} || '/', '')", given["flow_id"]]
-    )
+    account, flow_id = given.get("account_id"), given.get("flow_id", "NULL")
+    key = [flow_id] if account is None else [f"coalesce({account} || '/', '')", flow_id]
     return {
         **given,
         "provider": f"'{provider}'",
@@ -152,10 +148,10 @@ def found(lookup: Lookup, versions: Versions) -> str:
     the plan of a query that does not ask for it.
     """
     source = _read(lookup.table, "each", versions)
-    return f"EXISTS (SELECT FROM {source} WHERE {_belongs(lookup)} AND {versions.wanted('each')})"
+    return f"EXISTS (SELECT FROM {source} WHERE {belongs(lookup)} AND {versions.wanted('each')})"
 
 
-def _belongs(lookup: Lookup) -> str:
+def belongs(lookup: Lookup) -> str:
     """Return the condition that a row `each` of the lookup belongs to `r`."""
     same = [f"each.{name} = {sql}" for name, sql in lookup.on.items()]
     return " AND ".join([*same, *([lookup.where] if lookup.where != "true" else [])])
@@ -165,7 +161,7 @@ def _times_without(lookups: Sequence[Lookup]) -> str:
     """Return the query of the times within a version of `r` in which no lookup finds rows."""
     versions = " UNION ALL ".join(
         f"SELECT each.valid_from, each.valid_to FROM {_read(lookup.table, 'each', ALL)}"
-        f" WHERE {_belongs(lookup)}"
+        f" WHERE {belongs(lookup)}"
         for lookup in lookups
     )
     return f"""SELECT lower(time) AS starts, upper(time) AS ends, upper_inf(time) AS lasts

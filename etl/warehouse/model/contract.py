@@ -76,6 +76,22 @@ HISTORY = (
     ),
     Column("is_current", "boolean", "Whether this is the version that exists now."),
 )
+ENTRY_POINT_ID = Column(
+    "entry_point_id",
+    "id",
+    "Id of the entry point, or what stands in for one. Where calls and messages to a number lead"
+    " elsewhere, each is an entry point, and ends in /voice or /sms.",
+)
+TARGET_KIND = Column(
+    "target_kind",
+    "text",
+    "What it leads to: flow, url, application, trunk, …; NULL: nothing, and it is unbound.",
+)
+TARGET = Column(
+    "target",
+    "id",
+    "Id of what it leads to; of a URL only host and path, because the rest may be secret.",
+)
 IDENTITY = (PROVIDER, SOURCE, ACCOUNT, FLOW)
 END = (VALID_FROM, FLOW_KEY)
 
@@ -146,7 +162,7 @@ ENTRY_POINTS = View(
     "Which numbers, e-mail addresses and names lead to which flow? One row per entry point.",
     (
         *IDENTITY,
-        Column("entry_point_id", "id", "Id of the entry point, or what stands in for one."),
+        ENTRY_POINT_ID,
         Column("kind", "text", "phone, email, name or address; NULL where nothing is given."),
         Column("address", "text", "Number, address or name, as the provider sent it."),
         Column(
@@ -158,16 +174,8 @@ ENTRY_POINTS = View(
         Column("name", "text", "Name of the entry point."),
         Column("language", "text", "Language tag, such as en-US."),
         *END,
-        Column(
-            "target_kind",
-            "text",
-            "What it leads to: flow, url, application, trunk, …; NULL: nothing, and it is unbound.",
-        ),
-        Column(
-            "target",
-            "id",
-            "Id of what it leads to; of a URL only host and path, because the rest may be secret.",
-        ),
+        TARGET_KIND,
+        TARGET,
     ),
     key=("entry_point_id",),
     entity="entry_point",
@@ -209,10 +217,29 @@ FLOW_STEPS = View(
             "Settings of the step as JSON text, without its place on the drawing board.",
         ),
         *END,
+        Column("is_start", "boolean", "Whether contacts come in here; NULL: it is not known."),
     ),
     key=("step_id",),
     entity="step",
     compared=("step_type", "name"),
+)
+
+_STEP = Column("step_id", "id", "Id of the step within its flow.")
+_VERSION = Column("version_number", "integer", "Number of the version.")
+
+FLOW_VERSION_STEPS = View(
+    "flow_version_steps",
+    "What did a flow do in a version, step by step? One row per step of each version whose inside"
+    " callflow has read: at least the live one and the newest.",
+    (
+        *IDENTITY,
+        _VERSION,
+        _STEP,
+        *(c for c in FLOW_STEPS.columns if c.name in ("step_type", "name", "step_number")),
+        *(c for c in FLOW_STEPS.columns if c.name in ("properties", "is_start")),
+        *END,
+    ),
+    key=("version_number", "step_id"),
 )
 
 FLOW_STEP_LINKS = View(
@@ -225,9 +252,22 @@ FLOW_STEP_LINKS = View(
         Column("event", "text", "What takes this way: complete, timeout, a key, …"),
         Column("next_step_id", "id", "The step that follows; NULL: none does."),
         *END,
+        Column("conditions", "text", "What has to be so besides the event, as JSON text."),
     ),
     key=("step_id", "link_number"),
     entity="step_link",
+)
+
+FLOW_VERSION_LINKS = View(
+    "flow_version_links",
+    "Which step followed which in a version? One row per way out of a step of flow_version_steps.",
+    (
+        *IDENTITY,
+        _VERSION,
+        *(c for c in FLOW_STEP_LINKS.columns if c not in (*IDENTITY, *END)),
+        *END,
+    ),
+    key=("version_number", "step_id", "link_number"),
 )
 
 FLOW_STEP_PROPERTIES = View(
@@ -294,42 +334,6 @@ FLOW_REFERENCES = View(
     key=("step_id", "kind", "target_id"),
 )
 
-FLOWS_REACHED_OTHERWISE = View(
-    "flows_reached_otherwise",
-    "Flows that contacts reach without an entry point of theirs: from other flows, or from a page.",
-    IDENTITY,
-    key=(),
-)
-
-FLOW_STEP_STRINGS = View(
-    "flow_step_strings",
-    "Every string in the settings of the steps, those in lists and objects included.",
-    (
-        *IDENTITY,
-        Column("step_id", "id", "Id of the step within its flow."),
-        Column("property", "text", "Name of the setting that holds the string."),
-        Column("value", "id", "The string."),
-    ),
-    key=("step_id", "property", "value"),
-)
-
-FLEX_FLOWS_TO_REVIEW = View(
-    "flex_flows_to_review",
-    "Flex Flows whose settings are odd.",
-    (
-        *IDENTITY,
-        Column("name", "text", "Name of the flow."),
-        Column("status", "text", "published or disabled; NULL: it is not known."),
-        Column("long_lived", "boolean", "Whether a contact's next chat reuses the channel."),
-        Column("janitor_enabled", "boolean", "Whether sessions end with their task."),
-        Column("reason", "text", "Why: disabled; long-lived without janitor; or both."),
-    ),
-    key=(),
-)
-
-LISTS = (FLOWS_REACHED_OTHERWISE, FLOW_STEP_STRINGS, FLEX_FLOWS_TO_REVIEW)
-"""What providers declare for single questions: parts whose rows only the question's view shows."""
-
 CHANGES = (
     Column("provider", "id", "Whose flow it is, as in callflow.toml."),
     SOURCE,
@@ -369,7 +373,7 @@ FRESHNESS = (
     Column("last_success_at", "timestamptz", "When the last complete run ended (UTC)."),
     Column("age_seconds", "bigint", "Seconds since then; NULL: there never was one."),
     Column("last_attempt_at", "timestamptz", "When the last run ended, whatever came of it (UTC)."),
-    Column("last_status", "text", "complete, incomplete or failed."),
+    Column("last_status", "text", "complete, incomplete, failed or not_available."),
     Column("last_error", "text", "What went wrong in the last run; NULL: nothing did."),
     Column("row_count", "bigint", "Rows in the list's own table after the last run."),
     Column("watermark", "timestamptz", "Newest modification time up to which all has been seen."),
@@ -386,13 +390,11 @@ VIEWS = (
     FLOW_STEP_LINKS,
     FLOW_STEP_PROPERTIES,
     FLOW_FINDINGS,
+    FLOW_REFERENCES,
+    FLOW_VERSION_STEPS,
+    FLOW_VERSION_LINKS,
 )
 """The views that have a history, in the order in which they are made."""
-
-
-def named(name: str) -> View:
-    """Return the view or list called `name`. Raises KeyError where there is none."""
-    return {view.name: view for view in (*VIEWS, *LISTS)}[name]
 
 
 def history_columns(view: View) -> tuple[Column, ...]:

@@ -1,14 +1,19 @@
 """Questions about what is there: which contacts reach which flow, and in which state flows are."""
 
 from etl.warehouse.model.contract import (
-    FLEX_FLOWS_TO_REVIEW,
+    ENTRY_POINT_ID,
     FLOW_KEY,
-    FLOW_STEP_STRINGS,
-    FLOWS_REACHED_OTHERWISE,
     IDENTITY,
     PROVIDER,
     SOURCE,
+    TARGET,
+    TARGET_KIND,
     Column,
+)
+from etl.warehouse.model.lists import (
+    FLEX_FLOWS_TO_REVIEW,
+    FLOW_STEP_STRINGS,
+    FLOWS_REACHED_OTHERWISE,
 )
 from etl.warehouse.model.question import Question, age_days, flow_of, same_flow
 
@@ -26,8 +31,9 @@ _AGE = Column("age_days", "integer", "Whole days since then, up to callflow.at i
 NUMBER_MAP = Question(
     "number_map",
     "Which number, e-mail address or name reaches which flow, and is that flow live?",
-    "One row per entry point. Compare addresses by address_key, which is NULL for a name and for a"
-    " number that the provider masks.",
+    "One row per entry point. The flow's name and status are NULL if it leads to something else"
+    " (target_kind says what), to nothing, or to a flow that callflow does not have. Compare"
+    " addresses by address_key, which is NULL for a name and for a number that the provider masks.",
     (
         *IDENTITY,
         _ADDRESS,
@@ -36,14 +42,16 @@ NUMBER_MAP = Question(
         _FLOW_NAME,
         _STATUS,
         Column("is_live", "boolean", "Whether the flow handles contacts now. Never NULL."),
-        Column("entry_point_id", "id", "Id of the entry point, or what stands in for one."),
+        ENTRY_POINT_ID,
         Column("language", "text", "Language tag, such as en-US."),
         FLOW_KEY,
+        TARGET_KIND,
+        TARGET,
     ),
     f"""
     SELECT {flow_of("e")}, e.address, e.address_key, e.kind, f.name AS flow_name, f.status,
-        f.is_live, e.entry_point_id, e.language
-    FROM callflow.entry_points AS e JOIN callflow.flows AS f ON {same_flow("f", "e")}""",
+        coalesce(f.is_live, false) AS is_live, e.entry_point_id, e.language, e.target_kind, e.target
+    FROM callflow.entry_points AS e LEFT JOIN callflow.flows AS f ON {same_flow("f", "e")}""",
     """
     SELECT address, flow_name, status, is_live, source
     FROM callflow.number_map WHERE kind = 'phone' ORDER BY is_live DESC, address_key LIMIT 20""",
@@ -232,8 +240,10 @@ FLOW_USES = Question(
         Column("used_flow_name", "text", "Name of the flow that is used."),
         FLOW_KEY,
     ),
+    # Made distinct here, for a setting may name a flow twice: to do that for each setting keeps
+    # Postgres from a parallel plan.
     f"""
-    SELECT {flow_of("s")}, s.step_id, s.property, f.flow_id AS used_flow_id,
+    SELECT DISTINCT {flow_of("s")}, s.step_id, s.property, f.flow_id AS used_flow_id,
         f.name AS used_flow_name
     FROM flow_step_strings AS s
     JOIN callflow.flows AS f ON f.provider = s.provider AND f.source = s.source

@@ -6,11 +6,12 @@ from sqlalchemy import Table
 
 from etl.warehouse import tables
 from etl.warehouse.model import moment
-from etl.warehouse.model.assemble import as_of, typed
-from etl.warehouse.model.changes import Span, statements
+from etl.warehouse.model.assemble import as_of, expressions, typed
+from etl.warehouse.model.changes import statements
 from etl.warehouse.model.contract import CHANGES, FLOW_KEY_SQL, FLOWS, FRESHNESS
 from etl.warehouse.model.definition import Definition, FunctionDefinition, ViewDefinition
 from etl.warehouse.model.part import Part
+from etl.warehouse.model.span import Span
 
 
 def of_log(parts: Sequence[tuple[str, Part]]) -> Iterator[Definition]:
@@ -62,20 +63,24 @@ def _flow_diff(parts: Sequence[tuple[str, Part]]) -> Definition:
     It is PL/pgSQL so that only the queries of a provider that has the flow are planned, and once
     per session: all of them together take Postgres longer to plan than to run.
     """
-    by_provider: dict[str, list[Part]] = {}
+    loops = []
+    for provider, flows in parts:
+        if flows.view == FLOWS.name:
+            own = [each for _, each in parts if tables.root(each.table) is flows.table]
+            keys = ", ".join(f"r.{name}" for name in tables.key_columns(flows.table))
+            loops.append(f"""
+  FOR wanted IN SELECT DISTINCT {keys} FROM {flows.table.fullname}_history AS r
+      WHERE r.source = $1 AND {flows.columns["flow_id"]} = $2 LOOP
+    RETURN QUERY {_differences(provider, own, _between(_same_keys(flows.table)))};
+  END LOOP;""")
     for provider, part in parts:
-        by_provider.setdefault(provider, []).append(part)
-    loops = [
-        f"""
-  FOR wanted IN SELECT DISTINCT {", ".join(f"r.{name}" for name in tables.key_columns(each.table))}
-      FROM {each.table.fullname}_history AS r
-      WHERE r.source = $1 AND {each.columns["flow_id"]} = $2 LOOP
-    RETURN QUERY {" UNION ALL ".join(_differences(provider, its_parts, each.table))};
-  END LOOP;"""
-        for provider, its_parts in by_provider.items()
-        for each in its_parts
-        if each.view == FLOWS.name
-    ]
+        if part.flows is not None:
+            loops.append(f"""
+  IF EXISTS (SELECT FROM {part.table.fullname}_history AS r
+      WHERE r.source = $1 AND {expressions(provider, part)["flow_id"]} = $2) THEN
+    RETURN QUERY SELECT * FROM ({_differences(provider, [part], _between())}) AS found
+      WHERE found.flow_id = $2;
+  END IF;""")
     return FunctionDefinition(
         "callflow.flow_diff",
         "What is different in a flow between two moments? Its arguments are source, flow_id, from"
@@ -87,15 +92,20 @@ def _flow_diff(parts: Sequence[tuple[str, Part]]) -> Definition:
     )
 
 
-def _differences(provider: str, parts: Sequence[Part], flows: Table) -> Iterator[str]:
+def _differences(provider: str, parts: Sequence[Part], span: Span) -> str:
     listed = ", ".join(f"found.{column.name}" for column in CHANGES if column.name != "flow_key")
-    for statement in statements(provider, parts, _between(flows)):
-        yield f'SELECT {listed}, ({FLOW_KEY_SQL}) COLLATE "C" FROM ({statement}) AS found'
+    return " UNION ALL ".join(
+        f'SELECT {listed}, ({FLOW_KEY_SQL}) COLLATE "C" AS flow_key FROM ({statement}) AS found'
+        for statement in statements(provider, parts, span)
+    )
 
 
-def _between(flows: Table) -> Span:
-    """Return the versions of the flow `wanted` of source $1 as of the moments $3 and $4."""
-    same = " AND ".join(f"each.{name} = wanted.{name}" for name in tables.key_columns(flows))
+def _same_keys(flows: Table) -> str:
+    return " AND ".join(f"each.{name} = wanted.{name}" for name in tables.key_columns(flows))
+
+
+def _between(same: str = "true") -> Span:
+    """Return the versions of source $1 as of the moments $3 and $4 of which `same` is true."""
 
     def version(table: Table, at: str) -> str:
         columns = ", ".join(f"each.{column.name}" for column in table.columns)

@@ -15,7 +15,8 @@ class Lookup:
 
     `name`   how the part's SQL calls them.
     `table`  the other table, `each` in the SQL of `facts`.
-    `on`     its columns → SQL over `r` that they equal: all of its key, or the start of it.
+    `on`     its columns → SQL over `r`, and over what the part's `each` makes of it, that they
+             equal: all of its key, or the start of it.
     `facts`  name → SQL of an aggregate over the rows of `table` that belong to `r`. Without facts,
              "{name}" in the part's SQL is the condition that there are such rows.
     `where`  without facts: what else is so of such rows, SQL over `each` and `r`.
@@ -46,6 +47,12 @@ class Part:
     `content`   a text column with the flow's inside, which `changes` compares step by step. It is
                 compared as text only while callflow cannot read it.
     `tracked`   whether `changes` reports what happens to these rows, if it does so for the view.
+    `reported`  what finds rows while another list reports changes of the same things: these rows
+                are then not in `changes`.
+    `flows`     the part of the view flows with the flows to which these rows lead, where another
+                stream has them: then `changes` reports which flow a row joins and leaves. None: the
+                flow is the record that the row belongs to.
+    `changed_at` when the provider changed such a row, as SQL over `r`.
     """
 
     view: str
@@ -61,6 +68,9 @@ class Part:
     layout: tuple[str, ...] = ()
     content: str | None = None
     tracked: bool = True
+    reported: Lookup | None = None
+    flows: "Part | None" = None
+    changed_at: str = "NULL"
 
 
 def place(url: str) -> str:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from etl.warehouse.model import moment
 from etl.warehouse.model.contract import Column, View
 
-_NOW = f"coalesce({moment.NAME}, now())"
+NOW = f"coalesce({moment.NAME}, now())"
+"""The moment as of which questions answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,4 +57,4 @@ def ago(hours: int) -> str:
 
     As a sub-select it is computed once, not for each row.
     """
-    return f"(SELECT {_NOW} - interval '{hours} hours')"
+    return f"(SELECT {NOW} - interval '{hours} hours')"

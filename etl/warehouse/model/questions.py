@@ -2,13 +2,17 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from etl.warehouse.model import activity_questions, assemble, flow_questions
+from etl.warehouse.model import activity_questions, assemble, binding_questions, flow_questions
 from etl.warehouse.model.contract import FLOW_KEY_SQL, View
 from etl.warehouse.model.definition import Definition, ViewDefinition
 from etl.warehouse.model.part import Part
 from etl.warehouse.model.question import Question
 
-QUESTIONS = (*flow_questions.QUESTIONS, *activity_questions.QUESTIONS)
+QUESTIONS = (
+    *flow_questions.QUESTIONS,
+    *binding_questions.QUESTIONS,
+    *activity_questions.QUESTIONS,
+)
 """All questions, in the order in which documents list them."""
 
 

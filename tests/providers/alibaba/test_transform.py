@@ -11,7 +11,7 @@ import pytest
 
 from etl.extract.page import Page
 from etl.providers import STREAMS
-from etl.transform.alibaba_definition import MAX_FINDINGS
+from etl.transform.steps import MAX_FINDINGS
 from etl.transform.rows import Reject, Rows
 from tests.transform.named import Named, example, named, transformed
 
