@@ -224,10 +224,10 @@ PARTS = (
     Part(
         view="flow_step_strings",
         table=studio_live_states,
-        columns={**_STEP, "property": "setting.key", "value": "string.value"},
-        each=f"""{_SETTINGS} CROSS JOIN LATERAL (SELECT DISTINCT found #>> '{{}}' AS value
-            FROM jsonb_path_query(setting.value, 'strict $.** ? (@.type() == "string")') AS found
-        ) AS string""",
+        columns={**_STEP, "property": "setting.key", "value": "string.found #>> '{}'"},
+        each=f"""{_SETTINGS} CROSS JOIN LATERAL
+            jsonb_path_query(setting.value, 'strict $.** ? (@.type() == "string")')
+            AS string(found)""",
     ),
 )
 
