@@ -213,6 +213,7 @@ def test_numbers_that_are_masked_alike_are_told_apart_by_when_they_joined(size: 
 def test_those_that_joined_at_once_are_told_apart_if_one_answer_shows_them() -> None:
     rows = [row("0105550****", 1, City=city) for city in ("a", "b")]
     pages = scanned(Pages(rows))
+    assert len(pages) == 1  # one answer shows one instant, and proves itself
     assert numbers(pages) == ["0105550****", "0105550****/1/1"]
     assert [each["City"] for page in pages for each in page.records] == ["a", "b"]
 
