@@ -48,7 +48,8 @@ class Link(NamedTuple):
 def links() -> Iterator[Link]:
     """Yield how the views refer to each other.
 
-    A channel, a change and the next step may name what is gone; an entry point may lead to no flow.
+    A channel, a change, the next step and an older version may name what is gone; an entry point
+    may lead to no flow.
     """
     for view, columns in SHOWN.items():
         names = {column.name for column in columns}
@@ -57,7 +58,8 @@ def links() -> Iterator[Link]:
             yield Link(view, FLOW_KEY.name, FLOWS.name, FLOW_KEY.name, optional=may)
         for name in ("step_id", "next_step_id"):
             if name in names and view != FLOW_STEPS.name:
-                optional = name == "next_step_id" or view == "flow_findings"
+                may = view in ("flow_findings", "flow_version_steps", "flow_version_links")
+                optional = name == "next_step_id" or may
                 yield Link(view, name, FLOW_STEPS.name, "step_id", optional=optional)
 
 

@@ -35,6 +35,49 @@ KEYS_AND_COLUMNS: dict[str, tuple[str, str]] = {
         "account_sid flex_flow_sid user_sid task_sid date_created:timestamptz"
         " date_updated:timestamptz url",
     ),
+    "twilio.studio_flows": (
+        "source sid",
+        "account_sid author_sid friendly_name status revision:int live_revision:int"
+        " commit_message valid:bool webhook_url date_created:timestamptz"
+        " date_updated:timestamptz url",
+    ),
+    "twilio.studio_flow_revisions": (
+        "source sid revision:int",
+        "status author_sid commit_message valid:bool definition date_created:timestamptz"
+        " date_updated:timestamptz",
+    ),
+    "twilio.studio_flow_states": (
+        "source sid revision:int name",
+        "type is_start:bool state_index:int properties:jsonb",
+    ),
+    "twilio.studio_flow_transitions": (
+        "source sid revision:int name position:int",
+        "event next conditions:jsonb",
+    ),
+    "twilio.studio_flow_findings": ("source sid revision:int name finding event", "detail"),
+    "twilio.studio_live_states": (
+        "source sid name",
+        "type is_start:bool state_index:int properties:jsonb",
+    ),
+    "twilio.studio_live_transitions": (
+        "source sid name position:int",
+        "event next conditions:jsonb",
+    ),
+    "twilio.studio_live_findings": ("source sid name finding event", "detail"),
+    "twilio.addresses": (
+        "source sid",
+        "account_sid type address friendly_name address_country auto_creation_enabled:bool"
+        " auto_creation_type conversation_service_sid studio_flow_sid studio_retry_count:int"
+        " webhook_url webhook_method webhook_filters:jsonb date_created:timestamptz"
+        " date_updated:timestamptz url",
+    ),
+    "twilio.phone_numbers": (
+        "source sid",
+        "account_sid phone_number friendly_name origin status type capability_voice:bool"
+        " capability_sms:bool capability_mms:bool voice_url voice_application_sid trunk_sid"
+        " voice_studio_flow_sid sms_url sms_application_sid sms_studio_flow_sid"
+        " date_created:timestamptz date_updated:timestamptz",
+    ),
     "alibaba.contact_flows": (
         "source instance_id contact_flow_id",
         "name type description definition draft_id published:bool editor"
@@ -52,6 +95,15 @@ KEYS_AND_COLUMNS: dict[str, tuple[str, str]] = {
     "alibaba.contact_flow_findings": (
         "source instance_id contact_flow_id activity_id finding event",
         "detail",
+    ),
+    "alibaba.phone_numbers": (
+        "source instance_id number",
+        "active:bool contact_flow_id contact_flow_name usage provider province city user_id"
+        " create_time:timestamptz",
+    ),
+    "alibaba.phone_number_skill_groups": (
+        "source instance_id number skill_group_id",
+        "name display_name",
     ),
 }
 """Every column is text unless it says otherwise."""
@@ -183,8 +235,8 @@ def test_children_follow_their_parents() -> None:
 
 def test_a_second_provider_of_the_same_name_cannot_slip_in() -> None:
     assert isinstance(tables.metadata, MetaData)
-    names = [table.name for table in TABLES.values()]
-    assert len(set(names)) == len(names)  # the staging tables of all share one schema
+    names = [table.fullname for table in TABLES.values()]
+    assert len(set(names)) == len(names)  # the staging tables of a source have its provider's names
 
 
 def test_no_part_of_a_key_may_be_null() -> None:
