@@ -1218,7 +1218,14 @@ def test_the_example_shows_every_key_and_the_true_defaults(read: Loader) -> None
         fields = type(model).model_fields
         for key in fields.keys() - {"name", "schedule", "options"}:
             assert re.search(f"(?m)^{key}(_file)? = ", uncommented()), key
-            default = fields[key].get_default()
+            default = (
+                fields[key].get_default(
+                    call_default_factory=True,
+                    validated_data={"base_url": fields["base_url"].default},
+                )
+                if key.endswith("_url") and "base_url" in fields
+                else fields[key].get_default()
+            )
             if not fields[key].is_required() and default and key not in chosen | {"timezone"}:
                 assert getattr(model, key) == default, key
     assert (shown.schedule.every, shown.schedule.full_every) == (
