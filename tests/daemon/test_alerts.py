@@ -127,6 +127,7 @@ def test_an_alert_is_sent(previous: str | None, stream: StreamHealth, word: str 
         ("stale", OUTDATED),
         ("failed", OUTDATED),
         ("ended", ENDED),
+        ("ended", LACKS),
         ("ended", FAILED),  # nothing that happens to it after its end needs a person
         ("ended", STALE),
         ("ended", THROTTLED),
