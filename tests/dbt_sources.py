@@ -32,7 +32,7 @@ WORDS: Mapping[tuple[str, str], tuple[str, ...]] = {
         "no_start",
         "unreadable",
     ),
-    ("freshness", "last_status"): ("complete", "incomplete", "failed"),
+    ("freshness", "last_status"): ("complete", "incomplete", "failed", "not_available"),
 }
 """View and column → the only words that callflow itself puts there. What a provider says is not
 here: it may use a new word tomorrow."""

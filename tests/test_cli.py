@@ -32,7 +32,7 @@ from etl.config.load import load as load_config
 from etl.load import lead
 from etl.load.runs import Run
 from etl.providers import PROVIDERS
-from etl.sandbox import data, zoom
+from etl.sandbox import data, twilio, zoom
 from etl.sandbox.faults import Fault
 from etl.sandbox.server import Sandbox, serve
 from etl.warehouse.connect import connect
@@ -285,6 +285,40 @@ def test_check_says_what_is_wrong_and_writes_nothing(
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("FAIL")]
     assert "zoom_demo.flows" in line
     assert "contact_center:read:list_flows:admin" in line
+
+
+def test_a_list_that_has_ended_is_no_failure_of_sync_check_or_runs(
+    cli: Cli, sandbox: Sandbox, warehouse: str
+) -> None:
+    gone = twilio.error(410, 20410, "This API was withdrawn")
+    sandbox.twilio.faults.append(Fault(path="/v1/FlexFlows", times=None, response=gone))
+    done = cli("check", "twilio_demo")
+    assert done.returncode == 0
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("none")]
+    assert line.startswith("none twilio_demo.flex_flows")
+    assert "ended, no failure: the provider has ended this API (HTTP 410: " in line
+    assert "This API was withdrawn" in line
+    assert line.endswith("→ read twilio.addresses and twilio.studio_flows instead")
+    assert re.search(r"(?m)^ok +twilio_demo\.channels +readable", done.stdout)
+    done = cli("sync", "twilio_demo")
+    assert done.returncode == 0
+    assert re.search(r"(?m)^twilio_demo\.flex_flows +ended +nothing read \(1 request", done.stdout)
+    (run,) = map(json.loads, cli("sync", "twilio_demo.flex_flows", "--json").stdout.splitlines())
+    assert (run["status"], run["error_kind"]) == ("not_available", "ended")
+    assert "ended" in cli("runs", "twilio_demo.flex_flows").stdout
+    done = cli("status", "--json")
+    states = {each["name"]: each for each in map(json.loads, done.stdout.splitlines())}
+    flows = states["twilio_demo.flex_flows"]
+    assert (flows["state"], flows["good"], flows["stale"]) == ("ended", True, False)
+    assert flows["last_status"] == "not_available"
+    kept = ask(warehouse, "SELECT last_status FROM callflow.freshness WHERE stream = 'flex_flows'")
+    assert kept == [("not_available",)]
+
+    down = twilio.error(410, 20410, "again")
+    sandbox.twilio.faults[:] = [Fault(path="/v1/FlexFlows", times=None, response=down)]
+    sandbox.twilio.auth_token = "changed-meanwhile"
+    assert cli("check", "twilio_demo.channels").returncode == 1
+    assert cli("sync", "twilio_demo.channels").returncode == 1
 
 
 def test_migrate_writes_the_log_of_changes_again(

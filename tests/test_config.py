@@ -27,6 +27,7 @@ from etl.extract.route import Route, route_of
 from etl.providers.alibaba import AlibabaSource
 from etl.providers.twilio.source import TwilioSource
 from etl.providers.zoom import ZoomSource
+from etl.sync.selection import name_of, select
 
 EXAMPLE = Path(__file__).parent.parent / "etl" / "config" / "callflow.example.toml"
 AC, SK = "AC" + 32 * "0", "SK" + 32 * "f"
@@ -1218,7 +1219,14 @@ def test_the_example_shows_every_key_and_the_true_defaults(read: Loader) -> None
         fields = type(model).model_fields
         for key in fields.keys() - {"name", "schedule", "options"}:
             assert re.search(f"(?m)^{key}(_file)? = ", uncommented()), key
-            default = fields[key].get_default()
+            default = (
+                fields[key].get_default(
+                    call_default_factory=True,
+                    validated_data={"base_url": fields["base_url"].default},
+                )
+                if key.endswith("_url") and "base_url" in fields
+                else fields[key].get_default()
+            )
             if not fields[key].is_required() and default and key not in chosen | {"timezone"}:
                 assert getattr(model, key) == default, key
     assert (shown.schedule.every, shown.schedule.full_every) == (
@@ -1230,3 +1238,65 @@ def test_the_example_shows_every_key_and_the_true_defaults(read: Loader) -> None
     assert "flex_flows" not in twilio.options
     assert isinstance(alibaba, AlibabaSource)
     assert alibaba.timezone == AlibabaSource.model_fields["timezone"].default
+
+
+# --- which streams -------------------------------------------------------------------------------
+TWO = TWILIO + 'auth_token = "t"\n'
+
+
+@pytest.mark.parametrize(
+    ("given", "chosen"),
+    [
+        ("", ["tw.flex_flows", "tw.channels"]),
+        ('streams = ["channels"]', ["tw.channels"]),
+        ('streams = ["channels", "flex_flows"]', ["tw.flex_flows", "tw.channels"]),
+    ],
+)
+def test_a_source_chooses_its_streams(read: Loader, given: str, chosen: list[str]) -> None:
+    found = [name_of(unit) for unit in select(read(TWO + given), [])]
+    known = [name_of(unit) for unit in select(read(TWO), [])]
+    assert found == (chosen if given else known)
+    assert set(chosen) <= set(known)
+
+
+def test_a_variable_chooses_streams(read: Loader) -> None:
+    for text in ("channels, flex_flows", '["channels", "flex_flows"]'):
+        env = {"CALLFLOW_SOURCES__TW__STREAMS": text}
+        assert read(TWO, env).sources["tw"].streams == ("channels", "flex_flows")
+    (line,) = problems(read, TWO, {"CALLFLOW_SOURCES__TW__STREAMS": ""})
+    assert line.startswith("sources.tw.streams ($CALLFLOW_SOURCES__TW__STREAMS): ")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("[]", 'expected one stream or more; known here: "flex_flows", "channels"'),
+        ('["chanels"]', "; did you mean channels?"),
+        ('["xyz"]', 'names no stream of this provider; known here: "flex_flows", "channels"'),
+        ('["channels", 3]', "names no stream of this provider"),
+        ('["channels", ["channels"]]', "names no stream of this provider"),
+        ('["channels", "channels"]', 'twice; for example streams = ["flex_flows"]'),
+        ('"channels"', "expected a list of streams, not text; known here: "),
+        ("true", "expected a list of streams, not true or false; known here: "),
+        ("{}", "expected a list of streams, not a table; known here: "),
+        ('["…"]', "is still the placeholder; expected a list of the names of streams"),
+    ],
+)
+def test_wrong_streams_are_one_problem_that_names_the_known_ones(
+    read: Loader, given: str, expected: str
+) -> None:
+    (line,) = problems(read, f"{TWO}streams = {given}")
+    assert line.startswith("sources.tw.streams (line 6): ")
+    assert expected in line
+
+
+def test_a_stream_that_is_not_chosen_cannot_be_named(read: Loader) -> None:
+    with pytest.raises(ConfigError, match=r"there is no source or stream 'tw\.channels'"):
+        select(read(f'{TWO}streams = ["flex_flows"]'), ["tw.channels"])
+
+
+def test_options_of_a_stream_that_is_not_chosen_are_warned_of(read: Loader) -> None:
+    text = TWO + 'streams = ["flex_flows"]\n[sources.tw.channels]\non_absent = "keep"\n'
+    (warning,) = read(text).warnings
+    assert warning.startswith("sources.tw.channels (line 7): this stream is not one of")
+    assert not read(text.replace("channels", "flex_flows")).warnings

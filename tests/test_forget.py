@@ -364,3 +364,37 @@ def test_many_leftovers_are_counted_on_the_page() -> None:
         page = client.get("/").text
     assert page.count("<code>callflow forget ") == 20
     assert "and 10 more" in page
+
+
+def test_a_stream_that_is_not_chosen_any_more_can_be_forgotten(
+    cli: Cli, drop: Drop, sync: Sync, said: Said, path: Path, warehouse: str
+) -> None:
+    def held() -> list[int]:
+        return [count(warehouse, f"twilio.{name}") for name in ("flex_flows", "channels")]
+
+    sync("twilio_demo")
+    rows = held()
+    with pytest.raises(ConfigError, match=r"leave it out of sources\.twilio_demo\.streams first"):
+        drop("twilio_demo.channels")
+    text = path.read_text()
+    path.write_text(
+        text.replace("[sources.twilio_demo]", '[sources.twilio_demo]\nstreams = ["flex_flows"]')
+    )
+    assert "twilio_demo.channels: no longer configured; its rows stay as they were" in said()
+    assert "`callflow forget twilio_demo.channels` moves them to history" in said()
+    assert held() == rows
+    done = cli("forget", "twilio_demo.channels", "--yes")
+    assert re.search(rf"twilio\.channels +{rows[1]} rows moved to history", done.stdout)
+    assert done.stdout.endswith("twilio_demo.channels is forgotten.\n")
+    assert held() == [
+        rows[0],
+        0,
+    ]
+    assert count(warehouse, old("twilio.channels"), "valid_to IS NOT NULL") == rows[1]
+    assert "twilio_demo.channels" not in said()
+    assert drop("twilio_demo.channels") is None
+    with pytest.raises(ConfigError, match=r"there is no 'twilio_demo\.chanels' in the"):
+        drop("twilio_demo.chanels")
+    path.write_text(text)
+    sync("twilio_demo")
+    assert held() == rows

@@ -66,3 +66,20 @@ def test_a_long_message_is_broken_between_words_on_a_terminal_only() -> None:
     assert len(rest) > 1
     assert all(len(each) <= 80 and each.startswith("    ") for each in rest)
     assert " ".join(" ".join(rest).split()) == " ".join(ERROR.split())
+
+
+def test_what_is_not_there_to_be_read_is_said_in_words() -> None:
+    lacks = run(
+        status="not_available", error_kind="not_available", error="a.b: no → look", requests=1
+    )
+    assert printed(run_line(lacks), terminal=False) == [
+        "alibaba_demo.contact_flows not available nothing read (1 request, 12.3 s)",
+        "    a.b: no → look",
+    ]
+    ended = run(status="not_available", error_kind="ended", requests=1)
+    (line,) = printed(run_line(ended), terminal=False)
+    assert line == "alibaba_demo.contact_flows ended      nothing read (1 request, 12.3 s)"
+    known = StreamHealth("z", "flows", "zoom", "not available", stale=False, rows=0)
+    assert printed(stream_line(known), terminal=False) == [
+        "z.flows                    not available 0 rows"
+    ]

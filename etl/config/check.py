@@ -194,10 +194,9 @@ def _explain(error: ErrorDetails, at: Key, models: Mapping[Key, type[Table]], dr
         return
     if key[:-1] not in models and key[:-2] in models:
         kind, key = "item", key[:-1]
-    if kind in ("conflict", "default_factory_not_called") or key in draft.unread:
-        return  # reported already, the latter as the problem of another key
-    if len(key) == 3 and key[2] == "name":
-        return
+    known = ("conflict", "default_factory_not_called")  # the latter follows from another key
+    if kind in known or key in draft.unread or (len(key) == 3 and key[2] == "name"):
+        return  # reported already
     info = models[key[:-1]].model_fields.get(key[-1]) if key[:-1] in models else None
     if info is None or info.annotation is Schedule:
         draft.problem(key, _no_table(key))

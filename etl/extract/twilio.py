@@ -149,7 +149,8 @@ def judge(answer: Answer) -> None:
     if code == 20404 and answer.status == 404:
         raise MissingError(
             f"Twilio does not have it: {answer.said}",
-            advice="check that the account has this product",
+            advice="check that the account has this product; flex flows and channels belong to"
+            " Flex's legacy messaging, whose end Twilio has announced for 2026-06-01",
         )
     if answer.status == 410:
         raise WithdrawnError(
@@ -159,7 +160,8 @@ def judge(answer: Answer) -> None:
     if code is not None and answer.status == 403:
         raise ForbiddenError(
             f"Twilio does not permit it: {answer.said}",
-            advice="give the API key the right to read it, and check that the account is active",
+            advice="give the API key permission for Flex, Studio, Conversations or phone numbers,"
+            " whichever the list belongs to, and check that the account is active",
         )
     if code in (20403, 70051):
         raise CredentialsError(

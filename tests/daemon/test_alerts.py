@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -57,6 +58,13 @@ SILENT = new_stream(
 NEVER = new_stream(state="never run")
 LATE = new_stream(state="never run", stale=True, stale_after=3600.0)
 GONE = new_stream(state="not configured")
+LACKS = new_stream(
+    state="not available", problem="zoom_eu.flows: this account does not have flows", advice="look"
+)
+OUTDATED = replace(LACKS, stale=True, age=7500.0, stale_after=3600.0)
+ENDED = new_stream(
+    state="ended", problem="zoom_eu.flows: the provider has ended this API", advice="read other"
+)
 
 
 # --- when ----------------------------------------------------------------------------------------
@@ -76,6 +84,17 @@ GONE = new_stream(state="not configured")
         ("incomplete", GOOD, None),
         ("failed", GOOD, None),
         ("stale", GOOD, None),
+        (None, LACKS, "not available"),
+        ("throttled", LACKS, "not available"),
+        ("failed", LACKS, "not available"),  # who was told that it fails has to know why
+        ("stale", LACKS, "not available"),
+        ("not available", OUTDATED, "stale"),
+        ("not available", FAILED, "failed"),
+        ("not available", GOOD, None),
+        (None, ENDED, "ended"),
+        ("failed", ENDED, "ended"),
+        ("stale", ENDED, "ended"),
+        ("ended", GOOD, None),
     ],
 )
 def test_an_alert_is_sent(previous: str | None, stream: StreamHealth, word: str | None) -> None:
@@ -103,6 +122,15 @@ def test_an_alert_is_sent(previous: str | None, stream: StreamHealth, word: str 
         ("stale", THROTTLED),
         ("stale", NEVER),  # a daemon that has just started to watch: nothing is well yet
         ("failed", GONE),
+        ("not available", LACKS),
+        ("not available", THROTTLED),
+        ("stale", OUTDATED),
+        ("failed", OUTDATED),
+        ("ended", ENDED),
+        ("ended", LACKS),
+        ("ended", FAILED),  # nothing that happens to it after its end needs a person
+        ("ended", STALE),
+        ("ended", THROTTLED),
         (None, new_stream(state="not configured", stale=True)),
     ],
 )
@@ -197,6 +225,13 @@ def test_a_message_has_twenty_lines_at_most_and_counts_the_rest() -> None:
     cut = payload([*many(1030), well])["text"].split("\n")
     assert cut[:19] == whole[:19]
     assert cut[19:] == ["and 1,012 more streams: 1,011 failed, 1 well again"]
+
+
+def test_what_is_not_available_and_what_has_ended_is_said_in_words() -> None:
+    (lacks,) = alerts([LACKS], {})
+    assert lacks.text == "zoom_eu.flows is not available: this account does not have flows → look"
+    (ended,) = alerts([ENDED], {})
+    assert ended.text == ("zoom_eu.flows is ended: the provider has ended this API → read other")
 
 
 # --- the webhook ---------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from etl.sandbox import zoom
+from etl.sandbox import twilio, zoom
 from etl.sandbox.alibaba_gateway import AccessKey
 from etl.sandbox.faults import Fault
 from etl.sandbox.server import Sandbox
@@ -462,6 +462,35 @@ def test_it_reports_once_that_a_stream_turned_bad_and_once_that_it_is_well_again
         daemon.ran(2, source="zoom_demo", status="complete")
         assert len(hook.messages) == 2
         assert "secret-part" not in daemon.output
+
+
+def test_that_a_list_has_ended_is_reported_once_and_leaves_all_well(
+    start: Start, sandbox: Sandbox
+) -> None:
+    refused = twilio.error(403, 20403, "Forbidden")
+    sandbox.twilio.faults.append(Fault(path="/v1/FlexFlows", times=None, response=refused))
+    name = "twilio_demo.flex_flows"
+    with hooked() as hook:
+        webhook = f'alert_webhook = "http://127.0.0.1:{hook.server_port}/T0/B0/secret-part"'
+        daemon = start(sandbox, daemon=webhook)
+        until(lambda: hook.messages, "it is reported", daemon)
+        daemon.ran(3, source="twilio_demo", stream="flex_flows", status="not_available")
+        until(lambda: daemon.get("/readyz").status_code == 200, "the others ran", daemon)
+        assert [daemon.stream(name)[key] for key in ("state", "good")] == ["ended", True]
+        assert (
+            'callflow_stream_state{source="twilio_demo",state="ended",stream="flex_flows"} 1'
+            in (daemon.get("/metrics").text)
+        )
+        daemon.kill(signal.SIGTERM)
+        assert daemon.ended() == 0
+        daemon = start(sandbox, daemon=webhook)  # another one knows what was reported
+        daemon.ran(2, source="twilio_demo", stream="flex_flows", status="not_available")
+        assert len(hook.messages) == 1
+        assert hook.messages[0].startswith(f"{name} is ended: the provider has ended this API")
+        assert "read twilio.addresses and twilio.studio_flows instead" in hook.messages[0]
+        sandbox.twilio.faults.clear()
+        until(lambda: len(hook.messages) == 2, "the recovery is reported", daemon)
+        assert hook.messages[1] == f"{name} is well again"
 
 
 def test_a_run_that_waits_for_its_provider_delays_no_other_account(

@@ -125,6 +125,56 @@ def test_every_stream_of_every_source_comes_in_the_order_of_the_names() -> None:
     assert [each.running_since for each in found] == [NOW - MINUTE, None, None]
 
 
+# --- lists that are not there to be read ---------------------------------------------------------
+LACKING = "z.flows: this account does not have flows → look"
+
+
+def test_what_the_account_lacks_is_calm_and_never_stale() -> None:
+    found = only(row(None, "not_available", error=LACKING), since=NOW - DAY)
+    assert (found.state, found.stale, found.stale_after) == ("not available", False, None)
+    assert (found.problem, found.advice) == ("z.flows: this account does not have flows", "look")
+    assert found.good
+    assert Overview(NOW, "1", streams=(found,)).ready
+
+
+@pytest.mark.parametrize(("age", "stale"), [(MINUTE, False), (DAY, True)])
+def test_what_was_readable_once_becomes_stale_like_any_stream(age: timedelta, stale: bool) -> None:
+    found = only(row(age, "not_available", error=LACKING))
+    assert (found.state, found.stale, found.good) == ("not available", stale, not stale)
+    assert found.problem == "z.flows: this account does not have flows"
+    assert Overview(NOW, "1", streams=(found,)).ready is not stale
+
+
+@pytest.mark.parametrize("age", [None, MINUTE, 900 * DAY])
+def test_what_its_provider_has_ended_is_calm_and_never_stale(age: timedelta | None) -> None:
+    twilio = TwilioSource(name="a", account_sid="AC" + 32 * "0", auth_token=SecretStr("t"))
+    flows = {"source": "a", "stream": "flex_flows", "error": "a.flex_flows: ended → read other"}
+    others = {"source": "a", "stream": "channels"}
+    rows = [{**row(age, "not_available"), **flows}, {**row(), **others}]
+    _, found = assess(configured(twilio), rows, NOW, since=NOW - 9 * DAY)
+    assert (found.state, found.stale, found.stale_after) == ("ended", False, None)
+    assert (found.problem, found.advice) == ("a.flex_flows: ended", "read other")
+    assert found.good
+    assert Overview(NOW, "1", streams=(found,)).ready
+    rows[0]["last_status"] = "failed"
+    _, found = assess(configured(twilio), rows, NOW, since=NOW - 9 * DAY)
+    assert (found.state, found.good) == ("failed", False)
+
+
+def test_a_stream_that_its_source_does_not_choose_is_not_configured() -> None:
+    twilio = TwilioSource(
+        name="a", account_sid="AC" + 32 * "0", auth_token=SecretStr("t"), streams=("channels",)
+    )
+    rows = [{**row(DAY), "source": "a", "stream": name} for name in ("channels", "flex_flows")]
+    channels, flows = assess(configured(twilio), rows, NOW)
+    assert (channels.state, channels.stale, channels.leftovers) == ("good", True, ())
+    assert (flows.state, flows.stale, flows.good) == ("not configured", False, True)
+    (left,) = flows.leftovers
+    assert left.name == "a.flex_flows"
+    assert "`callflow forget a.flex_flows` moves them to history" in left.advice
+    assert [each.name for each in assess(configured(twilio), [], NOW)] == ["a.channels"]
+
+
 # --- staleness -----------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("schedule", "age", "stale"),

@@ -43,3 +43,7 @@ def test_only_new_sources_and_new_schedules_are_planned_again() -> None:
     assert rescheduled(before, settings("b", "c")) == ["c"]
     assert rescheduled(before, settings("a", minutes=6)) == ["a"]
     assert rescheduled(before, before) == []
+    source = before.sources["a"].model_copy(update={"streams": ("flows",)})
+    fewer = before.model_copy(update={"sources": {**before.sources, "a": source}})
+    assert rescheduled(before, fewer) == ["a"]
+    assert rescheduled(fewer, before) == ["a"]

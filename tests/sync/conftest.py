@@ -64,7 +64,7 @@ def sync(engine: Engine, tmp_path: Path) -> Starter:
             ((settings_of, stream),) = select(settings, [name])
             job = Job(
                 engine,
-                stream,
+                given.pop("stream", stream),
                 type(settings_of).model_validate({**settings_of.model_dump(), **source}),
                 given.pop("holder", "test:1:unknown"),
                 **{"sleep": waits.append, **given},

@@ -144,8 +144,8 @@ class Driver:
             # make the changes that would have come before those pages in any case.
             while simulation.requests < pages + 8:
                 simulation.before_request()
-        # As if a person had checked what the safety stop refused, and found it right.
-        self.accept = run is not None and run.error_kind == "safety_stop"
+        # As if a person had checked what was not deleted, and found it right.
+        self.accept = run is not None and run.error_kind in ("safety_stop", "ended")
         outcome.requests += pages if self.mode.keeps else simulation.requests
         if run is not None:
             outcome.complete += run.status == "complete"

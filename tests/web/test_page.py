@@ -151,6 +151,10 @@ STATES = {
     "incomplete": fleet.stream(state="incomplete"),
     "throttled": fleet.stream(state="throttled", problem="daily limit; paused until 04:00 UTC",
                               advice="nothing; it continues automatically after that"),
+    "not available": fleet.stream(state="not available", age=None, stale_after=None,
+                                  problem="this account does not have flows", advice="look"),
+    "not available, stale": fleet.stream(state="not available", stale=True, age=4000.0),
+    "ended": fleet.stream(state="ended", stale_after=None, problem="it ended", advice="read other"),
     "not configured": fleet.stream(state="not configured", provider="", schedule="",
                                    stale_after=None, next_run_at=None),
 }  # fmt: skip
@@ -161,14 +165,37 @@ def test_each_state_is_a_word_and_a_shape(name: str) -> None:
     shown = page(fleet.overview(STATES[name]))
     words = re.findall(r'<span class="state ([\w-]+)">.*?href="#([\w-]+)".*?</svg> (.*?)</span>',
                        shown.html)  # fmt: skip
-    symbol = "stale" if name in ("stale", "never run, stale") else name.replace(" ", "-")
+    symbol = name.removesuffix(", stale").replace(" ", "-")
+    symbol = "stale" if symbol == "never-run" and ", stale" in name else symbol
     assert set(words) == {(symbol, symbol, name)}
     assert ("symbol", {"id": symbol, "viewbox": "0 0 16 16"}) in shown.tags
-    bad = name not in ("good", "never run", "not configured")
-    assert ("The one stream is well" in shown.text) is not bad
+    bad = name not in ("good", "never run", "not available", "ended", "not configured")
+    calm = name in ("not available", "ended")
+    assert ("The one stream is well" in shown.text) is (not bad and not calm)
+    assert ("Nothing needs attention" in shown.text) is calm
     assert ("1 of 1 stream needs attention" in shown.text) is bad
     assert ("#bad-zoom_eu.flows" in shown.links()) is bad
     assert (("li", {"id": "bad-zoom_eu.flows", "class": symbol}) in shown.tags) is bad
+
+
+def test_what_cannot_be_read_is_counted_and_says_why() -> None:
+    lacks, ended = STATES["not available"], STATES["ended"]
+    shown = page(fleet.overview(replace(lacks, source="a"), replace(ended, source="b")))
+    assert "1 is not available. 1 was ended by the provider." in shown.text
+    assert "this account does not have flows: look" in shown.text
+    assert "it ended: read other" in shown.text
+    assert "no complete run yet" in shown.text
+    assert "allowed" not in shown.text
+
+
+def test_runs_that_read_nothing_say_why_in_words() -> None:
+    runs = [
+        fleet.run(status="not_available", error_kind=kind) for kind in ("ended", "not_available")
+    ]
+    shown = page(fleet.overview(fleet.stream()), runs={("zoom_eu", "flows"): runs})
+    assert "not_available" not in shown.text
+    assert "1 ended, 1 not available" in shown.html
+    assert "last run" in shown.text
 
 
 def test_all_is_well() -> None:

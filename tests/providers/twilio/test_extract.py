@@ -10,9 +10,12 @@ from pydantic import SecretStr
 from etl.errors import (
     ContractError,
     CredentialsError,
+    ForbiddenError,
+    MissingError,
     PageTokenError,
     ProviderError,
     UnavailableError,
+    WithdrawnError,
 )
 from etl.extract.page import Page
 from etl.extract.twilio import (
@@ -230,12 +233,19 @@ def test_wrong_credentials_and_missing_permission() -> None:
     assert "refuses the credentials: Authenticate" in error.what
     twilio = filled()
     twilio.suspended = True
-    assert "does not permit" in refused(twilio, CredentialsError).what
+    assert "does not permit" in refused(twilio, ForbiddenError).what
     twilio = filled()
     twilio.api_key_may_read = set()
-    assert "permission for Flex" in refused(twilio, CredentialsError, **API_KEY).advice
+    assert "permission for Flex" in refused(twilio, ForbiddenError, **API_KEY).advice
     assert len(twilio.requests) == 1
-    for answer in (empty(401), empty(403), json_response(200, {"code": 20003, "message": "x"})):
+    for answer in (
+        empty(401),
+        empty(403),
+        html(403),
+        emulated.error(401, 70051, "no"),
+        json_response(403, {"message": "a gateway's"}),
+        json_response(200, {"code": 20003, "message": "x"}),
+    ):
         refused(Script(answer), CredentialsError)
 
 
@@ -270,6 +280,10 @@ def test_lasting_failures() -> None:
         pytest.raises(ContractError, match="2026-06-01"),
     ):
         list(channels(http))
+    refused(Script(emulated.not_found("/v1/Channels")), MissingError)
+    refused(Script(html(404)), ContractError)  # a proxy's page says nothing about Twilio
+    for answer in (html(410), empty(410), emulated.error(410, 20410, "gone")):
+        refused(Script(answer), WithdrawnError)
 
 
 # --- one record ----------------------------------------------------------------------------------
