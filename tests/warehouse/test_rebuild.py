@@ -18,7 +18,7 @@ from tests.warehouse.merges import log_of, play
 pytestmark = pytest.mark.slow
 
 HISTORIES = int(os.environ.get("HISTORIES", "20"))
-STEPS = 16
+STEPS = 24
 
 CHANGES = "provider, source, account_id, flow_id, flow_name, entity, entity_id, entity_name,"
 CHANGES += " observed_at, modified_at, modified_by, change, field, old_value, new_value"

@@ -103,7 +103,7 @@ PARTS = (
         table=studio_flow_revisions,
         columns={
             **_FLOW,
-            "version_id": "r.revision",
+            "version_id": "r.revision::text",
             "version_number": "r.revision",
             "status": "r.status",
             "description": "r.commit_message",
