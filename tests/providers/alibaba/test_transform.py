@@ -11,8 +11,8 @@ import pytest
 
 from etl.extract.page import Page
 from etl.providers import STREAMS
-from etl.transform.steps import MAX_FINDINGS
 from etl.transform.rows import Reject, Rows
+from etl.transform.steps import MAX_FINDINGS
 from tests.transform.named import Named, example, named, transformed
 
 SHANGHAI = ZoneInfo("Asia/Shanghai")
