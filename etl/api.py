@@ -62,8 +62,9 @@ def sync(
     """Run a stream ("source.stream"), or a source's streams in turn; return their runs.
 
     Errors of a provider or of Postgres do not raise. They are in the runs' `error` and `status`:
-    "complete", "incomplete", "failed", or "busy" if another run is syncing the stream.
-    `exit_code(runs)` sums them up. The schema must exist (`callflow migrate`).
+    "complete", "incomplete", "failed", "busy" if another run is syncing the stream, or
+    "not_available" if there is nothing to read and nothing failed. `exit_code(runs)` sums them up.
+    The schema must exist (`callflow migrate`).
 
     `full` and `accept_deletes` are those of `callflow sync`. `stopped` is called about twice a
     second; when it returns True, the run ends.

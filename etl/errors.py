@@ -5,13 +5,16 @@
     ├── BusyError                 another run holds the lease                          exit 75
     ├── ProviderError             a stream cannot continue                             exit 1
     │   ├── CredentialsError      refused: wrong key, missing scope, wrong clock
+    │   │   └── ForbiddenError    the key is good, but lacks the right to what was asked for
     │   ├── UnavailableError      no usable answer after all retries
     │   ├── ContractError         an answer that the provider's documents rule out
     │   │   ├── MissingError      what was asked for does not exist, says the provider
     │   │   ├── UnreadableError   it exists, but may not be read, says the provider
+    │   │   ├── WithdrawnError    it was there once, and is no more, says the provider
     │   │   └── TooLargeError     an answer larger than callflow reads
     │   ├── PageTokenError        the page token was refused; the scan can start over
-    │   └── UnreachableRowsError  the list is longer than the API lets anyone page
+    │   ├── UnreachableRowsError  the list is longer than the API lets anyone page
+    │   └── NotAvailableError     the account lacks the list, or it has ended: no failure  exit 0
     ├── IncompleteError           the run ended, but cannot prove that it saw everything  exit 1
     ├── WarehouseError            Postgres                                             exit 1
     │   ├── EmbeddedError         the embedded Postgres cannot be run or stopped
@@ -83,6 +86,10 @@ class CredentialsError(ProviderError):
     kind = "credentials"
 
 
+class ForbiddenError(CredentialsError):
+    """The provider's own definite answer that these credentials lack a right, or their account."""
+
+
 class UnavailableError(ProviderError):
     """The provider gave no usable answer, and the retries are spent.
 
@@ -112,6 +119,10 @@ class UnreadableError(ContractError):
     """The provider's own definite answer that a record exists, but may not be read."""
 
 
+class WithdrawnError(ContractError):
+    """The provider's own definite answer that it does not offer any more what was asked for."""
+
+
 class TooLargeError(ContractError):
     """The answer has more bytes or values than callflow reads; fewer records may fit."""
 
@@ -126,6 +137,20 @@ class UnreachableRowsError(ProviderError):
     """The list is longer than the API lets anyone page; what could be read was read."""
 
     kind = "unreachable_rows"
+
+
+class NotAvailableError(ProviderError):
+    """A list that cannot be read although nothing failed; its rows are kept as they were.
+
+    `kind` says why: "not_available", because the account lacks it or the credentials the right to
+    it; "ended", because the provider has ended it.
+    """
+
+    exit_code = 0
+
+    def __init__(self, what: str, *, kind: str, where: str = "", advice: str = "") -> None:
+        super().__init__(what, where=where, advice=advice)
+        self.kind = kind
 
 
 class IncompleteError(CallflowError):

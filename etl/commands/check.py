@@ -1,17 +1,19 @@
 """`callflow check`: look whether everything that a sync needs is there. Writes nothing."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from psycopg import Connection as PsycopgConnection
 from sqlalchemy import Connection
 
 from etl.config.redact import Redactor
 from etl.config.settings import Settings
-from etl.errors import CallflowError, SchemaError, WarehouseError, internal
+from etl.errors import CallflowError, ProviderError, SchemaError, WarehouseError, internal
+from etl.load.runs import Past
 from etl.providers.declare import open_http, request
 from etl.status import queries
-from etl.sync.selection import Unit
+from etl.sync.available import NEVER, Before, excuse
+from etl.sync.selection import Unit, name_of
 from etl.warehouse import embedded, migrate, rights
 from etl.warehouse.connect import connect, database_url
 from etl.warehouse.rights import suggest_grants
@@ -19,11 +21,15 @@ from etl.warehouse.rights import suggest_grants
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the report: the subject, whether it is good, and what was found."""
+    """One line of the report: the subject, whether it is good, and what was found.
+
+    `there` is False for a list that is not available, or has ended; that is no failure.
+    """
 
     subject: str
     good: bool
     text: str
+    there: bool = True
 
 
 def check(
@@ -39,17 +45,17 @@ def check(
     yield Finding("config", True, f"{where}: {count} source{'' if count == 1 else 's'}")
     for warning in settings.warnings:
         yield Finding("config", True, f"note: {warning}")
-    yield from _guarded("warehouse", _warehouse(settings, env, redact), redact)
-    for source, stream in units:
-        name = f"{source.name}.{stream.name}"
-        yield from _guarded(name, _probe(name, (source, stream), redact), redact)
+    ended: set[str] = set()
+    yield from _guarded("warehouse", _warehouse(settings, env, ended, redact), redact)
+    for unit in units:
+        yield from _guarded(name_of(unit), _probe(unit, ended, redact), redact)
 
 
 def _guarded(subject: str, findings: Iterator[Finding], redact: Redactor) -> Iterator[Finding]:
     """Yield `findings`; an error that they raise becomes the last one, about `subject`."""
     try:
         for each in findings:
-            yield Finding(each.subject, each.good, redact.message(each.text))
+            yield replace(each, text=redact.message(each.text))
         return
     except CallflowError as error:
         wrong = error
@@ -59,17 +65,33 @@ def _guarded(subject: str, findings: Iterator[Finding], redact: Redactor) -> Ite
     yield Finding(subject, False, redact.message(text))
 
 
-def _probe(name: str, unit: Unit, redact: Redactor) -> Iterator[Finding]:
-    source, stream = unit
-    with open_http(source, stream, redact=redact) as http:
-        text = stream.probe(http, request(source, stream))
+def _probe(unit: Unit, known_to_end: Container[str], redact: Redactor) -> Iterator[Finding]:
+    """Ask the stream's list for a first row; `known_to_end` are streams whose last run found so."""
+    (source, stream), name = unit, name_of(unit)
+    before = (
+        Before((Past("not_available", "ended", None, None),)) if name in known_to_end else NEVER
+    )
+    try:
+        with open_http(source, stream, redact=redact) as http:
+            text = stream.probe(http, request(source, stream))
+    except ProviderError as error:
+        reason = excuse(stream, error, where=name, before=before)
+        if reason is None:
+            raise
+        words = "ended, no failure" if reason.kind == "ended" else "not available, no failure"
+        text = f"{words}: {reason.what} → {reason.advice}"
+        yield Finding(name, True, text, there=False)
+        return
     yield Finding(name, True, text)
 
 
-def _warehouse(settings: Settings, env: Mapping[str, str], redact: Redactor) -> Iterator[Finding]:
+def _warehouse(
+    settings: Settings, env: Mapping[str, str], ended: set[str], redact: Redactor
+) -> Iterator[Finding]:
     """Check the warehouse, and list what has rows but is no longer configured.
 
-    The latter is only a note, because it may be intended. All of it on one connection.
+    Adds to `ended` the streams that have ended by their last runs. What is no longer configured is
+    only a note, because it may be intended. All of it on one connection.
     """
     if settings.warehouse.url is None:
         data_dir = settings.warehouse.data_dir or embedded.default_data_dir()
@@ -91,6 +113,7 @@ def _warehouse(settings: Settings, env: Mapping[str, str], redact: Redactor) -> 
                 streams = queries.overview(connection, settings, redact).streams
     finally:
         engine.dispose()
+    ended.update(stream.name for stream in streams if stream.state == "ended")
     for left in {left.name: left for stream in streams for left in stream.leftovers}.values():
         yield Finding(left.name, True, f"note: {left.problem} → {left.advice}")
 

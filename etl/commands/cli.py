@@ -126,13 +126,15 @@ def init(
 def check_command(context: typer.Context, names: Names = None, path: ConfigPath = None) -> None:
     """Check the configuration, the warehouse, credentials and rights. Writes nothing.
 
-    Prints one line for each: what is wrong and how to fix it. Exits 1 if anything is wrong.
+    Prints one line for each: what is wrong and how to fix it. Exits 1 if anything is wrong. A list
+    that the account does not have, or that its provider has ended, is nothing wrong.
     """
     settings, redact = load(context, path)
     config.require_sources(settings)
     good = True
     for finding in check.check(settings, select(settings, names or []), os.environ, redact):
-        mark = "[green]ok  [/green]" if finding.good else "[red]FAIL[/red]"
+        mark = "[green]ok  [/green]" if finding.there else "[yellow]none[/yellow]"
+        mark = mark if finding.good else "[red]FAIL[/red]"
         text = escape(harmless(finding.text))
         print_lines(stdout(), f"{mark} {escape(finding.subject):<26} {text}", indent=5)
         good &= finding.good
@@ -163,8 +165,8 @@ def sync(
 
     Runs every stream once, or those that are named.
 
-    Exits 0 if all are complete, 1 if one failed or is incomplete (the others are still synced), 75
-    if another run was busy with one, 2 if the configuration is wrong.
+    Exits 0 if all are complete or not there to be read, 1 if one failed or is incomplete (the
+    others are still synced), 75 if another run was busy with one, 2 if the configuration is wrong.
     """
     settings, redact = load(context, path)
     config.require_sources(settings)

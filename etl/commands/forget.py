@@ -1,13 +1,13 @@
 """`callflow forget`: move rows of what is no longer configured from the current tables to history.
 
-Forgets a source, or one scope of a source (Alibaba: SOURCE/INSTANCE), unless it is configured. All
-of it is one transaction, under the leases of the streams: children first, one closed version per
-row, then the bookkeeping for the next run.
+Forgets a source, one stream of it (SOURCE.STREAM), or one scope of its lists (SOURCE/INSTANCE),
+unless that is configured. All of it is one transaction, under the leases of the streams: children
+first, one closed version per row, then the bookkeeping for the next run.
 """
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Annotated
 
@@ -25,7 +25,7 @@ from etl.load import lead, leftovers, runs, stage
 from etl.load import lease as leases
 from etl.load.lease import is_dead, process_name
 from etl.providers import PROVIDERS, named
-from etl.providers.declare import Stream, scopes
+from etl.providers.declare import Stream, scopes, streams_of
 from etl.sync.selection import name_of_scope
 from etl.warehouse.rights import suggest_grants
 
@@ -37,28 +37,29 @@ STREAMS: tuple[Stream, ...] = tuple(stream for each in PROVIDERS for stream in e
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """The rows and bookkeeping of a source, or of one scope of it, that is no longer configured.
+    """The rows and bookkeeping of a source, or of a part of it, that is no longer configured.
 
+    `name`     the argument of `callflow forget` for it.
+    `scope`    the scope, if only one is left.
     `streams`  the sorted names of its streams that have rows or bookkeeping.
     `rows`     full name of each current table → how many of its rows; parents first, no zeros.
     """
 
+    name: str
     source: str
     scope: str | None
     streams: tuple[str, ...]
     rows: Mapping[str, int]
-
-    @property
-    def name(self) -> str:
-        """The argument of `callflow forget` for it."""
-        return self.source if self.scope is None else name_of_scope(self.source, self.scope)
 
 
 # --- the command ---------------------------------------------------------------------------------
 def forget(
     context: typer.Context,
     name: Annotated[
-        str, typer.Argument(metavar="SOURCE[/INSTANCE]", help="The source or instance to forget.")
+        str,
+        typer.Argument(
+            metavar="SOURCE[.STREAM][/INSTANCE]", help="The source, stream or instance to forget."
+        ),
     ],
     yes: Annotated[
         bool, typer.Option("--yes", help="Do not ask. Required without a terminal.")
@@ -67,11 +68,11 @@ def forget(
 ) -> None:
     """Move the rows of what is no longer configured to history.
 
-    That is a source, or one instance of a source (SOURCE/INSTANCE). Asks first. If the source is
-    synced again later, that starts with a full load, and its history shows the gap. etl.runs and
-    etl.rejects keep their rows.
+    That is a source, one stream of a source (SOURCE.STREAM), or one instance of a source
+    (SOURCE/INSTANCE). Asks first. If it is synced again later, that starts with a full load, and
+    its history shows the gap. etl.runs and etl.rejects keep their rows.
 
-    Exits 2 if the source is still configured, if nothing ever had that name, or without --yes if
+    Exits 2 if it is still configured, if nothing ever had that name, or without --yes if
     there is no terminal to ask on; 75 while one of its streams is being synced.
     """
     settings, redact = load(context, path)
@@ -116,16 +117,22 @@ def _confirm(left: Left) -> None:
 
 # --- what it does --------------------------------------------------------------------------------
 def find(connection: Connection, settings: Settings, name: str) -> Left | None:
-    """Return what is left of `name`, "source" or "source/scope"; None if it is already forgotten.
+    """Return what is left of `name`; None if it is already forgotten.
 
-    Raises ConfigError if it is still configured, or if nothing ever had that name.
+    It is "source", "source.stream" or "source/scope". Raises ConfigError if it is still configured,
+    or if nothing ever had that name.
     """
     source, slash, scope = name.partition("/")
     wanted = scope if slash else None
+    source, dot, one = (source, "", "") if slash else source.partition(".")
     known = _known(connection)
     if wanted is None:
-        streams = _unconfigured(settings, source)
-        names = leftovers.noted(connection, source) - _configured(settings, source)
+        configured = _configured(settings, source)
+        if one in configured:
+            raise _configured_still(name, f"leave it out of sources.{source}.streams first")
+        streams = [each for each in _unconfigured(settings, source) if one in ("", each.name)]
+        names = leftovers.noted(connection, source) - configured
+        names &= {one} if dot else names
     else:
         streams = _with_scope(settings, source, wanted)
         names = set()
@@ -136,10 +143,10 @@ def find(connection: Connection, settings: Settings, name: str) -> Left | None:
                 rows[table.fullname] = count
                 names.add(stream.name)
     if names:
-        return Left(source, wanted, tuple(sorted(names)), rows)
-    if wanted is None and source in settings.sources:
+        return Left(name, source, wanted, tuple(sorted(names)), rows)
+    if wanted is None and not dot and source in settings.sources:
         raise _configured_still(name, f"remove [sources.{source}] from the configuration first")
-    if name in known or (wanted is None and leftovers.was_run(connection, source)):
+    if name in known or (wanted is None and leftovers.was_run(connection, source, one or None)):
         return None
     raise ConfigError(
         f"there is no {name!r} in the warehouse{did_you_mean(name, _left(settings, known))}",
@@ -184,19 +191,25 @@ def move_to_history(engine: Engine, settings: Settings, name: str, holder: str) 
                     connection, left.source, stream.name, left.scope, parent, changed
                 )
         if left.scope is None:
-            tables = {stream.name: stream.tables for stream in STREAMS}
             for stream_name in left.streams:
-                pairs = [stage.pair_of(left.source, each) for each in tables.get(stream_name, ())]
+                pairs = [
+                    stage.pair_of(left.source, table)
+                    for stream in STREAMS
+                    for table in stream.tables
+                    if stream.name == stream_name
+                ]
                 leftovers.drop_stream(connection, left.source, stream_name, pairs)
         for lease in held:
             leases.release(connection, lease)
-        return Left(left.source, left.scope, left.streams, dict(reversed(moved.items())))
+        return replace(left, rows=dict(reversed(moved.items())))
 
 
 def _configured(settings: Settings, source: str) -> set[str]:
     """Return the names of the streams of `source` that are configured."""
     configured = settings.sources.get(source)
-    return {each.name for each in named(configured.provider).streams} if configured else set()
+    if configured is None:
+        return set()
+    return {each.name for each in streams_of(configured, named(configured.provider))}
 
 
 def _unconfigured(settings: Settings, source: str) -> list[Stream]:
@@ -211,7 +224,7 @@ def _with_scope(settings: Settings, source: str, scope: str) -> list[Stream]:
     for stream in STREAMS:
         if stream.scope is None:
             continue
-        theirs = configured and stream in named(configured.provider).streams
+        theirs = configured and stream in streams_of(configured, named(configured.provider))
         if configured and theirs and scope in (scopes(configured, stream) or ()):
             key = f"sources.{source}.{stream.scope}s"
             raise _configured_still(name_of_scope(source, scope), f"take it out of {key} first")
@@ -239,7 +252,7 @@ def _left(settings: Settings, known: set[str]) -> list[str]:
     """Return those of `known` that are not configured."""
     configured = set(settings.sources)
     for source in settings.sources.values():
-        for stream in named(source.provider).streams:
+        for stream in streams_of(source, named(source.provider)):
             configured |= {
                 name_of_scope(source.name, each) for each in scopes(source, stream) or ()
             }

@@ -7,9 +7,15 @@ from rich.markup import escape
 from etl.config.redact import harmless
 from etl.load.runs import Run
 from etl.status.health import StreamHealth
-from etl.status.words import span
+from etl.status.words import run_word, span
 
-_RUN_COLOURS = {"complete": "green", "incomplete": "yellow", "failed": "red", "busy": "yellow"}
+_RUN_COLOURS = {
+    "complete": "green",
+    "incomplete": "yellow",
+    "failed": "red",
+    "busy": "yellow",
+    "not_available": "dim",
+}
 _STATE_COLOURS = {
     "good": "green",
     "never run": "yellow",
@@ -17,6 +23,8 @@ _STATE_COLOURS = {
     "incomplete": "yellow",
     "throttled": "yellow",
     "stale": "red",
+    "not available": "dim",
+    "ended": "dim",
     "not configured": "dim",
 }
 
@@ -35,7 +43,7 @@ def run_line(run: Run) -> str:
         nothing = f"{run.records:,} read, nothing written" if run.records else "nothing read"
     requests = _number(run.requests, "request")
     line = (
-        f"{escape(name):<26} [{colour}]{run.status:<10}[/{colour}] "
+        f"{escape(name):<26} [{colour}]{run_word(run):<10}[/{colour}] "
         f"{_counts(run) or nothing} ({requests}, {seconds:.1f} s)"
     )
     return f"{line}\n    [{colour}]{escape(harmless(run.error))}[/{colour}]" if run.error else line
@@ -49,7 +57,7 @@ def past_run_lines(run: Run) -> str:
     took = f"{seconds:.1f} s" if seconds < 60 else span(seconds, 2)
     line = (
         f"{_instant(run.started_at)} {escape(harmless(name)):<26} {run.mode:<11}"
-        f" [{colour}]{run.status:<10}[/{colour}] {took}"
+        f" [{colour}]{run_word(run):<10}[/{colour}] {took}"
     )
     read = f"{_number(run.requests, 'request')}, {_number(run.records, 'record')}"
     counts = _counts(run)

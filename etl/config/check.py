@@ -106,10 +106,11 @@ def _validate(draft: Draft) -> Settings | None:
         draft.problem((name,), unknown_key(name, ["sources", *TABLES]))
         del draft.tree[name]
     models = {path: model for path, _, model in draft.tables()}
-    tree = {**draft.tree, "path": draft.file, "warnings": tuple(draft.warnings)}
+    tree = {**draft.tree, "path": draft.file}
     if isinstance(draft.tree.get("sources"), dict):
         _name_sources(draft)
         tree["sources"] = _sources(models, draft)
+    tree["warnings"] = tuple(draft.warnings)
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:
@@ -143,6 +144,7 @@ def _sources(models: Mapping[Key, type[Table]], draft: Draft) -> dict[str, Sourc
             draft.problem((*key, "provider"), _provider_problem(key, draft))
         else:
             streams = draft.streams(key)
+            _check_streams(key, table, draft)
             given = {each: value for each, value in table.items() if each not in streams}
             if "options" in given:
                 known = keys_of(models[key], streams)
@@ -154,6 +156,32 @@ def _sources(models: Mapping[Key, type[Table]], draft: Draft) -> dict[str, Sourc
                 for found in error.errors(include_input=False, include_url=False):
                     _explain(found, key, models, draft)
     return read
+
+
+def _check_streams(at: Key, table: dict[str, Any], draft: Draft) -> None:
+    """Check which streams the source at `at` chooses, and warn of options of all others."""
+    key, given, known = (*at, "streams"), table.get("streams"), draft.streams(at)
+    if given is None:
+        return
+    listed = ", ".join(json.dumps(name) for name in known)
+    example = f"for example {draft.example(key, Source.model_fields['streams'], [known[0]])}"
+    wrong = [each for each in given if each not in known] if isinstance(given, list) else []
+    if not isinstance(given, list):
+        message = f"expected a list of streams, not {_TYPES.get(type(given), 'a date or a time')}"
+        draft.problem(key, f"{message}; known here: {listed}; {example}")
+    elif not given:
+        message = f"expected one stream or more; known here: {listed}"
+        draft.problem(key, f"{message}; to sync all of them, leave the key out")
+    elif wrong:
+        message = f"names no stream of this provider; known here: {listed}"
+        draft.problem(key, message + did_you_mean(wrong[0], known))
+    elif len(set(given)) < len(given):
+        draft.problem(key, f"lists the same stream twice; {example}")
+    else:
+        for name in (each for each in known if each in table and each not in given):
+            here = (*at, name)
+            what = "this stream is not one of the source's streams, so its options have no effect"
+            draft.warnings.append(f"{dotted(here)}{draft.place(here)}: {what}")
 
 
 def _explain(error: ErrorDetails, at: Key, models: Mapping[Key, type[Table]], draft: Draft) -> None:

@@ -75,10 +75,10 @@ class Draft:
         """Return the names of tables inside a source's table, of all providers."""
         return {part for provider in self.providers.values() for part in provider.parts}
 
-    def streams(self, source: Key) -> set[str]:
+    def streams(self, source: Key) -> tuple[str, ...]:
         """Return the names of the streams of the source at `source`, whose provider is known."""
         provider = self.tree["sources"][source[1]]["provider"]
-        return {each.name for each in self.providers[provider].streams}
+        return tuple(each.name for each in self.providers[provider].streams)
 
     def place(self, key: Key) -> str:
         """Return where a person finds the key: the variable, the line, or its table's line."""
@@ -92,9 +92,9 @@ class Draft:
         """Return the name of the variable that the value of `key` is from, with its dollar sign."""
         return dotted(("$" + self.variables[key],))
 
-    def example(self, key: Key, info: FieldInfo) -> str:
-        """Return `info`'s example in the form in which the key was or would be given."""
-        value = (info.examples or ["/run/secrets/" + key[-1]])[0]
+    def example(self, key: Key, info: FieldInfo, value: Any = None) -> str:
+        """Return `value`, or `info`'s example, in the form in which the key is given."""
+        value = value or (info.examples or ["/run/secrets/" + key[-1]])[0]
         suffix = "" if info.examples else "_file"
         if key in self.variables:
             text = ",".join(value) if isinstance(value, list) else value

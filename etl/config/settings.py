@@ -40,6 +40,7 @@ from etl.config.values import (
     Rate,
     Secret,
     Share,
+    StreamNames,
     Timeout,
     TimeZone,
     WebUrl,
@@ -217,8 +218,9 @@ class StreamOptions(Table):
 class Source(Table):
     """What every source has; a provider's model adds its credentials and its defaults.
 
-    `options` holds the options of single streams, by name. In callflow.toml they are tables of the
-    source, such as [sources.twilio_main.channels].
+    `streams` are the names of the streams that are synced; None: all. `options` holds the options
+    of single streams, by name. In callflow.toml they are tables of the source, such as
+    [sources.twilio_main.channels].
 
     The class variables name fields of the provider's model:
     `account` the account by which the provider counts its limits,
@@ -242,6 +244,7 @@ class Source(Table):
     no_proxy: NoProxy = None
     ca_file: CaFile = None
     allow_private_hosts: Override = None
+    streams: StreamNames = None
     schedule: Schedule = Field(default_factory=Schedule, description="a table")
     options: Mapping[str, StreamOptions] = {}
 

@@ -196,6 +196,11 @@ Word = Annotated[str, Field(pattern="^[!-~]+$", examples=["abc123"])]
 InstanceIds = Annotated[
     tuple[Word, ...], BeforeValidator(_tuple), Field(min_length=1), AfterValidator(_unique)
 ]
+StreamNames = Annotated[
+    tuple[str, ...] | None,
+    BeforeValidator(_tuple),
+    Field(description="a list of the names of streams, each once", examples=[["flows"]]),
+]
 WebUrl = Annotated[
     str,
     AfterValidator(_web_url),

@@ -18,9 +18,20 @@ LINES = 20
 """Lines of one message; further alerts are only counted."""
 _LONGEST = 500  # characters of a line
 
-_WORSE = {"throttled": 1, "incomplete": 2, "failed": 2, "stale": 2}
+_WORSE = {
+    "throttled": 1,
+    "not available": 1,
+    "incomplete": 2,
+    "failed": 2,
+    "stale": 2,
+    "ended": 3,
+}
 """How bad each state is. A throttled stream goes on automatically; only if it then fails or grows
-stale is a person needed. A stream that was reported as failing is not reported as stale too."""
+stale is a person needed. A stream that was reported as failing is not reported as stale too. What
+happens to a list after its provider has ended it needs no person."""
+_KNOWN = ("not available", "ended")
+"""States that are not those of a failure: a stream that was reported as failing is reported again
+when it turns out to be in one of them."""
 
 Name = tuple[str, str]
 """(source, stream)."""
@@ -30,8 +41,8 @@ Name = tuple[str, str]
 class Alert:
     """One thing to say of one stream.
 
-    `state` is what to record once it was sent: "throttled", "incomplete", "failed" or "stale"; None
-    when the stream is well again.
+    `state` is what to record once it was sent: "throttled", "incomplete", "failed", "stale",
+    "not available" or "ended"; None when the stream is well again.
     """
 
     source: str
@@ -51,14 +62,15 @@ def alerts(
     that it was well. What is wrong with a stream passes `redact`.
 
     There is an alert when a stream turns bad, when one that was only throttled fails or grows
-    stale, and an all-clear when it had a complete run and is not stale. A stream that never ran, or
-    whose source is no longer configured, gets no all-clear.
+    stale, when one turns out not to be available or to have ended, and an all-clear when it had a
+    complete run and is not stale. A stream that never ran, or whose source is no longer configured,
+    gets no all-clear.
     """
     found, redact = [], redact or Redactor()
     for stream in streams:
         name = (stream.source, stream.stream)
         previous, now = reported.get(name), _bad(stream)
-        if now is not None and _WORSE[now] > _WORSE.get(previous or "", 0):
+        if now is not None and _is_news(previous, now):
             found.append(Alert(*name, _bad_text(stream, now, redact), now))
         elif now is None and previous is not None and stream.state == "good":
             found.append(Alert(*name, f"{stream.name} is well again", None))
@@ -91,6 +103,13 @@ def send(
     """
     if found:
         post_json(url, payload(found), route=route, timeout=timeout, redact=redact)
+
+
+def _is_news(previous: str | None, now: str) -> bool:
+    """Return whether `now` has to be reported after `previous`."""
+    if now in _KNOWN:
+        return previous not in (now, "ended")
+    return _WORSE[now] > _WORSE.get(previous or "", 0)
 
 
 def _bad(stream: StreamHealth) -> str | None:

@@ -29,7 +29,13 @@ from etl.load.runs import Run
 
 Event = MutableMapping[str, Any]
 
-_LEVELS = {"complete": "info", "incomplete": "warning", "busy": "warning", "failed": "error"}
+_LEVELS = {
+    "complete": "info",
+    "not_available": "info",
+    "incomplete": "warning",
+    "busy": "warning",
+    "failed": "error",
+}
 _QUIET = ("apscheduler", "uvicorn", "httpx", "httpcore")
 """Libraries whose INFO is of no use to an operator; that of httpx holds whole URLs."""
 _SAID_BETTER = "apscheduler.scheduler"
@@ -101,7 +107,8 @@ def configure(
 def run_ended(log: Any, run: Run) -> None:
     """Log a run that ended on the structlog logger `log`: one line with its counts.
 
-    Its level is info for a complete run, error for a failed one, and warning for any other.
+    Its level is info for a complete run and for a list that is not available, error for a failed
+    run, and warning for any other.
     """
     seconds = (run.finished_at - run.started_at).total_seconds() if run.finished_at else None
     getattr(log, _LEVELS[run.status])(

@@ -51,9 +51,11 @@ def merged(previous: Settings, loaded: Settings) -> tuple[Settings, list[str]]:
 
 
 def rescheduled(previous: Settings, settings: Settings) -> list[str]:
-    """Return the names of the sources that are new or have another schedule."""
+    """Return the names of the sources that are new, or have another schedule or other streams."""
     return [
         name
         for name, source in settings.sources.items()
-        if name not in previous.sources or previous.sources[name].schedule != source.schedule
+        if name not in previous.sources
+        or previous.sources[name].schedule != source.schedule
+        or previous.sources[name].streams != source.streams
     ]

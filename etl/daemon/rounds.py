@@ -181,7 +181,7 @@ class Rounds:
             count = self._failures[source.name] = self._failures.get(source.name, 0) + 1
             wait = min(_AGAIN * 2 ** min(count - 1, 10), _AGAIN_AT_MOST)
             schedule.bring_forward(self._timer, source.name, self._given.wall() + wait)
-        elif run.status == "complete":
+        elif run.status in ("complete", "not_available"):
             self._failures.pop(source.name, None)
 
     # --- runs that hang --------------------------------------------------------------------------

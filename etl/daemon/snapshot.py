@@ -48,8 +48,10 @@ def read(
     return Snapshot(now, clock, rows, held)
 
 
-def forget_alerts(connection: Connection, snapshot: Snapshot, kept: Container[str]) -> None:
-    """Forget what was alerted of streams whose source is not in `kept`."""
-    for (source, stream), word in snapshot.alerted.items():
-        if word and source not in kept:
-            runs.record_alert(connection, source, stream, None)
+def forget_alerts(
+    connection: Connection, snapshot: Snapshot, kept: Container[tuple[str, str]]
+) -> None:
+    """Forget what was alerted of streams that are not in `kept`, (source, stream)."""
+    for name, word in snapshot.alerted.items():
+        if word and name not in kept:
+            runs.record_alert(connection, *name, None)

@@ -16,6 +16,7 @@ from etl.load import lease as leases
 from etl.load.runs import Run
 from etl.status import flows, queries
 from etl.status.flows import FlowStory, SourceFlows
+from etl.sync.selection import select
 from etl.warehouse.translate import translate_errors
 
 T = TypeVar("T")
@@ -79,7 +80,9 @@ class Watch:
             if seen is None or changed or given.clock() - seen.read_at > READ_EVERY:
                 seen = snapshot.read(connection, given.clock(), seen, context.redact)
                 if context.lease is not None:
-                    snapshot.forget_alerts(connection, seen, context.settings.sources)
+                    units = select(context.settings, [])
+                    kept = {(source.name, stream.name) for source, stream in units}
+                    snapshot.forget_alerts(connection, seen, kept)
             found = also(connection)
         self.snapshot = seen
         if self.standing.trouble is not None:

@@ -16,7 +16,13 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
-from etl.errors import ContractError, CredentialsError, MissingError, UnreachableRowsError
+from etl.errors import (
+    ContractError,
+    CredentialsError,
+    ForbiddenError,
+    MissingError,
+    UnreachableRowsError,
+)
 from etl.extract.answer import Answer, duration, instant
 from etl.extract.decode import Packed, unpack
 from etl.extract.http import Http
@@ -221,7 +227,8 @@ def _refuse(answer: Answer, code: str, now: Callable[[], datetime]) -> None:
     if answer.slow_down:
         raise busy(answer)
     if code.startswith(_FORBIDDEN) or answer.status in (401, 403):
-        raise CredentialsError(
+        refused = CredentialsError if answer.status == 401 else ForbiddenError
+        raise refused(
             f"Alibaba Cloud does not permit it: {code}: {answer.said}",
             advice="give the RAM user the right to read the CCC instance (AliyunCCCReadOnlyAccess)",
         )

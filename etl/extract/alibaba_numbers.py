@@ -23,6 +23,9 @@ from etl.extract.page import EVERYTHING, Page, ScanRequest
 PHONE_NUMBERS = "ListPhoneNumbers"
 """The action that lists them, as the signature names it."""
 
+Joined = tuple[str, str]
+"""A row's Number and CreateTime, which is when it joined the instance; "" for what is missing."""
+
 Masked = dict[tuple[str, str, int], dict[str, Any]]
 """Number, CreateTime, and how many rows before it in its answer are alike in both → row."""
 
@@ -33,20 +36,20 @@ _SMALLEST = 2  # with one row to a page no page could show a row of the previous
 class _Window:
     """Rows `start`, `start` + 1, … of the list, as one answer held them.
 
-    `numbers[i]` is the number of row i, "" if it has none. `total` is the length of the list, None
-    if it is not known. `is_last` says that the list ends with it.
+    `ids[i]` tells row i from others, also from those with a number that is masked alike. `total` is
+    the length of the list, None if it is not known. `is_last` says that the list ends with it.
     """
 
     start: int
     rows: list[Any]
-    numbers: list[str]
+    ids: list[Joined]
     total: int | None
     is_last: bool
 
     @property
     def end(self) -> int:
         """The number of the row behind its last one."""
-        return self.start + len(self.numbers)
+        return self.start + len(self.rows)
 
 
 def phone_numbers(http: Http, ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
@@ -83,7 +86,9 @@ def phone_numbers(http: Http, ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
 
 def probe_phone_numbers(http: Http, ask: ScanRequest) -> str:
     """Ask each instance for one number; return a line of counts. Raise what a scan would raise."""
-    return counts({each: read_page(http, each, 1, 1, {})[1] for each in ask.scopes}, "numbers")
+    return counts(
+        {each: read_page(http, each, 1, 1, {})[1] for each in ask.scopes}, "phone numbers"
+    )
 
 
 # --- masked numbers ------------------------------------------------------------------------------
@@ -94,16 +99,14 @@ def _put_aside(rows: Iterable[Any], masked: Masked) -> list[Any]:
     are alike in both are different rows, and are counted.
     """
     others: list[Any] = []
-    alike: Counter[tuple[str, str]] = Counter()
+    alike: Counter[Joined] = Counter()
     for row in rows:
-        number = _number(row)
-        if "*" not in number:
+        joined = _joined(row)
+        if "*" not in joined[0]:
             others.append(row)
             continue
-        record = unpacked(row)
-        known = number, str(record.get("CreateTime"))
-        masked[(*known, alike[known])] = record
-        alike[known] += 1
+        masked[(*joined, alike[joined])] = unpacked(row)
+        alike[joined] += 1
     return others
 
 
@@ -138,16 +141,16 @@ def _walk(http: Http, instance: str, size: int) -> Iterator[_Window]:
     A busy list may need more windows than one walk reads; then its count shows what is missing.
     """
     here = _window(http, instance, 1, size)
-    seen: set[str] = set()
+    seen: set[Joined] = set()
     for _ in range(20 + 3 * (here.total or LARGEST * size) // size):
         yield here
         if here.is_last or not here.rows:
             return
-        seen.update(here.numbers)
+        seen.update(here.ids)
         here = _next(http, instance, size, here, seen)
 
 
-def _next(http: Http, instance: str, size: int, here: _Window, seen: Set[str]) -> _Window:
+def _next(http: Http, instance: str, size: int, here: _Window, seen: Set[Joined]) -> _Window:
     """Return a window that reaches beyond `here` and starts with a row that was read before.
 
     Then no row has moved from behind the rows that were read to before them, if rows keep their
@@ -156,8 +159,9 @@ def _next(http: Http, instance: str, size: int, here: _Window, seen: Set[str]) -
     """
     want, end = here.end - 1, here.end
     while True:
-        page = page_from(want, end, size, LARGEST)
-        if page is None:
+        # Of two rows to a page, every second one cannot be shown again.
+        page = page_from(want, end, size, LARGEST) or (end // size + 1, size)
+        if page[0] > LARGEST:
             rows = f"over {end}" if here.total is None else here.total
             raise UnreachableRowsError(
                 f"{instance} has {rows} phone numbers, of which {end} could be read",
@@ -165,14 +169,14 @@ def _next(http: Http, instance: str, size: int, here: _Window, seen: Set[str]) -
                 " remove phone numbers that are no longer used",
             )
         there = _window(http, instance, *page)
-        if there.start > here.start and there.numbers == here.numbers[: len(there.rows)] != []:
+        if there.start > here.start and there.ids == here.ids[: len(there.ids)] != []:
             raise ContractError(
                 f"rows {here.start} and {there.start} of the list are the same, so the page number"
                 " is ignored",
                 where=f"{http.where}, instance {instance}",
                 advice="nothing is deleted; run again, and report it to the provider if it stays",
             )
-        if there.start == 0 or not there.rows or there.numbers[0] in seen:
+        if there.start in (0, here.end) or not there.rows or there.ids[0] in seen:
             return there
         want = end = max(0, want - size // 2)
 
@@ -184,11 +188,11 @@ def _window(http: Http, instance: str, page: int, size: int) -> _Window:
     if total is not None and rows and total < start + len(rows):
         total = None  # it counts something else
     is_last = len(rows) < size if total is None else start + len(rows) >= total
-    return _Window(start, rows, [_number(row) for row in rows], total, is_last)
+    return _Window(start, rows, [_joined(row) for row in rows], total, is_last)
 
 
-def _number(row: Any) -> str:
-    """Return the number of a row, "" if it has none."""
+def _joined(row: Any) -> Joined:
     record = unpacked(row)
-    number = record.get("Number") if isinstance(record, dict) else None
-    return number if isinstance(number, str) else ""
+    if not isinstance(record, dict) or not isinstance(number := record.get("Number"), str):
+        return "", ""
+    return number, str(record.get("CreateTime", ""))

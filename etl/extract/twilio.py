@@ -8,8 +8,10 @@ from typing import Any
 from etl.errors import (
     ContractError,
     CredentialsError,
+    ForbiddenError,
     MissingError,
     PageTokenError,
+    WithdrawnError,
 )
 from etl.extract.answer import Answer
 from etl.extract.http import Http
@@ -147,13 +149,22 @@ def judge(answer: Answer) -> None:
     if code == 20404 and answer.status == 404:
         raise MissingError(
             f"Twilio does not have it: {answer.said}",
-            advice="Twilio announced the end of Flex's legacy messaging, which flex flows and"
-            " channels belong to, for 2026-06-01; remove the source if it no longer answers",
+            advice="check that the account has this product",
         )
-    if code in (20403, 70051) or answer.status == 403:
+    if answer.status == 410:
+        raise WithdrawnError(
+            f"Twilio does not offer it any more: {answer.said}",
+            advice="look in Twilio's changelog for what replaces it",
+        )
+    if code is not None and answer.status == 403:
+        raise ForbiddenError(
+            f"Twilio does not permit it: {answer.said}",
+            advice="give the API key the right to read it, and check that the account is active",
+        )
+    if code in (20403, 70051):
         raise CredentialsError(
             f"Twilio does not permit it: {answer.said}",
-            advice="give the API key permission for Flex, and check that the account is active",
+            advice="check that the account is active, and the rights of the API key",
         )
     if code == 20003 or answer.status == 401:
         raise CredentialsError(

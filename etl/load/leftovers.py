@@ -78,11 +78,11 @@ def noted(connection: Connection, source: str) -> set[str]:
     return found
 
 
-def was_run(connection: Connection, source: str) -> bool:
-    """Whether there ever was a run of `source`, or a version of a row of it."""
+def was_run(connection: Connection, source: str, stream: str | None = None) -> bool:
+    """Whether there ever was a run of `source`, or of that stream of it."""
     runs = tables.runs
-    query = select(select(runs.c.run_id).where(runs.c.source == source).exists())
-    return bool(connection.scalar(query))
+    theirs = [runs.c.source == source] + ([runs.c.stream == stream] if stream else [])
+    return bool(connection.scalar(select(select(runs.c.run_id).where(*theirs).exists())))
 
 
 def changed_at(connection: Connection, source: str, names: Iterable[str]) -> datetime | None:

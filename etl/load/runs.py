@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from etl.warehouse.tables import runs, streams
 
-Status = Literal["complete", "incomplete", "failed", "busy"]
+Status = Literal["complete", "incomplete", "failed", "busy", "not_available"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +258,37 @@ def recorded(connection: Connection, source: str, run_id: str) -> bool:
     """Whether etl.runs has the run: if so, the transaction that was to end it did commit."""
     query = select(runs.c.run_id).where(runs.c.source == source, runs.c.run_id == run_id)
     return connection.scalar(query) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What became of a run; `retry_at` is when the provider wanted to be asked again, if it did."""
+
+    status: str
+    error_kind: str | None
+    error: str | None
+    retry_at: datetime | None
+
+
+def past(connection: Connection, source: str, stream: str, limit: int) -> list[Past]:
+    """Return the last `limit` runs of a stream, newest first, without those that found it busy."""
+    columns = (runs.c.status, runs.c.error_kind, runs.c.error, runs.c.retry_at)
+    query = (
+        select(*columns)
+        .where(runs.c.source == source, runs.c.stream == stream, runs.c.status != "busy")
+        .order_by(runs.c.started_at.desc())
+        .limit(limit)
+    )
+    return [Past(*row) for row in connection.execute(query)]
+
+
+def last_success(connection: Connection, source: str, stream: str) -> datetime | None:
+    """Return when the last complete run of a stream ended (UTC); None if there was none."""
+    query = select(readable(streams.c.last_success_at)).where(
+        streams.c.source == source, streams.c.stream == stream
+    )
+    found: datetime | None = connection.scalar(query)
+    return found and found.astimezone(UTC)
 
 
 def record_alert(connection: Connection, source: str, stream: str, state: str | None) -> None:

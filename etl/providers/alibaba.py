@@ -372,11 +372,9 @@ PARTS = (
             **_FLOW,
             "step_id": "r.activity_id",
             "property": "setting.key",
-            "value": "string.value",
+            "value": "string.found #>> '{}'",
         },
-        each=f"""{_EACH_SETTING} CROSS JOIN LATERAL (SELECT DISTINCT found #>> '{{}}' AS value
-            FROM {_STRING_VALUES} AS found
-        ) AS string""",
+        each=f"""{_EACH_SETTING} CROSS JOIN LATERAL {_STRING_VALUES} AS string(found)""",
     ),
 )
 

@@ -92,8 +92,9 @@ class Stream:
     `request_id` the header of an answer by which the provider's support finds the request.
     `optional`   whether an account may lack it, or credentials the right to it: then 403 or 404 on
                  its list is the state "not available", and no failure.
-    `ended`      what to read instead of a list that the provider has announced to end, a sentence;
-                 "": no end is announced.
+    `ended`      what to read instead of a list that the provider has announced to end, such as
+                 "read toy.menus instead"; "": no end is announced. Refusals that last, and an empty
+                 list after rows, are then the state "ended", and no failure.
     """
 
     name: str
@@ -152,6 +153,15 @@ class Provider:
     def parts(self) -> Mapping[str, type[SettingsTable]]:
         """The tables inside a source's table: its schedule, and the options of its streams."""
         return {"schedule": Schedule, **{each.name: StreamOptions for each in self.streams}}
+
+
+def streams_of(source: Source, provider: Provider) -> tuple[Stream, ...]:
+    """Return the streams of `provider` that `source` chooses; all, unless its settings say which.
+
+    They come in the order of their declarations.
+    """
+    chosen = source.streams
+    return tuple(each for each in provider.streams if chosen is None or each.name in chosen)
 
 
 def open_http(

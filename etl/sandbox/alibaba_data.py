@@ -303,3 +303,20 @@ def awkward_flows(instance_id: str) -> list[Record]:
             "Definition": definition(random_of(0, instance_id)),
         },
     ]
+
+
+def awkward_numbers(instance_id: str) -> list[Record]:
+    """Return numbers that reach nothing in every form, odd times, null and odd skill groups."""
+    names = _number(random_of(0, "names"), "", "", {"ContactFlowId": "", "Name": ""}).keys()
+    common = {"InstanceId": instance_id, "Active": True}
+    group = {"SkillGroupId": "", "Name": None, "DisplayName": AWKWARD_NAME, "added_later": 1}
+    return [
+        {"Number": "only-the-key"},
+        {**dict.fromkeys(names), "InstanceId": instance_id, "Number": "all-null"},
+        {**common, "Number": "400289****", "ContactFlowId": None, "Usage": "Added later"},
+        {**common, "Number": "+442079460000", "ContactFlowId": "", "CreateTime": ""},
+        {**common, "Number": "ext. 5 / 内线", "CreateTime": "1578457081000", "SkillGroups": []},
+        {**common, "Number": "0100000001", "CreateTime": 1578457081000, "Tags": '["a"]'},
+        {**common, "Number": "0100000002", "SkillGroups": [group, {**group, "SkillGroupId": "g"}]},
+        {**common, "Number": "0100000003", "AddedLater": {"x": 1}, "UserId": AWKWARD_NAME},
+    ]

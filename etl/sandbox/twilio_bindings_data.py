@@ -142,3 +142,62 @@ def _is_published(flow: Record) -> bool:
 
 def _sid(random: Random, kind: str) -> str:
     return f"{kind}{random.getrandbits(128):032x}"
+
+
+# Rows that the documents allow but naive code does not expect. Every value fits its column.
+
+
+def awkward_addresses() -> list[Record]:
+    """Return types unknown today, every odd `auto_creation`, nulls, a twin of an address."""
+    account, at = "AC" + "5" * 32, "2023-05-04T09:42:00+00:00"
+    creations: tuple[object, ...] = (
+        None,
+        {},
+        {"enabled": None, "type": None},
+        {"type": "added-later", "enabled": True, "added_later": {"x": 1}},
+        {"type": "studio", "enabled": True, "studio_flow_sid": None, "studio_retry_count": None},
+        {"type": "studio", "enabled": False, "studio_flow_sid": "", "studio_retry_count": 0},
+        {"type": "webhook", "enabled": True, "webhook_url": "", "webhook_filters": None},
+        {"type": "webhook", "enabled": True, "webhook_url": _ODD_URLS[0], "webhook_filters": []},
+    )
+    odd = [
+        twilio_numbers.address(f"IG{n:032x}", account, "sms", at, auto_creation=creation)
+        for n, creation in enumerate(creations, 1)
+    ]
+    return [
+        *odd,
+        {"sid": f"IG{101:032x}"},
+        {**dict.fromkeys(odd[0]), "sid": f"IG{102:032x}"},
+        twilio_numbers.address(f"IG{103:032x}", account, "pigeon", at, address="+442079460000"),
+        twilio_numbers.address(f"IG{104:032x}", account, "sms", at, address="+442079460000"),
+        {"sid": "IG" + "ABCDEF01" * 4, "friendly_name": data.AWKWARD_NAME, "added_later": 1},
+    ]
+
+
+_ODD_URLS = (
+    "https://user:invented@ivr.example.com:8443/v1/Flows/FW1?key=invented#part",
+    f"https://webhooks.twilio.com.example.com/v1/Accounts/AC/Flows/FW{'1' * 32}",
+    f"https://webhooks.twilio.com@example.com/v1/Accounts/AC/Flows/FW{'1' * 32}",
+    f"HTTP://Webhooks.Twilio.com:443/v1/Accounts/AC{'5' * 32}/Flows/FW{'1' * 32}?foo=bar",
+    f"https://webhooks.twilio.com/v1/Accounts/AC{'5' * 32}/Flows/FW1",
+    "not a URL at all {{x}}",
+    "https://[::1",
+    "",
+)
+
+
+def awkward_numbers() -> list[Record]:
+    """Return webhooks with secrets, hosts that look like Twilio's, times as ISO 8601, nulls."""
+    account, at = "AC" + "5" * 32, "Thu, 04 May 2023 09:42:00 +0000"
+    odd = [
+        twilio_numbers.number(f"PN{n:032x}", account, f"+4420794600{n:02}", at, voice_url=url)
+        for n, url in enumerate(_ODD_URLS, 1)
+    ]
+    return [
+        *odd,
+        {"sid": f"PN{101:032x}"},
+        {**dict.fromkeys(odd[0]), "sid": f"PN{102:032x}"},
+        {**odd[0], "sid": f"PN{103:032x}", "capabilities": None, "date_created": None},
+        {**odd[0], "sid": f"PN{104:032x}", "capabilities": {}, "status": "", "trunk_sid": ""},
+        {"sid": "PN" + "ABCDEF01" * 4, "friendly_name": data.AWKWARD_NAME, "added_later": 1},
+    ]

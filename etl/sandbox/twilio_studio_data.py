@@ -6,7 +6,16 @@ from dataclasses import dataclass
 from random import Random
 
 from etl.sandbox import twilio_studio
-from etl.sandbox.data import LANGUAGES, NEWEST, Record, any_language, name, past, zulu
+from etl.sandbox.data import (
+    AWKWARD_NAME,
+    LANGUAGES,
+    NEWEST,
+    Record,
+    any_language,
+    name,
+    past,
+    zulu,
+)
 
 _TRIGGERS = (
     "incomingMessage",
@@ -334,3 +343,93 @@ call of a flow that is gone. None of a small list."""
 
 def _sid(random: Random, kind: str) -> str:
     return f"{kind}{random.getrandbits(128):032x}"
+
+
+# Flows that the documents allow but naive code does not expect. Every value fits its column.
+
+_ODD_DEFINITIONS: tuple[object, ...] = (
+    None,
+    "",
+    "text",
+    [],
+    {},
+    {"initial_state": "Trigger"},  # the document's own example
+    {"states": None, "initial_state": None},
+    {"states": {"Trigger": {}}, "initial_state": "Trigger"},
+    {"states": [None, 5, {}, {"name": "a"}, {"name": None, "type": None}], "initial_state": "a"},
+    {
+        "states": [
+            {"name": "a", "type": "added-later", "transitions": None, "properties": None},
+            {"name": "b", "type": 5, "transitions": [None, {}, {"event": None, "next": None}]},
+            {"name": "a", "type": "say-play", "transitions": [], "properties": {"offset": 1}},
+            {"name": AWKWARD_NAME, "transitions": [{"event": "x", "next": "", "added": [1]}]},
+        ],
+        "initial_state": "a",
+        "added_later": {"x": 1},
+    },
+    {
+        "states": [
+            {"name": "again", "type": "split-based-on", "transitions": [
+                {"event": "noMatch", "next": "again", "conditions": []},
+                {"event": "match", "next": "gone", "conditions": [{"arguments": None}]},
+                {"event": "match", "next": "again"},
+            ]},
+        ],
+        "initial_state": "not there",
+    },
+    {
+        "states": [
+            {"type": "InitialState", "name": "Trigger", "transitions": [
+                {"event": "incomingCall", "conditions": [], "next": "FF1", "uuid": "u1"},
+            ], "properties": {"flow_url": "https://webhooks.example.com/v1/Flows/FW1"}},
+            {"type": "SayPlay", "name": "FF1", "transitions": [], "properties": {"say": "hi"}},
+        ],
+        "initial_state": "Trigger",
+    },
+    {
+        "states": [
+            {"name": "all", "type": kind, "transitions": [], "properties": dict.fromkeys(
+                ("workflow", "channel", "flow_sid", "function_sid", "url", "workflow_sid"),
+                "{{flow.variables.x}}",
+            )}
+            for kind in ("send-to-flex", "run-subflow", "run-function", "make-http-request")
+        ],
+        "initial_state": "all",
+    },
+)  # fmt: skip
+
+
+def awkward_studio_flows() -> list[Record]:
+    """Return stored flows with odd definitions, members that are null or missing, odd revisions."""
+    account = "AC" + "5" * 32
+
+    def sid(number: int) -> str:
+        return f"FW{number:032x}"
+
+    odd = [
+        twilio_studio.saved(
+            twilio_studio.flow(sid(number), account, "", "2023-05-04T09:42:00+00:00"),
+            definition,
+            "2023-05-04T09:42:00+00:00",
+            status="published",
+            valid=None,
+            errors=None,
+        )
+        for number, definition in enumerate(_ODD_DEFINITIONS, 1)
+    ]
+    names = odd[0].keys() - {"sid", "revisions"}
+    return [
+        *odd,
+        {"sid": sid(101)},
+        {**dict.fromkeys(names), "sid": sid(102), "revisions": [{"revision": 7}]},
+        {"sid": sid(103), "status": "added-later", "revision": 3, "friendly_name": AWKWARD_NAME},
+        {
+            "sid": "FW" + "ABCDEF01" * 4,
+            "added_later": 1,
+            "revisions": [
+                {"revision": 2, "status": "draft", "definition": {}, "added_later": [1]},
+                {"revision": 9, "status": "draft", "definition": {}},
+                {"revision": 4, "status": "published", "definition": {}},
+            ],
+        },
+    ]

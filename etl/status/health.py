@@ -4,30 +4,41 @@ Pure: from the settings and what the warehouse has recorded. `callflow status`, 
 /readyz, the metrics and the alerts all report these judgements.
 """
 
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, Literal, Self
 
-from etl.config.settings import Schedule, Settings
-from etl.providers import named
-from etl.providers.declare import scopes
+from etl.config.settings import Schedule, Settings, Source
+from etl.providers import PROVIDERS, named
+from etl.providers.declare import Provider, Stream, scopes, streams_of
 from etl.status.timetable import after
 from etl.status.words import in_words, last_complete, span
 from etl.sync.selection import name_of_scope
 
-State = Literal["good", "never run", "failed", "incomplete", "throttled", "not configured"]
+State = Literal[
+    "good",
+    "never run",
+    "failed",
+    "incomplete",
+    "throttled",
+    "not available",
+    "ended",
+    "not configured",
+]
 Role = Literal["leader", "standby", "starting", "stopping", "none"]
 
 _HOUR = timedelta(hours=1)
+CALM = ("not available", "ended", "not configured")
+"""States of which nothing more has to be done once they are known."""
 OLD = timedelta(seconds=15)
 """Maximum age of an overview; a healthy daemon makes one every second or two."""
 
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """A source, or an instance of one (Alibaba), that has rows and is no longer configured.
+    """A source, or a stream or an instance of one, that has rows and is no longer configured.
 
     `name` is the argument for `callflow forget`.
     """
@@ -42,10 +53,15 @@ class StreamHealth:
     """The state of one stream. Times are UTC, lengths of time are seconds.
 
     `state`         from the last run. "throttled": the provider asked for no requests before
-                    `retry_at`. "not configured": it was synced once, but no source has it now.
-    `stale`         whether there was no complete run within `stale_after`.
-    `problem`       what is wrong, and `advice` what to do now; None if nothing is.
+                    `retry_at`. "not available": the account lacks it, or the credentials the right
+                    to it. "ended": its provider has ended it. "not configured": it was synced once,
+                    but no source has it now.
+    `stale`         whether there was no complete run within `stale_after`. What has ended, and what
+                    was never available, is never stale.
+    `problem`       what is wrong, or why it cannot be read, and `advice` what to do now; None if
+                    there is nothing to say.
     `schedule`      in words, such as "every 15m".
+    `stale_after`   the `age` from which it is stale; None: it is never.
     `age`           since the last complete run ended; None if there was none.
     `running_since` when the current run started, if one is running.
     `next_run_at`   known only to the daemon that leads.
@@ -82,7 +98,7 @@ class StreamHealth:
     @property
     def good(self) -> bool:
         """Whether it needs no attention."""
-        return not self.stale and self.state in ("good", "never run", "not configured")
+        return not self.stale and self.state in ("good", "never run", *CALM)
 
     @property
     def fresh(self) -> bool:
@@ -131,7 +147,7 @@ class Overview:
         """Why it is not ready; empty if it is."""
         found = [self.database] if self.database else []
         for stream in self.streams:
-            if stream.state != "not configured" and not stream.fresh:
+            if not stream.fresh and (stream.stale or stream.state not in CALM):
                 since = (
                     "no complete run yet" if stream.age is None else f"{span(stream.age, 2)} old"
                 )
@@ -144,6 +160,7 @@ class Recorded:
     """What is known about one stream before it is judged.
 
     `schedule` None means that the stream is not configured; its `provider` is then "".
+    `ends`     whether its provider has announced its end.
     `row`      its row of etl.streams, times in UTC; empty if it was never synced.
     """
 
@@ -151,6 +168,7 @@ class Recorded:
     stream: str
     provider: str
     schedule: Schedule | None
+    ends: bool
     row: Mapping[str, Any]
     running_since: datetime | None
     next_run_at: datetime | None
@@ -161,7 +179,7 @@ class Recorded:
 class Age:
     """How old the last complete run of a stream is, in seconds.
 
-    `since_success` None if there was none. `allowed` None if the stream is not configured.
+    `since_success` None if there was none. `allowed` None if the stream cannot become stale.
     """
 
     since_success: float | None
@@ -178,6 +196,7 @@ def assess(
     next_runs: Mapping[str, datetime] = {},
     running: Mapping[tuple[str, str], datetime] = {},
     held: Iterable[tuple[str, str, str]] = (),
+    providers: tuple[Provider, ...] = PROVIDERS,
 ) -> tuple[StreamHealth, ...]:
     """Judge every stream that is configured or recorded, in the order of the names.
 
@@ -191,24 +210,25 @@ def assess(
     """
     rows = {(row["source"], row["stream"]): row for row in recorded}
     wanted = {
-        (source.name, stream.name): source.provider
+        (source.name, stream.name): (source, stream)
         for source in settings.sources.values()
-        for stream in named(source.provider).streams
+        for stream in streams_of(source, named(source.provider, providers))
     }
     left = _leftovers(settings, rows, wanted, held)
     # Of a thousand sources most share a schedule, and a crontab line takes a while to evaluate.
     allow = cache(stale_after)
     found = []
     for source, stream in sorted(rows.keys() | wanted.keys()):
-        provider = wanted.get((source, stream))
+        unit = wanted.get((source, stream))
         known = Recorded(
             source=source,
             stream=stream,
-            provider=provider or "",
-            schedule=settings.sources[source].schedule if provider else None,
+            provider=unit[0].provider if unit else "",
+            schedule=unit[0].schedule if unit else None,
+            ends=bool(unit and unit[1].ended),
             row=_in_utc(rows.get((source, stream), {})),
             running_since=running.get((source, stream)),
-            next_run_at=next_runs.get(source) if provider else None,
+            next_run_at=next_runs.get(source) if unit else None,
             leftovers=tuple(_leftover(name) for name in left.get((source, stream), ())),
         )
         found.append(_judge(known, now, since, allow))
@@ -222,7 +242,7 @@ def _judge(
     allow: Callable[[Schedule, datetime], timedelta],
 ) -> StreamHealth:
     state = _state(known, now)
-    age = _age(known, now, since, allow)
+    age = _age(known, state, now, since, allow)
     problem, advice = _words(known, state, age)
     return StreamHealth(
         source=known.source,
@@ -264,6 +284,8 @@ def _state(known: Recorded, now: datetime) -> State:
         return "never run"
     if last == "complete":
         return "good"
+    if last == "not_available":
+        return "ended" if known.ends else "not available"
     if retry_at is not None and retry_at > now:
         return "throttled"
     return "incomplete" if last == "incomplete" else "failed"
@@ -271,6 +293,7 @@ def _state(known: Recorded, now: datetime) -> State:
 
 def _age(
     known: Recorded,
+    state: State,
     now: datetime,
     since: datetime | None,
     allow: Callable[[Schedule, datetime], timedelta],
@@ -279,7 +302,8 @@ def _age(
     success = known.row.get("last_success_at")
     # Never negative: a clock that was set back makes nothing fresher, and nothing stale.
     age = max(0.0, (now - success).total_seconds()) if success else None
-    if known.schedule is None:
+    never = state == "ended" or (state == "not available" and success is None)
+    if known.schedule is None or never:
         return Age(age, None, stale=False)
     start = success or since or now
     allowed = allow(known.schedule, start.replace(second=0, microsecond=0)).total_seconds()
@@ -311,16 +335,16 @@ def _words(known: Recorded, state: State, age: Age) -> tuple[str, str]:
 def _leftovers(
     settings: Settings,
     rows: Iterable[tuple[str, str]],
-    wanted: Container[tuple[str, str]],
+    wanted: Mapping[tuple[str, str], tuple[Source, Stream]],
     held: Iterable[tuple[str, str, str]],
 ) -> dict[tuple[str, str], list[str]]:
     """Return (source, stream) → the names of its parts that are no longer configured."""
-    found = {pair: [pair[0]] for pair in rows if pair not in wanted}
-    configured = {
-        (source.name, stream.name): scopes(source, stream)
-        for source in settings.sources.values()
-        for stream in named(source.provider).streams
+    found = {
+        pair: [".".join(pair) if pair[0] in settings.sources else pair[0]]
+        for pair in rows
+        if pair not in wanted
     }
+    configured = {pair: scopes(*unit) for pair, unit in wanted.items()}
     for source, stream, scope in held:
         if scope not in (configured.get((source, stream)) or (scope,)):
             found.setdefault((source, stream), []).append(name_of_scope(source, scope))

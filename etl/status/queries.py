@@ -26,6 +26,7 @@ from etl.config.settings import Settings
 from etl.load import lead, leftovers
 from etl.load.runs import Run, readable
 from etl.providers import PROVIDERS, named
+from etl.providers.declare import streams_of
 from etl.status import health
 from etl.status.health import Overview
 from etl.warehouse import tables
@@ -119,7 +120,7 @@ def known_streams(
     found = {
         (each.name, stream.name)
         for each in settings.sources.values()
-        for stream in named(each.provider).streams
+        for stream in streams_of(each, named(each.provider))
     }
     rows, runs = tables.streams.c, tables.runs.c
     with translate_errors("runs", redact), engine.begin() as connection:

@@ -1,6 +1,7 @@
-"""Lengths of time and schedules in words. Pure."""
+"""Lengths of time, schedules and runs in words. Pure."""
 
 from etl.config.settings import Schedule
+from etl.load.runs import Run
 from etl.status.timetable import EVERY
 
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
@@ -22,6 +23,13 @@ def in_words(schedule: Schedule) -> str:
     if schedule.cron is not None:
         return f"cron {schedule.cron} {schedule.timezone}"
     return f"every {span((schedule.every or EVERY).total_seconds())}"
+
+
+def run_word(run: Run) -> str:
+    """Return what became of a run: its status, "not available", or "ended"."""
+    if run.status != "not_available":
+        return run.status
+    return "ended" if run.error_kind == "ended" else "not available"
 
 
 def last_complete(age: float | None) -> str:

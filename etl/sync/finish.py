@@ -1,4 +1,4 @@
-"""The end of a run: what it records, whether it was complete, incomplete or failed."""
+"""The end of a run: what it records, and whether it was complete, and if not, why."""
 
 import contextlib
 import traceback
@@ -14,6 +14,7 @@ from etl.errors import (
     CallflowError,
     IncompleteError,
     LeaseLostError,
+    NotAvailableError,
     StoppedError,
     UnavailableError,
     UnreachableRowsError,
@@ -23,9 +24,10 @@ from etl.load import lease as leases
 from etl.load import runs
 from etl.load.lease import Lease
 from etl.load.merge import Written
-from etl.load.runs import Marks, Outcome, Run
+from etl.load.runs import Marks, Outcome, Run, Status
 from etl.load.transaction import StopWatcher, brief_transaction
-from etl.providers.declare import scopes
+from etl.providers.declare import on_absent, scopes
+from etl.sync.available import IN_A_ROW, Before, ended, excuse
 from etl.sync.context import RunContext, Tally
 from etl.sync.job import Job
 from etl.sync.lease import require_lead
@@ -58,6 +60,9 @@ class Result:
 
 def record_end(connection: Connection, context: RunContext, result: Result) -> Run:
     """Record the run in the transaction of its changes; return it as recorded."""
+    excused = _excuse(connection, context, result)
+    if excused is not None:
+        result = replace(result, incomplete_because=excused)
     because, written, is_full = result.incomplete_because, result.written, _is_full(result)
     rows = context.rows + written.inserted - written.deleted
     run = replace(
@@ -98,17 +103,47 @@ def _known_since(context: RunContext, now: datetime) -> Mapping[str, datetime] |
     return {**known, **new} if new else None
 
 
+def _excuse(
+    connection: Connection, context: RunContext, result: Result
+) -> NotAvailableError | None:
+    """Return that the list is not there to be read, if that is what its first answer means."""
+    job, because = context.job, result.incomplete_because
+    stream, here = job.stream, (job.source, job.stream.name)
+    if not (stream.optional or stream.ended):
+        return None
+    if because is not None and because is result.scan.incomplete_because:
+        if context.tally.pages or result.scan.pages:
+            return None
+        before = Before(
+            runs.past(connection, *here, IN_A_ROW - 1), runs.last_success(connection, *here)
+        )
+        return excuse(stream, because, where=job.name, before=before)
+    was_emptied = context.rows > 0 and not result.scan.received
+    is_whole = result.plan.mode == "full" or stream.changes != "since"
+    is_sure = because is None or because.kind == "safety_stop"
+    if stream.ended and was_emptied and is_whole and is_sure and not job.accept_deletes:
+        delete = f"if its rows should go too, `callflow sync {job.source} --full --accept-deletes`"
+        kept = on_absent(job.settings, stream) == "keep"
+        reason = "its list is empty, and was not before"
+        return ended(stream, reason, where=job.name, advice="" if kept else delete)
+    return None
+
+
 def _is_full(result: Result) -> bool:
     """Whether the run saw the whole list, and is proven to."""
     return result.plan.mode == "full" and result.incomplete_because is None
 
 
 def _not_complete(run: Run, job: Job, because: CallflowError) -> Run:
-    """Return a run that reached its end, but not that of the list, or not with a proof."""
-    reached_the_end = isinstance(because, IncompleteError | UnreachableRowsError)
+    """Return a run that did not see its whole list, or not with a proof."""
+    status: Status = "failed"
+    if isinstance(because, IncompleteError | UnreachableRowsError):
+        status = "incomplete"
+    elif isinstance(because, NotAvailableError):
+        status = "not_available"
     return replace(
         run,
-        status="incomplete" if reached_the_end else "failed",
+        status=status,
         error_kind=because.kind,
         error=job.redact.message(str(because)),
         retry_at=_retry_at(because),

@@ -9,7 +9,7 @@ from etl.config.settings import Settings, Source
 from etl.errors import ConfigError
 from etl.load.runs import Run
 from etl.providers import PROVIDERS, named
-from etl.providers.declare import Provider, Stream
+from etl.providers.declare import Provider, Stream, streams_of
 
 Unit = tuple[Source, Stream]
 
@@ -25,7 +25,7 @@ def select(
     units = [
         (source, stream)
         for source in settings.sources.values()
-        for stream in named(source.provider, providers).streams
+        for stream in streams_of(source, named(source.provider, providers))
     ]
     every = {name_of(unit): unit for unit in units}
     wanted = {name for name in every if not names or {name, name.split(".")[0]} & set(names)}
@@ -87,7 +87,10 @@ def run_all(
 
 
 def exit_code(runs: Mapping[str, Run] | Iterable[Run]) -> int:
-    """Return 0 if all are complete, 1 if one failed or is incomplete, 75 if only one was busy."""
+    """Return 0 if all are complete, 1 if one failed or is incomplete, 75 if only one was busy.
+
+    One that is not available, or has ended, counts as complete.
+    """
     states = {run.status for run in (runs.values() if isinstance(runs, Mapping) else runs)}
     if states & {"failed", "incomplete"}:
         return 1

@@ -254,7 +254,7 @@ runs = _etl(
     _plain("mode", TEXT, "full or incremental.", required=True),
     _plain("started_at", TIME, "When the run started (UTC).", required=True),
     _plain("finished_at", TIME, "When the run ended (UTC).", required=True),
-    _plain("status", TEXT, "complete, incomplete, failed or busy.", required=True),
+    _plain("status", TEXT, "complete, incomplete, failed, busy or not_available.", required=True),
     _count("requests", "HTTP requests sent, retries included."),
     _count("pages", "Pages read."),
     _count("records", "Records of the list, a repeated one once."),

@@ -48,7 +48,7 @@ def callflow() -> None:
         from etl import api
 
         runs = api.sync(name)
-        bad = [run for run in runs if run.status != "complete"]
+        bad = [run for run in runs if run.status not in ("complete", "not_available")]
         if not bad:
             return [api.summary(run) for run in runs]
         text = "; ".join(f"{run.status}: {run.error}" for run in bad)

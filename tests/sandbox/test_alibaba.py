@@ -311,15 +311,62 @@ def test_get_contact_flow_needs_the_draft_id(http: httpx.Client, alibaba: Alibab
         assert code(answer) == (404, "NotExists.ContactFlowId")
 
 
-def test_phone_numbers_and_instances(http: httpx.Client, alibaba: Alibaba) -> None:
-    store = alibaba.flows["ccc-sandbox"]
-    store.add(flow("f1", 1, Name="one", NumberList=["400289****", "+442079460000"]))
-    store.add(flow("f2", 2, Name="two", NumberList=None))
-    numbers = alibaba_get(http, alibaba, "ListPhoneNumbers", **PAGE)
-    assert [(n["Number"], n["ContactFlowId"], n["ContactFlowName"]) for n in numbers["List"]] == [
-        ("400289****", "f1", "one"),
-        ("+442079460000", "f1", "one"),
+def number(text: str, **more: object) -> dict[str, object]:
+    return {"Number": text, "InstanceId": "ccc-sandbox", "Active": True, **more}
+
+
+def numbers(http: httpx.Client, alibaba: Alibaba, **params: str) -> list[str]:
+    page = alibaba_get(http, alibaba, "ListPhoneNumbers", **{**PAGE, **params})
+    assert page["TotalCount"] >= len(page["List"])
+    return [row["Number"] for row in page["List"]]
+
+
+def test_numbers_are_paged_and_counted(http: httpx.Client, alibaba: Alibaba) -> None:
+    store = alibaba.phone_numbers["ccc-sandbox"]
+    for n in range(25):
+        store.add(number(f"01000000{n:02}"))
+    pages = [
+        alibaba_get(
+            http,
+            alibaba,
+            "ListPhoneNumbers",
+            InstanceId="ccc-sandbox",
+            PageNumber=str(page),
+            PageSize="10",
+        )
+        for page in (1, 2, 3, 4)
     ]
+    assert [len(page["List"]) for page in pages] == [10, 10, 5, 0]
+    assert {page["TotalCount"] for page in pages} == {25}
+    assert [row["Number"] for page in pages for row in page["List"]] == store.keys()[::-1]
+    alibaba.sorts_numbers = True
+    assert numbers(http, alibaba) == sorted(store.keys())
+    assert numbers(http, alibaba, InstanceId="ccc-sandbox-survey") == []
+    for wrong, expected in (
+        ({"InstanceId": "other"}, (404, "NotExists.InstanceId")),
+        ({"InstanceId": ""}, (400, "MissingInstanceId")),
+        ({"PageSize": "101"}, (400, "Parameter.Maximum")),
+        ({"PageNumber": ""}, (400, "MissingPageNumber")),
+    ):
+        answer = alibaba_call(http, alibaba, "ListPhoneNumbers", **{**PAGE, **wrong})
+        assert code(answer) == expected
+
+
+def test_numbers_are_chosen_and_may_be_masked(http: httpx.Client, alibaba: Alibaba) -> None:
+    store = alibaba.phone_numbers["ccc-sandbox"]
+    store.add(number("0100000001", Usage="Inbound"))
+    store.add(number("0100000002", Active=False, Usage="Bidirection"))
+    assert numbers(http, alibaba, Active="true") == ["0100000001"]
+    assert numbers(http, alibaba, Active="false") == ["0100000002"]
+    assert numbers(http, alibaba, Usage="Inbound") == ["0100000001"]
+    assert numbers(http, alibaba, SearchPattern="0002") == ["0100000002"]
+    alibaba.masks_numbers = True
+    assert numbers(http, alibaba) == ["010000****"] * 2
+    store.update("0100000001", ContactFlowId="f1")
+    assert store.get("0100000001") == number("0100000001", Usage="Inbound", ContactFlowId="f1")
+
+
+def test_instances(http: httpx.Client, alibaba: Alibaba) -> None:
     instances = alibaba_get(http, alibaba, "ListInstances", PageNumber="1", PageSize="1")
     assert instances["TotalCount"] == 2
     assert [instance["Id"] for instance in instances["List"]] == ["ccc-sandbox"]
@@ -360,4 +407,10 @@ def test_generated_flows_are_what_the_list_returns(http: httpx.Client, alibaba: 
         return row["ContactFlowId"]
 
     assert sorted(page["List"], key=key) == sorted(flows, key=key)
-    assert alibaba.records() == {"contact_flows": flows}
+    rows = alibaba_data.numbers(Random(4), 30, "ccc-sandbox", flows[:40])
+    rows += alibaba_data.awkward_numbers("ccc-sandbox")
+    for row in rows:
+        alibaba.phone_numbers["ccc-sandbox"].add(row)
+    page = alibaba_get(http, alibaba, "ListPhoneNumbers", **PAGE)
+    assert page["List"][::-1] == rows
+    assert alibaba.records() == {"contact_flows": flows, "phone_numbers": rows}

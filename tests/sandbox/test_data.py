@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from etl.sandbox import alibaba_data, data, twilio_data, zoom_data
+from etl.sandbox import (
+    alibaba_data,
+    data,
+    twilio_bindings_data,
+    twilio_data,
+    twilio_studio_data,
+    zoom_data,
+)
 from etl.sandbox.data import Sizes
 from etl.sandbox.server import Sandbox, serve
 from tests.transform import naive
@@ -54,7 +61,11 @@ def test_sizes_are_kept_and_the_seed_decides(generated: dict[str, Any]) -> None:
         ("zoom", "flows"): 300,
         ("twilio", "flex_flows"): 120,
         ("twilio", "channels"): 2000,
+        ("twilio", "studio_flows"): 75,
+        ("twilio", "addresses"): 75,
+        ("twilio", "phone_numbers"): 75,
         ("alibaba", "contact_flows"): 2 * 150,
+        ("alibaba", "phone_numbers"): 2 * 150,
     }
     with serve(SIZES, seed=5) as again, serve(SIZES, seed=6) as other:
         assert again.records() == generated
@@ -69,6 +80,9 @@ def test_keys_are_unique_and_well_formed(generated: dict[str, Any]) -> None:
         (generated["zoom"]["flows"], "flow_id", r"[A-Za-z0-9_-]{22}"),
         (generated["twilio"]["flex_flows"], "sid", r"FO[0-9a-f]{32}"),
         (generated["twilio"]["channels"], "sid", r"CH[0-9a-f]{32}"),
+        (generated["twilio"]["studio_flows"], "sid", r"FW[0-9a-f]{32}"),
+        (generated["twilio"]["addresses"], "sid", r"IG[0-9a-f]{32}"),
+        (generated["twilio"]["phone_numbers"], "sid", r"PN[0-9a-f]{32}"),
     ):
         keys = [row[key] for row in rows]
         assert len(set(keys)) == len(keys)
@@ -82,9 +96,16 @@ def test_every_telephone_number_is_fictional_or_masked(generated: dict[str, Any]
     entries = [entry for flow in generated["zoom"]["flows"] for entry in flow["entry_points"]]
     numbers = [entry["entry_number"] for entry in entries if "entry_number" in entry]
     identities = [flow["contact_identity"] for flow in generated["twilio"]["flex_flows"]]
+    identities += [
+        row["address"]
+        for row in generated["twilio"]["addresses"]
+        if row["type"] in ("sms", "whatsapp")
+    ]
+    identities += [row["phone_number"] for row in generated["twilio"]["phone_numbers"]]
     numbers += [each.removeprefix("whatsapp:") for each in identities if each is not None]
     flows = generated["alibaba"]["contact_flows"]
     numbers += [number for flow in flows for number in flow["NumberList"]]
+    numbers += [row["Number"] for row in generated["alibaba"]["phone_numbers"]]
     assert len(numbers) > 300
     for number in numbers:
         masked = re.fullmatch(r"\d{6}\*{4}", number)
@@ -95,12 +116,14 @@ def test_every_telephone_number_is_fictional_or_masked(generated: dict[str, Any]
 
 def test_addresses_are_of_example_domains(generated: dict[str, Any]) -> None:
     texts = strings(generated)
-    mails = [text for text in texts if "@" in text]
+    mails = [text for text in texts if "@" in text and "@ccc-" not in text]
     assert mails
     assert all(text.endswith("@example.com") for text in mails)
     hosts = {text.split("/")[2] for text in texts if text.startswith("http")}
-    assert hosts - {"flex-api.twilio.com"}
-    assert all(host == "flex-api.twilio.com" or host.endswith(".example.com") for host in hosts)
+    assert {host for host in hosts if not host.endswith(".example.com")} == {
+        f"{product}.twilio.com"
+        for product in ("flex-api", "studio", "conversations", "webhooks", "demo")
+    }
 
 
 def test_zoom_has_every_kind_of_flow(generated: dict[str, Any]) -> None:
@@ -152,6 +175,104 @@ def test_twilio_has_every_integration_and_some_orphans(generated: dict[str, Any]
     assert max(per_flow.values()) > 20
 
 
+def states_of(revision: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    states = revision["definition"]["states"]
+    found = {state["name"]: state for state in states}
+    assert len(found) == len(states)
+    return found
+
+
+def test_studio_has_every_kind_of_flow(generated: dict[str, Any]) -> None:
+    flows = generated["twilio"]["studio_flows"]
+    sids = {flow["sid"] for flow in flows}
+    kinds, called, broken, looped = set(), set(), 0, 0
+    for flow in flows:
+        numbers = [revision["revision"] for revision in flow["revisions"]]
+        assert numbers == list(range(1, flow["revision"] + 1))
+        assert (flow["date_updated"] is None) == (len(numbers) == 1)
+        states = states_of(flow["revisions"][-1])
+        assert flow["definition"]["initial_state"] in states
+        kinds |= {state["type"] for state in states.values()}
+        called |= {
+            s["properties"]["flow_sid"] for s in states.values() if "flow_sid" in s["properties"]
+        }
+        ways = [
+            (state["name"], way["next"])
+            for state in states.values()
+            for way in state["transitions"]
+            if "next" in way
+        ]
+        broken += any(following not in states for _, following in ways)
+        looped += any(following == name for name, following in ways)
+    assert {
+        "trigger",
+        "say-play",
+        "gather-input-on-call",
+        "split-based-on",
+        "send-to-flex",
+    } <= kinds
+    assert {"run-subflow", "run-function", "enqueue-call", "make-http-request"} <= kinds
+    assert called & sids
+    assert called - sids >= {"{{flow.variables.next_flow}}", "FW" + "d" * 32}
+    assert broken
+    assert looped
+    histories = {tuple(each["status"] for each in flow["revisions"]) for flow in flows}
+    assert {("draft", "draft"), ("published", "draft"), ("published",) * 3} <= histories
+
+
+def test_some_bindings_of_twilio_reach_nothing(generated: dict[str, Any]) -> None:
+    lists = generated["twilio"]
+    flows = {flow["sid"]: flow for flow in lists["studio_flows"]}
+    ways = Counter[str]()
+    for row in lists["addresses"]:
+        creation = row["auto_creation"]
+        ways[creation["type"] if creation["enabled"] else "disabled"] += 1
+        if creation["type"] == "studio":
+            trigger = states_of(flows[creation["studio_flow_sid"]]["revisions"][-1])["Trigger"]
+            events = {way["event"] for way in trigger["transitions"] if "next" in way}
+            ways["dead"] += "incomingConversationMessage" not in events
+    assert min(ways[each] for each in ("studio", "webhook", "default", "disabled", "dead")) > 3
+    identities = {flow["contact_identity"] for flow in lists["flex_flows"]} - {None}
+    assert 0 < len(identities & {row["address"] for row in lists["addresses"]}) < len(identities)
+    reached = Counter[str]()
+    for row in lists["phone_numbers"]:
+        url = row["voice_url"] or ""
+        sid = url.rpartition("/")[2]
+        nothing = not (url or row["trunk_sid"] or row["voice_application_sid"] or row["sms_url"])
+        reached["nothing"] += nothing
+        reached["trunk"] += bool(row["trunk_sid"])
+        reached["application"] += bool(row["voice_application_sid"])
+        reached["secret"] += "token=" in url
+        if sid in flows:
+            statuses = {each["status"] for each in flows[sid]["revisions"]}
+            reached["live" if "published" in statuses else "draft"] += 1
+    assert min(reached.values()) > 3
+    assert len(reached) == 6
+
+
+def test_a_small_sandbox_has_what_the_demo_shows() -> None:
+    with serve(Sizes(24, 0)) as sandbox:
+        first = sandbox.records()["twilio"]["studio_flows"][0]
+        assert len(states_of(first["revisions"][-1])) > 6
+        rows = sandbox.records()["twilio"]["phone_numbers"]
+        targets = ("voice_url", "sms_url", "trunk_sid", "voice_application_sid")
+        assert [row for row in rows if not any(row[name] for name in targets)]
+
+
+def test_alibabas_numbers_reach_their_flows_or_nothing(generated: dict[str, Any]) -> None:
+    flows = {flow["ContactFlowId"]: flow for flow in generated["alibaba"]["contact_flows"]}
+    rows = generated["alibaba"]["phone_numbers"]
+    assert len({(row["InstanceId"], row["Number"]) for row in rows}) == len(rows)
+    bound = [row for row in rows if row["ContactFlowId"]]
+    for row in bound:
+        flow = flows[row["ContactFlowId"]]
+        assert row["Number"] in flow["NumberList"]
+        assert (row["InstanceId"], row["ContactFlowName"]) == (flow["InstanceId"], flow["Name"])
+        assert row["CreateTime"].isdecimal()
+    assert 0.1 * len(rows) < len(rows) - len(bound)
+    assert any(row["SkillGroups"] for row in rows)
+
+
 def test_alibabas_definitions_are_connected_graphs(generated: dict[str, Any]) -> None:
     flows = generated["alibaba"]["contact_flows"]
     sound = [flow for flow in flows if not naive.of_definition(flow["Definition"])]
@@ -189,6 +310,10 @@ def test_awkward_rows_have_distinct_keys() -> None:
         (zoom_data.awkward_flows(), "flow_id"),
         (twilio_data.awkward_flex_flows(), "sid"),
         (twilio_data.awkward_channels(), "sid"),
+        (twilio_studio_data.awkward_studio_flows(), "sid"),
+        (twilio_bindings_data.awkward_addresses(), "sid"),
+        (twilio_bindings_data.awkward_numbers(), "sid"),
+        (alibaba_data.awkward_numbers("ccc-x"), "Number"),
         (alibaba_data.awkward_flows("ccc-x"), "ContactFlowId"),
     ):
         assert len({row[key] for row in rows}) == len(rows) >= 5
@@ -220,6 +345,12 @@ def test_an_empty_sandbox_is_empty() -> None:
         assert isinstance(sandbox, Sandbox)
         assert sandbox.records() == {
             "zoom": {"flows": []},
-            "twilio": {"flex_flows": [], "channels": []},
-            "alibaba": {"contact_flows": []},
+            "twilio": {
+                "flex_flows": [],
+                "channels": [],
+                "studio_flows": [],
+                "addresses": [],
+                "phone_numbers": [],
+            },
+            "alibaba": {"contact_flows": [], "phone_numbers": []},
         }

@@ -1,5 +1,6 @@
 """What a history needs to know about a stream: its paging, and how records are made and changed."""
 
+import email.utils
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -58,7 +59,20 @@ def iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def rfc_2822(seconds: float) -> str:
+    return email.utils.format_datetime(datetime.fromtimestamp(int(seconds), UTC))
+
+
+def milliseconds(seconds: float) -> str:
+    return str(int(seconds * 1000))
+
+
 def moment(text: str) -> datetime:
+    """Read a time as any of the providers spells it."""
+    if text.isdigit():
+        return datetime.fromtimestamp(int(text) / 1000, UTC)
+    if "," in text:
+        return email.utils.parsedate_to_datetime(text)
     time = datetime.fromisoformat(text.replace("Z", "+00:00"))
     return time if time.tzinfo else time.replace(tzinfo=SHANGHAI)
 

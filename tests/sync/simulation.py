@@ -264,7 +264,8 @@ class SourceSimulation:
         record = store.get(key[-1])
         changes = self.kind.change(random, record)
         if not silent:  # a change never moves a row's own time back
-            changes[self.kind.updated] = max(self._stamp(random), record[self.kind.updated])
+            stamps = self._stamp(random), record[self.kind.updated]
+            changes[self.kind.updated] = max(stamps, key=moment)
         store.update_silently(key[-1], **changes)
         version = Version(self.operation, self._render(key, record | changes), silent)
         self.records[key].versions.append(version)

@@ -44,7 +44,7 @@ from etl.daemon.web.flow_pages import html
 from etl.status import changed, drawing, flows, picture
 from etl.status.documents import as_json
 from etl.status.health import Overview, StreamHealth
-from etl.status.words import span
+from etl.status.words import run_word, span
 
 API_RUNS = 200
 """For how many streams at most one answer of /api/status has the last runs."""
@@ -326,7 +326,8 @@ def _templates() -> Environment:
     environment.filters["minute"] = "{:%Y-%m-%d %H:%M}".format
     environment.filters["iso"] = lambda time: time.isoformat(timespec="seconds")
     environment.globals.update(
-        chart=chart, changes=changes, seconds=seconds, word=word, urlencode=urlencode, icons=_ICONS,
+        chart=chart, run_changes=changes, seconds=seconds, word=word, run_word=run_word,
+        urlencode=urlencode, icons=_ICONS,
         most=flow_contents, changed=changed, drawn=drawing,
         source_link=flow_contents.source_link, flow_link=flow_contents.flow_link,
         key_beside=flow_contents.key_beside, contact_kind=flows.contact_kind,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from etl.load.runs import Run
-from etl.status.words import span
+from etl.status.words import run_word, span
 
 SLOTS = 30
 WIDTH, HEIGHT = 240, 54
@@ -21,6 +21,7 @@ _MARKS = {
     "failed": "M{x} 48l5 5m0 -5l-5 5",
     "incomplete": "M{x} 53h5l-2.5 -5z",
     "busy": "M{x} 51h5",
+    "not_available": "M{x} 48.5h5v4h-5z",
 }
 
 
@@ -69,7 +70,7 @@ def chart(runs: Sequence[Run]) -> Chart | None:
                 mark=_MARKS.get(run.status, "").format(x=x + 1.5),
             )
         )
-    counts = Counter(run.status for run in shown)
+    counts = Counter(run_word(run) for run in shown)
     each = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
     words = f"The last {len(shown)} runs: {each}; the longest took {took(longest)}"
     words += f", the most rows changed are {most:,}." if most else ", none changed a row."
@@ -105,7 +106,8 @@ def changes(run: Run) -> str:
 
 def _title(run: Run) -> str:
     return (
-        f"{run.started_at:%Y-%m-%d %H:%M} UTC, {run.status}, {took(seconds(run))}: {changes(run)}"
+        f"{run.started_at:%Y-%m-%d %H:%M} UTC, {run_word(run)}, {took(seconds(run))}:"
+        f" {changes(run)}"
     )
 
 

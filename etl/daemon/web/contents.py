@@ -1,6 +1,7 @@
 """What the status page shows, out of an Overview: a headline, and one page of streams. Pure."""
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -77,8 +78,16 @@ def headline(view: Overview, now: datetime) -> Headline:
         return Headline("bad", f"{bad:,} bad", trouble)
     if not total:
         return Headline("well", "no streams", "There are no streams yet")
-    waiting = sum(stream.state == "never run" for stream in view.streams)
-    detail = f"{waiting:,} had no run yet." if waiting else ""
+    counts = Counter(stream.state for stream in view.streams)
+    waiting, lacking, ended = (counts[name] for name in ("never run", "not available", "ended"))
+    known = (
+        (waiting, "had no run yet."),
+        (lacking, f"{'are' if lacking > 1 else 'is'} not available."),
+        (ended, f"{'were' if ended > 1 else 'was'} ended by the provider."),
+    )
+    detail = " ".join(f"{count:,} {words}" for count, words in known if count)
+    if lacking or ended:
+        return Headline("well", "all well", "Nothing needs attention", detail)
     every = f"All {streams} are well" if total > 1 else "The one stream is well"
     return Headline("well", "all well", every, detail)
 

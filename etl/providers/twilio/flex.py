@@ -201,6 +201,7 @@ STREAMS = (
         resumable=True,
         parts=FLEX_FLOW_PARTS,
         request_id="twilio-request-id",
+        ended="read twilio.addresses and twilio.studio_flows instead",
     ),
     Stream(
         name="channels",
@@ -217,5 +218,7 @@ STREAMS = (
         resumable=True,
         parts=CHANNEL_PARTS,
         request_id="twilio-request-id",
+        # Conversations and Interactions replace them; those are run-time objects, no configuration.
+        ended="read twilio.addresses and twilio.studio_flows instead",
     ),
 )

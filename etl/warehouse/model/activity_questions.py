@@ -19,12 +19,13 @@ CHANGES_PER_WEEK = Question(
         Column("flow_count", "bigint", "How many flows were changed."),
     ),
     # date_bin (2001-01-01 is a Monday) depends on no time zone and costs a tenth of date_trunc.
-    # Counting rows per flow first, and then these, is faster than counting distinct flows.
+    # Counting rows per flow first, and then these, is faster than counting distinct flows. The week
+    # comes second: most rows of a flow differ in it, so the sort hardly compares the other texts.
     f"""
     SELECT week, provider, source, sum(change_count) AS change_count, count(*) AS flow_count
     FROM (SELECT {flow_of("c")}, count(*) AS change_count,
               date_bin('7 days', c.observed_at, '2001-01-01 00:00+00') AS week
-          FROM callflow.changes AS c GROUP BY {flow_of("c")}, week) AS of_flow
+          FROM callflow.changes AS c GROUP BY c.flow_id, week, {flow_of("c")}) AS of_flow
     GROUP BY week, provider, source""",
     """
     SELECT week, provider, sum(change_count) AS changes, sum(flow_count) AS flows

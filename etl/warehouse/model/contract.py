@@ -373,7 +373,7 @@ FRESHNESS = (
     Column("last_success_at", "timestamptz", "When the last complete run ended (UTC)."),
     Column("age_seconds", "bigint", "Seconds since then; NULL: there never was one."),
     Column("last_attempt_at", "timestamptz", "When the last run ended, whatever came of it (UTC)."),
-    Column("last_status", "text", "complete, incomplete or failed."),
+    Column("last_status", "text", "complete, incomplete, failed or not_available."),
     Column("last_error", "text", "What went wrong in the last run; NULL: nothing did."),
     Column("row_count", "bigint", "Rows in the list's own table after the last run."),
     Column("watermark", "timestamptz", "Newest modification time up to which all has been seen."),

@@ -240,8 +240,10 @@ FLOW_USES = Question(
         Column("used_flow_name", "text", "Name of the flow that is used."),
         FLOW_KEY,
     ),
+    # Made distinct here, for a setting may name a flow twice: to do that for each setting keeps
+    # Postgres from a parallel plan.
     f"""
-    SELECT {flow_of("s")}, s.step_id, s.property, f.flow_id AS used_flow_id,
+    SELECT DISTINCT {flow_of("s")}, s.step_id, s.property, f.flow_id AS used_flow_id,
         f.name AS used_flow_name
     FROM flow_step_strings AS s
     JOIN callflow.flows AS f ON f.provider = s.provider AND f.source = s.source

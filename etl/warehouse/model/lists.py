@@ -20,7 +20,8 @@ FLOWS_REACHED_OTHERWISE = View(
 
 FLOW_STEP_STRINGS = View(
     "flow_step_strings",
-    "Every string in the settings of the steps, those in lists and objects included.",
+    "Every string in the settings of the steps, those in lists and objects included. A setting"
+    " that holds it twice may give two rows.",
     (
         *IDENTITY,
         Column("step_id", "id", "Id of the step within its flow."),

@@ -1,4 +1,4 @@
-"""How Alibaba's contact flows are made and changed in random histories, and their rows."""
+"""How Alibaba's flows and numbers are made and changed in random histories, and their rows."""
 
 import json
 from collections.abc import Mapping
@@ -18,13 +18,17 @@ from tests.sync.kinds import (
     Rendering,
     canonical,
     few,
+    milliseconds,
     moment,
     row,
     word,
 )
 from tests.transform import naive
 
-MODES = (Mode("alibaba/offset/updated", "alibaba_demo", "contact_flows", "offset/updated", True),)
+MODES = (
+    Mode("alibaba/offset/updated", "alibaba_demo", "contact_flows", "offset/updated", True),
+    Mode("alibaba.phone_numbers", "alibaba_demo", "phone_numbers", "offset/created", True),
+)
 
 
 def shanghai(seconds: float) -> str:
@@ -130,16 +134,66 @@ def contact_rows(key: Key, record: Record) -> Rendering:
     )
 
 
+def phone_number(random: Random, name: str, stamp: str) -> Record:
+    return {
+        "Number": name,
+        "Active": True,
+        "ContactFlowId": random.choice(("", "f1", "f2")),
+        "City": word(random),
+        "CreateTime": stamp,
+        "SkillGroups": skill_groups(random),
+    }
+
+
+def skill_groups(random: Random) -> list[Record]:
+    return [{"SkillGroupId": name, "Name": word(random)} for name in few(random, "g")]
+
+
+def number_change(random: Random, record: Record) -> Record:
+    """Move the number to another flow, or change it elsewise."""
+    changes: tuple[Record, ...] = (
+        {"ContactFlowId": random.choice(("", "f1", "f2"))},
+        {"Active": not record["Active"]},
+        {"SkillGroups": skill_groups(random)},
+    )
+    return random.choice(changes)
+
+
+def number_rows(key: Key, record: Record) -> Rendering:
+    above = dict(zip(("instance_id", "number"), key, strict=True))
+    main = row(
+        TABLES["alibaba.phone_numbers"],
+        **above,
+        active=record["Active"],
+        contact_flow_id=record["ContactFlowId"],
+        city=record["City"],
+        create_time=moment(record["CreateTime"]),
+    )
+    groups = [
+        row(
+            TABLES["alibaba.phone_number_skill_groups"],
+            **above,
+            skill_group_id=each["SkillGroupId"],
+            name=each["Name"],
+        )
+        for each in record["SkillGroups"]
+    ]
+    return frozenset([main]), frozenset(groups)
+
+
 KINDS: Mapping[str, Kind] = {
     "contact_flows": Kind(
         "ContactFlowId", "UpdatedTime", shanghai, contact_flow, contact_change, contact_rows
+    ),
+    "phone_numbers": Kind(
+        "Number", "CreateTime", milliseconds, phone_number, number_change, number_rows
     ),
 }
 
 
 def stores(emulator: Any) -> Mapping[str, Mapping[str, Store]]:
     """Return stream → instance → the emulator's records."""
-    return {"contact_flows": emulator.flows}
+    return {"contact_flows": emulator.flows, "phone_numbers": emulator.phone_numbers}
 
 
 def set_up(emulator: Any, paging: Paging, page: int, *, may_look_up: bool) -> None:
