@@ -50,13 +50,14 @@ def _is_dynamic(value: str) -> str:
 def host_and_path(url: str) -> str:
     """Return the SQL of what may be shown of a URL: not its query, fragment, user and password.
 
-    Liquid inside a template is no end of the host. What comes before a path and is no host and port
-    is cut as well: it is a password, or part of one.
+    The user's end is sought with Liquid in mind. What follows a host and a colon, and is no port,
+    is cut as well: it is a password that holds a character which it must not hold.
     """
     start = f"regexp_replace({url}, '^([A-Za-z][A-Za-z0-9+.-]*:)?//', '')"
     before = f"split_part(split_part({start}, '?', 1), '#', 1)"
     liquid = r"\{\{[^}]*\}\}|\{%[^%]*%\}"
-    return f"regexp_replace({before}, '^([^/{{]|{liquid}|\\{{)*@', '')"
+    host = f"regexp_replace({before}, '^([^/{{]|{liquid}|\\{{)*@', '')"
+    return rf"regexp_replace({host}, '^([^/:{{\[]*):(?!\d+(/|$))[^/]*', '\1')"
 
 
 _CALLED = _given("flow_sid", "run-subflow")
