@@ -178,6 +178,18 @@ def test_no_two_sources_share_a_staging_table() -> None:
     assert max(len(name.encode()) for name in names) <= 63
 
 
+def test_a_source_that_is_given_to_another_provider_gets_that_one_s_staging_table(
+    connection: Connection,
+) -> None:
+    """Two providers may call a table alike, as phone_numbers, with other columns."""
+    for name in ("twilio.phone_numbers", "alibaba.phone_numbers", "twilio.phone_numbers"):
+        pair = stage.pair_of("s", TABLES[name])
+        with connection.begin():
+            stage.prepare(connection, [pair])
+            assert connection.execute(select(pair.stage)).all() == []
+            connection.execute(pair.stage.insert().values(ord=1, partial=False))
+
+
 @pytest.mark.fault(18, 44)
 def test_only_the_last_version_of_a_repeated_record_is_kept(connection: Connection) -> None:
     first = {

@@ -1,8 +1,10 @@
 """What every table has to hold, worked out from well-formed records apart from the product."""
 
+import email.utils
 import json
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 
@@ -54,10 +56,62 @@ def of(sandbox: Sandbox) -> Rows:
                 ),
             )
         )
+    for address in sandbox.twilio.addresses.records():
+        _address(address, rows)
+    for number in sandbox.twilio.phone_numbers.records():
+        _twilio_number(number, rows)
+    for instance, store in sandbox.alibaba.phone_numbers.items():
+        for number in store.records():
+            _alibaba_number(instance, number, rows)
     for instance, store in sandbox.alibaba.flows.items():
         for flow in store.records():
             _alibaba(instance, flow, rows)
     return rows
+
+
+def _address(address: dict[str, Any], rows: Rows) -> None:
+    started = address.get("auto_creation") or {}
+    own = {"auto_creation_enabled": "enabled", "auto_creation_type": "type"}
+    cells = {
+        **{name: started.get(own.get(name, name)) for name in COLUMNS["twilio.addresses"]},
+        **{name: value for name, value in address.items() if name != "auto_creation"},
+        "source": "twilio_demo",
+        "webhook_filters": _json(started.get("webhook_filters")),
+        **{name: _time(address.get(name)) for name in ("date_created", "date_updated")},
+    }
+    rows["twilio.addresses"].add(tuple(cells[name] for name in COLUMNS["twilio.addresses"]))
+
+
+def _twilio_number(number: dict[str, Any], rows: Rows) -> None:
+    cells = {name: value or None for name, value in number.items()} | {"source": "twilio_demo"}
+    for name, value in (number.get("capabilities") or {}).items():
+        cells[f"capability_{name}"] = value
+    for name in ("date_created", "date_updated"):
+        cells[name] = email.utils.parsedate_to_datetime(number[name])
+    for way in ("voice", "sms"):
+        url = urlsplit(number.get(f"{way}_url") or "")
+        place = url.path.split("/")[1:]
+        is_studio = url.netloc == "webhooks.twilio.com" and place[:2] == ["v1", "Accounts"]
+        is_own = is_studio and place[2] == number["account_sid"] and place[3] == "Flows"
+        cells[f"{way}_studio_flow_sid"] = place[4] if is_own else None
+    columns = COLUMNS["twilio.phone_numbers"]
+    rows["twilio.phone_numbers"].add(tuple(cells.get(name) for name in columns))
+
+
+def _alibaba_number(instance: str, number: dict[str, Any], rows: Rows) -> None:
+    head = ("alibaba_demo", instance, number["Number"])
+    names = ("Active", "ContactFlowId", "ContactFlowName", "Usage", "Provider", "Province", "City")
+    joined = datetime.fromtimestamp(int(number["CreateTime"]) / 1000, UTC)
+    cells = [number.get(name) for name in (*names, "UserId")]
+    rows["alibaba.phone_numbers"].add((*head, *cells, joined))
+    for group in number.get("SkillGroups") or ():
+        rows["alibaba.phone_number_skill_groups"].add(
+            (*head, group["SkillGroupId"], group.get("Name"), group.get("DisplayName"))
+        )
+
+
+def _json(value: Any) -> Any:
+    return json.dumps(value, sort_keys=True) if isinstance(value, dict | list) else value
 
 
 def _zoom(flow: dict[str, Any], rows: Rows) -> None:
@@ -130,10 +184,7 @@ def stored(url: str) -> Rows:
     with psycopg.connect(dsn(url)) as connection:
         for table, columns in COLUMNS.items():
             found = connection.execute(f"SELECT {', '.join(columns)} FROM {table}")
-            rows[table] = {
-                tuple(json.dumps(c, sort_keys=True) if isinstance(c, dict) else c for c in row)
-                for row in found
-            }
+            rows[table] = {tuple(_json(cell) for cell in row) for row in found}
     return rows
 
 
