@@ -370,6 +370,7 @@ _RELEASE = r"UPDATE etl\.leases SET until=clock"
 _RUN = r"INSERT INTO etl\.runs"
 _CHANNELS = "twilio_demo.channels"
 _ALIBABA = "alibaba_demo.contact_flows"
+_STUDIO = "twilio_demo.studio_flows"
 
 NAMED_POINTS = (
     NamedPoint("before the lease is taken", Point("before", _LEASE)),
@@ -460,6 +461,53 @@ NAMED_POINTS = (
         _ALIBABA,
     ),
     NamedPoint("Alibaba: before the merge's COMMIT", Point("commit", _RUN), _ALIBABA),
+    NamedPoint("while details are sought", Point("after", r"UPDATE staging\..* partial"), _STUDIO),
+    NamedPoint("details sought", Point("committed", r"UPDATE staging\..* partial"), _STUDIO),
+    NamedPoint("stored parts sought", Point("after", "definition IS NOT NULL"), _STUDIO),
+    NamedPoint(
+        "while a detail is asked for", Point("request", r"/Revisions\?", 23), _STUDIO, "empty"
+    ),
+    NamedPoint("while a part of a detail is asked for", Point("request", "/Revisions/"), _STUDIO),
+    NamedPoint(
+        "details staged, without what was listed",
+        Point("before", r"UPDATE staging\..* AS fetched"),
+        _STUDIO,
+    ),
+    NamedPoint(
+        "details staged, not committed", Point("commit", r"UPDATE staging\..* AS fetched"), _STUDIO
+    ),
+    NamedPoint(
+        "some details staged",
+        Point("committed", r"UPDATE staging\..* AS fetched"),
+        _STUDIO,
+        "empty",
+    ),
+    NamedPoint(
+        "stored parts staged in part",
+        Point("after", r"INSERT INTO staging\..* AS child", 2),
+        _STUDIO,
+    ),
+    NamedPoint("stored parts staged", Point("after", r"UPDATE staging\..* coalesce"), _STUDIO),
+    NamedPoint(
+        "chosen parts staged in part", Point("after", r"INSERT INTO staging\..* AS part"), _STUDIO
+    ),
+    NamedPoint(
+        "details settled, not committed",
+        Point("commit", r"INSERT INTO staging\..* AS part"),
+        _STUDIO,
+    ),
+    NamedPoint("details settled", Point("committed", r"INSERT INTO staging\..* AS part"), _STUDIO),
+    NamedPoint(
+        "details settled, all of them",
+        Point("committed", r"INSERT INTO staging\..* AS part"),
+        _STUDIO,
+        "empty",
+    ),
+    NamedPoint(
+        "details merged in part", Point("after", r"INSERT INTO twilio\.studio_flow_r"), _STUDIO
+    ),
+    NamedPoint("details: before the merge's COMMIT", Point("commit", _RUN), _STUDIO),
+    NamedPoint("details: after the merge's COMMIT", Point("committed", _RUN), _STUDIO),
     NamedPoint("short first load: copying", Point("page", nth=12), _CHANNELS, "empty"),
     NamedPoint(
         "short first load: lease not checked", Point("before", _RENEW, 2), _CHANNELS, "empty"

@@ -24,7 +24,14 @@ from etl.config.settings import Settings
 from etl.load import stage
 from etl.load.runs import Run
 from etl.providers.declare import Stream
-from etl.sandbox import alibaba_data, data, twilio_data, zoom_data
+from etl.sandbox import (
+    alibaba_data,
+    data,
+    twilio_data,
+    twilio_studio,
+    twilio_studio_data,
+    zoom_data,
+)
 from etl.sandbox.faults import Fault
 from etl.sandbox.server import Sandbox
 from etl.sandbox.store import Store
@@ -43,7 +50,9 @@ STREAMS = (
 )
 """The streams that are disturbed; the reference of `zoom_demo` is `zoom_reference`."""
 
-SIZES = data.Sizes(44, 260, {"twilio.flex_flows": 24, "alibaba.contact_flows": 14})
+SIZES = data.Sizes(
+    44, 260, {"twilio.flex_flows": 24, "twilio.studio_flows": 26, "alibaba.contact_flows": 14}
+)
 
 State = dict[str, Counter[tuple[Any, ...]]]
 Start = Literal["empty", "changed", "all", "absent", "same"]
@@ -551,6 +560,7 @@ KINDS = {
     "zoom_demo.flows": 6,
     "twilio_demo.flex_flows": 3,
     "twilio_demo.channels": 2,
+    "twilio_demo.studio_flows": 5,
     "alibaba_demo.contact_flows": 5,
 }
 """How many kinds of changes each provider's list has; the last one deletes a row, except for
@@ -566,6 +576,8 @@ def apply_changes(sandbox: Sandbox, name: str, random: Random, kinds: Sequence[i
         flows, changes = sandbox.twilio.flex_flows, _flex_flow_changes
     elif name == "twilio_demo.channels":
         flows, changes = sandbox.twilio.channels, _channel_changes
+    elif name == "twilio_demo.studio_flows":
+        flows, changes = sandbox.twilio.studio_flows, _studio_flow_changes
     else:
         flows, changes = random.choice(list(sandbox.alibaba.flows.values())), _alibaba_changes
     keys = flows.keys()[-30:]
@@ -610,6 +622,19 @@ def _channel_changes(sandbox: Sandbox, flows: Store, key: str, random: Random) -
     return [
         lambda: flows.add(other),
         lambda: flows.update(key, user_sid=other["user_sid"]),
+    ]
+
+
+def _studio_flow_changes(sandbox: Sandbox, flows: Store, key: str, random: Random) -> Changes:
+    twilio = sandbox.twilio
+    (other,) = twilio_studio_data.studio_flows(random, 1, twilio.account_sid)
+    inside = twilio_studio.revisions(other)[-1]["definition"]
+    return [
+        lambda: flows.add(other),
+        lambda: twilio.save_draft(key, inside),
+        lambda: twilio.publish(key, inside),
+        lambda: twilio.publish(key),
+        lambda: flows.delete(key),
     ]
 
 
