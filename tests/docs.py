@@ -36,8 +36,7 @@ ROOT = Path(__file__).resolve().parents[1]
 Providers = tuple[Provider, ...]
 
 NO_ROWS = {
-    "shared_addresses": "each number there leads to one live flow.",
-    "flow_uses": "no flow there uses another one.",
+    "broken_references": "every flow that is called there exists.",
 }
 """Why a question has no answer in the data of `callflow demo`."""
 

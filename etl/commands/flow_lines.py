@@ -45,6 +45,12 @@ def difference_title(flow: Flow, since: datetime | None, until: datetime | None)
     return escape(f"{name}: from {_second(since)} UTC to {end}")
 
 
+def versions_title(flow: Flow, old: int, new: int) -> str:
+    """Return the line above a difference between two versions."""
+    name = f"{flow.source}  {short(flow.name, 60) or flow.flow_id}"
+    return escape(f"{name}: from version {old} to version {new}")
+
+
 def _second(time: datetime) -> str:
     return f"{time:%Y-%m-%d %H:%M:%S}"
 

@@ -1,6 +1,7 @@
 """The options that several commands share, and the settings that they lead to."""
 
 import os
+import re
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ from etl.config.values import Duration
 from etl.errors import ConfigError
 from etl.providers import PROVIDERS
 from etl.sandbox import FIRST_PORT
+from etl.status.versions import WORDS, Version
 from etl.warehouse.model import moment
 
 ConfigPath = Annotated[
@@ -117,6 +119,24 @@ def as_time(given: str | None, option: str) -> datetime | timedelta | None:
         return moment.parse(given)
     except ValueError as error:
         raise _unreadable(given, option, f"{error}, or how long ago: 12h, 7d") from None
+
+
+def as_time_or_version(given: str | None, option: str) -> datetime | timedelta | Version | None:
+    """Return what the value of `option` means, as `as_time`, or a version of a flow.
+
+    That is a number, "live" or "newest". Raises ConfigError, which says what is expected.
+    """
+    for word in WORDS:
+        if given == word:
+            return word
+    if given is not None and re.fullmatch("[0-9]{1,9}", given):
+        return int(given)
+    try:
+        return as_time(given, option)
+    except ConfigError as error:
+        raise _unreadable(
+            given or "", option, f"{error.advice}, or a version: 3, live, newest"
+        ) from None
 
 
 def _unreadable(given: str, option: str, expected: str) -> ConfigError:

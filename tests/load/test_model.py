@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Table
+from sqlalchemy import Connection, Integer, Table
 
 from etl.load import merge, stage
 from etl.load.merge import Written
@@ -104,13 +104,13 @@ def record(rng: random.Random, kind: Kind, ordinal: int, key: Key) -> Staged:
     found[records.fullname].append((ordinal, rng.random() < 0.15, *key, *cells(rng, records)))
     keys: dict[Table, list[Key]] = {records: [key]}
     for table in below:
-        last = table.c[tables.key_columns(table)[-1]]
-        parts: list[Any] = [0, 1] if last.name == "position" else ["x", "y", "'\"%s"]
-        more = len(tables.key_columns(table)) - len(tables.key_columns(table.info["parent"]))
+        own = tables.key_columns(table)[len(tables.key_columns(table.info["parent"])) :]
+        *between, last = ([0, 1] if isinstance(table.c[name].type, Integer) else ["x", "y", "'\"%s"]
+                          for name in own)  # fmt: skip
         keys[table] = [
-            (*above, *rng.choices(["x", "y"], k=more - 1), part)
+            (*above, *(rng.choice(each[:2]) for each in between), part)
             for above in keys[table.info["parent"]]
-            for part in parts
+            for part in last
             if rng.random() < 0.4
         ]
         for each in keys[table]:

@@ -25,6 +25,25 @@ MOVED = '{"flow_name": "a", "name": "b", "integration": {"url": "a"}, "own": 1}'
 """Members that older versions of callflow had no column for."""
 
 
+LEADS: dict[str, dict[str, Sequence[Any]]] = {
+    "twilio.addresses": {
+        "auto_creation_enabled": [True, True, False],
+        "auto_creation_type": ["studio", "studio", "webhook"],
+        "studio_flow_sid": [*PARTS, None],
+        "webhook_url": [None, "https://u:p@x.example/y?key=1"],
+    },
+    "twilio.phone_numbers": {
+        "capability_sms": [None, True, False],
+        "trunk_sid": [None, None, "TK1"],
+        "voice_studio_flow_sid": [*PARTS, None],
+        "sms_studio_flow_sid": [*PARTS, None],
+        "date_updated": [at(1), at(2)],
+    },
+    "alibaba.phone_numbers": {"contact_flow_id": [*PARTS, "", None]},
+}
+"""Values that decide to which flow of another stream a row leads."""
+
+
 @dataclass
 class Account:
     """A stream of a source; `known` is scope → since when its changes are news (UTC)."""
@@ -105,7 +124,15 @@ def finding(row: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def odd(rng: Random, name: str, row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return a row, at times with members in `extra` that have a column."""
+    """Return a row, at times with members in `extra` that have a column.
+
+    One that leads to flows of another stream leads to one of them, to none, or elsewhere.
+    """
+    names = tables.data_columns(tables.metadata.tables[name])
+    own = len(row) - len(names)
+    for column, values in LEADS.get(name, {}).items():
+        place = own + names.index(column)
+        row = (*row[:place], rng.choice(values), *row[place + 1 :])
     return (*row[:-1], MOVED) if rng.random() < 0.15 else row
 
 

@@ -107,6 +107,53 @@ def ivr(
         put(db, "alibaba.contact_flow_activities", **key, **step)
 
 
+def studio(
+    db: Db,
+    sid: str,
+    source: str = "tw",
+    account: str | None = "AC1",
+    *,
+    starts: dict[str, str | None] | None = None,
+    calls: Sequence[str] = (),
+    live: int | None = 1,
+    **more: Any,
+) -> None:
+    """Put a Studio flow; `starts` are the ways out of its start, `calls` its sub-flows.
+
+    Its start is called Begin, and another state is called Trigger.
+    """
+    key = {"source": source, "sid": sid}
+    status = "draft" if live is None else "published"
+    given = {"status": status, "revision": live or 1, "live_revision": live, **more}
+    put(db, "twilio.studio_flows", **key, account_sid=account, **given)
+    states = {"Begin": ("trigger", {}), "Trigger": ("trigger", {})} if starts is not None else {}
+    states |= {f"call{n}": ("run-subflow", {"flow_sid": each}) for n, each in enumerate(calls)}
+    for index, (name, (kind, settings)) in enumerate(states.items()):
+        put(db, "twilio.studio_live_states", **key, account_sid=account, name=name, type=kind,
+            is_start=name == "Begin", state_index=index, properties=Jsonb(settings))  # fmt: skip
+    for name, ways in (("Begin", starts or {}), ("Trigger", {"incomingCall": "Trigger"})):
+        if starts is not None:
+            for position, (event, following) in enumerate(ways.items()):
+                put(db, "twilio.studio_live_transitions", **key, account_sid=account, name=name,
+                    position=position, event=event, next=following)  # fmt: skip
+
+
+def number(db: Db, sid: str, source: str = "tw", account: str | None = "AC1", **more: Any) -> None:
+    values = {"phone_number": "+1 415", "capability_voice": True, "capability_sms": True, **more}
+    put(db, "twilio.phone_numbers", source=source, sid=sid, account_sid=account, **values)
+
+
+def address(db: Db, sid: str, source: str = "tw", account: str | None = "AC1", **more: Any) -> None:
+    values = {"type": "whatsapp", "auto_creation_enabled": True, "auto_creation_type": "studio"}
+    put(db, "twilio.addresses", source=source, sid=sid, account_sid=account, **{**values, **more})
+
+
+def line(db: Db, number: str, flow: str | None, instance: str = "i1", **more: Any) -> None:
+    """Put a number of Alibaba's list."""
+    key = {"source": "cn", "instance_id": instance, "number": number}
+    put(db, "alibaba.phone_numbers", **key, contact_flow_id=flow, **more)
+
+
 def channel(db: Db, sid: str, flow: str | None, age: timedelta | None, **more: Any) -> None:
     created = None if age is None else NOON - age
     values = {"source": "tw", "account_sid": "AC1", **more}
@@ -163,6 +210,27 @@ def test_number_map_joins_flows_of_all_providers_with_and_without_an_account(db:
     assert ask(db, f"{wrong} (source, flow_id)") == [(10,)]  # two instances
 
 
+def test_number_map_has_what_leads_elsewhere_and_nowhere(db: Db) -> None:
+    studio(db, "FW1", friendly_name="Main", starts={"incomingCall": "Trigger"})
+    url = "https://user:pw@x.example/hook?token=s3cret#top"
+    number(db, "PN1", voice_studio_flow_sid="FW1", sms_url=url)
+    number(db, "PN2", trunk_sid="TK1", capability_sms=False, sms_studio_flow_sid="FW1")
+    number(db, "PN3", voice_studio_flow_sid="FW9", friendly_name="Old")
+    address(db, "IG1", studio_flow_sid="FW1", auto_creation_enabled=False, address="whatsapp:+1")
+    columns = "entry_point_id, flow_id, flow_name, status, is_live, target_kind, target, flow_key"
+    expect(
+        ask(db, f"SELECT {columns} FROM callflow.number_map"),
+        ("PN1/voice", "FW1", "Main", "published", True, "flow", "FW1", "tw/AC1/FW1"),
+        ("PN1/sms", None, None, None, False, "url", "x.example/hook", None),
+        ("PN2/voice", None, None, None, False, "trunk", "TK1", None),
+        ("PN3/voice", "FW9", None, None, False, "flow", "FW9", "tw/AC1/FW9"),
+        ("PN3/sms", None, None, None, False, None, None, None),
+        ("IG1", None, None, None, False, None, None, None),
+    )
+    wrong = "SELECT count(*) FROM callflow.entry_points JOIN callflow.flows USING (source, flow_id)"
+    assert ask(db, wrong) == [(1,)]
+
+
 # --- shared_addresses ----------------------------------------------------------------------------
 def test_shared_addresses_count_flows_and_compare_what_is_dialled(db: Db) -> None:
     one, other = {"entry_number": "+49 30 1"}, {"entry_number": "+49301"}
@@ -179,6 +247,160 @@ def test_shared_addresses_count_flows_and_compare_what_is_dialled(db: Db) -> Non
     live = "FROM callflow.number_map WHERE is_live GROUP BY 1 HAVING count(*) > 1"
     assert {row[0] for row in ask(db, f"SELECT address_key {live}")} == {"+7", "+49301", None}
     assert {row[0] for row in ask(db, f"SELECT address {live}")} == {"+49 30 1", "400****"}
+
+
+def test_calls_and_messages_of_a_number_to_one_flow_share_nothing(db: Db) -> None:
+    studio(db, "FW1", friendly_name="A")
+    studio(db, "FW2", friendly_name="B")
+    both = {"voice_studio_flow_sid": "FW1", "sms_studio_flow_sid": "FW1"}
+    number(db, "PN1", phone_number="+1", **both)
+    number(db, "PN2", phone_number="+2", **{**both, "sms_studio_flow_sid": "FW2"})
+    number(db, "PN3", phone_number="+3")
+    number(db, "PN4", phone_number="+3")
+    expect(ask(db, "SELECT * FROM callflow.shared_addresses"), ("+2", 2, "A, B", "tw"))
+    assert ask(db, "SELECT count(*) FROM callflow.unreached_flows") == [(0,)]
+    assert ask(db, "SELECT count(*) FROM callflow.entry_points_not_live") == [(0,)]
+    wrong = "SELECT address_key FROM callflow.entry_points GROUP BY 1 HAVING count(*) > 1"
+    assert ask(db, wrong) == [("+1",), ("+2",), ("+3",)]
+
+
+# --- unbound_numbers, dead_bindings, broken_references, legacy_bridge ----------------------------
+def test_unbound_numbers_reach_nothing_in_any_way_that_they_have(db: Db) -> None:
+    number(db, "nothing", friendly_name="N", date_created=NOON)
+    number(db, "voice", voice_url="https://x.example")
+    number(db, "sms", sms_application_sid="AP1")
+    number(db, "trunk", trunk_sid="TK1")
+    number(db, "cannot", capability_voice=False, voice_url="https://x.example")
+    number(db, "unknown", capability_voice=None, voice_url="https://x.example")
+    number(db, "trunk only of calls", capability_voice=False, trunk_sid="TK1")
+    line(db, "0571 1", "f", create_time=NOON)
+    line(db, "0571 2", "", create_time=NOON)
+    line(db, "0571****3", None)
+    line(db, "0571 4", "", user_id="agent")
+    columns = "provider, account_id, number_id, address, address_key, name, created_at, since"
+    expect(
+        ask(db, f"SELECT {columns} FROM callflow.unbound_numbers"),
+        *(
+            ("twilio", "AC1", sid, "+1 415", "+1415", name, at, SEEN)
+            for sid, name, at in (("nothing", "N", NOON), ("cannot", None, None),
+                                  ("trunk only of calls", None, None))
+        ),
+        ("alibaba", "i1", "0571 2", "0571 2", "05712", None, NOON, SEEN),
+        ("alibaba", "i1", "0571****3", "0571****3", None, None, None, SEEN),
+    )  # fmt: skip
+    wrong = """SELECT address FROM callflow.entry_points
+        WHERE flow_id IS NULL AND target_kind IS NULL"""
+    assert len(ask(db, wrong)) == 10  # one for each kind of contact, also of those that reach
+
+
+def test_dead_bindings_ask_the_start_of_the_live_version(db: Db) -> None:
+    studio(db, "all", starts={"incomingCall": "Trigger", "incomingMessage": "Trigger",
+                              "incomingConversationMessage": "Trigger"})  # fmt: skip
+    ways = {"incomingCall": "Trigger", "incomingMessage": "", "incomingConversationMessage": None}
+    studio(db, "calls", friendly_name="C", starts=ways)
+    studio(db, "lost", starts={"incomingCall": "no such state"})
+    studio(db, "edited", status="draft", starts={"incomingCall": "Trigger"})
+    studio(db, "draft", live=None)
+    studio(db, "unreadable")
+    for flow in ("all", "calls", "lost", "edited", "draft", "unreadable", "gone"):
+        number(db, flow, voice_studio_flow_sid=flow, sms_studio_flow_sid=flow)
+    number(db, "trunk", voice_studio_flow_sid="gone", trunk_sid="TK1", capability_sms=False)
+    number(db, "x", "unread", voice_studio_flow_sid="gone")  # callflow has no flow of this source
+    flex(db, "FO1", "unread")
+    address(db, "IG1", studio_flow_sid="calls", address="whatsapp:+1")
+    address(db, "IG2", studio_flow_sid="all")
+    address(db, "IG3", studio_flow_sid="calls", auto_creation_enabled=False)
+    address(db, "IG4", studio_flow_sid="calls", auto_creation_type="webhook")
+    zoom(db, "f", status="draft", entries=[{"entry_number": "+2"}])
+    zoom(db, "off", status="archived", entries=[{"entry_number": "+3"}])
+    ivr(db, "main")
+    ivr(db, "new", published=False)
+    for flow in ("main", "new", "away"):
+        line(db, flow, flow)
+    line(db, "y", "away", "i2")  # callflow has no flow of this instance
+    columns = "entry_point_id, event, reason"
+    right = ask(db, f"SELECT {columns} FROM callflow.dead_bindings")
+    call, message = "incomingCall", "incomingMessage"
+    expect(
+        right,
+        ("calls/sms", message, "no_path"),
+        ("IG1", "incomingConversationMessage", "no_path"),
+        ("lost/voice", call, "no_path"),
+        ("lost/sms", message, "no_path"),
+        ("edited/sms", message, "no_path"),
+        ("draft/voice", None, "only_draft"),
+        ("draft/sms", None, "only_draft"),
+        ("gone/voice", None, "flow_gone"),
+        ("gone/sms", None, "flow_gone"),
+        ("f-0", None, "only_draft"),
+        ("new", None, "only_draft"),
+        ("away", None, "flow_gone"),
+    )
+    expect(
+        ask(db, "SELECT flow_name, address, kind, flow_key FROM callflow.dead_bindings"
+                " WHERE entry_point_id = 'IG1'"),
+        ("C", "whatsapp:+1", "phone", "tw/AC1/calls"),
+    )  # fmt: skip
+    status = "SELECT entry_point_id FROM callflow.number_map WHERE status = 'draft'"
+    assert ("edited/voice",) in ask(db, status)  # its live version answers
+
+
+def test_broken_references_are_constants(db: Db) -> None:
+    gone, dynamic = "FW404", "{{flow.variables.next}}"
+    studio(db, "FW1", friendly_name="A", starts={}, calls=["FW2", gone, dynamic])
+    studio(db, "FW2", starts={}, calls=["FW1"])
+    studio(db, gone, "tw2")
+    put(db, "history.twilio_studio_flows", source="tw", sid=gone, account_sid="AC1",
+        friendly_name="Old", valid_to=SEEN + DAY)  # fmt: skip
+    ivr(db, "main", name="M", steps=[{"deep": [{"flow": "sub"}]}, {"say": "0000"}])
+    put(db, "history.alibaba_contact_flows", source="cn", instance_id="i1", contact_flow_id="sub",
+        name="S", valid_to=SEEN + DAY)  # fmt: skip
+    expect(
+        ask(db, "SELECT * FROM callflow.broken_references"),
+        ("twilio", "tw", "AC1", "FW1", "A", "call1", gone, "Old", "tw/AC1/FW1"),
+        ("alibaba", "cn", "i1", "main", "M", "s0", "sub", "S", "cn/i1/main"),
+    )
+    wrong = "SELECT target_id FROM callflow.flow_references WHERE target_name IS NULL"
+    assert {row[0] for row in ask(db, wrong)} == {gone, dynamic, "FW2", "sub"}
+    expect(ask(db, "SELECT used_flow_id FROM callflow.flow_uses WHERE flow_id = 'FW1'"), ("FW2",))
+
+
+def test_the_legacy_bridge_matches_account_channel_and_identity(db: Db) -> None:
+    flex(db, "sms", friendly_name="S", contact_identity="+1 (415) 555-0100")
+    flex(db, "whatsapp", channel_type="whatsapp", contact_identity="WhatsApp:+14155550100")
+    flex(db, "web", channel_type="web", contact_identity="Shop", enabled=False)
+    flex(db, "facebook", channel_type="facebook", contact_identity="messenger:123")
+    flex(db, "line", channel_type="line", contact_identity="+1 415 555 0100")
+    flex(db, "none", channel_type="web", contact_identity=None)
+    flex(db, "empty", contact_identity="")
+    flex(db, "other account", account="AC2", contact_identity="+14155550100")
+    flex(db, "other source", "tw2", contact_identity="+14155550100")
+    number_of = {"address": "+14155550100"}
+    address(db, "IG1", type="sms", studio_flow_sid="FW1", friendly_name="New", **number_of)
+    address(db, "IG0", type="sms", auto_creation_enabled=False, **number_of)
+    address(db, "IG2", type="whatsapp", address="whatsapp:+14155550100", studio_flow_sid="FW2")
+    address(db, "IG3", type="chat", address="shop", auto_creation_type="webhook",
+            webhook_url="https://u:p@x.example/a?b=c")  # fmt: skip
+    address(db, "IG4", type="messenger", address="MESSENGER:123", auto_creation_type="default")
+    address(db, "IG5", type="chat", address="")
+    columns = "flow_id, status, channel, address_id, is_enabled, target_kind, target"
+    expect(
+        ask(db, f"SELECT {columns} FROM callflow.legacy_bridge"),
+        ("sms", "published", "sms", "IG1", True, "flow", "FW1"),
+        ("whatsapp", "published", "whatsapp", "IG2", True, "flow", "FW2"),
+        ("web", "disabled", "web", "IG3", True, "url", "x.example/a"),
+        ("facebook", "published", "facebook", "IG4", True, "conversation", None),
+        *(
+            (flow_id, "published", channel, None, None, None, None)
+            for flow_id, channel in (
+                ("line", "line"), ("none", "web"), ("empty", "sms"), ("other account", "sms"),
+                ("other source", "sms"),
+            )
+        ),
+    )  # fmt: skip
+    wrong = """SELECT f.sid FROM twilio.flex_flows AS f
+        JOIN twilio.addresses AS a ON a.address = f.contact_identity AND a.type = f.channel_type"""
+    assert ask(db, wrong) == [("other account",)] * 2 + [("other source",)] * 2
 
 
 # --- unreached_flows -----------------------------------------------------------------------------
@@ -554,10 +776,10 @@ def test_channels_without_flow_compare_the_source_too(db: Db) -> None:
 @pytest.fixture
 def world(db: Db) -> Db:
     """Return a warehouse in which each question has an answer, rows full of NULL included."""
-    number = {"entry_number": "+1"}
+    entry = {"entry_number": "+1"}
     versions = [(1, "published", NOON), (2, "draft", NOON), (None, None, None)]
-    zoom(db, "live", flow_name="Main", entries=[number], versions=versions)
-    zoom(db, "live", "us", flow_name="main", entries=[number])
+    zoom(db, "live", flow_name="Main", entries=[entry], versions=versions)
+    zoom(db, "live", "us", flow_name="main", entries=[entry])
     zoom(db, "draft", status="draft", entries=[{"entry_number": "+2"}, {}])
     zoom(db, "null", status=None)
     flex(db, "FO1", enabled=False)
@@ -568,6 +790,10 @@ def world(db: Db) -> Db:
     ivr(db, "null", "i2", type=None, published=None)
     for number_of, flow in enumerate(("FO1", "FO9", None)):
         channel(db, f"CH{number_of}", flow, DAY)
+    studio(db, "FW1", starts={"incomingCall": None}, calls=["FW404"])
+    number(db, "PN1", voice_studio_flow_sid="FW1")
+    number(db, "PN2")
+    address(db, "IG1", studio_flow_sid="FW404")
     put(db, "history.zoom_flows", source="eu", flow_id="gone", valid_to=SEEN + DAY)
     change(db, "gone", SEEN + DAY, change="deleted")
     return db

@@ -66,7 +66,8 @@ def change(flow_id: str = "f1", name: str | None = "Billing", **given: Any) -> d
 
 
 def step(step_id: str, name: str, step_type: str = "PLAY") -> dict[str, Any]:
-    return {"step_id": step_id, "step_type": step_type, "name": name, "step_number": None}
+    return {"step_id": step_id, "step_type": step_type, "name": name, "step_number": None,
+            "is_start": None}  # fmt: skip
 
 
 def link(step_id: str, number: int, event: str, to: str | None) -> dict[str, Any]:
@@ -101,6 +102,15 @@ def content(name: str | None = "Billing", **given: Any) -> Content:
                   step("s3", "Sales")],
         "links": [link("s1", 0, called, "s2"), link("s2", 0, "timeout", "s2"),
                   link("s2", 1, "1", "s3"), link("s3", 0, "done", None)],
+        "uses": [
+            {"step_id": step_id, "kind": kind, "target_id": "f2", "target_name": target_name,
+             "is_dynamic": is_dynamic, "valid_from": fleet.ago(days=2)}
+            for step_id, kind, target_name, is_dynamic in (
+                ("s1", "flow", called or "f2", False), ("s2", "flow", None, False),
+                ("s3", "url", None, True),
+            )
+        ],
+        "used_by": [{"name": name, "flow_id": "f3", "flow_key": f"{SOURCE}/f3", "step_id": "s9"}],
     }  # fmt: skip
     return Content(**(values | given))
 
