@@ -142,7 +142,7 @@ def test_the_kind_of_an_address_is_by_its_type(
 
 
 # --- URLs ----------------------------------------------------------------------------------------
-@pytest.mark.fault(34)
+@pytest.mark.fault(72)
 @pytest.mark.parametrize(
     ("url", "shown"),
     [

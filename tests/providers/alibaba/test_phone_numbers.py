@@ -185,7 +185,7 @@ def test_the_probe_counts_each_instance() -> None:
     assert spans(fake) == [(0, 1)]
 
 
-@pytest.mark.fault(34)
+@pytest.mark.fault(72)
 def test_an_error_shows_no_number() -> None:
     answer = {"Code": "Invalid", "Message": "Number 13800138000 is odd", "HttpStatusCode": 400}
     with pytest.raises(ProviderError) as caught:
