@@ -4,6 +4,9 @@
     NAME.py       one provider: its records, its switches, request → response, its error answers
     NAME_data.py  that provider's records: invented ones, and odd ones that its documents allow
     alibaba_gateway.py, signature.py  Alibaba's signatures, as the receiver checks them
+    twilio_lists.py    Twilio's lists, and the two forms of a page
+    twilio_studio.py, twilio_studio_data.py  Studio flows: their revisions, what is published
+    twilio_numbers.py, twilio_bindings_data.py  addresses and telephone numbers
     store.py      records by key, changed by a test and listed page by page; page tokens
     data.py       words, telephone numbers and times that all invented records are made of
     exchange.py   a request and its answer, as values

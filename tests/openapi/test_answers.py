@@ -13,6 +13,7 @@ from etl.sandbox.data import Sizes
 from etl.sandbox.exchange import Request
 from etl.sandbox.server import Sandbox, serve
 from tests.openapi.document import DOCUMENTS, Document
+from tests.providers.contract import RECORDED
 from tests.sandbox.clients import zoom_token
 
 TWILIO, ZOOM = DOCUMENTS["twilio"], DOCUMENTS["zoom"]
@@ -99,6 +100,19 @@ def test_zooms_lists_and_look_ups(http: httpx.Client, sandbox: Sandbox) -> None:
         answers.append((path, http.get(zoom.url + path, headers=headers).json()))
     assert [wrong for each in answers for wrong in ZOOM.wrong_in_answer(*each)] == []
     assert len(answers) == 3 + 20
+
+
+@pytest.mark.parametrize(
+    ("provider", "stream", "path"),
+    [
+        ("twilio", "flex_flows", "/v1/FlexFlows"),
+        ("twilio", "channels", "/v1/Channels"),
+        ("zoom", "flows", "/v2/contact_center/flows"),
+    ],
+)
+def test_recorded_answers(provider: str, stream: str, path: str) -> None:
+    recorded = json.loads((RECORDED / provider / f"{stream}.json").read_text(encoding="utf-8"))
+    assert list(DOCUMENTS[provider].wrong_in_answer(path, recorded)) == []
 
 
 # -- the judge itself -----------------------------------------------------------------------------
