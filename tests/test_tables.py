@@ -43,8 +43,8 @@ KEYS_AND_COLUMNS: dict[str, tuple[str, str]] = {
     ),
     "twilio.studio_flow_revisions": (
         "source sid revision:int",
-        "account_sid status author_sid commit_message valid:bool definition date_created:timestamptz"
-        " date_updated:timestamptz",
+        "account_sid status author_sid commit_message valid:bool definition"
+        " date_created:timestamptz date_updated:timestamptz",
     ),
     "twilio.studio_flow_states": (
         "source sid revision:int name",
