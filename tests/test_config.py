@@ -25,7 +25,7 @@ from etl.config.settings import Schedule, Settings, secrets
 from etl.errors import ConfigError
 from etl.extract.route import Route, route_of
 from etl.providers.alibaba import AlibabaSource
-from etl.providers.twilio import TwilioSource
+from etl.providers.twilio.source import TwilioSource
 from etl.providers.zoom import ZoomSource
 
 EXAMPLE = Path(__file__).parent.parent / "etl" / "config" / "callflow.example.toml"

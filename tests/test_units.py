@@ -14,7 +14,7 @@ from etl.errors import ConfigError
 from etl.load.runs import Run
 from etl.providers import named
 from etl.providers.alibaba import AlibabaSource
-from etl.providers.twilio import TwilioSource
+from etl.providers.twilio.source import TwilioSource
 from etl.providers.zoom import ZoomSource
 from etl.sync.selection import Unit, account, exit_code, host, run_all, select
 

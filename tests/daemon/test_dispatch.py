@@ -20,7 +20,7 @@ from etl.daemon.executors import Threads
 from etl.errors import StoppedError
 from etl.load.runs import Run
 from etl.providers import named
-from etl.providers.twilio import TwilioSource
+from etl.providers.twilio.source import TwilioSource
 from etl.providers.zoom import ZoomSource
 from etl.sync.selection import Unit, account, host, name_of
 

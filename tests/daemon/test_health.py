@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from etl.config.settings import Schedule, Settings
-from etl.providers.twilio import TwilioSource
+from etl.providers.twilio.source import TwilioSource
 from etl.providers.zoom import ZoomSource
 from etl.status.health import Overview, StreamHealth, assess, stale_after
 

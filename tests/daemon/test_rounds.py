@@ -13,7 +13,7 @@ from etl.daemon.snapshot import Snapshot
 from etl.errors import StoppedError, WarehouseError
 from etl.extract.budget import MAX_ASKED_WAIT
 from etl.extract.verdict import ATTEMPTS
-from etl.providers.twilio import TwilioSource
+from etl.providers.twilio.source import TwilioSource
 from etl.sync.selection import account, select
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)

@@ -11,7 +11,7 @@ from etl.extract.page import ScanRequest
 from etl.providers import STREAMS
 from etl.providers.alibaba import AlibabaSource
 from etl.providers.declare import open_http, request
-from etl.providers.twilio import TwilioSource
+from etl.providers.twilio.source import TwilioSource
 from etl.providers.zoom import ZoomSource
 from etl.sandbox.alibaba import Alibaba
 from etl.sandbox.twilio import Twilio
