@@ -118,7 +118,7 @@ def test_faults_of_the_graph_are_found() -> None:
     assert rows.warnings == 3  # a next that is no text; transitions that are no list, read twice
 
 
-ODD = ([], 5, "text", "[1]", {"states": {}}, {"states": "x"}, True)
+ODD: tuple[Any, ...] = ([], 5, "text", "[1]", {"states": {}}, {"states": "x"}, True)
 
 
 @pytest.mark.parametrize("inside", ODD, ids=json.dumps)
