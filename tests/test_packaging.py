@@ -139,6 +139,8 @@ def test_from_the_wheel_the_demo_works(installed: Path, tmp_path: Path) -> None:
     streams = [(each.name, stream.name) for each in PROVIDERS for stream in each.streams]
     assert sorted(synced) == sorted(streams * 3)
     assert "It wrote 0 rows" in said
+    assert re.search(r"reach nothing\?\n\s+number .*\n.*\n +\+\d+ ", said)
+    assert re.search(r"inside a flow.*\n\n.*\nreached by .*\n\n(?s:.+)│ +send_to_flex +│", said)
     # The command that it names is one that this shell finds.
     (program,) = re.findall(r"`(.*) stop` shuts it down", said)
     done = subprocess.run(

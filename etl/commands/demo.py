@@ -166,7 +166,7 @@ def _draw_a_flow(results: Console, engine: Engine, redact: Redactor) -> None:
         key = connection.scalar(text(DRAWN))
         content = flows.content(connection, flows.find(connection, key)[0]) if key else None
     if content is not None:
-        results.print("[bold]What happens inside a flow, and what is wrong there?[/bold]\n")
+        results.print("[bold]What happens inside a flow, and is anything wrong there?[/bold]\n")
         drawn = drawing.terminal(flows.drawing(content), results.width)
         results.print(Text(drawn.strip("\n") + "\n"), soft_wrap=True)
 
