@@ -228,7 +228,8 @@ class Checker:
     def after_run(self, run: Run | None) -> None:
         """Check the warehouse after `run`, which is None if the process died."""
         before, state = self.state, self.read_state()
-        previous = self.expected.now[0]
+        current = self.expected.now
+        previous = current[0]
         now = contents(self.env.connection, self.source, self.tables)
         if run is not None and state.read_at != before.read_at:
             state = dataclasses.replace(state, read_at=self._reset_read_at())
@@ -237,6 +238,7 @@ class Checker:
             self.outcome.add_finding("history", problem)
         self._check_removed([key for key in previous if key not in now[0]], run)
         self._check_watermark(run, before, state)
+        self._check_parts(current, now)
         stored = renderings(now, self.width)
         for key, rendering in stored.items():
             record = self.simulation.records.get(key)
@@ -268,6 +270,18 @@ class Checker:
             self.outcome.add_finding(
                 "count", f"{run.deleted} rows deleted by its report; {len(gone)} are gone"
             )
+
+    def _check_parts(self, before: Contents, now: Contents) -> None:
+        """Check that no part of a record has lost its content, which is fetched once."""
+        parts = self.tables.detail and self.tables.detail.parts
+        if not parts:
+            return
+        index = self.tables.tables.index(parts.table)
+        content = tables.data_columns(parts.table).index(parts.content)
+        for key, (data, _) in before[index].items():
+            later = now[index].get(key)
+            if later and data[content] is not None and later[0][content] != data[content]:
+                self.outcome.add_finding("part", f"{key} lost its content or has another one")
 
     def _check_watermark(self, run: Run | None, before: State, state: State) -> None:
         marks = (state.watermark, state.watermarks)
@@ -311,10 +325,11 @@ class Checker:
     def behind(self) -> int:
         """Return how many records are missing or outdated in the tables."""
         stored = renderings(self.expected.now, self.width)
-        present = {
-            key: self.simulation.records[key].versions[-1].rows for key in self.simulation.present()
-        }
-        return sum(stored.get(key) != rendering for key, rendering in present.items())
+        last = {key: self.simulation.records[key].versions[-1] for key in self.simulation.present()}
+        return sum(
+            key not in stored or not version.is_known_as(stored[key])
+            for key, version in last.items()
+        )
 
     def check_end(self) -> None:
         """Check tables and views against everything seen, after a quiet source was read."""
@@ -326,14 +341,15 @@ class Checker:
             if rendering is None:
                 outcome.lost += 1
                 outcome.add_finding("lost", key)
-            elif rendering != simulation.records[key].versions[-1].rows:
+            elif not simulation.records[key].versions[-1].is_known_as(rendering):
                 outcome.stale += 1
                 outcome.add_finding("stale", key)
         if not simulation.mode.keeps:
             for key in sorted(stored.keys() - set(present)):
                 outcome.undetected += 1
                 outcome.add_finding("undetected delete", key)
-            if not outcome.findings and truth.stored(self.env.url) != truth.of(self.env.sandbox):
+            held = truth.stored(self.env.url)
+            if not outcome.findings and held != truth.of(self.env.sandbox, truth.unfetched(held)):
                 outcome.add_finding("truth", "tests/sync/truth.py finds a difference")
         found = history(self.env.connection, self.source, self.tables)
         expected = self.expected.versions()

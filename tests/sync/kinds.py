@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Table
 
+from etl.sandbox.exchange import Response
 from etl.sandbox.store import Paging
 from etl.warehouse import tables
 
@@ -44,7 +45,14 @@ class Kind:
     """How one stream's records are made, changed, and what rows they become.
 
     `create` (random, id, stamp) → record; `change` (random, record) → the members that change;
-    `render` (key, record) → rows; `stamp` seconds since 1970 → the text of a time.
+    `render` (key, record) → rows; `stamp` seconds since 1970 → the text of a time. `updated` is
+    the member with the time of the last change, which may be None before the first one.
+
+    `as_known`  (rows of a version, rows in the tables) → the former without what callflow need not
+                know and the latter do not have.
+    `details`   what stands in the paths of requests for single records, which a complete run needs;
+                at times they get one of `failures`, or an answer from before the run.
+    `sizes`     how many records there are at first: from, to.
     """
 
     key: str
@@ -53,6 +61,10 @@ class Kind:
     create: Callable[[Random, str, str], Record]
     change: Callable[[Random, Record], Record]
     render: Callable[[Key, Record], Rendering]
+    as_known: Callable[[Rendering, Rendering], Rendering] = lambda version, stored: version
+    details: str = ""
+    failures: tuple[Response, ...] = ()
+    sizes: tuple[int, int] = (30, 110)
 
 
 def iso(seconds: float) -> str:
@@ -92,4 +104,4 @@ def word(random: Random) -> str:
 
 
 def canonical(value: Any) -> Any:
-    return json.dumps(value, sort_keys=True) if isinstance(value, dict) else value
+    return json.dumps(value, sort_keys=True) if isinstance(value, dict | list) else value

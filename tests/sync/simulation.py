@@ -3,8 +3,8 @@
 Before every request a Poisson number of operations is applied to the source: insert, update, a
 publish that does not move the time of modification, delete; a third of them in bursts within a
 second, a fifth stamped up to 2 s before they become visible. Rows of the same second are returned
-in another order each time, page tokens expire, answers are garbage or redirects, and sometimes the
-process dies.
+in another order each time, page tokens expire, answers are garbage or redirects, single records
+fail or come from a replica that lags behind, and sometimes the process dies.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from etl.providers.declare import Stream
 from etl.sandbox.exchange import Request, Response
 from etl.sandbox.faults import Fault, html, redirect
 from etl.sandbox.server import Sandbox
-from etl.sandbox.store import Store
+from etl.sandbox.store import Row, Store
 from etl.sandbox.wire import Clock
 from tests.sync.kinds import Key, Kind, Mode, Record, Rendering, moment
 
@@ -47,11 +47,18 @@ MODES: Mapping[str, Mode] = {mode.name: mode for each in HISTORIES.values() for 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A record from the operation `since` on; a `silent` change did not move the record's time."""
+    """A record from the operation `since` on; a `silent` change did not move the record's time.
+
+    `kind` says how much of it has to be known.
+    """
 
     since: int
     rows: Rendering
+    kind: Kind
     silent: bool = False
+
+    def is_known_as(self, rows: Rendering) -> bool:
+        return rows in (self.rows, self.kind.as_known(self.rows, rows))
 
 
 @dataclass(slots=True)
@@ -62,14 +69,14 @@ class RecordVersions:
     deleted: int | None = None
 
     def had(self, rows: Rendering) -> bool:
-        return any(version.rows == rows for version in self.versions)
+        return any(version.is_known_as(rows) for version in self.versions)
 
     def is_older(self, rows: Rendering, operation: int, *, seen_by_time: bool) -> bool:
         """Return whether the record looked like this only before `operation`.
 
         With `seen_by_time` a change since counts only if it moved the record's time.
         """
-        last = max(n for n, version in enumerate(self.versions) if version.rows == rows)
+        last = max(n for n, version in enumerate(self.versions) if version.is_known_as(rows))
         later = [version for version in self.versions[last + 1 :] if version.since <= operation]
         return any(not (seen_by_time and version.silent) for version in later)
 
@@ -96,11 +103,13 @@ class SourceSimulation:
         self.requests = 0
         self.crashed = False
         self._fault = ""
+        self._failure: Response | None = None
+        self._images: dict[str, Mapping[str, Row]] = {}
         self._present: dict[Key, None] = {}
         self._instances = INSTANCES[: self.random.choice((1, 1, 2))]
         self._page = self.random.randint(5, 20)
         self._stores = self._set_up(sandbox)
-        for _ in range(self.random.randint(30, 110)):
+        for _ in range(self.random.randint(*self.kind.sizes)):
             burst = self.random.random() < 0.3
             apart = self.random.uniform(0, 0.3) if burst else self.random.expovariate(1 / 14_000)
             self.clock.advance(apart)
@@ -135,6 +144,12 @@ class SourceSimulation:
                     self._raise_if_crashed()
                     yield page
 
+        def fetch(*given: Any) -> Any:
+            assert real.detail is not None
+            found = real.detail.fetch(*given)
+            self._raise_if_crashed()
+            return found
+
         def look_up(*given: Any) -> Any:
             assert real.look_up is not None
             found = real.look_up(*given)
@@ -145,6 +160,7 @@ class SourceSimulation:
             real,
             pages=pages,
             look_up=look_up if real.look_up else None,
+            detail=dataclasses.replace(real.detail, fetch=fetch) if real.detail else None,
             page_size=self._page if real.scope else None,
         )
 
@@ -162,6 +178,7 @@ class SourceSimulation:
     def begin_run(self) -> None:
         self.run += 1
         self.requests, self.crashed = 0, False
+        self._images = {name: store.image() for name, store in self._stores.items()}
 
     def churn(self, count: int) -> None:
         """Apply `count` operations between two runs."""
@@ -183,7 +200,7 @@ class SourceSimulation:
         self.lam = 0.0
         times: dict[str, int] = {}
         for key in list(self._present):
-            time = self._stores[scope(key)].get(key[-1])[self.kind.updated]
+            time = self._stores[scope(key)].get(key[-1])[self.kind.updated] or ""
             times[time] = times.get(time, 0) + 1
             if times[time] > max(2, self._page // 2):
                 self.clock.advance(30)
@@ -221,8 +238,21 @@ class SourceSimulation:
             "next_page_token" in request.params or "PageToken" in request.params
         ):
             self._fault = "expired"
+        elif chance > 0.95 and self.kind.details and self.kind.details in request.path:
+            self._fault = random.choice(("lagging", "failed"))
+            self._failure = random.choice(self.kind.failures)
+        self._lag(self._images if self._fault == "lagging" else {})
+
+    def _lag(self, images: Mapping[str, Mapping[str, Row]]) -> None:
+        """Serve requests from these images of the stores, or from what the stores hold now."""
+        for name, store in self._stores.items():
+            store.replica = images.get(name)
 
     def _answer(self, request: Request, answer: Response) -> Response:
+        self._lag({})
+        if self._fault == "failed":
+            assert self._failure is not None
+            return self._failure
         if self._fault == "garbage":  # the product asks again
             return html(200)
         if self._fault == "elsewhere":  # the product does not follow it, and ends the scan
@@ -256,7 +286,9 @@ class SourceSimulation:
         self._stores[instance].add(record)
         key = (instance, name) if instance else (name,)
         self._present[key] = None
-        self.records[key] = RecordVersions([Version(self.operation, self._render(key, record))])
+        self.records[key] = RecordVersions(
+            [Version(self.operation, self._render(key, record), self.kind)]
+        )
 
     def _change(self, random: Random, key: Key, *, silent: bool) -> None:
         self.operation += 1
@@ -264,10 +296,10 @@ class SourceSimulation:
         record = store.get(key[-1])
         changes = self.kind.change(random, record)
         if not silent:  # a change never moves a row's own time back
-            stamps = self._stamp(random), record[self.kind.updated]
-            changes[self.kind.updated] = max(stamps, key=moment)
+            stamps = self._stamp(random), record[self.kind.updated] or ""
+            changes[self.kind.updated] = max(filter(None, stamps), key=moment)
         store.update_silently(key[-1], **changes)
-        version = Version(self.operation, self._render(key, record | changes), silent)
+        version = Version(self.operation, self._render(key, record | changes), self.kind, silent)
         self.records[key].versions.append(version)
 
     def _stamp(self, random: Random) -> str:
@@ -275,7 +307,8 @@ class SourceSimulation:
         return self.kind.stamp(self.clock() - late)
 
     def _render(self, key: Key, record: Record) -> Rendering:
-        self.stamps.add(moment(record[self.kind.updated]))
+        if time := record[self.kind.updated]:
+            self.stamps.add(moment(time))
         return self.kind.render(key, record)
 
 

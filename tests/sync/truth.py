@@ -2,6 +2,7 @@
 
 import email.utils
 import json
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,6 +12,8 @@ import psycopg
 from etl.providers import PROVIDERS, TABLES
 from etl.sandbox.server import Sandbox
 from tests.postgres import dsn
+from tests.providers.twilio.expected import Revision, studio_rows
+from tests.providers.twilio.expected import unfetched as revisions_without_definition
 from tests.transform import naive
 
 Rows = dict[str, set[tuple[Any, ...]]]
@@ -28,8 +31,12 @@ def _time(text: str | None, zone: timezone | None = None) -> datetime | None:
     return moment.replace(tzinfo=zone) if zone else moment
 
 
-def of(sandbox: Sandbox) -> Rows:
-    """Return rows per table, without extra and valid_from; all records are as documented."""
+def of(sandbox: Sandbox, unfetched: Collection[Revision] = ()) -> Rows:
+    """Return rows per table, without extra and valid_from; all records are as documented.
+
+    `unfetched` are the revisions of Studio flows that need no definition, unless they are the
+    newest or the live one.
+    """
     rows: Rows = {name: set() for name in COLUMNS}
     for flow in sandbox.zoom.flows.records():
         _zoom(flow, rows)
@@ -59,6 +66,11 @@ def of(sandbox: Sandbox) -> Rows:
                 ),
             )
         )
+    for flow in sandbox.twilio.records()["studio_flows"]:
+        for table, cells in studio_rows(flow, unfetched):
+            rows[table].add(
+                tuple((cells | {"source": "twilio_demo"}).get(name) for name in COLUMNS[table])
+            )
     for address in sandbox.twilio.addresses.records():
         _address(address, rows)
     for number in sandbox.twilio.phone_numbers.records():
@@ -189,6 +201,12 @@ def stored(url: str) -> Rows:
             found = connection.execute(f"SELECT {', '.join(columns)} FROM {table}")
             rows[table] = {tuple(_json(cell) for cell in row) for row in found}
     return rows
+
+
+def unfetched(rows: Rows) -> set[Revision]:
+    """Return the revisions of Studio flows that the warehouse holds without a definition."""
+    table = "twilio.studio_flow_revisions"
+    return revisions_without_definition(rows[table], COLUMNS[table])
 
 
 def versions(url: str) -> Rows:
