@@ -248,7 +248,7 @@ KINDS: Mapping[str, Kind] = {
             twilio.error(403, 20403, "Forbidden"),
             twilio.error(400, 20001, "Invalid request"),
         ),
-        sizes=(15, 50),  # each flow takes several requests
+        sizes=(12, 36),  # each flow takes several requests
     ),
     "phone_numbers": Kind("sid", "date_updated", rfc_2822, number, number_change, number_rows),
 }
