@@ -11,7 +11,13 @@ from etl.sandbox import twilio, twilio_studio
 from etl.sandbox.exchange import Response
 from etl.sandbox.store import Paging, Store
 from etl.warehouse.tables import data_columns as columns
-from tests.providers.twilio.expected import FLOWS, REVISIONS, resource, studio_rows, without_definition
+from tests.providers.twilio.expected import (
+    FLOWS,
+    REVISIONS,
+    resource,
+    studio_rows,
+    without_definition,
+)
 from tests.sync.kinds import (
     Key,
     Kind,
