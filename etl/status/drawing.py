@@ -226,7 +226,7 @@ def mask(address: str) -> str:
     return address
 
 
-_NUMBER = re.compile(r"[+(]*\d(?:[\s().*/\u2010-\u2015-]{0,4}\d){6,}")
+_NUMBER = re.compile(r"(?<![+(])[+(]*\d(?:[\s().*/\u2010-\u2015-]{0,4}\d){6,}")
 
 
 def mask_numbers(text: str) -> str:

@@ -24,6 +24,9 @@ import pytest
 
 from etl.config import load as config
 from etl.load.runs import Run
+from etl.providers import PROVIDERS
+from etl.providers import STREAMS as DECLARED
+from etl.providers.declare import Stream
 from etl.sandbox import data
 from etl.sandbox.exchange import JSON, Request, Response, json_response
 from etl.sandbox.faults import Fault, empty, html, redirect
@@ -33,19 +36,20 @@ from etl.sync.run import run_stream
 from etl.sync.selection import select
 from etl.warehouse.connect import connect
 from etl.warehouse.embedded import find_binaries
+from etl.warehouse.tables import key_columns
 from tests.postgres import Cluster
 from tests.proxies import Authority, in_tls
 from tests.sync import truth
+from tests.sync.simulation import HISTORIES
 
 pytestmark = pytest.mark.slow
 
 SAMPLE = 25
 SEED = 8919
 STREAMS = {
-    "zoom_demo.flows": "zoom",
-    "twilio_demo.flex_flows": "twilio",
-    "twilio_demo.channels": "twilio",
-    "alibaba_demo.contact_flows": "alibaba",
+    f"{provider.name}_demo.{stream.name}": provider.name
+    for provider in PROVIDERS
+    for stream in provider.streams
 }
 MOST = 14
 """More requests than any of these syncs makes."""
@@ -155,33 +159,32 @@ class SyncedSandbox:
         return getattr(self.sandbox, STREAMS[name])
 
     def stores(self, name: str) -> Any:
-        emulator = self.emulator(name)
-        if name.endswith(".contact_flows"):
-            return list(emulator.flows.values())
-        return [getattr(emulator, name.partition(".")[2])]
+        of = HISTORIES[STREAMS[name]].stores(self.emulator(name))[name.partition(".")[2]]
+        return list(of.values())
 
     def change_records(self, name: str) -> None:
         """Add a record, change one and delete one."""
         self.number += 1
         for store in self.stores(name):
             one, two, *_ = store.keys()
-            field = {"zoom": "flow_name", "alibaba": "Name"}.get(STREAMS[name], "account_sid")
-            store.update(two, **{field: f"changed {self.number}"})
-            record = store.get(one)
-            key = next(k for k in ("flow_id", "sid", "ContactFlowId") if k in record)
-            store.add({**record, key: f"new{self.number:030}"})
+            kind = HISTORIES[STREAMS[name]].KINDS[name.partition(".")[2]]
+            store.update(two, **kind.change(random.Random(self.number), store.get(two)))
+            store.add({**store.get(one), kind.key: f"new{self.number:030}"})
             store.delete(one)
 
     def tables(self, name: str) -> truth.Rows:
         return of_stream(name, truth.stored(self.url))
 
+    def wanted(self, name: str) -> truth.Rows:
+        """Return what the tables have to hold."""
+        return of_stream(name, truth.of(self.sandbox, truth.stored(self.url)))
+
     def converge(self, name: str) -> None:
         """Check that undisturbed runs reach the provider's state; Alibaba needs two to confirm."""
-        wanted = of_stream(name, truth.of(self.sandbox))
         runs = []
         for _ in range(3):
             runs.append(self.run(name))
-            found = self.tables(name)
+            found, wanted = self.tables(name), self.wanted(name)
             if STREAMS[name] == "twilio" and name.endswith("channels"):  # closed chats are kept
                 found = {table: found[table] & wanted[table] for table in found}
             if runs[-1].status == "complete" and found == wanted:
@@ -190,15 +193,17 @@ class SyncedSandbox:
 
 
 def of_stream(name: str, rows: truth.Rows) -> truth.Rows:
-    provider, _, stream = name.partition(".")
-    schema = provider.partition("_")[0]
-    wanted = f"twilio.{stream}" if schema == "twilio" else f"{schema}."
-    return {table: set(found) for table, found in rows.items() if table.startswith(wanted)}
+    return {table.fullname: rows[table.fullname] for table in declared(name).tables}
+
+
+def declared(name: str) -> Stream:
+    return DECLARED[f"{STREAMS[name]}.{name.partition('.')[2]}"]
 
 
 @contextmanager
 def synced_sandbox(warehouse: str, folder: Any) -> Iterator[SyncedSandbox]:
-    with serve(data.Sizes(7, 7, {"twilio.flex_flows": 7}), seed=5) as sandbox:
+    sizes = {name: 4 if name == "twilio.studio_flows" else 7 for name in DECLARED}
+    with serve(data.Sizes(7, 7, sizes), seed=5) as sandbox:
         sandbox.zoom.largest_page = sandbox.twilio.largest_page = 3
         synced = SyncedSandbox(sandbox, warehouse, sandbox.toml(), folder)
         try:
@@ -227,7 +232,6 @@ def run_case(synced: SyncedSandbox, case: Case) -> int | None:
     name = case.stream
     before = synced.tables(name)
     synced.change_records(name)
-    after = of_stream(name, truth.of(synced.sandbox))
     seen = itertools.count(1)
     first = next(seen)
 
@@ -245,7 +249,7 @@ def run_case(synced: SyncedSandbox, case: Case) -> int | None:
     finally:
         emulator.faults.remove(fault)
     if fault.fired:
-        check_result(synced, case, run, before, after)
+        check_result(synced, case, run, before, synced.wanted(name))
     synced.converge(name)
     return None if fault.fired else first - 1
 
@@ -253,12 +257,12 @@ def run_case(synced: SyncedSandbox, case: Case) -> int | None:
 def check_result(
     synced: SyncedSandbox, case: Case, run: Run, before: truth.Rows, after: truth.Rows
 ) -> None:
-    now = synced.tables(case.stream)
+    now, stream = synced.tables(case.stream), declared(case.stream)
     for table, rows in now.items():
         strange = rows - before[table] - after[table]
         assert not strange, f"{case}: {table} has {strange}"
     main = next(iter(now))
-    width = 3 if main.startswith("alibaba") else 2
+    width = 1 + len(key_columns(stream.tables[0]))
 
     def keys(rows: Any) -> set[Any]:
         return {row[:width] for row in rows}
@@ -271,8 +275,9 @@ def check_result(
     else:
         assert run.deleted == 0, case
         assert keys(now[main]) >= keys(before[main]), case
-        ended = run.status == "not_available" and run.error_kind == "ended"
-        assert ended or run.status in ("failed", "incomplete"), f"{case}: {run.status}"
+        states = {"ended": bool(stream.ended), "not_available": stream.optional}
+        is_state = run.status == "not_available" and states[str(run.error_kind)]
+        assert is_state or run.status in ("failed", "incomplete"), f"{case}: {run.status}"
         said = str(run.error)
         assert said.startswith(case.stream), f"{case}: {said}"
         assert "internal" not in str(run.error_kind), f"{case}: {said}"
@@ -320,7 +325,7 @@ def test_a_provider_that_cannot_be_reached(synced: SyncedSandbox, how: str, tmp_
                     base = f"http://127.0.0.1:{closed.getsockname()[1]}"
                 else:
                     base = f"https://127.0.0.1:{front if 'certificate' in how else port}"
-                moved: dict[str, Any] = {"base_url": base}
+                moved: dict[str, Any] = {declared(name).origin: base}
                 if name.startswith("zoom"):
                     moved["token_url"] = f"{base}/oauth/token"
                 run = synced.run(name, **moved)

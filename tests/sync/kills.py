@@ -85,7 +85,8 @@ def slowed(harness: Harness, seconds: float) -> Iterator[None]:
 
 def _is_list(request: Any) -> bool:
     action = request.headers.get("x-acs-action", "")
-    return request.path.endswith(("/flows", "/FlexFlows", "/Channels")) or "List" in action
+    lists = ("/flows", "/FlexFlows", "/Channels", "/v2/Flows", "/Revisions")
+    return request.path.endswith(lists) or "List" in action
 
 
 def kill_in_request(harness: Harness, names: Sequence[str], point: Point) -> bool:
@@ -533,6 +534,7 @@ LEASE_FREE_POINTS = (
     "before the merge checks the lease",
     "after the merge's COMMIT",
     "before the lease is released",
+    "some details staged",
     "short first load: copying",
     "short first load: lease not checked",
 )

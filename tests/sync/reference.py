@@ -46,6 +46,7 @@ STREAMS = (
     "zoom_demo.flows",
     "twilio_demo.flex_flows",
     "twilio_demo.channels",
+    "twilio_demo.studio_flows",
     "alibaba_demo.contact_flows",
 )
 """The streams that are disturbed; the reference of `zoom_demo` is `zoom_reference`."""
@@ -495,16 +496,15 @@ class Harness:
     def converge(self, names: Sequence[str] = STREAMS, runs: int = 4) -> None:
         """Check that the tables equal what the provider lists once it no longer changes."""
         fullnames = {table.fullname for name in names for table in self.stream(name).tables}
-        listed = truth.of(self.sandbox)
-        wanted = {table: listed[table] for table in fullnames}
         for _ in range(runs):
             ended, _ = self.run(names, full=True)
             self.run(names, full=True, reference=True)
-            stored = truth.stored(self.url)
-            found = {
-                table: {row for row in stored[table] if row[0].endswith("_demo")}
-                for table in fullnames
+            held = {
+                table: {row for row in rows if row[0].endswith("_demo")}
+                for table, rows in truth.stored(self.url).items()
             }
+            listed = truth.of(self.sandbox, held)
+            wanted, found = ({name: of[name] for name in fullnames} for of in (listed, held))
             if found == wanted and {run.status for run in ended.values()} == {"complete"}:
                 break
         else:

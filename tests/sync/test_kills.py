@@ -20,6 +20,7 @@ import pytest
 from etl.sandbox import twilio
 from etl.sandbox.exchange import Response, json_response
 from etl.sandbox.faults import Fault
+from etl.sync import details
 from etl.warehouse.embedded import find_binaries
 from tests.machine import slowness
 from tests.postgres import Cluster, ask, dsn
@@ -34,6 +35,7 @@ pytestmark = pytest.mark.slow
 RANDOM_KILLS = int(os.environ.get("KILLS", "20"))
 
 CHANNELS = "twilio_demo.channels"
+STUDIO = "twilio_demo.studio_flows"
 ZOOM = "zoom_demo.flows"
 
 
@@ -76,6 +78,7 @@ def test_there_are_enough_named_points_with_unique_names() -> None:
     assert {named.stream for named in kills.NAMED_POINTS} >= {
         ZOOM,
         CHANNELS,
+        STUDIO,
         "alibaba_demo.contact_flows",
     }
 
@@ -342,6 +345,43 @@ def test_rows_that_change_before_a_scan_is_resumed_are_found_later(
     assert "goes on" in str(runs[CHANNELS].reason)
     harness.converge([CHANNELS])
     harness.wipe([CHANNELS])
+
+
+# -- a killed scan of details is resumed ----------------------------------------------------------
+
+
+def flows_asked_for(harness: Harness) -> list[str]:
+    """Return the Studio flows whose revisions were asked for since the last call, in order."""
+    paths = [request.path.split("/") for request in harness.sandbox.twilio.requests]
+    harness.sandbox.twilio.requests.clear()
+    return list(dict.fromkeys(path[3] for path in paths if "Revisions" in path))
+
+
+@pytest.mark.parametrize(
+    ("point", "kept"),
+    [
+        (Point("committed", r"UPDATE staging\..* AS fetched"), details.TOGETHER),
+        (Point("committed", r"INSERT INTO staging\..* AS part"), None),
+        (Point("after", r"INSERT INTO twilio\.studio_flow_revisions"), None),
+        (Point("commit", r"INSERT INTO etl\.runs"), None),
+    ],
+    ids=["some staged", "all staged", "merged in part", "merged, not committed"],
+)
+def test_what_was_fetched_before_a_kill_is_not_fetched_again(
+    harness: Harness, point: Point, kept: int | None, seed: int
+) -> None:
+    scenario = harness.scenario((STUDIO,), "empty", Random(seed))
+    flows_asked_for(harness)
+    with harness.start(scenario.names, point=point) as child:
+        child.finish()
+    assert child.code == -signal.SIGKILL
+    assert harness.verify(scenario) == {STUDIO: False}
+    first = flows_asked_for(harness)
+    harness.restart(scenario)
+    again = flows_asked_for(harness)
+    assert len(first) >= (kept or len(harness.sandbox.twilio.studio_flows))
+    assert not set(first[:kept]) & set(again)
+    assert {*first, *again} == set(harness.sandbox.twilio.studio_flows.keys())
 
 
 # -- SIGTERM and SIGINT --------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 import email.utils
 import json
-from collections.abc import Collection
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,8 +11,7 @@ import psycopg
 from etl.providers import PROVIDERS, TABLES
 from etl.sandbox.server import Sandbox
 from tests.postgres import dsn
-from tests.providers.twilio.expected import Revision, studio_rows
-from tests.providers.twilio.expected import unfetched as revisions_without_definition
+from tests.providers.twilio.expected import studio_rows, without_definition
 from tests.transform import naive
 
 Rows = dict[str, set[tuple[Any, ...]]]
@@ -31,12 +29,14 @@ def _time(text: str | None, zone: timezone | None = None) -> datetime | None:
     return moment.replace(tzinfo=zone) if zone else moment
 
 
-def of(sandbox: Sandbox, unfetched: Collection[Revision] = ()) -> Rows:
+def of(sandbox: Sandbox, held: Rows | None = None) -> Rows:
     """Return rows per table, without extra and valid_from; all records are as documented.
 
-    `unfetched` are the revisions of Studio flows that need no definition, unless they are the
-    newest or the live one.
+    `held` is what the warehouse holds: definitions that callflow need not fetch, because they are
+    of revisions that are neither the newest nor live, may be missing there, and then are here too.
     """
+    table = "twilio.studio_flow_revisions"
+    unfetched = without_definition(held[table], COLUMNS[table]) if held else set()
     rows: Rows = {name: set() for name in COLUMNS}
     for flow in sandbox.zoom.flows.records():
         _zoom(flow, rows)
@@ -201,12 +201,6 @@ def stored(url: str) -> Rows:
             found = connection.execute(f"SELECT {', '.join(columns)} FROM {table}")
             rows[table] = {tuple(_json(cell) for cell in row) for row in found}
     return rows
-
-
-def unfetched(rows: Rows) -> set[Revision]:
-    """Return the revisions of Studio flows that the warehouse holds without a definition."""
-    table = "twilio.studio_flow_revisions"
-    return revisions_without_definition(rows[table], COLUMNS[table])
 
 
 def versions(url: str) -> Rows:

@@ -90,7 +90,7 @@ def _inside(definition: Mapping[str, Any]) -> Iterator[tuple[str, Cells]]:
         yield "findings", cells
 
 
-def unfetched(rows: Collection[tuple[Any, ...]], names: list[str]) -> set[Revision]:
+def without_definition(rows: Collection[tuple[Any, ...]], names: list[str]) -> set[Revision]:
     """Return the revisions without a definition among rows of the table with these columns."""
     sid, number, text = map(names.index, ("sid", "revision", "definition"))
     return {(row[sid], row[number]) for row in rows if row[text] is None}

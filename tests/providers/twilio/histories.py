@@ -11,7 +11,13 @@ from etl.sandbox import twilio, twilio_studio
 from etl.sandbox.exchange import Response
 from etl.sandbox.store import Paging, Store
 from etl.warehouse.tables import data_columns as columns
-from tests.providers.twilio.expected import FLOWS, REVISIONS, resource, studio_rows, unfetched
+from tests.providers.twilio.expected import (
+    FLOWS,
+    REVISIONS,
+    resource,
+    studio_rows,
+    without_definition,
+)
 from tests.sync.kinds import (
     Key,
     Kind,
@@ -204,7 +210,7 @@ def studio_as_known(version: Rendering, stored: Rendering) -> Rendering:
     ((*flow,),) = version[0]
     counting = {flow[columns(FLOWS).index(name)] for name in ("revision", "live_revision")}
     revisions = stored[STUDIO_TABLES.index(REVISIONS)]
-    unknown = {number for _, number in unfetched(revisions, columns(REVISIONS))} - counting
+    unknown = {number for _, number in without_definition(revisions, columns(REVISIONS))} - counting
     known = []
     for table, rows in zip(STUDIO_TABLES, version, strict=True):
         kept = rows
@@ -248,7 +254,7 @@ KINDS: Mapping[str, Kind] = {
             twilio.error(403, 20403, "Forbidden"),
             twilio.error(400, 20001, "Invalid request"),
         ),
-        sizes=(15, 50),  # each flow takes several requests
+        sizes=(12, 36),  # each flow takes several requests
     ),
     "phone_numbers": Kind("sid", "date_updated", rfc_2822, number, number_change, number_rows),
 }
