@@ -20,6 +20,7 @@ from etl.daemon.executors import Threads
 from etl.errors import StoppedError
 from etl.load.runs import Run
 from etl.providers import named
+from etl.providers.declare import streams_of
 from etl.providers.twilio.source import TwilioSource
 from etl.providers.zoom import ZoomSource
 from etl.sync.selection import Unit, account, host, name_of
@@ -42,8 +43,13 @@ def zoom(name: str, owner: str = "", at: str = "zoom.example") -> list[Unit]:
 
 def twilio(name: str, number: int = 0) -> list[Unit]:
     """Return a source with two streams."""
-    source = TwilioSource(name=name, account_sid=f"AC{number:032x}", auth_token=SecretStr("t"))
-    return [(source, stream) for stream in named("twilio").streams]
+    source = TwilioSource(
+        name=name,
+        account_sid=f"AC{number:032x}",
+        auth_token=SecretStr("t"),
+        streams=("flex_flows", "channels"),
+    )
+    return [(source, stream) for stream in streams_of(source, named("twilio"))]
 
 
 def run_of(unit: Unit) -> Run:

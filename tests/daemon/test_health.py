@@ -31,6 +31,7 @@ def configured(*sources: ZoomSource | TwilioSource) -> Settings:
 
 
 ONE = configured(zoom())
+TWO = ("flex_flows", "channels")
 
 
 def row(ago: timedelta | None = MINUTE, status: str | None = "complete", **more: Any) -> Any:
@@ -118,7 +119,9 @@ def test_a_stream_of_no_configured_source_is_never_stale() -> None:
 
 
 def test_every_stream_of_every_source_comes_in_the_order_of_the_names() -> None:
-    twilio = TwilioSource(name="a", account_sid="AC" + 32 * "0", auth_token=SecretStr("t"))
+    twilio = TwilioSource(
+        name="a", account_sid="AC" + 32 * "0", auth_token=SecretStr("t"), streams=TWO
+    )
     running = {("a", "channels"): NOW - MINUTE}
     found = assess(configured(zoom(), twilio), [], NOW, running=running)
     assert [each.name for each in found] == ["a.channels", "a.flex_flows", "z.flows"]
@@ -147,7 +150,9 @@ def test_what_was_readable_once_becomes_stale_like_any_stream(age: timedelta, st
 
 @pytest.mark.parametrize("age", [None, MINUTE, 900 * DAY])
 def test_what_its_provider_has_ended_is_calm_and_never_stale(age: timedelta | None) -> None:
-    twilio = TwilioSource(name="a", account_sid="AC" + 32 * "0", auth_token=SecretStr("t"))
+    twilio = TwilioSource(
+        name="a", account_sid="AC" + 32 * "0", auth_token=SecretStr("t"), streams=TWO
+    )
     flows = {"source": "a", "stream": "flex_flows", "error": "a.flex_flows: ended → read other"}
     others = {"source": "a", "stream": "channels"}
     rows = [{**row(age, "not_available"), **flows}, {**row(), **others}]

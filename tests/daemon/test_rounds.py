@@ -25,7 +25,10 @@ def settings(*names: str, owner: str = "") -> Settings:
     return Settings(
         sources={
             name: TwilioSource(
-                name=name, account_sid=f"AC{owner or name:0>32}", auth_token=SecretStr("t")
+                name=name,
+                account_sid=f"AC{owner or name:0>32}",
+                auth_token=SecretStr("t"),
+                streams=("flex_flows", "channels"),
             )
             for name in names
         }
