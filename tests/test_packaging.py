@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import etl
+from etl.providers import PROVIDERS
 from tests.postgres import directory
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -134,8 +135,12 @@ def test_from_the_wheel_the_demo_works(installed: Path, tmp_path: Path) -> None:
             said = callflow(installed, tmp_path, "demo", *options)
         finally:
             callflow(installed, tmp_path, "stop", **data)
-    assert len(re.findall(r"_demo\.\w+ +complete", said)) == 12  # four streams, three times
+    synced = re.findall(r"(\w+)_demo\.(\w+) +complete", said)
+    streams = [(each.name, stream.name) for each in PROVIDERS for stream in each.streams]
+    assert sorted(synced) == sorted(streams * 3)
     assert "It wrote 0 rows" in said
+    assert re.search(r"reach nothing\?\n\s+number .*\n.*\n +\+\d+ ", said)
+    assert re.search(r"inside a flow.*\n\n.*\nreached by .*\n\n(?s:.+)│ +send_to_flex +│", said)
     # The command that it names is one that this shell finds.
     (program,) = re.findall(r"`(.*) stop` shuts it down", said)
     done = subprocess.run(

@@ -43,8 +43,8 @@ KEYS_AND_COLUMNS: dict[str, tuple[str, str]] = {
     ),
     "twilio.studio_flow_revisions": (
         "source sid revision:int",
-        "status author_sid commit_message valid:bool definition date_created:timestamptz"
-        " date_updated:timestamptz",
+        "account_sid status author_sid commit_message valid:bool definition"
+        " date_created:timestamptz date_updated:timestamptz",
     ),
     "twilio.studio_flow_states": (
         "source sid revision:int name",
@@ -57,13 +57,13 @@ KEYS_AND_COLUMNS: dict[str, tuple[str, str]] = {
     "twilio.studio_flow_findings": ("source sid revision:int name finding event", "detail"),
     "twilio.studio_live_states": (
         "source sid name",
-        "type is_start:bool state_index:int properties:jsonb",
+        "type is_start:bool state_index:int properties:jsonb account_sid",
     ),
     "twilio.studio_live_transitions": (
         "source sid name position:int",
-        "event next conditions:jsonb",
+        "event next conditions:jsonb account_sid",
     ),
-    "twilio.studio_live_findings": ("source sid name finding event", "detail"),
+    "twilio.studio_live_findings": ("source sid name finding event", "detail account_sid"),
     "twilio.addresses": (
         "source sid",
         "account_sid type address friendly_name address_country auto_creation_enabled:bool"

@@ -14,6 +14,7 @@ from etl.errors import ConfigError
 from etl.load.runs import Run
 from etl.providers import named
 from etl.providers.alibaba import AlibabaSource
+from etl.providers.declare import streams_of
 from etl.providers.twilio.source import TwilioSource
 from etl.providers.zoom import ZoomSource
 from etl.sync.selection import Unit, account, exit_code, host, run_all, select
@@ -39,7 +40,11 @@ def alibaba(name: str = "a", **given: Any) -> AlibabaSource:
 
 
 def of(*sources: Source) -> list[Unit]:
-    return [(source, stream) for source in sources for stream in named(source.provider).streams]
+    return [
+        (source, stream)
+        for source in sources
+        for stream in streams_of(source, named(source.provider))
+    ]
 
 
 def run_of(unit: Unit, status: Any = "complete") -> Run:

@@ -18,7 +18,7 @@ from sqlalchemy import Engine, text
 from etl.commands import drawing, lines, sql
 from etl.commands.output import print_lines
 from etl.commands.progress import run_jobs
-from etl.commands.questions import FAULTY, QUESTIONS
+from etl.commands.questions import DRAWN, QUESTIONS
 from etl.commands.rows import print_table
 from etl.config import load as config
 from etl.config.redact import Redactor
@@ -139,7 +139,8 @@ def _sync_three_times(
 
 
 def _sync(title: str, screen: Screen, jobs: Sequence[Job]) -> list[Run]:
-    screen.results.print(f"\n[bold]{title}[/bold]")
+    screen.results.print()
+    print_lines(screen.results, f"[bold]{title}[/bold]", indent=0)
     runs = []
     for each in run_jobs(jobs, screen.messages):
         print_lines(screen.results, "  " + lines.run_line(each))
@@ -160,12 +161,12 @@ def _wal(engine: Engine) -> int:
 
 
 def _draw_a_flow(results: Console, engine: Engine, redact: Redactor) -> None:
-    """Draw a flow in which something is wrong; nothing if there is none."""
+    """Draw a flow, one with a fault inside if there is one; nothing if no flow has steps."""
     with flows.snapshot(engine, redact, "demo") as connection:
-        key = connection.scalar(text(FAULTY))
+        key = connection.scalar(text(DRAWN))
         content = flows.content(connection, flows.find(connection, key)[0]) if key else None
     if content is not None:
-        results.print("[bold]Which flow has a fault inside, and where?[/bold]\n")
+        results.print("[bold]What happens inside a flow, and is anything wrong there?[/bold]\n")
         drawn = drawing.terminal(flows.drawing(content), results.width)
         results.print(Text(drawn.strip("\n") + "\n"), soft_wrap=True)
 

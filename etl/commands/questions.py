@@ -9,20 +9,37 @@ QUESTIONS: Mapping[str, str] = {
             FROM callflow.number_map
             WHERE is_live AND kind = 'phone' AND address_key IS NOT NULL
         ) AS each WHERE n <= 3 ORDER BY provider, n""",
+    "Which numbers are paid for and reach nothing?": """
+        SELECT address AS number, name, created_at::date AS created, provider FROM (
+            SELECT *, row_number() OVER (PARTITION BY provider ORDER BY created_at, address) AS n
+            FROM callflow.unbound_numbers
+        ) AS each WHERE n <= 2 ORDER BY provider, n""",
     "Which entry points lead to a flow that is not live?": """
         SELECT address, flow_name AS flow, status, provider FROM (
             SELECT *, row_number() OVER (PARTITION BY provider ORDER BY address, flow_name) AS n
             FROM callflow.entry_points_not_live
         ) AS each WHERE n <= 2 ORDER BY provider, n""",
-    "Who changed what between the two syncs?": """
-        SELECT concat_ws(' ', change, field || ':', old_value || ' → ' || new_value) AS change,
+    "What changed between the two syncs?": """
+        SELECT concat_ws(' ',
+                CASE WHEN entity <> 'flow' THEN replace(entity, '_', ' ') || ' ' || entity_name END,
+                CASE WHEN field IS NULL THEN change
+                    WHEN field = 'name' THEN 'name: was ' || old_value
+                    ELSE concat(field, ': ', old_value, ' → ', new_value) END) AS change,
             flow_name AS flow, provider
-        FROM callflow.changes ORDER BY provider, flow_name, field""",
+        FROM callflow.changes WHERE entity IN ('flow', 'entry_point', 'step')
+        ORDER BY provider, flow_name, entity, change, field""",
 }
 
-FAULTY = """
-    SELECT findings.flow_key FROM callflow.flow_findings AS findings
-    JOIN callflow.flow_steps AS steps USING (flow_key)
-    WHERE findings.finding IN ('dead_end', 'broken_link', 'unreachable')
-    GROUP BY findings.flow_key ORDER BY count(DISTINCT steps.step_id), findings.flow_key LIMIT 1"""
-"""A small flow with a fault inside, which the demo draws."""
+DRAWN = """
+    SELECT steps.flow_key FROM callflow.flow_steps AS steps
+    GROUP BY steps.flow_key HAVING count(*) > 2
+    ORDER BY
+        EXISTS (SELECT FROM callflow.flow_references AS used
+            WHERE used.flow_key = steps.flow_key) DESC,
+        EXISTS (SELECT FROM callflow.flow_findings AS found
+            WHERE found.flow_key = steps.flow_key
+            AND found.finding IN ('dead_end', 'broken_link', 'unreachable')) DESC,
+        count(*), steps.flow_key
+    LIMIT 1"""
+"""A small flow that the demo draws: one that calls something outside itself, such as a queue or a
+function, and has a fault inside, if there is one like that."""

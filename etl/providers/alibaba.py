@@ -427,7 +427,7 @@ PROVIDER = Provider(
     settings=AlibabaSource,
     setup="RAM console → Users → AccessKey.",
     credentials="the access key of a RAM user (or STS), the CCC instance ids",
-    rights="read access to Cloud Call Center",
+    rights="ccc:ListContactFlows and ccc:ListPhoneNumbers, such as read access to Cloud Call Center",
     example="""
 [sources.alibaba_sh]
 provider = "alibaba"

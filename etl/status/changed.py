@@ -45,7 +45,9 @@ def change_line(row: Row) -> str:
     entity = row["entity"]
     what = _ENTITIES.get(entity, f"{short(entity, 20)} ")
     if entity != "flow":
-        what += short(row["entity_name"] or row["entity_id"] or "", 60)
+        # Steps share the names of their ways out; the id says of which step it is one.
+        name = None if entity == "step_link" else row["entity_name"]
+        what += short(name or row["entity_id"] or "", 60)
     if row["change"] != "updated":
         said = _CHANGES.get(row["change"], short(row["change"], 20))
         return f"{what or 'the flow'} {said}"

@@ -189,9 +189,11 @@ def parts(provider: Provider, stream: Stream) -> Iterator[str]:
             yield f"{which} gives {name}, which the view has not → name one of its columns"
         given = {*part.columns, *part.looked_up, "provider", "source", "valid_from"}
         times = [column.name for column in view.columns if column.kind == "timestamptz"]
-        names = {column.name for column in view.columns}
-        for name in dict.fromkeys(("flow_id", *view.key, *times[:1])):
-            if name in names and name not in given:
+        of_flow = [column.name for column in view.columns if column.name == "flow_id"]
+        if part.flows is not None and part.each:
+            yield f"{which} leads to flows, and makes several rows of one → make a part for each"
+        for name in dict.fromkeys((*of_flow, *view.key, *times[:1])):
+            if name not in given:
                 yield f"{which} lacks {name} → give it in `columns`"
 
 

@@ -8,13 +8,16 @@ from urllib.parse import urlsplit
 
 import psycopg
 
-from etl.providers import TABLES
+from etl.providers import PROVIDERS, TABLES
 from etl.sandbox.server import Sandbox
 from tests.postgres import dsn
 from tests.providers.twilio.expected import studio_rows, without_definition
 from tests.transform import naive
 
 Rows = dict[str, set[tuple[Any, ...]]]
+
+STREAMS = [f"{each.name}_demo.{stream.name}" for each in PROVIDERS for stream in each.streams]
+"""What is synced with the configuration that the sandbox prints."""
 
 SHANGHAI = timezone(timedelta(hours=8))
 

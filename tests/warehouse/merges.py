@@ -39,9 +39,13 @@ LEADS: dict[str, dict[str, Sequence[Any]]] = {
         "sms_studio_flow_sid": [*PARTS, None],
         "date_updated": [at(1), at(2)],
     },
+    "twilio.studio_live_states": {
+        "type": ["run-subflow", "run-subflow", "send-to-flex"],
+        "properties": ['{"flow_sid": "a"}', '{"flow_sid": "-b", "workflow": "WW{{x}}"}', None],
+    },
     "alibaba.phone_numbers": {"contact_flow_id": [*PARTS, "", None]},
 }
-"""Values that decide to which flow of another stream a row leads."""
+"""Values that decide to which flow, or to what else, a row leads."""
 
 
 @dataclass

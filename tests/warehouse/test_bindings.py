@@ -161,7 +161,7 @@ def test_what_leads_elsewhere_and_then_to_a_flow_joins_it(connection: Connection
     sync(connection, NUMBERS, now, at(3))
     joined = [("a", "A", "PN1/sms", "created"), ("a", "A", "PN2/voice", "created")]
     assert said(connection, WHAT, at(3)) == joined
-    no_sms = {"capabilities": {"voice": True, "sms": False}}
+    no_sms: dict[str, Any] = {"capabilities": {"voice": True, "sms": False}}
     now = [number("PN1", sms="a", **no_sms), number("PN2", "a", voice_application_sid="AP1")]
     sync(connection, NUMBERS, now, at(4))
     assert said(connection, WHAT, at(4)) == [
@@ -220,11 +220,13 @@ def test_each_list_has_its_own_time_from_which_changes_are_news(connection: Conn
     sync(connection, FLOWS, [flow("a", "Newer")], at(4))
     sync(connection, NUMBERS, [number("PN1", "a"), number("PN2", "a")], at(5))
     sync(connection, ADDRESSES, [], at(6), first=True)
-    columns = "observed_at, entity, change"
-    assert said(connection, columns, at(0)) == [
-        (at(2), "flow", "updated"), (at(4), "flow", "updated"), (at(5), "entry_point", "created")
+    made = {"enabled": True, "type": "studio", "studio_flow_sid": fw("a")}
+    sync(connection, ADDRESSES, [{"sid": "IG1", "account_sid": AC, "auto_creation": made}], at(7))
+    assert said(connection, "observed_at, entity, change", at(0)) == [
+        (at(2), "flow", "updated"), (at(4), "flow", "updated"),
+        (at(5), "entry_point", "created"), (at(7), "entry_point", "created"),
     ]  # fmt: skip
-    check(connection, 2, 4, 5)
+    check(connection, 2, 4, 5, 7)
 
 
 def test_a_number_in_both_lists_of_alibaba_is_logged_once(connection: Connection) -> None:

@@ -126,7 +126,9 @@ def studio(
     status = "draft" if live is None else "published"
     given = {"status": status, "revision": live or 1, "live_revision": live, **more}
     put(db, "twilio.studio_flows", **key, account_sid=account, **given)
-    states = {"Begin": ("trigger", {}), "Trigger": ("trigger", {})} if starts is not None else {}
+    states: dict[str, tuple[str, dict[str, str]]] = (
+        {"Begin": ("trigger", {}), "Trigger": ("trigger", {})} if starts is not None else {}
+    )
     states |= {f"call{n}": ("run-subflow", {"flow_sid": each}) for n, each in enumerate(calls)}
     for index, (name, (kind, settings)) in enumerate(states.items()):
         put(db, "twilio.studio_live_states", **key, account_sid=account, name=name, type=kind,

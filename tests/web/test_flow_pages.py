@@ -121,12 +121,27 @@ def test_a_flow_shows_what_it_is_and_what_is_wrong_with_it() -> None:
         "2026-03-11 03:12 by u-anna", "Unchanged since", "Provider", "zoom", "Id", "f1",
         "Findings", "dead end at Sales: Billing since 2026-03-13 01:12, 1d 2h",
         "loop at Menu: s2 since 2026-03-05 03:12, 9d", "no start since", "Entry points",
-        "+4930123456", "phone", "de-DE", "Inside", "Versions", "3", "published",
+        "+4930123456", "phone", "de-DE", "Inside", "References", "Billing", "flow", "Billing",
+        "Menu", "flow", "f2 no such flow", "Sales", "url", "f2 an expression",
+        "Used by Billing at s9", "Versions", "3", "published",
         "2026-03-05 03:12 by u-ben", "unknown", "Last changes", "2026-03-13 17:05",
         'name: "Invoices" → "Billing"',
     )  # fmt: skip
-    assert page.headings() == ["1 Billing", "2 Findings", "2 Entry", "2 Inside", "2 Versions",
-                               "2 Last"]  # fmt: skip
+    assert page.headings() == ["1 Billing", "2 Findings", "2 Entry", "2 Inside", "2 References",
+                               "2 Versions", "2 Last"]  # fmt: skip
+
+
+def test_a_number_whose_calls_and_messages_lead_here_says_which_they_are() -> None:
+    its = calls.content()
+    (entry,) = its.entry_points
+    its = replace(
+        its,
+        entry_points=[{**entry, "entry_point_id": f"PN1/{way}"} for way in ("voice", "sms")],
+        flow={**its.flow, "account_id": "AC1"},
+    )
+    page = shown(BILLING, flow=lambda _: calls.story_of(its))
+    in_order(page.text, "+4930123456", "phone, voice", "+4930123456", "phone, sms")
+    assert ("a", {"href": "/flow?key=zoom_eu%2FAC1%2Ff2"}) in page.tags
 
 
 def test_without_the_extra_a_line_says_why_and_the_table_is_open() -> None:
@@ -174,7 +189,7 @@ def test_a_flow_of_which_nothing_is_known_has_a_page() -> None:
         "is_live": False, "has_unpublished_changes": False, "valid_from": fleet.NOW,
     }  # fmt: skip
     empty = calls.content(None, flow=row, entry_points=[], versions=[], findings=[], steps=[],
-                          links=[])  # fmt: skip
+                          links=[], uses=[], used_by=[])  # fmt: skip
     page = shown(BILLING, flow=lambda _: calls.story_of(empty, []))
     in_order(
         page.text, "(no name)", "unknown", "no", "No entry point leads to this flow.",

@@ -6,12 +6,13 @@ from etl.providers.twilio.source import TwilioSource
 
 PROVIDER = Provider(
     name="twilio",
-    title="Twilio Flex",
-    comment="Twilio Flex as it is now, in Twilio's own field names.",
+    title="Twilio",
+    comment="Twilio as it is now, in Twilio's own field names.",
     settings=TwilioSource,
     setup="Console → Account → API keys & tokens. Use either the auth token or an API key.",
     credentials="account SID with its auth token, or with an API key and its secret",
-    rights="access to Flex",
+    rights="to read Studio flows, Conversations addresses, incoming phone numbers and Flex; a list that"
+    " the account or the key lacks is reported once as not available, and fails nothing",
     example="""
 [sources.twilio_main]
 provider = "twilio"

@@ -55,6 +55,8 @@ def fields(of: Comparison) -> str:
             f" AS value(name, old_value, new_value)"
             f" WHERE {both} AND old_value IS DISTINCT FROM new_value"
         )
+    if of.leads:
+        return " UNION ALL ".join(found)
     if of.part.members:
         found.append(_differing_members(f"{of.part.members}.", "members", both))
     found.append(_differing_members("extra.", "extra", both))
