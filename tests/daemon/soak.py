@@ -176,7 +176,8 @@ def settle(daemon: Process, sandbox: Sandbox, warehouse: str, report: Report) ->
             return len(good) >= 3
 
         until(again, f"{source}.{stream} is read whole three times")
-    wanted, stored = truth.of(sandbox), truth.stored(warehouse)
+    stored = truth.stored(warehouse)
+    wanted = truth.of(sandbox, stored)
     for table, rows in wanted.items():
         if rows != stored[table]:
             report.different.append(

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from etl.errors import (
     ContractError,
     CredentialsError,
+    ForbiddenError,
     MissingError,
     ProviderError,
     TooLargeError,
@@ -1075,9 +1076,9 @@ def test_an_unknown_instance_is_named() -> None:
 @pytest.mark.parametrize(
     ("answer", "kind"),
     [
-        (emulated.error(403, "Forbidden.RAM", "no"), CredentialsError),
-        (emulated.error(400, "NoPermission", "no"), CredentialsError),
-        (emulated.error(403, "SomethingNew", "no"), CredentialsError),
+        (emulated.error(403, "Forbidden.RAM", "no"), ForbiddenError),
+        (emulated.error(400, "NoPermission", "no"), ForbiddenError),
+        (emulated.error(403, "SomethingNew", "no"), ForbiddenError),
         (emulated.error(400, "IncompleteSignature", "no"), CredentialsError),
         (emulated.error(400, "SignatureNonceUsed", "no"), CredentialsError),
         (emulated.error(400, "Parameter.Maximum", "no"), ContractError),
