@@ -427,7 +427,7 @@ PROVIDER = Provider(
     settings=AlibabaSource,
     setup="RAM console → Users → AccessKey.",
     credentials="the access key of a RAM user (or STS), the CCC instance ids",
-    rights="ccc:ListContactFlows and ccc:ListPhoneNumbers, such as read access to Cloud Call Center",
+    rights="read access to Cloud Call Center: ccc:ListContactFlows, ccc:ListPhoneNumbers",
     example="""
 [sources.alibaba_sh]
 provider = "alibaba"

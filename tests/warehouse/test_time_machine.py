@@ -19,7 +19,7 @@ from tests.warehouse.merges import play
 pytestmark = pytest.mark.slow
 
 NAMES = [view.name for view in VIEWS]
-STEPS = 30
+STEPS = 20
 Session = psycopg.Connection[tuple[Any, ...]]
 Contents = dict[str, list[tuple[Any, ...]]]
 

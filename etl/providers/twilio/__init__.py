@@ -11,8 +11,8 @@ PROVIDER = Provider(
     settings=TwilioSource,
     setup="Console → Account → API keys & tokens. Use either the auth token or an API key.",
     credentials="account SID with its auth token, or with an API key and its secret",
-    rights="to read Studio flows, Conversations addresses, incoming phone numbers and Flex; a list that"
-    " the account or the key lacks is reported once as not available, and fails nothing",
+    rights="to read Studio flows, Conversations addresses, incoming phone numbers and Flex; a list"
+    " that the account or the key lacks is not available, and fails nothing",
     example="""
 [sources.twilio_main]
 provider = "twilio"
