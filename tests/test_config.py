@@ -24,7 +24,7 @@ from etl.config.load import find, load, require_sources, write_example
 from etl.config.settings import Schedule, Settings, secrets
 from etl.errors import ConfigError
 from etl.extract.route import Route, route_of
-from etl.providers.alibaba import AlibabaSource
+from etl.providers.alibaba.source import AlibabaSource
 from etl.providers.twilio.source import TwilioSource
 from etl.providers.zoom import ZoomSource
 from etl.sync.selection import name_of, select

@@ -13,7 +13,7 @@ from etl.config.settings import Settings, Source
 from etl.errors import ConfigError
 from etl.load.runs import Run
 from etl.providers import named
-from etl.providers.alibaba import AlibabaSource
+from etl.providers.alibaba.source import AlibabaSource
 from etl.providers.declare import streams_of
 from etl.providers.twilio.source import TwilioSource
 from etl.providers.zoom import ZoomSource

@@ -2,7 +2,7 @@
 
 The models say what a key may hold, its default, and how a message describes it; `etl.config.load`
 reads them. Secrets are `SecretStr`: they print as asterisks. A provider's own model is in its
-declaration, `etl/providers/NAME.py`.
+declaration, `etl/providers/NAME`.
 """
 
 import re

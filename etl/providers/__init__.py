@@ -1,4 +1,4 @@
-"""The providers, each declared in one file. Everything that lists providers reads `PROVIDERS`."""
+"""The providers, each declared in one place. Everything that lists providers reads `PROVIDERS`."""
 
 from collections.abc import Mapping
 

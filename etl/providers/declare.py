@@ -1,6 +1,6 @@
 """How a provider is declared: its settings, its streams, and how they are requested.
 
-A declaration is one file, `etl/providers/NAME.py`, and one entry of `PROVIDERS`. Everything that
+A declaration is one module, `etl/providers/NAME`, and one entry of `PROVIDERS`. Everything that
 lists providers is derived from that tuple.
 """
 

@@ -1,6 +1,6 @@
 """How a table is declared, and callflow's own tables.
 
-A provider's tables are in its declaration, `etl/providers/NAME.py`. COPY order, merge keys, readers
+A provider's tables are in its declaration, `etl/providers/NAME`. COPY order, merge keys, readers
 of provider records, COMMENT ON and the data dictionary all come from these definitions. Shape of a
 current table: `source`, its key, its fields, `extra`, `valid_from`.
 

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from etl.extract.http import Http
 from etl.extract.page import ScanRequest
 from etl.providers import STREAMS
-from etl.providers.alibaba import AlibabaSource
+from etl.providers.alibaba.source import AlibabaSource
 from etl.providers.declare import open_http, request
 from etl.providers.twilio.source import TwilioSource
 from etl.providers.zoom import ZoomSource
