@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 _FLOW = re.compile(
-    r"(?i:[a-z][a-z0-9+.-]*://webhooks\.twilio\.com)(?::[0-9]{1,5})?"
+    r"(?i:[a-z][a-z0-9+.-]*://(?:[^/?#@\s\\]*@)?webhooks\.twilio\.com)(?::[0-9]{1,5})?"
     r"/v1/Accounts/(AC[0-9a-fA-F]{32})/Flows/(FW[0-9a-fA-F]{32})/?(?:[?#].*)?",
     re.ASCII | re.DOTALL,
 )
@@ -14,7 +14,7 @@ _FLOW = re.compile(
 def studio_flow(member: str) -> Callable[[dict[str, Any]], str | None]:
     """Return a function (record → sid of the Studio flow that its URL `member` starts, or None).
 
-    Host and path decide, scheme and query do not. The flow has to be of the number's own account: a
+    Host and path decide; scheme, user and query do not. The flow has to be of the number's own account: a
     flow is known by its account and its sid, and no list of this account has that of another one.
     """
 

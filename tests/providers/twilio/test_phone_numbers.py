@@ -315,6 +315,7 @@ def test_what_the_provider_calls_like_a_derived_column_is_kept() -> None:
         HOOK.replace("webhooks.twilio.com", "WebHooks.Twilio.COM"),
         HOOK.replace("twilio.com", "twilio.com:443"),
         "HTTPS" + HOOK.removeprefix("https"),
+        HOOK.replace("https://", "https://me:pw@") + "?key=1",
     ],
 )
 def test_host_and_path_name_the_flow(url: str) -> None:
@@ -337,8 +338,9 @@ def test_host_and_path_name_the_flow(url: str) -> None:
         HOOK.replace("webhooks.twilio.com", "webhooksxtwilio.com"),
         HOOK.replace("webhooks", "webhoo\u212as"),  # str.lower() makes a k of the Kelvin sign
         HOOK.replace("webhooks.twilio.com", "webhooks.twilio.com@evil.example"),
-        HOOK.replace("https://", "https://me:pw@"),
         HOOK.replace("https://", "https://evil.example/"),
+        HOOK.replace("https://", "https://evil.example/@"),
+        HOOK.replace("https://", "https://me@evil.example:1@"),
         HOOK.replace("https://", "https://evil.example?u=https://"),
         HOOK.replace("https://", "https://evil.example\\@"),
         HOOK.replace("https:", ""),
