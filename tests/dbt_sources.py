@@ -49,7 +49,9 @@ KEYS: Mapping[str, tuple[str, ...]] = {
 """View → columns that together are unique; of flows it is flow_key alone. A flow can have one
 finding twice, for events of which the names differ after the part that is kept."""
 
-MAY_BE_NULL = {("channels", "flow_id"), ("channels", "flow_key")}
+MAY_BE_NULL = {
+    (view, name) for view in ("channels", "entry_points") for name in ("flow_id", "flow_key")
+}
 NEVER_NULL = {
     ("channels", "channel_id"),
     ("flow_findings", "finding"),

@@ -482,5 +482,5 @@ def test_check_and_sync_of_every_provider_through_a_proxy(
                 run for name in api.streams(path, env={}) for run in api.sync(name, path, env={})
             ]
             assert {run.status for run in runs} == {"complete"}, [run.error for run in runs]
-            assert len(runs) == 4
+            assert len(runs) == len(STREAMS)
     assert {line.split(" ")[1].partition(":")[0] for line in proxy.asked} == set(HOSTS.values())

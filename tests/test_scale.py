@@ -104,7 +104,7 @@ def test_every_key_of_a_migrated_database_starts_with_source(warehouse: str) -> 
     every = {table.fullname for table in KEYED}
     assert {row[0] for row in found if row[1] == "index"} == every
     assert len([row for row in found if row[1] == "constraint"]) == len(every) + foreign
-    assert len([row for row in found if row[1] == "referenced"]) == foreign == 6
+    assert len([row for row in found if row[1] == "referenced"]) == foreign == 14
 
 
 # --- Citus: there is none here, so no more than the order and the names --------------------------

@@ -23,6 +23,7 @@ from etl.config import load as config
 from etl.config.settings import Settings
 from etl.load import stage
 from etl.load.runs import Run
+from etl.providers import STREAMS as EVERY_STREAM
 from etl.providers.declare import Stream
 from etl.sandbox import (
     alibaba_data,
@@ -94,8 +95,31 @@ def _tables_of(stream: Stream) -> Iterator[Table]:
     for table in stream.tables:
         yield table
         yield tables.history(table)
-    if is_tracked(stream.parts):  # no two streams of a source are
+    if is_tracked(stream.parts):
         yield tables.changes
+
+
+def _of_stream(stream: Stream, table: Table) -> str:
+    """Return the condition that a row of a table belongs to the stream, besides its source.
+
+    The log of changes has those of all streams; the others' are about their flows.
+    """
+    if table is not tables.changes:
+        return ""
+    provider = stream.tables[0].schema
+    others = [
+        part
+        for name, each in EVERY_STREAM.items()
+        if name.partition(".")[0] == provider and each.name != stream.name
+        for part in each.parts
+        if part.view == "flows"
+    ]
+    conditions = [
+        f"AND flow_id NOT IN (SELECT {part.columns['flow_id']} FROM {each.fullname} AS r)"
+        for part in others
+        for each in (part.table, tables.history(part.table))
+    ]
+    return " ".join(conditions)
 
 
 def state_of(connection: psycopg.Connection[Any], source: str, stream: Stream) -> State:
@@ -108,7 +132,8 @@ def state_of(connection: psycopg.Connection[Any], source: str, stream: Stream) -
         state[name] = Counter(tuple(_hashable(cell) for cell in row) for row in rows)
 
     for table in _tables_of(stream):
-        read(table.fullname, [c.name for c in table.columns if c.name not in INSTANTS])
+        columns = [c.name for c in table.columns if c.name not in INSTANTS]
+        read(table.fullname, columns, _of_stream(stream, table))
     own = f"AND stream = '{stream.name}'"
     known = tables.metadata.tables
     for name in ("etl.absences", "etl.rejects"):
@@ -133,7 +158,10 @@ def rows_of(
     connection: psycopg.Connection[Any], source: str, stream: Stream, *, staging: bool = False
 ) -> dict[str, list[tuple[Any, ...]]]:
     """Return every row with its place in its table: equal only if nothing at all was written."""
-    names = {table.fullname: f"WHERE source = '{source}'" for table in _tables_of(stream)}
+    names = {
+        table.fullname: f"WHERE source = '{source}' {_of_stream(stream, table)}"
+        for table in _tables_of(stream)
+    }
     own = f"WHERE source = '{source}' AND stream = '{stream.name}'"
     names |= {
         name: own
@@ -314,7 +342,8 @@ class Harness:
         self, connection: psycopg.Connection[Any], source: str, stream: Stream
     ) -> None:
         for table in reversed(list(_tables_of(stream))):
-            do(connection, f"DELETE FROM {table.fullname} WHERE source = %s", source)
+            of = _of_stream(stream, table)
+            do(connection, f"DELETE FROM {table.fullname} WHERE source = %s {of}", source)
         for table in tables.metadata.tables.values():
             if table.schema == "etl":
                 query = f"DELETE FROM {table.fullname} WHERE source = %s AND stream = %s"

@@ -17,8 +17,8 @@ from tests.warehouse.merges import log_of, play
 
 pytestmark = pytest.mark.slow
 
-HISTORIES = int(os.environ.get("HISTORIES", "10"))
-STEPS = 16
+HISTORIES = int(os.environ.get("HISTORIES", "14"))
+STEPS = 20
 
 MOVES = """SELECT count(*) FROM callflow.changes AS was JOIN callflow.changes AS now
     USING (provider, source, entity, entity_id, observed_at)
