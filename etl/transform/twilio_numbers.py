@@ -14,8 +14,9 @@ _FLOW = re.compile(
 def studio_flow(member: str) -> Callable[[dict[str, Any]], str | None]:
     """Return a function (record → sid of the Studio flow that its URL `member` starts, or None).
 
-    Host and path decide; scheme, user and query do not. The flow has to be of the number's own account: a
-    flow is known by its account and its sid, and no list of this account has that of another one.
+    Host and path decide; scheme, user and query do not. The flow has to be of the number's own
+    account: a flow is known by its account and its sid, and no list of this account has that of
+    another one.
     """
 
     def derive(record: dict[str, Any]) -> str | None:
