@@ -86,7 +86,7 @@ ENDED = new_stream(
         ("stale", GOOD, None),
         (None, LACKS, "not available"),
         ("throttled", LACKS, "not available"),
-        ("failed", LACKS, "not available"),  # who was told that it fails has to know why
+        ("failed", LACKS, "not available"),  # who heard that it fails has to know why
         ("stale", LACKS, "not available"),
         ("not available", OUTDATED, "stale"),
         ("not available", FAILED, "failed"),

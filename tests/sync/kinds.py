@@ -48,8 +48,8 @@ class Kind:
     `render` (key, record) → rows; `stamp` seconds since 1970 → the text of a time. `updated` is
     the member with the time of the last change, which may be None before the first one.
 
-    `as_known`  (rows of a version, rows in the tables) → the former without what callflow need not
-                know and the latter do not have.
+    `as_known`  (rows of a version, rows in the tables) → the version without what callflow need not
+                know and the tables do not have.
     `details`   what stands in the paths of requests for single records, which a complete run needs;
                 at times they get one of `failures`, or an answer from before the run.
     `sizes`     how many records there are at first: from, to.

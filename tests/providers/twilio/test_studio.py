@@ -176,10 +176,10 @@ def test_a_flow_is_looked_up_by_its_sid(twilio: Twilio) -> None:
 
 
 def test_the_examples_of_the_document_are_read_as_they_stand() -> None:
-    told = recorded("studio_exchanges")
-    script = Script(told["list"], told["revisions"], told["flow"])
-    (flow,) = told["list"]["flows"]
-    for answer in (told["list"], told["revisions"]):
+    example = recorded("studio_exchanges")
+    script = Script(example["list"], example["revisions"], example["flow"])
+    (flow,) = example["list"]["flows"]
+    for answer in (example["list"], example["revisions"]):
         answer["meta"]["next_page_url"] = None
     with connected(script) as http:
         (page,) = twilio_studio.flows(http)
