@@ -7,7 +7,7 @@ from etl.providers.twilio.flex import identity_key
 from etl.providers.twilio.source import auth
 from etl.providers.twilio.studio_tables import studio_flows
 from etl.transform.tree import tree
-from etl.warehouse.model.part import Lookup, Part, place
+from etl.warehouse.model.part import Lookup, Part, host_and_path
 from etl.warehouse.tables import BOOL, INT, JSON, KEY, TEXT, TIME, current, family, field
 
 addresses = current(
@@ -79,7 +79,7 @@ _TARGET_KIND = (
 _TARGET = (
     "CASE WHEN r.auto_creation_enabled THEN CASE r.auto_creation_type"
     " WHEN 'studio' THEN nullif(r.studio_flow_sid, '')"
-    f" WHEN 'webhook' THEN {place('r.webhook_url')} END END"
+    f" WHEN 'webhook' THEN {host_and_path('r.webhook_url')} END END"
 )
 
 PARTS = (

@@ -7,7 +7,7 @@ from etl.providers.twilio.source import auth
 from etl.providers.twilio.studio_tables import studio_flows
 from etl.transform.tree import tree
 from etl.transform.twilio_numbers import studio_flow
-from etl.warehouse.model.part import Lookup, Part, place
+from etl.warehouse.model.part import Lookup, Part, host_and_path
 from etl.warehouse.tables import BOOL, KEY, TEXT, TIME, current, derived, family, field
 
 phone_numbers = current(
@@ -60,7 +60,7 @@ def _target(way: str) -> tuple[str, str, str]:
     free = " AND ".join(f"{column} IS NULL" for column in first.values())
     kinds = {**first, "flow": flow, "url": url}
     cases = " ".join(f"WHEN {column} IS NOT NULL THEN '{kind}'" for kind, column in kinds.items())
-    listed = ", ".join((*first.values(), flow, place(url)))
+    listed = ", ".join((*first.values(), flow, host_and_path(url)))
     return f"CASE WHEN {free} THEN {flow} END", f"CASE {cases} END", f"coalesce({listed})"
 
 

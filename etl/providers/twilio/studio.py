@@ -15,7 +15,7 @@ from etl.providers.twilio.studio_tables import (
 )
 from etl.transform.tree import tree
 from etl.transform.twilio_definition import definitions
-from etl.warehouse.model.part import Lookup, Part
+from etl.warehouse.model.part import Lookup, Part, host_and_path
 from etl.warehouse.tables import family
 
 _FLOW = {"account_id": "r.account_sid", "flow_id": "r.sid"}
@@ -45,19 +45,6 @@ def _given(setting: str, *types: str) -> str:
 def _is_dynamic(value: str) -> str:
     """Return the condition that a text is a Liquid template."""
     return f"(strpos({value}, '{{{{') > 0 OR strpos({value}, '{{%') > 0)"
-
-
-def host_and_path(url: str) -> str:
-    """Return the SQL of what may be shown of a URL: not its query, fragment, user and password.
-
-    The user's end is sought with Liquid in mind. What follows a host and a colon, and is no port,
-    is cut as well: it is a password that holds a character which it must not hold.
-    """
-    start = f"regexp_replace({url}, '^([A-Za-z][A-Za-z0-9+.-]*:)?//', '')"
-    before = f"split_part(split_part({start}, '?', 1), '#', 1)"
-    liquid = r"\{\{[^}]*\}\}|\{%[^%]*%\}"
-    host = f"regexp_replace({before}, '^([^/{{]|{liquid}|\\{{)*@', '')"
-    return rf"regexp_replace({host}, '^([^/:{{\[]*):(?!\d+(/|$))[^/]*', '\1')"
 
 
 _CALLED = _given("flow_sid", "run-subflow")

@@ -73,12 +73,15 @@ class Part:
     changed_at: str = "NULL"
 
 
-def place(url: str) -> str:
+def host_and_path(url: str) -> str:
     """Return the SQL of what a view may show of a URL: host and path, without what may be secret.
 
-    "…" stands for a URL whose host cannot be made out for sure.
+    Twilio replaces Liquid ("{{…}}", "{%…%}") in a URL when it is used. "…" stands for a URL whose
+    host cannot be made out for sure.
     """
-    host = r"(?:[^/?#@:\s\[\]\\]+|\[[0-9a-f:.]+\])"
-    port = r"(?::[0-9]+(?![^?#]*@))?"  # or a user and a password with a slash in it
-    shown = rf"(?i)^[a-z][a-z0-9+.-]*://(?:[^/?#]*@)?({host}{port}(?:/[^?#]*)?)(?:[?#]|$)"
+    liquid = r"\{\{[^}]*\}\}|\{%[^%]*%\}"
+    host = rf"(?:(?:{liquid}|[^/?#@:\s\[\]\\{{}}])+|\[[0-9a-f:.]+\])"
+    port = rf"(?::(?:[0-9]+|{liquid})(?![^?#]*@))?"  # or a user and a password with a slash in it
+    start = r"(?:(?:[a-z][a-z0-9+.-]*:)?//|(?=\{))"
+    shown = rf"(?i)^{start}(?:(?:{liquid}|[^/?#])*@)?({host}{port}(?:/[^?#]*)?)(?:[?#]|$)"
     return f"CASE WHEN {url} <> '' THEN coalesce(substring({url} FROM '{shown}'), '…') END"

@@ -118,7 +118,7 @@ REFERENCES: list[tuple[dict[str, Any], list[tuple[str, str, bool]]]] = [
             ("https://user:secret@a.example:8443/x", "a.example:8443/x", False),
             ("https://user:sec@ret@a.example", "a.example", False),
             ("HTTP://a.example#secret", "a.example", False),
-            ("https://user:secret?x@a.example/", "user", False),
+            ("https://user:secret?x@a.example/", "…", False),
             ("https://[::1]:80/x", "[::1]:80/x", False),
             ("//user:secret@a.example/x", "a.example/x", False),
             ("https://a.example/@x/y", "a.example/@x/y", False),
