@@ -10,7 +10,6 @@ have (Alibaba Cloud's docs, "GetContactFlow").
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -24,7 +23,7 @@ from etl.errors import (
     UnreachableRowsError,
 )
 from etl.extract.answer import Answer, duration, instant
-from etl.extract.decode import Packed, unpack
+from etl.extract.decode import unpacked
 from etl.extract.http import Http
 from etl.extract.offset_list import Clock, OffsetList, OffsetPage, Order, check_echo
 from etl.extract.offset_windows import windows
@@ -166,13 +165,6 @@ def _version(row: Any, clock: Clock) -> tuple[str, datetime | None]:
         return "", None
     flow = row.get("ContactFlowId")
     return flow if isinstance(flow, str) else "", clock.local(row.get("UpdatedTime"))
-
-
-def unpacked(row: Any) -> Any:
-    """Return a row of a page as a value; one that cannot be decoded stays as it is."""
-    with suppress(ValueError):
-        return unpack(row) if isinstance(row, Packed) else row
-    return row
 
 
 # --- errors --------------------------------------------------------------------------------------

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from etl.errors import ContractError, TooLargeError, UnreachableRowsError
-from etl.extract.alibaba import LARGEST, counts, of_each_instance, read_page, unpacked
+from etl.extract.alibaba import LARGEST, counts, of_each_instance, read_page
+from etl.extract.decode import unpacked
 from etl.extract.http import Http
 from etl.extract.offset_list import page_from
 from etl.extract.page import EVERYTHING, Page, ScanRequest
@@ -59,8 +60,8 @@ def phone_numbers(http: Http, ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
     is `anchored`. `Page.total` is TotalCount of the instance.
 
     Alibaba may mask numbers, and mask several ones alike. Of those that an instance holds more than
-    once, the one that joined it first keeps the number as sent; a slash and CreateTime are put
-    behind the others (`_told_apart`). So masked numbers come last, when all of them are known.
+    once, the one that joined first keeps the number as sent; a slash and CreateTime are put behind
+    the others (`_with_own_numbers`). So masked numbers come last, when all of them are known.
 
     `ask.size` is the rows on a full page, 2 to 100; the API reaches 100 pages far. After everything
     that can be read of every instance, raise UnreachableRowsError if numbers of one are out of
@@ -75,11 +76,11 @@ def phone_numbers(http: Http, ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
             total = window.total
             rows = _put_aside(window.rows, masked)
             if window.start == 0 and window.is_last:  # a list in one answer stays one page
-                rows, masked = [*rows, *_told_apart(masked)], {}
+                rows, masked = [*rows, *_with_own_numbers(masked)], {}
             yield Page(rows, next(places), instance, total)
             del rows
         if masked:
-            yield Page(_told_apart(masked), next(places), instance, total)
+            yield Page(_with_own_numbers(masked), next(places), instance, total)
 
     return of_each_instance(http, ask.scopes, numbers_of)
 
@@ -110,7 +111,7 @@ def _put_aside(rows: Iterable[Any], masked: Masked) -> list[Any]:
     return others
 
 
-def _told_apart(masked: Masked) -> list[Any]:
+def _with_own_numbers(masked: Masked) -> list[Any]:
     """Return the rows with a masked number, each with a number that no other one has."""
     rows: list[Any] = []
     taken: set[str] = set()

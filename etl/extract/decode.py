@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, NoReturn
@@ -223,6 +224,13 @@ def unpack(record: Packed) -> Any:
     if len(record) > most:
         raise TooMuchError(f"it is larger than {most >> 20} MiB ({len(record)} bytes)")
     return bounded(text)
+
+
+def unpacked(record: Any) -> Any:
+    """Decode a record of a page if it is `Packed`; one that cannot be decoded stays as it is."""
+    with suppress(ValueError):
+        return unpack(record) if isinstance(record, Packed) else record
+    return record
 
 
 def as_sent(record: Packed) -> Any:

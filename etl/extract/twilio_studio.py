@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from etl.errors import ContractError, MissingError
-from etl.extract.decode import Packed, unpack, whole
+from etl.extract.decode import unpacked, whole
 from etl.extract.http import Http
 from etl.extract.page import EVERYTHING, Lookup, Page, ScanRequest, Wanted
 from etl.extract.paging import pages
@@ -74,7 +74,7 @@ def _listed(http: Http, path: str) -> tuple[dict[int, dict[str, Any]], list[Any]
     try:
         for page in pages(http, paged(path, "revisions", id_member="revision")):
             for sent in page.records:
-                record = _unpacked(sent)
+                record = unpacked(sent)
                 number = whole(record.get("revision")) if isinstance(record, dict) else None
                 if number is None:
                     unreadable.append(record)
@@ -90,16 +90,6 @@ def _listed(http: Http, path: str) -> tuple[dict[int, dict[str, Any]], list[Any]
     if not found:
         raise ContractError("Twilio names no revision of the flow", where=http.where, advice=_AGAIN)
     return found, unreadable
-
-
-def _unpacked(sent: Any) -> Any:
-    """Decode a record of a damaged or very large page; its text if it cannot be."""
-    if not isinstance(sent, Packed):
-        return sent
-    try:
-        return unpack(sent)
-    except ValueError:
-        return bytes(sent.data[sent.start : sent.end]).decode(errors="replace")
 
 
 def _require_listed(wanted: Wanted, newest: int, found: dict[str, Any] | None) -> None:

@@ -192,9 +192,10 @@ def keep_parts(
     Such a part gets the current values where it has none, and its children are staged as they are.
     """
     join_by_hash(connection)
-    keys, held = tables.key_columns(parts.current), quoted([content])
+    keys = tables.key_columns(parts.current)
     kept = f"""current.source = :source AND {equal("current", "staged", keys)}
-        AND current.{held} IS NOT NULL AND staged.{held} IS NULL AND staged.ord >= {FETCHED}"""
+        AND {quoted([content], "current.")} IS NOT NULL
+        AND {quoted([content], "staged.")} IS NULL AND staged.ord >= {FETCHED}"""
     given = {"source": source}
     for child in children:
         names = tables.data_columns(child.current)
@@ -211,7 +212,7 @@ def keep_parts(
         )
     fields = [name for name in tables.data_columns(parts.current) if name not in (*keys, "extra")]
     values = ", ".join(
-        f"{_quoted(name)} = coalesce(staged.{_quoted(name)}, current.{_quoted(name)})"
+        f"{quoted([name])} = coalesce({quoted([name], 'staged.')}, {quoted([name], 'current.')})"
         for name in fields
     )  # `extra` stays as it came with the content: lists leave more out
     connection.execute(
@@ -250,11 +251,7 @@ def show_chosen(
         FROM {quoted_table(records.stage)} AS record
         JOIN {quoted_table(parts.stage)} AS part ON part.ord = record.ord
             AND {equal("part", "record", keys)}
-            AND part.{_quoted(number)} = record.{_quoted(chosen)}
+            AND {quoted([number], "part.")} = {quoted([chosen], "record.")}
         WHERE record.ord >= {FETCHED}
         """)
     )
-
-
-def _quoted(name: str) -> str:
-    return quoted([name])
