@@ -92,11 +92,12 @@ def test_a_revision_s_definition_is_asked_for_once_in_its_life(
 ) -> None:
     add(twilio, 1, ("published", HELLO))
     sync()
+    later = {"date_updated": "2099-01-01T00:00:00Z"}  # not in the second of the change before
     changes: list[tuple[Callable[[], None], list[str]]] = [
         (lambda: twilio.save_draft(sid(1), CHANGED), ["/2"]),
         (lambda: twilio.publish(sid(1)), []),  # the draft keeps its number
         (lambda: twilio.publish(sid(1), HELLO), ["/LatestPublished"]),
-        (lambda: twilio.studio_flows.update(sid(1), friendly_name="Another"), []),
+        (lambda: twilio.studio_flows.update(sid(1), **later, friendly_name="Another"), []),
     ]
     for change, requests in changes:
         asked(twilio)
