@@ -4,10 +4,11 @@
     CALLFLOW_PG_BIN=/usr/lib/postgresql/15/bin python benchmarks/warehouse.py
 
 Scale 1 is 1,000,000 channels, 20,000 Zoom flows with 5 versions and 3 entry points each, 2,500 Flex
-Flows, 9,000 Alibaba flows of 20 activities, and 10 closed versions of each flow over 400 days. The
-rows are made in SQL, in an embedded Postgres with its ordinary settings, which is deleted
-afterwards. Each query runs three times and fetches all of its rows; the best run counts. A query
-that takes longer than its limit is marked. `--plans` keeps EXPLAIN ANALYZE of each query.
+Flows, 9,000 Alibaba flows of 20 activities, 5,000 Studio flows of 12 states, 20,000 phone numbers,
+10,000 addresses, and 10 closed versions of each flow over 400 days. The rows are made in SQL, in an
+embedded Postgres with its ordinary settings, which is deleted afterwards. Each query runs three
+times and fetches all of its rows; the best run counts. A query that takes longer than its limit is
+marked. `--plans` keeps EXPLAIN ANALYZE of each query.
 """
 
 import argparse
@@ -104,7 +105,7 @@ INSERT INTO alibaba.contact_flow_activities (source, instance_id, contact_flow_i
 SELECT 'alibaba', 'ccc' || g % 3, 'cf' || g, 'a' || n,
     (ARRAY['PLAY_SAY', 'MENU', 'TRANSFER'])[1 + n % 3], 'Step ' || n, n, jsonb_build_object(
         'position', jsonb_build_object('x', n, 'y', g), 'say', 'Hello ' || g,
-        'flow', CASE WHEN n = 7 THEN 'cf' || (g + 1) END), {NOW}
+        'flow', CASE WHEN n = 7 THEN 'cf' || (g + 3) END), {NOW}
 FROM generate_series(1, {{contact_flows}}) AS g, generate_series(1, 20) AS n;
 
 INSERT INTO history.alibaba_contact_flow_activities (source, instance_id, contact_flow_id,
@@ -124,19 +125,96 @@ INSERT INTO alibaba.contact_flow_findings (source, instance_id, contact_flow_id,
 SELECT 'alibaba', 'ccc' || g % 3, 'cf' || g, 'a' || n, 'loop', '', {NOW}
 FROM generate_series(1, {{contact_flows}}) AS g, generate_series(1, 3) AS n WHERE g % 10 = 0;
 
+INSERT INTO twilio.studio_flows (source, sid, account_sid, author_sid, friendly_name, status,
+    revision, live_revision, date_created, date_updated, valid_from)
+SELECT 'twilio', 'FW' || md5(g::text), 'AC1', 'US' || g % 50, 'Studio ' || g,
+    CASE WHEN g % 5 = 0 THEN 'draft' ELSE 'published' END, 12,
+    CASE WHEN g % 7 > 0 THEN 12 - g % 2 END, {NOW}, {NOW}, {NOW}
+FROM generate_series(1, {{studio_flows}}) AS g;
+
+INSERT INTO history.twilio_studio_flows (source, sid, account_sid, author_sid, friendly_name,
+    status, revision, live_revision, date_created, date_updated, valid_from, valid_to)
+SELECT 'twilio', 'FW' || md5(g::text), 'AC1', 'US' || v, 'Studio ' || g, 'published', 11 - v,
+    11 - v, {AGE.format(v="v")}, {AGE.format(v="v")}, {CLOSED}
+FROM generate_series(1, {{studio_flows}}) AS g, generate_series(1, 10) AS v;
+
+INSERT INTO twilio.studio_flow_revisions (source, sid, revision, account_sid, status, definition,
+    date_created, valid_from)
+SELECT 'twilio', 'FW' || md5(g::text), n, 'AC1', 'published', repeat(md5(g::text), 100), {NOW},
+    {NOW}
+FROM generate_series(1, {{studio_flows}}) AS g, generate_series(1, 12) AS n;
+
+INSERT INTO twilio.studio_flow_states (source, sid, revision, name, type, is_start, state_index,
+    properties, valid_from)
+SELECT 'twilio', 'FW' || md5(g::text), n, 's' || i, CASE i WHEN 0 THEN 'trigger'
+    WHEN 5 THEN 'run-subflow' WHEN 6 THEN 'make-http-request' ELSE 'say-play' END, i = 0, i,
+    CASE i WHEN 5 THEN jsonb_build_object('flow_sid', 'FW' || md5((g + g % 20)::text))
+    WHEN 6 THEN jsonb_build_object('url', 'https://example.com/' || g || '?key=1', 'method', 'GET')
+    ELSE jsonb_build_object('say', 'Hello ' || g, 'voice', 'alice', 'loop', i) END, {NOW}
+FROM generate_series(1, {{studio_flows}}) AS g, generate_series(11, 12) AS n,
+    generate_series(0, 11) AS i;
+
+INSERT INTO twilio.studio_flow_transitions (source, sid, revision, name, position, event, next,
+    valid_from)
+SELECT source, sid, revision, name, p,
+    CASE WHEN is_start THEN (ARRAY['incomingMessage', 'incomingCall', 'incomingRequest'])[p + 1]
+    ELSE 'event ' || p END, CASE WHEN p < 2 THEN 's' || state_index + 1 END, valid_from
+FROM twilio.studio_flow_states, generate_series(0, 2) AS p;
+
+INSERT INTO twilio.studio_live_states (source, sid, name, type, is_start, state_index, properties,
+    account_sid, valid_from)
+SELECT s.source, s.sid, s.name, s.type, s.is_start, s.state_index, s.properties, 'AC1',
+    s.valid_from
+FROM twilio.studio_flow_states AS s JOIN twilio.studio_flows AS f USING (source, sid)
+WHERE s.revision = f.live_revision;
+
+INSERT INTO twilio.studio_live_transitions (source, sid, name, position, event, next, account_sid,
+    valid_from)
+SELECT t.source, t.sid, t.name, t.position, t.event, t.next, 'AC1', t.valid_from
+FROM twilio.studio_flow_transitions AS t JOIN twilio.studio_flows AS f USING (source, sid)
+WHERE t.revision = f.live_revision;
+
+INSERT INTO twilio.phone_numbers (source, sid, account_sid, phone_number, friendly_name,
+    capability_voice, capability_sms, voice_url, voice_studio_flow_sid, sms_url, valid_from)
+SELECT 'twilio', 'PN' || md5(g::text), 'AC1', '+1666' || lpad(g::text, 7, '0'), 'Number ' || g,
+    true, g % 3 > 0, 'https://example.com/' || g,
+    CASE WHEN g % 4 = 0 THEN 'FW' || md5((g % ({{studio_flows}} + 50))::text) END,
+    CASE WHEN g % 2 = 0 THEN 'https://example.com/' || g END, {NOW}
+FROM generate_series(1, {{phone_numbers}}) AS g;
+
+INSERT INTO twilio.addresses (source, sid, account_sid, type, address, friendly_name,
+    auto_creation_enabled, auto_creation_type, studio_flow_sid, webhook_url, valid_from)
+SELECT 'twilio', 'IG' || md5(g::text), 'AC1', (ARRAY['sms', 'whatsapp'])[1 + g % 2],
+    CASE g % 2 WHEN 0 THEN '' ELSE 'whatsapp:' END || '+1555' || lpad(g::text, 7, '0'),
+    'Address ' || g, g % 5 > 0, CASE WHEN g % 3 = 0 THEN 'webhook' ELSE 'studio' END,
+    CASE WHEN g % 3 > 0 THEN 'FW' || md5((g % ({{studio_flows}} + 50))::text) END,
+    CASE WHEN g % 3 = 0 THEN 'https://example.com/' || g END, {NOW}
+FROM generate_series(1, {{addresses}}) AS g;
+
 INSERT INTO etl.streams (source, stream, provider, known_since, last_success_at, last_attempt_at)
 SELECT source, stream, provider, (SELECT jsonb_object_agg(scope, now() - interval '500 days')
     FROM unnest(scopes) AS scope), now(), now()
 FROM (VALUES ('zoom_0', 'flows', 'zoom', ARRAY['']), ('zoom_1', 'flows', 'zoom', ARRAY['']),
     ('twilio', 'flex_flows', 'twilio', ARRAY['']), ('twilio', 'channels', 'twilio', ARRAY['']),
+    ('twilio', 'studio_flows', 'twilio', ARRAY['']), ('twilio', 'addresses', 'twilio', ARRAY['']),
+    ('twilio', 'phone_numbers', 'twilio', ARRAY['']),
     ('alibaba', 'contact_flows', 'alibaba', ARRAY['ccc0', 'ccc1', 'ccc2']))
     AS each(source, stream, provider, scopes);
 """
 
-SIZES = {"flows": 20_000, "flex_flows": 2_500, "channels": 1_000_000, "contact_flows": 9_000}
+SIZES = {
+    "flows": 20_000,
+    "flex_flows": 2_500,
+    "channels": 1_000_000,
+    "contact_flows": 9_000,
+    "studio_flows": 5_000,
+    "phone_numbers": 20_000,
+    "addresses": 10_000,
+}
 
 ONE_FLOW = "source = 'zoom_1' AND flow_id = 'F000000000000000000101'"
 ONE_IVR = "source = 'alibaba' AND flow_id = 'cf101'"
+ONE_STUDIO = "source = 'twilio' AND flow_id = 'FW' || md5('101')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +244,10 @@ QUERIES = (
     Query("SELECT step_type, count(*) FROM callflow.flow_steps GROUP BY 1"),
     Query(f"SELECT * FROM callflow.flow_steps WHERE {ONE_IVR}", FLOW),
     Query(f"SELECT * FROM callflow.flow_step_links WHERE {ONE_IVR}", FLOW),
+    Query(f"SELECT * FROM callflow.flow_steps WHERE {ONE_STUDIO}", FLOW),
+    Query(f"SELECT * FROM callflow.flow_references WHERE {ONE_STUDIO}", FLOW),
+    Query(f"SELECT * FROM callflow.flow_version_steps WHERE {ONE_STUDIO}", FLOW),
+    Query("SELECT kind, count(*) FROM callflow.flow_references GROUP BY 1"),
     Query("SELECT property, count(*) FROM callflow.flow_step_properties GROUP BY 1"),
     Query("SELECT finding, count(*) FROM callflow.flow_findings GROUP BY 1"),
     Query("SELECT count(*) FROM callflow.changes"),
@@ -182,7 +264,8 @@ QUERIES = (
             *("number_map", "shared_addresses", "unreached_flows", "entry_points_not_live"),
             *("unpublished_changes", "stale_drafts", "changes_per_week", "changes_per_editor"),
             *("deleted_flows", "flows_by_source", "flex_flows_to_review", "channels_by_flow"),
-            *("channels_without_flow", "flow_uses", "flows_by_status"),
+            *("channels_without_flow", "flow_uses", "flows_by_status", "unbound_numbers"),
+            *("dead_bindings", "broken_references", "legacy_bridge"),
         )
     ),
     Query("SELECT * FROM callflow.number_map WHERE address_key = '+442000000304'"),

@@ -149,10 +149,12 @@ PARTS = (
         },
         each=f"""(SELECT DISTINCT found #>> '{{}}' AS value
             FROM {_EACH_SETTING} CROSS JOIN LATERAL {_STRING_VALUES} AS found) AS string""",
-        where="""string.value <> r.contact_flow_id AND EXISTS (
+        # "IS TRUE" keeps it a condition, looked up in a hash table or an index. As a join it would
+        # be planned for each step by itself, and read every flow for each.
+        where="""string.value <> r.contact_flow_id AND (EXISTS (
             SELECT FROM alibaba.contact_flows_history AS known
             WHERE known.source = r.source AND known.instance_id = r.instance_id
-                AND known.contact_flow_id = string.value)""",
+                AND known.contact_flow_id = string.value)) IS TRUE""",
         looked_up={"target_name": "used.name"},
         lookup=Lookup(
             "used",

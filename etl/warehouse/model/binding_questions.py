@@ -118,12 +118,15 @@ LEGACY_BRIDGE = Question(
     SELECT {flow_of("f")}, f.name, f.status, f.channel, f.contact_identity, a.address_id,
         a.address_name, a.address_type, a.is_enabled, a.target_kind, a.target
     FROM legacy_flows AS f
-    LEFT JOIN LATERAL (
-        SELECT * FROM successors AS s
-        WHERE s.provider = f.provider AND s.source = f.source
-            AND s.account_id IS NOT DISTINCT FROM f.account_id
-            AND s.address_type = f.address_type AND s.identity_key = f.identity_key
-        ORDER BY s.is_enabled DESC, s.address_id LIMIT 1) AS a ON true""",
+    LEFT JOIN (
+        SELECT DISTINCT ON (s.provider, s.source, account, s.address_type, s.identity_key)
+            s.*, coalesce(s.account_id, '') AS account
+        FROM successors AS s
+        ORDER BY s.provider, s.source, account, s.address_type, s.identity_key,
+            s.is_enabled DESC, s.address_id
+    ) AS a ON a.provider = f.provider AND a.source = f.source
+        AND a.account = coalesce(f.account_id, '')
+        AND a.address_type = f.address_type AND a.identity_key = f.identity_key""",
     """
     SELECT name, channel, contact_identity, address_id, target_kind, target
     FROM callflow.legacy_bridge ORDER BY address_id NULLS FIRST, name LIMIT 20""",
