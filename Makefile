@@ -56,7 +56,7 @@ test: check
 
 test-more: setup
 	$(PYTEST) -m more $(ARGS)
-	HISTORIES=147 CALLFLOW_SWEEP=90 $(PYTEST) tests/sync/test_histories.py \
+	HISTORIES=147 CALLFLOW_SWEEP=90 $(PYTEST) -m 'not more' tests/sync/test_histories.py \
 		tests/warehouse/test_rebuild.py tests/faults/test_sql_sweep.py \
 		tests/faults/test_http_sweep.py $(ARGS)
 

@@ -17,7 +17,7 @@ from tests.warehouse.merges import log_of, play
 
 pytestmark = pytest.mark.slow
 
-HISTORIES = int(os.environ.get("HISTORIES", "14"))
+HISTORIES = int(os.environ.get("HISTORIES", "8"))
 STEPS = 20
 
 MOVES = """SELECT count(*) FROM callflow.changes AS was JOIN callflow.changes AS now
