@@ -206,7 +206,7 @@ def daemon(
     read the configuration again. While the database is unreachable, the daemon waits for it.
     """
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the daemon handles it; it would end us
-    settings, redact = load(context, path)
+    settings, redact = load(context, path, sources=True)
     with importing():
         from etl.commands import daemon
     daemon.run(settings, redact, with_migrate=with_migrate)
