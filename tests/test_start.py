@@ -35,11 +35,12 @@ def imported(cwd: Path, *commands: list[str], code: int = 0, **env: str) -> set[
     Each is the words after `callflow`.
     """
     program = (
-        "import sys; from pathlib import Path; from etl.__main__ import main\n"
+        "import gc, sys; from pathlib import Path; from etl.__main__ import main\n"
         f"for words in {commands!r}:\n"
         "    sys.argv[1:] = words\n"
         "    try: main()\n"
         f"    except SystemExit as end: assert end.code == {code}, words\n"
+        "assert gc.isenabled()\n"
         "Path('modules').write_text(' '.join(sys.modules))"
     )
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CALLFLOW_")}
