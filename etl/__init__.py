@@ -17,7 +17,3 @@ Around it:
     api        the same for orchestrators, from Python
     sandbox    the providers, emulated; the pipeline and the sandbox know nothing of each other
 """
-
-from importlib.metadata import version
-
-__version__ = version("callflow")

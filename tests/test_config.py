@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 from sqlalchemy.engine import make_url
 
+from etl.config.example import write_example
 from etl.config.lines import key_lines
-from etl.config.load import find, load, require_sources, write_example
+from etl.config.load import find, load, require_sources
 from etl.config.settings import Schedule, Settings, secrets
 from etl.errors import ConfigError
 from etl.extract.route import Route, route_of

@@ -17,7 +17,6 @@ import yaml
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-import etl
 from etl import errors
 from etl.commands import cli
 from etl.config import load as config
@@ -25,6 +24,7 @@ from etl.config.settings import Daemon
 from etl.daemon.metrics import Metrics
 from etl.load.runs import Run
 from etl.status.health import Overview, State, StreamHealth
+from etl.version import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
@@ -474,7 +474,7 @@ def test_all_pods_run_the_image_that_kustomize_replaces() -> None:
     images = {container["image"] for pod in pods().values() for container in containers(pod)}
     kustomization = yaml.safe_load((KUBERNETES / "kustomization.yaml").read_text(encoding="utf-8"))
     (replaced,) = kustomization["images"]
-    assert images == {f"{replaced['name']}:{replaced['newTag']}"} == {f"callflow:{etl.__version__}"}
+    assert images == {f"{replaced['name']}:{replaced['newTag']}"} == {f"callflow:{__version__}"}
 
 
 @pytest.mark.more

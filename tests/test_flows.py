@@ -19,8 +19,8 @@ import psycopg
 import pytest
 from sqlalchemy import Engine, text
 
-from etl.commands.changes import moment
 from etl.commands.export import views
+from etl.commands.moments import resolved
 from etl.config.redact import Redactor
 from etl.errors import WarehouseError
 from etl.sandbox import data
@@ -543,9 +543,9 @@ def test_diff_between_two_moments(cli: Cli, synced: Synced) -> None:
 
 def test_a_time_long_ago_is_the_first_one_there_is() -> None:
     now = datetime(2026, 11, 27, 12, tzinfo=UTC)
-    assert moment(timedelta(days=7), now) == now - timedelta(days=7)
-    assert moment(timedelta(weeks=999_999 // 7), now) == datetime(1, 1, 2, tzinfo=UTC)
-    assert moment(None, now) == now
+    assert resolved(timedelta(days=7), now) == now - timedelta(days=7)
+    assert resolved(timedelta(weeks=999_999 // 7), now) == datetime(1, 1, 2, tzinfo=UTC)
+    assert resolved(None, now) == now
 
 
 # --- export --------------------------------------------------------------------------------------

@@ -248,8 +248,8 @@ def test_the_sandbox_and_the_pipeline_know_nothing_of_each_other() -> None:
             assert not any(of(other, "etl.sandbox") for other in ours(module)), module
 
 
-REGISTRIES = ("etl.providers", "etl.sandbox.server")
-"""Where the tuple of all providers, and that of all emulators, is written."""
+REGISTRIES = ("etl.providers", "etl.sandbox", "etl.sandbox.server")
+"""Where the tuple of all providers, and that of all emulators, is written, and their ports."""
 
 EXAMPLES = {"zoom_eu", "sources.zoom_eu", "zoom.flows"}
 """A source and a table, as messages name them for example."""

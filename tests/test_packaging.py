@@ -16,8 +16,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-import etl
 from etl.providers import PROVIDERS
+from etl.version import __version__
 from tests.postgres import directory
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -247,7 +247,7 @@ def test_files_that_must_not_be_committed_are_ignored() -> None:
 
 def test_one_version_everywhere() -> None:
     version = PROJECT["project"]["version"]
-    assert etl.__version__ == version
+    assert __version__ == version
     for changelog in ROOT.glob("CHANGELOG.md"):
         newest = re.search(r"^## \[?(\d\S*?)\]?(\s|$)", changelog.read_text(), re.MULTILINE)
         assert newest is not None and newest[1] == version

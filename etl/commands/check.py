@@ -1,19 +1,22 @@
 """`callflow check`: look whether everything that a sync needs is there. Writes nothing."""
 
+import os
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from psycopg import Connection as PsycopgConnection
+from rich.markup import escape
 from sqlalchemy import Connection
 
-from etl.config.redact import Redactor
+from etl.commands.output import print_lines, stdout
+from etl.config.redact import Redactor, harmless
 from etl.config.settings import Settings
 from etl.errors import CallflowError, ProviderError, SchemaError, WarehouseError, internal
 from etl.load.runs import Past
 from etl.providers.declare import open_http, request
 from etl.status import queries
 from etl.sync.available import NEVER, Before, excuse
-from etl.sync.selection import Unit, name_of
+from etl.sync.selection import Unit, name_of, select
 from etl.warehouse import embedded, migrate, rights
 from etl.warehouse.connect import connect, database_url
 from etl.warehouse.rights import suggest_grants
@@ -30,6 +33,18 @@ class Finding:
     good: bool
     text: str
     there: bool = True
+
+
+def run(settings: Settings, redact: Redactor, names: Sequence[str]) -> int:
+    """Print one line for each finding; return the exit code."""
+    good = True
+    for finding in check(settings, select(settings, names), os.environ, redact):
+        mark = "[green]ok  [/green]" if finding.there else "[yellow]none[/yellow]"
+        mark = mark if finding.good else "[red]FAIL[/red]"
+        text = escape(harmless(finding.text))
+        print_lines(stdout(), f"{mark} {escape(finding.subject):<26} {text}", indent=5)
+        good &= finding.good
+    return 0 if good else 1
 
 
 def check(

@@ -1,28 +1,19 @@
-"""The command line: what each command is given, and what it prints.
+"""The command line: what each command is given. What it does is `run` in the file of its name.
 
-`runs`, `changes` (with `diff`), `show`, `export`, `forget`, `sql` and `grant` are in files of their
-names.
+A command imports that file when it runs, after it has read the configuration. So help, a new
+callflow.toml and a mistake in it wait for no library that they do not need. How the commands that
+only read are called is in `cli_reading`.
 """
 
 import os
-import shlex
 import signal
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
-import structlog
 import typer
-from rich.markup import escape
 
-from etl import __version__
-from etl.commands import check, lines
-from etl.commands.access import leader_on, warehouse
-from etl.commands.changes import changes, diff
-from etl.commands.export import export
-from etl.commands.forget import forget
-from etl.commands.grant import grant
+from etl.commands import cli_reading
 from etl.commands.options import (
     DEFAULT_PORTS,
     AsJson,
@@ -33,25 +24,9 @@ from etl.commands.options import (
     WithMigrate,
     load,
 )
-from etl.commands.output import note, open_streams, print_lines, stderr, stdout
-from etl.commands.progress import run_jobs
-from etl.commands.runs import runs
-from etl.commands.show import show
-from etl.commands.signals import stopping
-from etl.commands.sql import WithQuery, sql
-from etl.config import load as config
-from etl.config.files import write_own
-from etl.config.redact import Redactor, harmless
-from etl.config.settings import Settings, redactor
+from etl.commands.signals import importing
+from etl.commands.standard import open_streams
 from etl.errors import CallflowError, ConfigError, OutputError, StoppedError, internal
-from etl.load.lease import process_name
-from etl.status import documents, queries
-from etl.sync.job import Job
-from etl.sync.rebuild import rebuild_changes
-from etl.sync.selection import exit_code, select
-from etl.warehouse import embedded, migrate
-from etl.warehouse.connect import connect, database_url
-from etl.warehouse.rights import suggest_grants
 
 app = typer.Typer(
     name="callflow",
@@ -71,12 +46,14 @@ def _version(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     if version:
-        stdout().print(f"callflow {__version__}")
+        from etl.version import __version__
+
+        sys.stdout.write(f"callflow {__version__}\n")
         raise typer.Exit
 
 
-@app.command("demo")
-def demo_command(
+@app.command()
+def demo(
     flows: Annotated[
         int, typer.Option(metavar="N", help="Flows per provider.", min=1, max=5000)
     ] = 60,
@@ -94,17 +71,9 @@ def demo_command(
     machine), syncs from the sandbox into Postgres three times, answers a few questions in SQL, and
     says how to connect.
     """
-    from etl.commands import demo  # it imports the sandbox, which the other commands do not need
-
-    with stopping() as stopped:
-        code = demo.run(
-            demo.Screen(stdout(), stderr()),
-            demo.Sample(flows, channels, seed),
-            stopped,
-            data_dir=data_dir,
-            env=os.environ,
-        )
-    raise typer.Exit(code)
+    with importing():
+        from etl.commands import demo
+    raise typer.Exit(demo.run(demo.Sample(flows, channels, seed), data_dir))
 
 
 @app.command()
@@ -114,31 +83,22 @@ def init(
     ),
 ) -> None:
     """Write a commented callflow.toml to fill in. An existing file is left alone."""
-    config.write_example(path)
-    stdout().print(
-        f"Wrote {path}. Fill in one source, then:\n"
-        "  callflow check   shows what is missing\n"
-        "  callflow sync    fills the warehouse"
-    )
+    with importing():
+        from etl.commands import init
+    init.run(path)
 
 
-@app.command("check")
-def check_command(context: typer.Context, names: Names = None, path: ConfigPath = None) -> None:
+@app.command()
+def check(context: typer.Context, names: Names = None, path: ConfigPath = None) -> None:
     """Check the configuration, the warehouse, credentials and rights. Writes nothing.
 
     Prints one line for each: what is wrong and how to fix it. Exits 1 if anything is wrong. A list
     that the account does not have, or that its provider has ended, is nothing wrong.
     """
-    settings, redact = load(context, path)
-    config.require_sources(settings)
-    good = True
-    for finding in check.check(settings, select(settings, names or []), os.environ, redact):
-        mark = "[green]ok  [/green]" if finding.there else "[yellow]none[/yellow]"
-        mark = mark if finding.good else "[red]FAIL[/red]"
-        text = escape(harmless(finding.text))
-        print_lines(stdout(), f"{mark} {escape(finding.subject):<26} {text}", indent=5)
-        good &= finding.good
-    raise typer.Exit(0 if good else 1)
+    settings, redact = load(context, path, sources=True)
+    with importing():
+        from etl.commands import check
+    raise typer.Exit(check.run(settings, redact, names or []))
 
 
 @app.command()
@@ -168,30 +128,19 @@ def sync(
     Exits 0 if all are complete or not there to be read, 1 if one failed or is incomplete (the
     others are still synced), 75 if another run was busy with one, 2 if the configuration is wrong.
     """
-    settings, redact = load(context, path)
-    config.require_sources(settings)
-    units = select(settings, names or [])
-    for warning in settings.warnings:
-        note(warning)
-    done = []
-    with (
-        warehouse(settings, redact, allow_behind=with_migrate, notes=True) as engine,
-        stopping() as stopped,
-    ):
-        holder = process_name()
-        jobs = [
-            Job(engine, stream, source, holder, accept_deletes, full, stopped=stopped.is_set,
-                redact=redact)
-            for source, stream in units
-        ]  # fmt: skip
-        for run in run_jobs(jobs, stderr(), quiet=as_json):
-            done.append(run)
-            if as_json:
-                sys.stdout.write(documents.run_json(run) + "\n")
-                sys.stdout.flush()
-            else:
-                print_lines(stdout(), lines.run_line(run))
-    raise typer.Exit(exit_code(done))
+    settings, redact = load(context, path, sources=True)
+    with importing():
+        from etl.commands import sync
+    code = sync.run(
+        settings,
+        redact,
+        names or [],
+        full=full,
+        accept_deletes=accept_deletes,
+        with_migrate=with_migrate,
+        as_json=as_json,
+    )
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -203,32 +152,49 @@ def status(context: typer.Context, as_json: AsJson = False, path: ConfigPath = N
     Exits 0 whatever state the streams are in. For monitoring use --json or the daemon's /readyz.
     """
     settings, redact = load(context, path)
-    with warehouse(settings, redact, to_read=True) as engine:
-        overview = queries.status(engine, settings, redact)
-    for stream in overview.streams:
-        if as_json:
-            sys.stdout.write(documents.stream_json(stream) + "\n")
-        else:
-            print_lines(stdout(), lines.stream_line(stream))
-    sys.stdout.flush()  # if stdout is broken, fail here, before the notes on stderr
-    leader = f"{overview.leader} leads" if overview.leader else "none leads"
-    stderr().print(f"daemon: {escape(harmless(leader))}")
-    if not overview.streams:
-        stderr().print("No source is configured, and none was ever synced.")
-    if error := config.no_sources(settings):
-        note(str(error))
+    with importing():
+        from etl.commands import status
+    status.run(settings, redact, as_json=as_json)
 
 
-app.command("runs")(runs)
-app.command("changes")(changes)
-app.command("show")(show)
-app.command("diff")(diff)
-app.command("export")(export)
-app.command("forget")(forget)
+app.command()(cli_reading.runs)
+app.command()(cli_reading.changes)
+app.command()(cli_reading.show)
+app.command()(cli_reading.diff)
+app.command()(cli_reading.export)
 
 
-@app.command("daemon")
-def daemon_command(
+@app.command()
+def forget(
+    context: typer.Context,
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE[.STREAM][/INSTANCE]", help="The source, stream or instance to forget."
+        ),
+    ],
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do not ask. Required without a terminal.")
+    ] = False,
+    path: ConfigPath = None,
+) -> None:
+    """Move the rows of what is no longer configured to history.
+
+    That is a source, one stream of a source (SOURCE.STREAM), or one instance of a source
+    (SOURCE/INSTANCE). Asks first. If it is synced again later, that starts with a full load, and
+    its history shows the gap. etl.runs and etl.rejects keep their rows.
+
+    Exits 2 if it is still configured, if nothing ever had that name, or without --yes if
+    there is no terminal to ask on; 75 while one of its streams is being synced.
+    """
+    settings, redact = load(context, path)
+    with importing():
+        from etl.commands import forget
+    forget.run(settings, redact, name, yes=yes)
+
+
+@app.command()
+def daemon(
     context: typer.Context,
     with_migrate: WithMigrate = False,
     path: ConfigPath = None,
@@ -240,33 +206,14 @@ def daemon_command(
     read the configuration again. While the database is unreachable, the daemon waits for it.
     """
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the daemon handles it; it would end us
-    from etl.daemon import daemon, logs  # they import a web server, which no other command needs
-    from etl.daemon.context import Surroundings
-
-    settings, redact = load(context, path)
-    config.require_sources(settings)
-
-    def log_with(redact: Redactor) -> None:
-        logs.configure(sys.stderr, as_json=not sys.stderr.isatty(), redact=redact)
-
-    def log_again(settings: Settings) -> None:
-        log_with(redactor(settings))  # a configuration that was read again may have new secrets
-
-    def load_again() -> Settings:
-        again = config.load(settings.path, os.environ)
-        config.require_sources(again)
-        return again
-
-    log_with(redact)
-    log = structlog.get_logger("callflow")
-    for warning in settings.warnings:
-        log.warning(warning)
-    given = Surroundings(load_again, os.environ, log, log_again, with_migrate=with_migrate)
-    daemon.run(settings, given)
+    settings, redact = load(context, path, sources=True)
+    with importing():
+        from etl.commands import daemon
+    daemon.run(settings, redact, with_migrate=with_migrate)
 
 
-@app.command("migrate")
-def migrate_command(
+@app.command()
+def migrate(
     context: typer.Context,
     again: Annotated[
         bool,
@@ -281,22 +228,9 @@ def migrate_command(
     `sync` and `daemon` create a missing schema themselves; they change one only with --migrate.
     """
     settings, redact = load(context, path)
-    url = database_url(settings, os.environ, note)
-    before = migrate.upgrade(url)
-    done = {"head": "is already up to date", "empty": "was created", "behind": "was migrated"}
-    stdout().print(f"The schema {done[before]}.")
-    if again:
-        engine = connect(url)
-        try:
-            with suggest_grants(engine, "migrate", redact), engine.begin() as connection:
-                count = rebuild_changes(connection)
-        finally:
-            engine.dispose()
-        rows = f"{count:,} row{'' if count == 1 else 's'}"
-        stdout().print(f"The log of changes was rebuilt from the histories: it has {rows}.")
-
-
-_OF_THE_SANDBOX = "# Written by `callflow sandbox --config`, which replaces this file each time."
+    with importing():
+        from etl.commands import migrate
+    migrate.run(settings, redact, rebuild_changes=again)
 
 
 @app.command()
@@ -321,55 +255,45 @@ def sandbox(
     They listen on 127.0.0.1. Prints a callflow.toml for them, or writes it to the file that
     --config names. Of the files that exist it replaces only those that it has written itself.
     """
-    for port in ports:
-        if not 0 <= port <= 65535:
-            raise ConfigError(
-                f"there is no port {port}",
-                where="--ports",
-                advice=f"give {len(ports)} ports, each 0 to 65535",
-            )
-    from etl.sandbox import server
-    from etl.sandbox.data import Sizes
-
-    def announce(running: server.Sandbox) -> None:
-        # What goes to stderr is a comment, so that a file of both streams is still TOML.
-        if path is None:
-            sys.stdout.write(running.toml())
-            sys.stdout.flush()
-            how = "Save this as callflow.toml, then `callflow sync`."
-        else:
-            write_own(path, f"{_OF_THE_SANDBOX}\n{running.toml()}")
-            how = f"Wrote {path}; then `callflow sync -c {shlex.quote(str(path))}`."
-        stderr().print(escape(f"# Serving. {harmless(how)} Ctrl-C ends."))
-
-    try:
-        with stopping() as stopped:
-            server.run(ports, Sizes(flows, channels), seed, stopped, announce)
-    except StoppedError as stop:
-        stderr().print("# Stopped by a signal.")
-        raise typer.Exit(stop.exit_code) from None
+    with importing():
+        from etl.commands import sandbox
+    raise typer.Exit(sandbox.run(ports, flows, channels, seed, path))
 
 
-app.command("sql", cls=WithQuery)(sql)
-app.command("grant")(grant)
+app.command(cls=cli_reading.WithQuery)(cli_reading.sql)
+
+
+@app.command()
+def grant(
+    context: typer.Context,
+    role: Annotated[str, typer.Argument(metavar="ROLE", help="An existing role of the warehouse.")],
+    writes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SCHEMA", help="Also give it this schema to write to, as dbt does; made if new."
+        ),
+    ] = None,
+    path: ConfigPath = None,
+) -> None:
+    """Give a Postgres role the read-only rights that BI tools need.
+
+    Sets the role's time zone to UTC, its time limit to 5 minutes, and jit off. Prints the SQL that
+    only an administrator can run. Exits 0 if the role can read everything (with --writes: and write
+    to that schema), even if its settings are left to an administrator; 1 if it cannot.
+    """
+    settings, redact = load(context, path)
+    with importing():
+        from etl.commands import grant
+    raise typer.Exit(grant.run(settings, redact, role, writes))
 
 
 @app.command()
 def stop(context: typer.Context, path: ConfigPath = None) -> None:
     """Stop the embedded Postgres. Its data stays; the next command starts it again."""
     settings, _ = load(context, path)
-    if settings.warehouse.url is not None:
-        raise ConfigError(
-            "warehouse.url names a server that callflow did not start",
-            where="stop",
-            advice="stop it where it runs",
-        )
-    data_dir = settings.warehouse.data_dir or embedded.default_data_dir()
-    with suppress(Exception):  # this is only a note; without it the server can still be stopped
-        if leader := leader_on(settings, data_dir):
-            note(f"the daemon {leader} leads and will start it again → end it first")
-    running = embedded.stop(data_dir, env=os.environ)
-    stdout().print("Stopped." if running else "It was not running.")
+    with importing():
+        from etl.commands import stop
+    stop.run(settings)
 
 
 def main() -> None:
@@ -382,26 +306,31 @@ def main() -> None:
         finally:
             sys.stdout.flush()  # if Python did it at exit, it would print a traceback
     except StoppedError as error:
-        _report(error, secrets.redact, style="")
+        _report(error, secrets, style="")
         sys.exit(error.exit_code)
     except (BrokenPipeError, OutputError) as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still buffered
         if isinstance(error, OutputError):  # otherwise the reader has gone, as with `| head`
-            _report(error, secrets.redact)
+            _report(error, secrets)
         sys.exit(1)
     except CallflowError as error:
-        _report(error, secrets.redact)
+        _report(error, secrets)
         sys.exit(error.exit_code)
     except Exception as error:
         if "CALLFLOW_TRACEBACK" in os.environ:
             raise
         bug = internal(error)
         bug.advice = "run it again with CALLFLOW_TRACEBACK=1 and report what it prints"
-        _report(bug, secrets.redact)
+        _report(bug, secrets)
         sys.exit(1)
 
 
-def _report(error: CallflowError, redact: Redactor, style: str = "[red]") -> None:
-    typed = isinstance(error, ConfigError)
-    text = escape(redact.message(str(error), keep="\n", typed=typed))
+def _report(error: CallflowError, secrets: Secrets, style: str = "[red]") -> None:
+    from rich.markup import escape
+
+    from etl.commands.output import stderr
+    from etl.config.redact import Redactor
+
+    redact = secrets.redact or Redactor()
+    text = escape(redact.message(str(error), keep="\n", typed=isinstance(error, ConfigError)))
     stderr().print(f"{style}callflow:{style and '[/red]'} {text}")

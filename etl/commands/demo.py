@@ -1,5 +1,6 @@
 """`callflow demo`: sync the sandbox into the embedded Postgres, and look at the result."""
 
+import os
 import shlex
 import shutil
 import sys
@@ -16,10 +17,11 @@ from rich.text import Text
 from sqlalchemy import Engine, text
 
 from etl.commands import drawing, lines, sql
-from etl.commands.output import print_lines
+from etl.commands.output import print_lines, stderr, stdout
 from etl.commands.progress import run_jobs
 from etl.commands.questions import DRAWN, QUESTIONS
 from etl.commands.rows import print_table
+from etl.commands.signals import stopping
 from etl.config import load as config
 from etl.config.redact import Redactor
 from etl.config.settings import Settings, redactor
@@ -55,7 +57,16 @@ class Sample:
     seed: int
 
 
-def run(
+def run(sample: Sample, data_dir: Path | None) -> int:
+    """Show everything on the terminal; return the exit code of the syncs.
+
+    Raises EmbeddedError if no Postgres can be started, StoppedError if a signal came.
+    """
+    with stopping() as stopped:
+        return show(Screen(stdout(), stderr()), sample, stopped, data_dir=data_dir, env=os.environ)
+
+
+def show(
     screen: Screen,
     sample: Sample,
     stopped: threading.Event,

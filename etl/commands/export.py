@@ -6,14 +6,12 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from enum import StrEnum
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import psycopg
-import typer
 from psycopg import sql
 from rich.console import Console
 from rich.markup import escape
@@ -22,11 +20,12 @@ from sqlalchemy import Connection, text
 
 from etl.commands import values
 from etl.commands.access import reading
-from etl.commands.options import AsJson, At, ConfigPath, as_moment, load
+from etl.commands.moments import as_moment
 from etl.commands.output import stderr, stdout
 from etl.commands.rows import write_objects
 from etl.commands.signals import cancelling
-from etl.config.redact import harmless
+from etl.config.redact import Redactor, harmless
+from etl.config.settings import Settings
 from etl.errors import ConfigError
 from etl.status import flows
 from etl.status.drawing import short
@@ -37,44 +36,27 @@ _BATCH = 10_000
 """Rows that are held at once."""
 
 
-class Format(StrEnum):
-    """What the files are."""
-
-    CSV = "csv"
-    PARQUET = "parquet"
-
-
-def export(
-    context: typer.Context,
-    directory: Annotated[
-        Path, typer.Argument(metavar="DIR", help="The directory to make, with a file per view.")
-    ],
-    form: Annotated[
-        Format, typer.Option("--format", help="parquet takes pip install 'callflow[parquet]'.")
-    ] = Format.CSV,
-    history: Annotated[
-        bool, typer.Option("--history", help="Also every version of every row: the _history views.")
-    ] = False,
-    at: At = None,
-    as_json: AsJson = False,
-    path: ConfigPath = None,
+def run(
+    settings: Settings,
+    redact: Redactor,
+    directory: Path,
+    form: str,
+    at: str | None,
+    *,
+    history: bool,
+    as_json: bool,
 ) -> None:
-    """Write the views of the schema callflow to files, all as of one instant.
-
-    The directory must not exist; it is there when all of its files are. CSV is what COPY reads:
-    NULL is nothing, an empty text is "". Prints each file and how many rows it has.
-    """
+    """Write the views as of `at` to `directory`, in the `form` "csv" or "parquet"."""
     moment = as_moment(at, "--at")
     _require_new(directory)
-    if form is Format.PARQUET and find_spec("pyarrow") is None:
+    if form == "parquet" and find_spec("pyarrow") is None:
         raise ConfigError(
             "pyarrow is not installed",
             where="export",
             advice="pip install 'callflow[parquet]', or take --format csv",
         )
-    settings, redact = load(context, path)
     names = [name for name in views() if history or not name.endswith("_history")]
-    write = write_csv if form is Format.CSV else write_parquet
+    write = write_csv if form == "csv" else write_parquet
     with (
         cancelling(),
         reading(settings, redact) as (engine, _),

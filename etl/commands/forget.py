@@ -9,15 +9,14 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Annotated
 
 import typer
 from rich.markup import escape
 from sqlalchemy import Connection, Engine
 
 from etl.commands.access import warehouse
-from etl.commands.options import ConfigPath, load
 from etl.commands.output import note, stderr, stdout
+from etl.config.redact import Redactor
 from etl.config.settings import Settings
 from etl.config.values import did_you_mean
 from etl.errors import ConfigError
@@ -53,29 +52,12 @@ class Left:
 
 
 # --- the command ---------------------------------------------------------------------------------
-def forget(
-    context: typer.Context,
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="SOURCE[.STREAM][/INSTANCE]", help="The source, stream or instance to forget."
-        ),
-    ],
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Do not ask. Required without a terminal.")
-    ] = False,
-    path: ConfigPath = None,
-) -> None:
-    """Move the rows of what is no longer configured to history.
+def run(settings: Settings, redact: Redactor, name: str, *, yes: bool) -> None:
+    """Forget `name`, and say what was moved; without `yes`, ask first.
 
-    That is a source, one stream of a source (SOURCE.STREAM), or one instance of a source
-    (SOURCE/INSTANCE). Asks first. If it is synced again later, that starts with a full load, and
-    its history shows the gap. etl.runs and etl.rejects keep their rows.
-
-    Exits 2 if it is still configured, if nothing ever had that name, or without --yes if
-    there is no terminal to ask on; 75 while one of its streams is being synced.
+    Raises ConfigError if it is still configured, if nothing ever had that name, or if there is no
+    terminal to ask on; BusyError while one of its streams is being synced.
     """
-    settings, redact = load(context, path)
     with warehouse(settings, redact) as engine, suggest_grants(engine, "forget", redact):
         with engine.begin() as connection:
             left = find(connection, settings, name)

@@ -1,16 +1,14 @@
 """`callflow grant`: read-only rights for a role, and a schema to write to."""
 
 import os
-from typing import Annotated
 
-import typer
 from rich.markup import escape
 from sqlalchemy import Engine
 
 from etl.commands.access import warehouse
-from etl.commands.options import ConfigPath, load
 from etl.commands.output import note, stderr, stdout
-from etl.config.redact import harmless
+from etl.config.redact import Redactor, harmless
+from etl.config.settings import Settings
 from etl.warehouse import embedded
 from etl.warehouse import grant as roles
 from etl.warehouse.connect import embedded_server
@@ -18,24 +16,8 @@ from etl.warehouse.roles import ADMIN
 from etl.warehouse.translate import translate_errors
 
 
-def grant(
-    context: typer.Context,
-    role: Annotated[str, typer.Argument(metavar="ROLE", help="An existing role of the warehouse.")],
-    writes: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SCHEMA", help="Also give it this schema to write to, as dbt does; made if new."
-        ),
-    ] = None,
-    path: ConfigPath = None,
-) -> None:
-    """Give a Postgres role the read-only rights that BI tools need.
-
-    Sets the role's time zone to UTC, its time limit to 5 minutes, and jit off. Prints the SQL that
-    only an administrator can run. Exits 0 if the role can read everything (with --writes: and write
-    to that schema), even if its settings are left to an administrator; 1 if it cannot.
-    """
-    settings, redact = load(context, path)
+def run(settings: Settings, redact: Redactor, role: str, writes: str | None) -> int:
+    """Give `role` the rights, and the schema `writes`; return the exit code."""
     with warehouse(settings, redact) as engine, translate_errors("grant", redact):
         if settings.warehouse.url is not None:
             with engine.begin() as connection:
@@ -57,7 +39,7 @@ def grant(
         note("the rest needs an administrator; these statements are for psql, in this database:")
         for statement in grants.left:
             stderr().print(f"  {escape(harmless(statement))};")
-    raise typer.Exit(0 if grants.reads and grants.writes else 1)
+    return 0 if grants.reads and grants.writes else 1
 
 
 def _grant_on_embedded(

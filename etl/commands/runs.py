@@ -1,37 +1,24 @@
 """`callflow runs`: the last runs, and what went wrong with them."""
 
 import sys
-from typing import Annotated
-
-import typer
 
 from etl.commands import lines
 from etl.commands.access import warehouse
-from etl.commands.options import AsJson, ConfigPath, load
 from etl.commands.output import print_lines, stderr, stdout
+from etl.config.redact import Redactor
+from etl.config.settings import Settings
 from etl.errors import ConfigError
 from etl.status import documents, queries
 from etl.sync.selection import perhaps
 
 
-def runs(
-    context: typer.Context,
-    name: Annotated[
-        str | None,
-        typer.Argument(metavar="SOURCE[.STREAM]", help="A source or stream. Default: all."),
-    ] = None,
-    limit: Annotated[int, typer.Option(metavar="N", help="How many runs.", min=1, max=10_000)] = 20,
-    as_json: AsJson = False,
-    path: ConfigPath = None,
+def run(
+    settings: Settings, redact: Redactor, name: str | None, limit: int, *, as_json: bool
 ) -> None:
-    """Show the last runs, newest first, and what went wrong.
+    """Print the last `limit` runs of the source or stream `name`, of all if it is None.
 
-    Prints start (UTC), stream, mode, status and duration, then the requests and what became of the
-    records; after a failure also what to do now. --json prints every column of etl.runs.
-
-    Exits 0 whatever became of the runs, 2 if nothing has that name.
+    Raises ConfigError if nothing has that name.
     """
-    settings, redact = load(context, path)
     with warehouse(settings, redact, to_read=True) as engine:
         source = None if name is None else name.partition(".")[0]
         known = queries.known_streams(engine, settings, redact, source)
@@ -44,11 +31,11 @@ def runs(
                 advice=perhaps([name], list(names)),
             )
         found = queries.last_runs(engine, wanted, redact, limit)
-    for run in found:
+    for each in found:
         if as_json:
-            sys.stdout.write(documents.run_json(run) + "\n")
+            sys.stdout.write(documents.run_json(each) + "\n")
         else:
-            print_lines(stdout(), lines.past_run_lines(run))
+            print_lines(stdout(), lines.past_run_lines(each))
     sys.stdout.flush()  # if stdout is broken, fail here, before the note on stderr
     if not found:
         stderr().print("No run is recorded.")

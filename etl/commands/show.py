@@ -4,54 +4,39 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
 
-import typer
 from rich.text import Text
 
 from etl.commands import drawing, flow_lines
 from etl.commands.access import reading
 from etl.commands.find import one_flow
-from etl.commands.options import AsJson, At, ConfigPath, FlowName, OfSource, as_moment, load
+from etl.commands.moments import as_moment
 from etl.commands.output import note, print_lines, stdout
 from etl.commands.rows import write_objects
 from etl.config.files import write_all_new
+from etl.config.redact import Redactor
+from etl.config.settings import Settings
 from etl.errors import ConfigError
 from etl.status import flows, graphviz, picture
 from etl.status.drawing import Drawing, short
 from etl.status.flows import Content
 from etl.status.masking import masked
 
-_Picture = Annotated[Path | None, typer.Option(metavar="FILE", help="Also write a picture of it.")]
 
-
-def show(
-    context: typer.Context,
-    name: FlowName,
-    source: OfSource = None,
-    at: At = None,
-    svg: _Picture = None,
-    html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also write a page with its picture.")
-    ] = None,
-    mask: Annotated[
-        bool,
-        typer.Option(
-            "--mask",
-            help="Hide phone numbers and mail addresses that reach it, and numbers of seven digits"
-            " or more in its texts.",
-        ),
-    ] = False,
-    as_json: AsJson = False,
-    path: ConfigPath = None,
+def run(
+    settings: Settings,
+    redact: Redactor,
+    name: str,
+    source: str | None,
+    at: str | None,
+    *,
+    svg: Path | None,
+    html: Path | None,
+    mask: bool,
+    as_json: bool,
 ) -> None:
-    """Show a flow: what reaches it, its versions, what is wrong with it, and its inside, drawn.
-
-    Of a flow that is gone it shows the last content, and when callflow saw that it was gone. The
-    pictures take pip install 'callflow[pictures]'. --json prints one object.
-    """
+    """Print the flow `name` as it was `at` a moment, and write the pictures that are asked for."""
     moment = as_moment(at, "--at")
-    settings, redact = load(context, path)
     with (
         reading(settings, redact) as (engine, _),
         flows.snapshot(engine, redact, "show") as connection,

@@ -1,5 +1,9 @@
-"""What Ctrl-C and SIGTERM do to a command: the first one ends it in order, a second one at once."""
+"""What Ctrl-C and SIGTERM do to a command: the first one ends it in order, a second one at once.
 
+While it still imports modules, the first one ends it at once.
+"""
+
+import gc
 import signal
 import threading
 from collections.abc import Iterator
@@ -7,6 +11,28 @@ from contextlib import contextmanager
 from types import FrameType
 
 from etl.errors import StoppedError
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Let Ctrl-C end the process silently while modules are imported, and look for no garbage.
+
+    Python's own handler, which is set at the end, would raise KeyboardInterrupt inside an import.
+    What is imported stays, so the collector would find nothing, in a tenth of the time that the
+    imports take. An ignored signal stays ignored.
+    """
+    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    collects = gc.isenabled()
+    if not ignored:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+        if not ignored:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager

@@ -9,9 +9,8 @@ from contextlib import closing, suppress
 from datetime import datetime
 from difflib import get_close_matches
 from itertools import chain
-from typing import Annotated, Any, cast
+from typing import Any, cast
 
-import typer
 from psycopg import Connection as PsycopgConnection
 from psycopg import Error as PsycopgError
 from psycopg import capabilities, generators
@@ -21,63 +20,34 @@ from psycopg.pq import Conninfo, ExecStatus
 from psycopg.pq.abc import PGresult
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
-from typer.core import TyperCommand
 
 from etl.commands import rows as printed
 from etl.commands import values
 from etl.commands.access import reading
-from etl.commands.options import AsJson, At, ConfigPath, as_moment, load
+from etl.commands.moments import as_moment
 from etl.commands.output import note, stderr, stdout
 from etl.commands.signals import cancelling
 from etl.config.redact import Redactor, harmless
+from etl.config.settings import Settings
 from etl.errors import CallflowError, ConfigError, QueryError
 from etl.warehouse import embedded
 from etl.warehouse.translate import translate_errors
 
 
 # --- the command ---------------------------------------------------------------------------------
-class WithQuery(TyperCommand):
-    """A command whose argument is SQL, which may start with a comment: `-- so`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Move arguments that are SQL comments behind a `--`; they contain blanks, options do not.
-
-        Otherwise click would take them for unknown options.
-        """
-        options = {name for parameter in self.params for name in parameter.opts}
-        comments = [
-            word
-            for word in args[: args.index("--") if "--" in args else None]
-            if re.match(r"--.*\s", word, re.DOTALL) and word.partition("=")[0] not in options
-        ]
-        if comments:
-            args = [word for word in args if word not in (*comments, "--")] + ["--", *comments]
-        return super().parse_args(ctx, args)
-
-
-def sql(
-    context: typer.Context,
-    statement: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="QUERY",
-            help="A SELECT, or `-` to read it from standard input. Default: open psql.",
-        ),
-    ] = None,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
-    as_json: AsJson = False,
-    at: At = None,
-    path: ConfigPath = None,
+def run(
+    settings: Settings,
+    redact: Redactor,
+    statement: str | None,
+    at: str | None,
+    *,
+    as_csv: bool,
+    as_json: bool,
 ) -> None:
-    """Run a read-only query on the warehouse, or open psql.
-
-    The query runs with the rights of the role in warehouse.read_url, or of callflow_reader on the
-    embedded Postgres. With --at the views of callflow answer as of that moment, in psql too.
-    """
+    """Print the rows of `statement`, "-" being standard input; None opens psql."""
     moment = as_moment(at, "--at")
     if as_csv and as_json:
         raise ConfigError("--csv and --json exclude each other", where="sql", advice="choose one")
-    settings, redact = load(context, path)
     if statement == "-":
         statement = sys.stdin.buffer.read().decode("utf-8-sig", errors="surrogateescape")
     with reading(settings, redact, any_query=True) as (engine, denied):

@@ -8,13 +8,11 @@ secret in the wrong place.
 
 from collections.abc import Mapping
 from datetime import timedelta
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from etl.config.check import check
 from etl.config.draft import Draft
-from etl.config.files import write_new
 from etl.config.read import read_file, read_variables
 from etl.config.secret_files import read_secrets, refuse_exposed
 from etl.config.settings import Network, Schedule, Settings, Source
@@ -97,15 +95,6 @@ def no_sources(settings: Settings) -> ConfigError | None:
         f"no configuration: no --config, no $CALLFLOW_CONFIG, no callflow.toml in {Path.cwd()}",
         advice="`callflow init` writes a callflow.toml to fill in; `callflow demo` needs none",
     )
-
-
-def write_example(path: Path) -> None:
-    """Write the commented example to the new file `path`, readable by its owner only.
-
-    Raises ConfigError when the file exists already, or cannot be written.
-    """
-    text = resources.files("etl.config").joinpath("callflow.example.toml").read_bytes()
-    write_new(path, text, 0o600, advice="edit it, or name another file")
 
 
 def _reach(own: Network | Source, general: Network) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 from etl.config.redact import Redactor
 from etl.config.settings import Settings
 from etl.daemon.connections import Engines
-from etl.extract.http import utc_now
+from etl.extract.clock import utc_now
 from etl.load.lease import Lease
 
 

@@ -17,7 +17,6 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from etl import __version__
 from etl.config.settings import Settings, redactor
 from etl.daemon import dask, executors
 from etl.daemon.context import Context, Surroundings
@@ -34,6 +33,7 @@ from etl.errors import CallflowError, SchemaError, place
 from etl.load.lease import process_name
 from etl.status.health import Overview, Role
 from etl.status.words import span
+from etl.version import __version__
 
 BEAT = 1.0
 """Seconds between two beats, unless something happens earlier."""

@@ -9,7 +9,6 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from etl import __version__
 from etl.config.redact import Redactor
 from etl.config.settings import Daemon as DaemonSettings
 from etl.daemon import alerts, connections
@@ -27,6 +26,7 @@ from etl.extract.route import Route, route_of
 from etl.load import runs
 from etl.status import graphviz
 from etl.status.health import Overview, Role, StreamHealth, assess
+from etl.version import __version__
 
 TRY_AGAIN = 10.0
 """Seconds until a port that was taken is tried again."""

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
-from etl.extract.http import utc_now
+from etl.extract.clock import utc_now
 from etl.extract.page import Params
 from etl.extract.url import encode
 

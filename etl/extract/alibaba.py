@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from etl.errors import (
     ContractError,
@@ -24,12 +24,14 @@ from etl.errors import (
 )
 from etl.extract.answer import Answer, duration, instant
 from etl.extract.decode import unpacked
-from etl.extract.http import Http
 from etl.extract.offset_list import Clock, OffsetList, OffsetPage, Order, check_echo
 from etl.extract.offset_windows import windows
 from etl.extract.page import EVERYTHING, Page, Params, ScanRequest
 from etl.extract.paging import count
 from etl.extract.verdict import Judge, busy, judge_status
+
+if TYPE_CHECKING:
+    from etl.extract.http import Http
 
 CONTACT_FLOWS = "ListContactFlows"
 """The action that lists them, as the signature names it."""
@@ -46,7 +48,7 @@ _BUSY = ("Throttling", "FlowControl", "TooManyRequests", "RequestThrottled", "Li
          "SystemBusy", "ServiceUnavailable", "InternalError", "InternalService")  # fmt: skip
 
 
-def contact_flows(http: Http, ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
+def contact_flows(http: "Http", ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
     """Yield the contact flows of every instance: `ask.scopes` and `Page.scope` are instance ids.
 
     An instance in `ask.since` is read newest first, down to the first flow older than its watermark
@@ -72,7 +74,7 @@ def contact_flows(http: Http, ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
 
 
 def of_each_instance(
-    http: Http, instances: Iterable[str], read: Callable[[str], Iterator[Page]]
+    http: "Http", instances: Iterable[str], read: Callable[[str], Iterator[Page]]
 ) -> Iterator[Page]:
     """Yield what `read` yields of each instance.
 
@@ -91,7 +93,7 @@ def of_each_instance(
         raise errors[0]
 
 
-def probe_contact_flows(http: Http, ask: ScanRequest) -> str:
+def probe_contact_flows(http: "Http", ask: ScanRequest) -> str:
     """Ask each instance for one flow; return a line of counts. Raise what a scan would raise."""
     return counts(
         {each: _list(http, ask, each).window("ASC", 1, 1).total for each in ask.scopes},
@@ -108,7 +110,7 @@ def counts(totals: Mapping[str, int | None], noun: str) -> str:
 
 
 # --- requests ------------------------------------------------------------------------------------
-def _list(http: Http, ask: ScanRequest, instance: str) -> OffsetList:
+def _list(http: "Http", ask: ScanRequest, instance: str) -> OffsetList:
     clock = Clock(ask.zone or UTC, lag=_LAG, skew=_SKEW, behind=_BEHIND)
 
     return OffsetList(
@@ -126,7 +128,7 @@ def _list(http: Http, ask: ScanRequest, instance: str) -> OffsetList:
 
 
 def _read(
-    http: Http, instance: str, clock: Clock, kind: str, order: Order, page: int, size: int
+    http: "Http", instance: str, clock: Clock, kind: str, order: Order, page: int, size: int
 ) -> OffsetPage:
     ordered = {"OrderByField": "updatedTime", "SortOrder": order}
     kinds = {"Type": kind} if kind else {}
@@ -136,7 +138,7 @@ def _read(
 
 
 def read_page(
-    http: Http, instance: str, page: int, size: int, more: Params, at: str = ""
+    http: "Http", instance: str, page: int, size: int, more: Params, at: str = ""
 ) -> tuple[list[Any], int | None]:
     """Return the rows of one page of an instance's list, and how many rows the list has.
 

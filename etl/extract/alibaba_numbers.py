@@ -12,14 +12,16 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from etl.errors import ContractError, TooLargeError, UnreachableRowsError
 from etl.extract.alibaba import LARGEST, counts, of_each_instance, read_page
 from etl.extract.decode import unpacked
-from etl.extract.http import Http
 from etl.extract.offset_list import page_from
 from etl.extract.page import EVERYTHING, Page, ScanRequest
+
+if TYPE_CHECKING:
+    from etl.extract.http import Http
 
 PHONE_NUMBERS = "ListPhoneNumbers"
 """The action that lists them, as the signature names it."""
@@ -53,7 +55,7 @@ class _Window:
         return self.start + len(self.rows)
 
 
-def phone_numbers(http: Http, ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
+def phone_numbers(http: "Http", ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
     """Yield the phone numbers of every instance: `ask.scopes` and `Page.scope` are instance ids.
 
     Pages overlap: a number may come several times, and its last record is the newest one. No page
@@ -85,7 +87,7 @@ def phone_numbers(http: Http, ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
     return of_each_instance(http, ask.scopes, numbers_of)
 
 
-def probe_phone_numbers(http: Http, ask: ScanRequest) -> str:
+def probe_phone_numbers(http: "Http", ask: ScanRequest) -> str:
     """Ask each instance for one number; return a line of counts. Raise what a scan would raise."""
     return counts(
         {each: read_page(http, each, 1, 1, {})[1] for each in ask.scopes}, "phone numbers"
@@ -124,7 +126,7 @@ def _with_own_numbers(masked: Masked) -> list[Any]:
 
 
 # --- requests ------------------------------------------------------------------------------------
-def _windows(http: Http, instance: str, size: int) -> Iterator[_Window]:
+def _windows(http: "Http", instance: str, size: int) -> Iterator[_Window]:
     """Yield windows that cover the list; if an answer is too large, again with smaller pages."""
     while True:
         try:
@@ -136,7 +138,7 @@ def _windows(http: Http, instance: str, size: int) -> Iterator[_Window]:
             size = max(_SMALLEST, size // 4)
 
 
-def _walk(http: Http, instance: str, size: int) -> Iterator[_Window]:
+def _walk(http: "Http", instance: str, size: int) -> Iterator[_Window]:
     """Read from the first row to the last in windows that overlap.
 
     A busy list may need more windows than one walk reads; then its count shows what is missing.
@@ -151,7 +153,7 @@ def _walk(http: Http, instance: str, size: int) -> Iterator[_Window]:
         here = _next(http, instance, size, here, seen)
 
 
-def _next(http: Http, instance: str, size: int, here: _Window, seen: Set[Joined]) -> _Window:
+def _next(http: "Http", instance: str, size: int, here: _Window, seen: Set[Joined]) -> _Window:
     """Return a window that reaches beyond `here` and starts with a row that was read before.
 
     Then no row has moved from behind the rows that were read to before them, if rows keep their
@@ -182,7 +184,7 @@ def _next(http: Http, instance: str, size: int, here: _Window, seen: Set[Joined]
         want = end = max(0, want - size // 2)
 
 
-def _window(http: Http, instance: str, page: int, size: int) -> _Window:
+def _window(http: "Http", instance: str, page: int, size: int) -> _Window:
     """Ask for a page. A count below the rows that the page shows is not used."""
     rows, total = read_page(http, instance, page, size, {})
     start = (page - 1) * size

@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,6 +21,7 @@ import httpx
 from etl.config.redact import Redactor
 from etl.errors import ContractError, CredentialsError, ProviderError, Retry, UnavailableError
 from etl.extract.budget import Budget
+from etl.extract.clock import utc_now
 from etl.extract.failure import causes, no_answer
 from etl.extract.page import Params
 from etl.extract.receive import read_answer, read_body
@@ -38,11 +39,6 @@ _ID = re.compile(r"[A-Za-z0-9_.;:=,/+-]{1,100}")
 
 Sign = Callable[[str, str, bytes], Mapping[str, str]]
 """(method, whole URL as it will be sent, body) → headers; called again for every attempt."""
-
-
-def utc_now() -> datetime:
-    """Return the wall clock's time, aware, in UTC."""
-    return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True)

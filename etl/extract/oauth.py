@@ -6,13 +6,15 @@ The rules are those of RFC 6749, section 4.4.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from etl.errors import ContractError, CredentialsError, Retry
 from etl.extract.answer import Answer
-from etl.extract.http import Http, Seam
 from etl.extract.url import basic
 from etl.extract.verdict import busy, judge_status
+
+if TYPE_CHECKING:
+    from etl.extract.http import Seam
 
 _LONGEST_LIFE = 86400.0
 _SCOPES = 100_000  # characters of them that are read
@@ -46,7 +48,7 @@ class AccessToken:
     before the first fetch.
     """
 
-    def __init__(self, client: Client, seam: Seam) -> None:
+    def __init__(self, client: Client, seam: "Seam") -> None:
         self.scopes: frozenset[str] = frozenset()
         self._client = client
         self._seam = replace(seam, where=f"{seam.where}, access token")
@@ -77,6 +79,8 @@ class AccessToken:
         return Retry(error, backoff=False)
 
     def _fetch(self) -> None:
+        from etl.extract.http import Http
+
         client, seam = self._client, self._seam
         authorization = basic(client.client_id, client.client_secret)
         started = seam.clock()

@@ -7,12 +7,14 @@ provider declares a `CursorList`; `pages` does the rest.
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from etl.errors import ContractError, CredentialsError, MissingError, ProviderError, UnreadableError
 from etl.extract.decode import Packed, whole
-from etl.extract.http import Http
 from etl.extract.page import EVERYTHING, Lookup, Page, Params, ScanRequest
+
+if TYPE_CHECKING:
+    from etl.extract.http import Http
 
 MAX_EMPTY_PAGES = 20
 MAX_PAGES = 100_000
@@ -54,14 +56,14 @@ class CursorList:
     `resumable` whether pointers live long enough for another run to go on from one.
     """
 
-    request: Callable[[Http, str | None], tuple[str, Params | None]]
+    request: Callable[["Http", str | None], tuple[str, Params | None]]
     read: Callable[[dict[str, Any], str | None, str], Envelope]
     records: tuple[str, ...]
     id_member: str
     resumable: bool = False
 
 
-def pages(http: Http, of: CursorList, ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
+def pages(http: "Http", of: CursorList, ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
     """Yield the pages of a list, in the order in which the provider gives them.
 
     A resumable list goes on from `ask.resume`, which is checked like any other pointer; the rest of
@@ -187,7 +189,7 @@ class Guard:
 
 
 def look_up(
-    http: Http,
+    http: "Http",
     key: Sequence[str],
     *,
     path: str,

@@ -3,7 +3,7 @@
 import re
 import urllib.parse
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from etl.errors import (
     ContractError,
@@ -14,11 +14,13 @@ from etl.errors import (
     WithdrawnError,
 )
 from etl.extract.answer import Answer
-from etl.extract.http import Http
 from etl.extract.page import EVERYTHING, Lookup, Page, Params, ScanRequest
 from etl.extract.paging import CursorList, Envelope, count, error_code, look_up, pages
 from etl.extract.url import same_origin
 from etl.extract.verdict import busy, judge_status
+
+if TYPE_CHECKING:
+    from etl.extract.http import Http
 
 _BUSY = (20429, 45010, 45719, 45780)  # Twilio's error dictionary: too many, or too many at once
 _PAGE_SIZE = "1000"  # the maximum (Twilio's API reference, "PageSize")
@@ -34,7 +36,7 @@ def paged(
     `id_member` tells one record from another; `page_size` is the most that the list allows.
     """
 
-    def request(http: Http, url: str | None) -> tuple[str, Params | None]:
+    def request(http: "Http", url: str | None) -> tuple[str, Params | None]:
         if url is None:
             return path, {"PageSize": page_size}
         same_origin(url, http.base_url, path, http.redact)
@@ -51,12 +53,12 @@ _FLEX_FLOWS = paged("/v1/FlexFlows", "flex_flows")
 _CHANNELS = paged("/v1/Channels", "flex_chat_channels")
 
 
-def flex_flows(http: Http, ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
+def flex_flows(http: "Http", ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
     """Yield the account's flex flows page by page; see `channels`."""
     return pages(http, _FLEX_FLOWS, ask)
 
 
-def channels(http: Http, ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
+def channels(http: "Http", ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
     """Yield the account's chat channels page by page.
 
     There is no count: each page's `total` is None. Twilio cannot be asked for changes. Raise
@@ -66,22 +68,22 @@ def channels(http: Http, ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
     return pages(http, _CHANNELS, ask)
 
 
-def look_up_flex_flow(http: Http, key: tuple[str, ...]) -> Lookup:
+def look_up_flex_flow(http: "Http", key: tuple[str, ...]) -> Lookup:
     """Ask whether the flex flow with the sid `key[0]` exists; see `look_up_sid`."""
     return look_up_sid(http, "/v1/FlexFlows/{}", key)
 
 
-def look_up_channel(http: Http, key: tuple[str, ...]) -> Lookup:
+def look_up_channel(http: "Http", key: tuple[str, ...]) -> Lookup:
     """Ask whether the channel with the sid `key[0]` exists; see `look_up_sid`."""
     return look_up_sid(http, "/v1/Channels/{}", key)
 
 
-def probe_flex_flows(http: Http, ask: ScanRequest = EVERYTHING) -> str:
+def probe_flex_flows(http: "Http", ask: ScanRequest = EVERYTHING) -> str:
     """Ask for one flex flow, and return a line about the list. Raise what `flex_flows` raises."""
     return probe(http, _FLEX_FLOWS, "flex flows")
 
 
-def probe_channels(http: Http, ask: ScanRequest = EVERYTHING) -> str:
+def probe_channels(http: "Http", ask: ScanRequest = EVERYTHING) -> str:
     """Ask for one channel, and return a line about the list. Raise what `channels` raises."""
     return probe(http, _CHANNELS, "channels")
 
@@ -124,12 +126,12 @@ def _envelope(body: dict[str, Any], key: str, where: str) -> tuple[list[Any], st
     return rows, next_url
 
 
-def look_up_sid(http: Http, path: str, key: tuple[str, ...]) -> Lookup:
+def look_up_sid(http: "Http", path: str, key: tuple[str, ...]) -> Lookup:
     """Ask for one record: "gone" only for 404 with code 20404. Raise what `paging.look_up` does."""
     return look_up(http, key, path=path, members=("sid",), provider="Twilio", noun="record")
 
 
-def probe(http: Http, of: CursorList, noun: str) -> str:
+def probe(http: "Http", of: CursorList, noun: str) -> str:
     """Ask for one record of a list, and return a line about it. Raise what reading it raises."""
     path, _ = of.request(http, None)
     body = http.call("GET", path, {"PageSize": "1"}, at="a first look")

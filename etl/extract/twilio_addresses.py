@@ -2,18 +2,21 @@
 
 import re
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from etl.extract.http import Http
 from etl.extract.page import EVERYTHING, Lookup, Page, ScanRequest
 from etl.extract.paging import pages
 from etl.extract.twilio import look_up_sid, paged, probe
+
+if TYPE_CHECKING:
+    from etl.extract.http import Http
 
 _PATH = "/v1/Configuration/Addresses"
 _ADDRESSES = paged(_PATH, "address_configurations", page_size="50")  # the maximum of this list
 _ADDRESS = re.compile(r"[+].*|.*[:@].*|[0-9]*", re.DOTALL)
 
 
-def addresses(http: Http, ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
+def addresses(http: "Http", ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
     """Yield the account's address configurations page by page.
 
     There is no count, and no order is known. Raise what `twilio.channels` raises.
@@ -21,7 +24,7 @@ def addresses(http: Http, ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
     return pages(http, _ADDRESSES, ask)
 
 
-def look_up_address(http: Http, key: tuple[str, ...]) -> Lookup:
+def look_up_address(http: "Http", key: tuple[str, ...]) -> Lookup:
     """Ask whether the address configuration with the sid `key[0]` exists; see `look_up_sid`.
 
     Twilio answers at this place for an address, too: another configuration of the same number would
@@ -33,6 +36,6 @@ def look_up_address(http: Http, key: tuple[str, ...]) -> Lookup:
     return look_up_sid(http, f"{_PATH}/{{}}", key)
 
 
-def probe_addresses(http: Http, ask: ScanRequest = EVERYTHING) -> str:
+def probe_addresses(http: "Http", ask: ScanRequest = EVERYTHING) -> str:
     """Ask for one address, and return a line about the list. Raise what `addresses` raises."""
     return probe(http, _ADDRESSES, "addresses")

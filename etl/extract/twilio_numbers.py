@@ -6,20 +6,22 @@ key signs. Its lists have no `meta`; they name the next page by a relative URI.
 
 import urllib.parse
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from etl.errors import ContractError
-from etl.extract.http import Http
 from etl.extract.page import EVERYTHING, Lookup, Page, Params, ScanRequest
 from etl.extract.paging import CursorList, Envelope, pages
 from etl.extract.twilio import another_page, look_up_sid, probe
 from etl.extract.url import same_origin
 
+if TYPE_CHECKING:
+    from etl.extract.http import Http
+
 _PATH = "/IncomingPhoneNumbers.json"
 _KEY = "incoming_phone_numbers"
 
 
-def phone_numbers(http: Http, ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
+def phone_numbers(http: "Http", ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
     """Yield the account's phone numbers page by page.
 
     There is no count, and no order is known. Raise what `twilio.channels` raises.
@@ -27,17 +29,17 @@ def phone_numbers(http: Http, ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
     return pages(http, _NUMBERS, ask)
 
 
-def look_up_phone_number(http: Http, key: tuple[str, ...]) -> Lookup:
+def look_up_phone_number(http: "Http", key: tuple[str, ...]) -> Lookup:
     """Ask whether the phone number with the sid `key[0]` exists; see `look_up_sid`."""
     return look_up_sid(http, "/IncomingPhoneNumbers/{}.json", key)
 
 
-def probe_phone_numbers(http: Http, ask: ScanRequest = EVERYTHING) -> str:
+def probe_phone_numbers(http: "Http", ask: ScanRequest = EVERYTHING) -> str:
     """Ask for one number, and return a line about the list. Raise what `phone_numbers` raises."""
     return probe(http, _NUMBERS, "phone numbers")
 
 
-def _request(http: Http, uri: str | None) -> tuple[str, Params | None]:
+def _request(http: "Http", uri: str | None) -> tuple[str, Params | None]:
     """Return what to ask for: `uri` leads to the account's list, or it is not followed."""
     if uri is None:
         return _PATH, {"PageSize": "1000"}

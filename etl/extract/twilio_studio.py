@@ -9,14 +9,16 @@ asked for once; its status may change.
 import urllib.parse
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from etl.errors import ContractError, MissingError
 from etl.extract.decode import unpacked, whole
-from etl.extract.http import Http
 from etl.extract.page import EVERYTHING, Lookup, Page, ScanRequest, Wanted
 from etl.extract.paging import pages
 from etl.extract.twilio import look_up_sid, paged, probe
+
+if TYPE_CHECKING:
+    from etl.extract.http import Http
 
 _FLOWS = paged("/v2/Flows", "flows")
 
@@ -24,7 +26,7 @@ _PUBLISHED: Final = "published"
 _AGAIN: Final = "nothing is deleted, and the next run reads it"
 
 
-def flows(http: Http, ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
+def flows(http: "Http", ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
     """Yield the account's Studio flows page by page, without definitions.
 
     There is no count: each page's `total` is None. Twilio cannot be asked for changes. Raise what
@@ -33,18 +35,18 @@ def flows(http: Http, ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
     return pages(http, _FLOWS, ask)
 
 
-def look_up_flow(http: Http, key: tuple[str, ...]) -> Lookup:
+def look_up_flow(http: "Http", key: tuple[str, ...]) -> Lookup:
     """Ask whether the flow with the sid `key[0]` exists; its record is as in the list."""
     found = look_up_sid(http, "/v2/Flows/{}", key)
     return replace(found, record=found.record | {"definition": None}) if found.record else found
 
 
-def probe_flows(http: Http, ask: ScanRequest = EVERYTHING) -> str:
+def probe_flows(http: "Http", ask: ScanRequest = EVERYTHING) -> str:
     """Ask for one flow, and return a line about the list. Raise what `flows` raises."""
     return probe(http, _FLOWS, "Studio flows")
 
 
-def revisions(http: Http, wanted: Wanted) -> dict[str, Any]:
+def revisions(http: "Http", wanted: Wanted) -> dict[str, Any]:
     """Return the flow's revisions, its newest and live ones with definitions, and the live number.
 
     Definitions of the revisions in `wanted.known` are not asked for. Raise ContractError if the
@@ -67,7 +69,7 @@ def revisions(http: Http, wanted: Wanted) -> dict[str, Any]:
     return {"sid": sid, "live_revision": live, "revisions": [*unreadable, *found.values()]}
 
 
-def _listed(http: Http, path: str) -> tuple[dict[int, dict[str, Any]], list[Any]]:
+def _listed(http: "Http", path: str) -> tuple[dict[int, dict[str, Any]], list[Any]]:
     """Return the flow's revisions by number, and what stands among them and has none."""
     found: dict[int, dict[str, Any]] = {}
     unreadable: list[Any] = []
@@ -105,7 +107,7 @@ def _require_listed(wanted: Wanted, newest: int, found: dict[str, Any] | None) -
             )
 
 
-def _whole(http: Http, path: str, sid: str, listed: dict[str, Any]) -> dict[str, Any]:
+def _whole(http: "Http", path: str, sid: str, listed: dict[str, Any]) -> dict[str, Any]:
     """Return what a listed revision says itself, with its definition."""
     number, name = whole(listed["revision"]), path.rpartition("/")[2]
     try:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from etl.errors import (
     ContractError,
@@ -12,11 +12,13 @@ from etl.errors import (
     UnavailableError,
 )
 from etl.extract.answer import Answer, instant, words
-from etl.extract.http import Http
 from etl.extract.oauth import AccessToken
 from etl.extract.page import EVERYTHING, Lookup, Page, Params, ScanRequest
 from etl.extract.paging import CursorList, Envelope, count, error_code, look_up, pages
 from etl.extract.verdict import Judge, busy, judge_status
+
+if TYPE_CHECKING:
+    from etl.extract.http import Http
 
 _FLOWS = "/contact_center/flows"
 _HOUR = 3600.0
@@ -30,7 +32,7 @@ _MANY = 20
 _GET_SCOPES = frozenset({"contact_center:read:flow:admin", "contact_center_flow:read:admin"})
 
 
-def _request(http: Http, token: str | None) -> tuple[str, Params]:
+def _request(http: "Http", token: str | None) -> tuple[str, Params]:
     params = {"page_size": _PAGE_SIZE}
     return _FLOWS, params if token is None else {**params, "next_page_token": token}
 
@@ -52,7 +54,7 @@ def _read(body: dict[str, Any], token: str | None, where: str) -> Envelope:
 _LIST = CursorList(_request, _read, records=("flows",), id_member="flow_id")
 
 
-def flows(http: Http, ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
+def flows(http: "Http", ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
     """Yield the account's flows page by page, in Zoom's order, which is not documented.
 
     The end is an empty, null or missing `next_page_token` (Zoom's docs, "Pagination"). Each page's
@@ -63,7 +65,7 @@ def flows(http: Http, ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
     return pages(http, _LIST)
 
 
-def look_up_flow(http: Http, key: tuple[str, ...]) -> Lookup:
+def look_up_flow(http: "Http", key: tuple[str, ...]) -> Lookup:
     """Ask whether the flow with the id `key[0]` exists (Zoom's API reference, "Get a flow").
 
     "gone" only for HTTP 404 with Zoom's code 3201, "Flow does not exist". Raise what
@@ -73,7 +75,7 @@ def look_up_flow(http: Http, key: tuple[str, ...]) -> Lookup:
     return look_up(http, key, path=path, members=("flow_id",), provider="Zoom", noun="flow")
 
 
-def probe_flows(http: Http, ask: ScanRequest = EVERYTHING) -> str:
+def probe_flows(http: "Http", ask: ScanRequest = EVERYTHING) -> str:
     """Ask for one flow, and return a line about the list. Raise what `flows` would raise."""
     body = http.call("GET", _FLOWS, {"page_size": "1"}, at="a first look")
     if not isinstance(body.get("flows"), list):

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Table
@@ -16,14 +16,16 @@ from sqlalchemy import Table
 from etl.config.redact import Redactor
 from etl.config.settings import Schedule, Source, StreamOptions, redactor
 from etl.config.settings import Table as SettingsTable
-from etl.extract.http import Http, Seam, Sign, utc_now
+from etl.extract.clock import utc_now
 from etl.extract.page import EVERYTHING, Lookup, Page, ScanRequest, Wanted
-from etl.extract.route import route_of
 from etl.extract.verdict import Judge
 from etl.transform.tree import Transform
 from etl.warehouse.model.part import Part
 
-Auth = Callable[[Any, Seam], tuple[Sign, Judge]]
+if TYPE_CHECKING:
+    from etl.extract.http import Http, Seam, Sign
+
+Auth = Callable[[Any, "Seam"], "tuple[Sign, Judge]"]
 """(a source's settings, the seam) → what signs each request, what separates answers from errors"""
 
 
@@ -57,7 +59,7 @@ class Detail:
     `parts`       its parts that need not be fetched again; None: there are none.
     """
 
-    fetch: Callable[[Http, Wanted], Any]
+    fetch: Callable[["Http", Wanted], Any]
     fingerprint: tuple[str, ...]
     fills: tuple[str, ...] = ()
     parts: Parts | None = None
@@ -100,10 +102,10 @@ class Stream:
     name: str
     tables: tuple[Table, ...]
     auth: Auth
-    pages: Callable[[Http, ScanRequest], Iterator[Page]]
+    pages: Callable[["Http", ScanRequest], Iterator[Page]]
     transform: Transform
-    look_up: Callable[[Http, tuple[Any, ...]], Lookup] | None
-    probe: Callable[[Http, ScanRequest], str]
+    look_up: Callable[["Http", tuple[Any, ...]], Lookup] | None
+    probe: Callable[["Http", ScanRequest], str]
     detail: Detail | None = None
     modified: str | None = None
     scope: str | None = None
@@ -172,12 +174,15 @@ def open_http(
     sleep: Callable[[float], None] = time.sleep,
     now: Callable[[], datetime] = utc_now,
     redact: Redactor | None = None,
-) -> Http:
+) -> "Http":
     """Return a connection for one run of `stream`; the caller closes it. Sends nothing yet.
 
     `redact` removes secrets from what is quoted, and learns access tokens; None: one that knows
     the source's secrets.
     """
+    from etl.extract.http import Http, Seam  # they import httpx, which most commands do not need
+    from etl.extract.route import route_of
+
     seam = Seam(
         where=f"{source.name}.{stream.name}",
         timeout=source.timeout,

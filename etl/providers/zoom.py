@@ -1,19 +1,21 @@
 """Zoom Contact Center: flows, their versions and their entry points."""
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from etl.config.settings import Source
 from etl.config.values import Rate, Secret, WebUrl, Word
 from etl.extract import zoom
-from etl.extract.http import Seam, Sign
 from etl.extract.oauth import AccessToken, Client
 from etl.extract.verdict import Judge
 from etl.providers.declare import Provider, Stream
 from etl.transform.tree import tree
 from etl.warehouse.model.part import Lookup, Part
 from etl.warehouse.tables import INT, KEY, TEXT, TIME, current, family, field, given
+
+if TYPE_CHECKING:
+    from etl.extract.http import Seam, Sign
 
 
 class ZoomSource(Source):
@@ -35,7 +37,7 @@ class ZoomSource(Source):
     requests_per_second: Rate = 10.0
 
 
-def _auth(source: ZoomSource, seam: Seam) -> tuple[Sign, Judge]:
+def _auth(source: ZoomSource, seam: "Seam") -> "tuple[Sign, Judge]":
     client = Client(
         source.token_url,
         source.client_id,

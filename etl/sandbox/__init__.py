@@ -18,5 +18,10 @@ and answers as the provider's documents say. What they leave open is a switch, d
 class's docstring.
 """
 
-FIRST_PORT = 8801
-"""The port of the first emulator by default; the next ones follow."""
+from collections.abc import Mapping
+
+PORT_OF: Mapping[str, int] = {"zoom": 8801, "twilio": 8802, "alibaba": 8803}
+"""Each provider's name → the port of its emulator by default, in the order of the providers.
+
+Not in server.py, because the help of `callflow sandbox` names them and needs no emulator.
+"""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Protocol
 
-from etl.sandbox import FIRST_PORT, data
+from etl.sandbox import PORT_OF, data
 from etl.sandbox.alibaba import Alibaba
 from etl.sandbox.data import RandomOf, Sizes
 from etl.sandbox.twilio import Twilio
@@ -46,7 +46,7 @@ class Emulated(Emulator, Protocol):
 EMULATORS: tuple[type[Emulated], ...] = (Zoom, Twilio, Alibaba)
 """The emulators, in the order of the providers that they emulate."""
 
-PORTS = tuple(range(FIRST_PORT, FIRST_PORT + len(EMULATORS)))
+PORTS = tuple(PORT_OF[emulator.name] for emulator in EMULATORS)
 """The ports of `callflow sandbox` by default, in the order of EMULATORS."""
 
 

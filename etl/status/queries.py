@@ -20,7 +20,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError
 
-from etl import __version__
 from etl.config.redact import Redactor
 from etl.config.settings import Settings
 from etl.load import lead, leftovers
@@ -29,6 +28,7 @@ from etl.providers import PROVIDERS, named
 from etl.providers.declare import streams_of
 from etl.status import health
 from etl.status.health import Overview
+from etl.version import __version__
 from etl.warehouse import tables
 from etl.warehouse.translate import translate_errors
 

@@ -4,14 +4,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine
 
 from etl.config.redact import Redactor
-from etl.extract.http import Http, utc_now
+from etl.extract.clock import utc_now
 from etl.load.lease import Lease
 from etl.providers.declare import Stream, open_http
+
+if TYPE_CHECKING:
+    from etl.extract.http import Http
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ class Job:
         name: str = self.settings.name
         return name
 
-    def connect(self) -> Http:
+    def connect(self) -> "Http":
         """Open the HTTP seam to the provider, with the source's authentication."""
         return open_http(
             self.settings,

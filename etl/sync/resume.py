@@ -12,13 +12,13 @@ from typing import Annotated, Any
 import msgspec
 from sqlalchemy import Connection
 
-from etl import __version__
 from etl.load import checkpoint, stage
 from etl.load.checkpoint import Checkpoint
 from etl.sync.context import RunContext
 from etl.sync.job import Job
 from etl.sync.plan import Plan
 from etl.sync.proof import Scan, Scope
+from etl.version import __version__
 from etl.warehouse import tables
 
 

@@ -303,7 +303,7 @@ from etl.config import load as config
 from etl.daemon import logs
 from etl.daemon.context import Surroundings
 from etl.daemon.daemon import run
-from etl.extract.http import utc_now
+from etl.extract.clock import utc_now
 
 jump = [timedelta()]
 signal.signal(signal.SIGUSR1, lambda *_: jump.__setitem__(0, timedelta(days=365)))

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from etl.commands import options
 from etl.config import load as config
 from etl.config.settings import secrets
 from etl.providers import PROVIDERS
 from etl.providers.declare import Provider
+from etl.sandbox import PORT_OF
 from etl.sandbox.data import EMPTY
-from etl.sandbox.server import EMULATORS, PORTS, Emulated, serve
+from etl.sandbox.server import EMULATORS, Emulated, serve
 
 PAIRS = [
     pytest.param(emulator, provider, id=provider.name)
@@ -20,7 +20,7 @@ PAIRS = [
 
 def test_every_provider_has_an_emulator_in_the_same_order() -> None:
     assert [emulator.name for emulator in EMULATORS] == [provider.name for provider in PROVIDERS]
-    assert options.DEFAULT_PORTS == PORTS
+    assert [emulator.name for emulator in EMULATORS] == list(PORT_OF)
 
 
 @pytest.mark.parametrize(("emulator", "provider"), PAIRS)

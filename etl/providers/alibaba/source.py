@@ -1,6 +1,6 @@
 """How an Alibaba Cloud account is configured, and how requests to it are signed."""
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -8,8 +8,10 @@ from etl.config.settings import Source
 from etl.config.values import InstanceIds, Rate, Secret, TimeZone, WebUrl, Word
 from etl.extract import alibaba
 from etl.extract.acs3 import Signer
-from etl.extract.http import Seam, Sign
 from etl.extract.verdict import Judge
+
+if TYPE_CHECKING:
+    from etl.extract.http import Seam, Sign
 
 
 class AlibabaSource(Source):
@@ -37,7 +39,7 @@ class AlibabaSource(Source):
     requests_per_second: Rate = 5.0
 
 
-def auth(source: AlibabaSource, seam: Seam, *, action: str) -> tuple[Sign, Judge]:
+def auth(source: AlibabaSource, seam: "Seam", *, action: str) -> "tuple[Sign, Judge]":
     """Sign each request of an `action` with the access key."""
     token = source.security_token
     sign = Signer(

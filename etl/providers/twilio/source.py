@@ -2,16 +2,18 @@
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from etl.config.settings import Source
 from etl.config.values import Rate, Secret, WebUrl
 from etl.extract import twilio
-from etl.extract.http import Seam, Sign
 from etl.extract.url import basic
 from etl.extract.verdict import Judge
+
+if TYPE_CHECKING:
+    from etl.extract.http import Seam, Sign
 
 
 def _beside_flex(product: str) -> Callable[[dict[str, Any]], str]:
@@ -68,7 +70,7 @@ class TwilioSource(Source):
         return dict.fromkeys(half, "missing; an API key needs both api_key_sid and api_key_secret")
 
 
-def auth(source: TwilioSource, seam: Seam) -> tuple[Sign, Judge]:
+def auth(source: TwilioSource, seam: "Seam") -> "tuple[Sign, Judge]":
     """Sign with the API key where there is one, else with the account's auth token."""
     user, secret = source.account_sid, source.auth_token
     if source.api_key_sid and source.api_key_secret:

@@ -1,0 +1,49 @@
+"""The standard streams of a command: open, whatever the caller left of them, and of any text."""
+
+import io
+import os
+import sys
+from typing import Any
+
+from etl.errors import OutputError
+
+
+class _Results(io.FileIO):
+    """The file behind stdout. Its errors name it, unlike an OSError from anywhere else."""
+
+    def write(self, data: Any, /) -> int:
+        """Write as FileIO does. Raises OutputError; BrokenPipeError if the reader has gone."""
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputError(
+                f"cannot be written: {error.strerror}",
+                where="stdout",
+                advice="free space, or write elsewhere",
+            ) from error
+
+
+def open_streams() -> None:
+    """Make the standard streams accept any text, even if the caller has closed them.
+
+    A character that their encoding lacks is written as an escape. From now on stdout raises
+    OutputError.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # This takes the lowest free file number, which is the stream's own, so that no
+            # connection can get it.
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(nowhere, mode, encoding="utf-8", closefd=False))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout = io.TextIOWrapper(
+            io.BufferedWriter(_Results(sys.stdout.fileno(), "w", closefd=False)),
+            encoding=sys.stdout.encoding,
+            errors=sys.stdout.errors,
+            line_buffering=sys.stdout.line_buffering or sys.stdout.write_through,
+        )
