@@ -124,6 +124,8 @@ def cells(table: Table, *names: str) -> Callable[[Row], tuple[Any, ...]]:
 
 def event_of(sent: str | None) -> str:
     """Return an event as the key of a finding holds it."""
+    if sent is not None and len(sent) <= MAX_EVENT_BYTES // 4:
+        return sent
     return (sent or "").encode()[:MAX_EVENT_BYTES].decode(errors="ignore")
 
 
