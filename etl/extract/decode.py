@@ -95,17 +95,11 @@ def decode(text: Buffer | str) -> Any:
         raise ValueError(f"byte {len(before)}: {error.msg}") from None
 
 
-def is_plain(text: bytes | bytearray | str) -> bool:
-    """Return whether no escape in a JSON text stands for a NUL or for half of a surrogate pair.
-
-    Only escapes can: a text with a NUL is not JSON, and one with half a pair is not UTF-8.
-    """
+def may_hold_nul(text: bytes | bytearray | str) -> bool:
+    """Return whether a string in a JSON text may hold a NUL: only an escape stands for one."""
     if isinstance(text, str):
-        return "\\u" not in text or not _ODD.search(text.encode(errors="replace"))
-    return b"\\" not in text or not _ODD.search(text)
-
-
-_ODD = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
+        return "\\u0000" in text
+    return b"\\" in text and b"\\u0000" in text  # one byte is found much faster than six
 
 
 def _refuse(name: str) -> NoReturn:
@@ -212,7 +206,7 @@ def _weight_outside(text: bytes | bytearray) -> int:
 
 # --- pages ---------------------------------------------------------------------------------------
 ReadList = Callable[[Buffer], list[Any] | None]
-"""(plain JSON text of a list of records) → the records, or None if it cannot read all of them."""
+"""(JSON text of a list of records, without a NUL) → them; None if any of them cannot be read so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +233,7 @@ def page(data: bytearray, path: Sequence[str], exact: ReadList | None = None) ->
     of the answer cannot be read, or if the end of a record cannot be found; TooMuchError if it is
     too large.
     """
-    if exact and len(data) <= EXACTLY and is_plain(data):
+    if exact and len(data) <= EXACTLY and not may_hold_nul(data):
         with suppress(msgspec.DecodeError, UnicodeError, RecursionError):
             if (read := _exactly(data, path, exact)) is not None:
                 return read

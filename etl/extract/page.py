@@ -18,7 +18,7 @@ class Exact(Protocol):
     def __call__(self, text: Buffer, *, zone: tzinfo | None) -> list[Any] | None:
         """Return structs, whose fields have the names of the members; None if any record is odd.
 
-        `text` is JSON that is `decode.is_plain`; `zone` that of times without one.
+        `text` is JSON that holds no NUL; `zone` is that of times without one.
         """
 
 

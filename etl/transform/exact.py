@@ -11,7 +11,8 @@ What is known of structs, so that nobody has to look at single values:
 - Each member is one that a column or a list of children reads, and has its type. So nothing is
   left for `extra`, and nothing is a warning.
 - Each key is text that can be one.
-- No text holds a NUL or half of a surrogate pair: JSON has them only as escapes.
+- No text holds a NUL, because no escape stands for one; or half of a surrogate pair, which msgspec
+  refuses.
 - No time is in the years 1 and 9999, where an instant may be one that no client reads back.
 """
 
@@ -30,7 +31,7 @@ from msgspec.structs import astuple
 from sqlalchemy import Boolean, Column, DateTime, Integer, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from etl.extract.decode import AT_ONCE, COMMA, OBJECT, Buffer, is_plain
+from etl.extract.decode import AT_ONCE, COMMA, OBJECT, Buffer, may_hold_nul
 from etl.extract.page import Exact, Page
 from etl.transform.lists import child_lists
 from etl.transform.rows import Rows
@@ -195,7 +196,7 @@ def exact_steps(member: str, steps: Table) -> ReadSteps:
     """
 
     def read(text: str, key: Row) -> list[tuple[Row, list[Row]]] | None:
-        if not is_plain(text):
+        if may_hold_nul(text):
             return None
         shape, decoder = _definition(member, steps)
         (links,) = shape.lists
