@@ -182,9 +182,8 @@ def _children(of: _List, zone: tzinfo | None) -> Callable[[list[Any], Row], list
 
     def made(found: list[Any], before: Row) -> list[Row]:
         listed = [(*before, *cells(each), None) for each in found]
-        if own_key and len(found) > 1 and len(set(map(own_key, found))) < len(found):
-            return list(last_of_each(listed, width))
-        return listed
+        keys = set(map(own_key, found)) if own_key else ()
+        return listed if len(keys) == len(found) else list(last_of_each(listed, width))
 
     return made
 
@@ -290,8 +289,10 @@ def _shape(table: Table, *, zoned: bool) -> _Shape | None:
     lists = []
     for each in child_lists(table):
         child = None if each.texts else _shape(each.table, zoned=zoned)
+        if child and child.lists:
+            child = None
         kind = _ITEM if each.texts else child and child.struct
-        # A record with children of a table that has no struct is read in the general way.
+        # Other children, and children of children, are read in the general way.
         fields.append((each.member, _listed(kind) | None if kind else None, None))
         if kind:
             lists.append(_List(each.member, each.table, child))

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
+from sqlalchemy import MetaData, Text
 
 from etl.config import load as config
 from etl.errors import TooMuchError
@@ -26,6 +27,7 @@ from etl.transform.exact import exact_reader, exact_steps
 from etl.transform.rows import Rows
 from etl.transform.steps import Steps, as_documented, content, read_steps
 from etl.transform.values import MAX_DEPTH, MAX_KEY_BYTES, items, reader
+from etl.warehouse.tables import current, field, given
 from tests.fuzz.raw import raw
 from tests.fuzz.records import NUMBERS, ODD_TEXTS, TIMES, damaged
 
@@ -149,6 +151,27 @@ def test_records_that_take_much_in_a_short_text_do_not_become_structs(
     for count, is_held in ((fit, True), (fit + 2000, False)):
         text = outer % b",".join(inner % number for number in range(count))
         assert (read(text) is not None) == is_held
+
+
+@pytest.mark.parametrize(
+    "name", ["twilio.phone_numbers", "alibaba.phone_numbers", "twilio.addresses"]
+)
+def test_columns_that_are_more_than_a_value_are_not_read_exactly(name: str) -> None:
+    assert exact_reader(TABLES[name]) is None
+
+
+def test_children_of_children_are_not_read_exactly() -> None:
+    own, key = MetaData(), Text()
+    menu, dish = given("menu", key, ""), given("dish", key, "")
+    menus = current("toy.menus", "", field("menu", key, ""), keys=1, record="m[]", metadata=own)
+    dishes = current("toy.dishes", "", menu, field("dish", key, ""), keys=2,
+                     record="m[].dishes[]", parent=menus, metadata=own)  # fmt: skip
+    current("toy.parts", "", given("menu", key, ""), dish, field("part", key, ""), keys=3,
+            record="m[].dishes[].parts[]", parent=dishes, metadata=own)  # fmt: skip
+    read = exact_reader(menus)
+    assert read
+    assert read(b'[{"menu":"m","dishes":null}]', zone=None)
+    assert read(b'[{"menu":"m","dishes":[{"dish":"d"}]}]', zone=None) is None
 
 
 # --- what is not -------------------------------------------------------------------------------
