@@ -15,6 +15,8 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from etl.errors import (
     ContractError,
     CredentialsError,
@@ -23,10 +25,10 @@ from etl.errors import (
     UnreachableRowsError,
 )
 from etl.extract.answer import Answer, duration, instant
-from etl.extract.decode import unpacked
+from etl.extract.decode import ReadList, RecordsAt, unpacked
 from etl.extract.offset_list import Clock, OffsetList, OffsetPage, Order, check_echo
 from etl.extract.offset_windows import windows
-from etl.extract.page import EVERYTHING, Page, Params, ScanRequest
+from etl.extract.page import EVERYTHING, Page, Params, ScanRequest, exactly
 from etl.extract.paging import count
 from etl.extract.verdict import Judge, busy, judge_status
 
@@ -112,9 +114,8 @@ def counts(totals: Mapping[str, int | None], noun: str) -> str:
 # --- requests ------------------------------------------------------------------------------------
 def _list(http: "Http", ask: ScanRequest, instance: str) -> OffsetList:
     clock = Clock(ask.zone or UTC, lag=_LAG, skew=_SKEW, behind=_BEHIND)
-
     return OffsetList(
-        partial(_read, http, instance, clock),
+        partial(_read, http, instance, clock, exactly(ask, clock.zone)),
         http.now,
         clock,
         where=f"{http.where}, instance {instance}",
@@ -128,26 +129,40 @@ def _list(http: "Http", ask: ScanRequest, instance: str) -> OffsetList:
 
 
 def _read(
-    http: "Http", instance: str, clock: Clock, kind: str, order: Order, page: int, size: int
+    http: "Http",
+    instance: str,
+    clock: Clock,
+    exact: ReadList | None,
+    kind: str,
+    order: Order,
+    page: int,
+    size: int,
 ) -> OffsetPage:
     ordered = {"OrderByField": "updatedTime", "SortOrder": order}
     kinds = {"Type": kind} if kind else {}
     at = f", Type {kind}" if kind else ""
-    rows, total = read_page(http, instance, page, size, {**ordered, **kinds}, at)
+    rows, total = read_page(http, instance, page, size, {**ordered, **kinds}, at, exact)
     return OffsetPage(rows, [_version(row, clock) for row in rows], total)
 
 
 def read_page(
-    http: "Http", instance: str, page: int, size: int, more: Params, at: str = ""
+    http: "Http",
+    instance: str,
+    page: int,
+    size: int,
+    more: Params,
+    at: str = "",
+    exact: ReadList | None = None,
 ) -> tuple[list[Any], int | None]:
     """Return the rows of one page of an instance's list, and how many rows the list has.
 
-    `more` are further parameters of the request, `at` names them in messages. Raise ContractError
-    for an answer that is not that page.
+    `more` are further parameters of the request, `at` names them in messages. `exact` reads the
+    rows if they are as documented. Raise ContractError for an answer that is not that page.
     """
     params = {"InstanceId": instance, "PageNumber": str(page), "PageSize": str(size), **more}
     at = f"instance {instance}{at}, page {page} of {size} rows"
-    data = http.call("POST", "/", params, at=at, records=("Data", "List")).get("Data")
+    records = RecordsAt(("Data", "List"), exact)
+    data = http.call("POST", "/", params, at=at, records=records).get("Data")
     where = f"{http.where}, {at}"
     if not isinstance(data, dict):
         raise ContractError("the answer holds no object `Data`", where=where)
@@ -162,6 +177,8 @@ def read_page(
 
 def _version(row: Any, clock: Clock) -> tuple[str, datetime | None]:
     """Return the id of a row ("" if it is no flow), and the local time of its last change."""
+    if isinstance(row, msgspec.Struct):
+        return row.ContactFlowId, clock.local(row.UpdatedTime)  # type: ignore[attr-defined]
     row = unpacked(row)
     if not isinstance(row, dict):
         return "", None

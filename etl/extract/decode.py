@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +23,9 @@ Buffer = bytes | bytearray | memoryview
 
 AT_ONCE: Final = 6 << 20
 """`weight` up to which a page is read at once: more than a page of 1,000 records as documented."""
+
+EXACTLY: Final = 1 << 20
+"""Bytes of a page up to which its records may become structs, which then take less than 16 MiB."""
 
 MAX_RECORDS: Final = 50_000
 """The most records on one page; no request asks for more than 1,000."""
@@ -92,6 +95,13 @@ def decode(text: Buffer | str) -> Any:
         raise ValueError(f"byte {len(before)}: {error.msg}") from None
 
 
+def may_hold_nul(text: bytes | bytearray | str) -> bool:
+    """Return whether a string in a JSON text may hold a NUL: only an escape stands for one."""
+    if isinstance(text, str):
+        return "\\u0000" in text
+    return b"\\" in text and b"\\u0000" in text  # one byte is found much faster than six
+
+
 def _refuse(name: str) -> NoReturn:
     raise ValueError(f"it holds {name}, which is not JSON")
 
@@ -141,6 +151,11 @@ _WHOLE = re.compile("0|-?[1-9][0-9]{0,17}")
 
 
 # --- how much it is ------------------------------------------------------------------------------
+COMMA: Final = 144
+OBJECT: Final = 480
+"""The most bytes that a value behind a comma takes, and an object."""
+
+
 def weight(text: bytes | bytearray | str) -> int:
     """Estimate how many bytes a JSON text's values and the rows made of them take in memory.
 
@@ -151,19 +166,27 @@ def weight(text: bytes | bytearray | str) -> int:
         commas, lists, objects = text.count(","), text.count("["), text.count("{")
     else:
         commas, lists, objects = text.count(b","), text.count(b"["), text.count(b"{")
-    return len(text) + 144 * commas + 96 * lists + 480 * objects
+    return len(text) + COMMA * commas + 96 * lists + OBJECT * objects
 
 
 def bounded(text: bytes | bytearray | str) -> Any:
     """Decode a text if it is not too large. Raise what `decode` raises, and TooMuchError."""
+    check_weight(text)
+    return decode(text)
+
+
+def check_weight(text: bytes | bytearray | str) -> None:
+    """Raise TooMuchError if a text and the values in it are too large to be held."""
+    if len(text) <= _SURELY_HELD:
+        return
     names = text.count(":") if isinstance(text, str) else text.count(b":")
     if weight(text) + _NAME * names > MAX_WEIGHT:
         much = _weight_outside(text.encode(errors="replace") if isinstance(text, str) else text)
         if len(text) + much > MAX_WEIGHT:
             raise TooMuchError(f"it holds too many values ({len(text)} bytes)")
-    return decode(text)
 
 
+_SURELY_HELD: Final = MAX_WEIGHT // (OBJECT + 1)  # even if each byte opens an object
 _NAME: Final = 256  # bytes of a name that few objects share; those of small objects are shared
 _SHARED: Final = 8  # names of an object that are assumed to be shared
 
@@ -182,14 +205,38 @@ def _weight_outside(text: bytes | bytearray) -> int:
 
 
 # --- pages ---------------------------------------------------------------------------------------
-def page(data: bytearray, path: Sequence[str]) -> Any:
+ReadList = Callable[[Buffer], list[Any] | None]
+"""(JSON text of a list of records, without a NUL) → them; None if any of them cannot be read so."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordsAt:
+    """Where an answer has its records, and what reads them.
+
+    `path`  the members that lead to their list; () if the answer has none.
+    `exact` reads the list at once if its records are as documented; None: nothing does.
+    """
+
+    path: tuple[str, ...] = ()
+    exact: ReadList | None = None
+
+
+NO_RECORDS: Final = RecordsAt()
+
+
+def page(data: bytearray, path: Sequence[str], exact: ReadList | None = None) -> Any:
     """Decode an answer whose records are in the list at `path` (names of members).
 
-    If the whole is too large to be read at once, or something in it cannot be read, each record is
+    They are what `exact` makes of the list. If it makes nothing of it, they are values; and if the
+    whole is too large to be read at once, or something in it cannot be read, each record is
     `Packed`, so that damage costs one record. Raise ValueError, which names the byte, if the rest
     of the answer cannot be read, or if the end of a record cannot be found; TooMuchError if it is
     too large.
     """
+    if exact and len(data) <= EXACTLY and not may_hold_nul(data):
+        with suppress(msgspec.DecodeError, UnicodeError, RecursionError):
+            if (read := _exactly(data, path, exact)) is not None:
+                return read
     if weight(data) <= AT_ONCE:
         try:
             return msgspec.json.decode(data)
@@ -212,6 +259,24 @@ def page(data: bytearray, path: Sequence[str]) -> Any:
         raise ValueError(f"it holds the member {path[-1]} twice")
     home[path[-1]] = records
     return envelope
+
+
+def _exactly(text: Buffer, path: Sequence[str], exact: ReadList) -> dict[str, Any] | None:
+    """Decode an object with what `exact` makes of the list at `path`; None if it makes nothing.
+
+    Raise what msgspec raises if it is no object, or not JSON.
+    """
+    members = _RAW.decode(text)
+    if path[0] not in members:
+        return None
+    sent = memoryview(members.pop(path[0]))
+    inside = exact(sent) if len(path) == 1 else _exactly(sent, path[1:], exact)
+    if inside is None:
+        return None
+    return {name: msgspec.json.decode(raw) for name, raw in members.items()} | {path[0]: inside}
+
+
+_RAW: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def unpack(record: Packed) -> Any:

@@ -9,7 +9,7 @@ import logging
 import re
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
@@ -22,6 +22,7 @@ from etl.config.redact import Redactor
 from etl.errors import ContractError, CredentialsError, ProviderError, Retry, UnavailableError
 from etl.extract.budget import Budget
 from etl.extract.clock import utc_now
+from etl.extract.decode import NO_RECORDS, RecordsAt
 from etl.extract.failure import causes, no_answer
 from etl.extract.page import Params
 from etl.extract.receive import read_answer, read_body
@@ -134,14 +135,14 @@ class Http:
         form: Params | None = None,
         *,
         at: str = "",
-        records: Sequence[str] = (),
+        records: RecordsAt = NO_RECORDS,
     ) -> dict[str, Any]:
         """Send a request until a good answer comes, and return its JSON object.
 
         `target` is a path under `base_url`, or an absolute URL of the same origin, which is sent
         as it is. `form` goes into the body, URL-encoded. `at` says in messages what was asked for
-        ("page 3"). `records` are the members that lead to the list of records, each of which may be
-        `decode.Packed`: see `decode.page`. Retries are made here and nowhere else: at most 6
+        ("page 3"). `records` says where the records are; each of them may be a `decode.Packed`: see
+        `decode.page`. Retries are made here and nowhere else: at most 6
         attempts with full-jitter back-off, after whatever wait the provider asks for, out of the
         budget of the whole run.
 
@@ -180,7 +181,7 @@ class Http:
             raise ContractError("a query parameter holds half a surrogate pair") from None
 
     def _attempt(
-        self, method: str, url: str, body: bytes, params: Params, records: Sequence[str]
+        self, method: str, url: str, body: bytes, params: Params, records: RecordsAt
     ) -> Any:
         request = self._request(method, url, body)
         started = self._clock()

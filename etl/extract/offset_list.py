@@ -34,12 +34,12 @@ class Clock:
     behind: timedelta
 
     def local(self, value: Any) -> datetime | None:
-        """Return a time as sent as a local time of the provider, without its zone.
+        """Return a time, as sent or read already, as a local time of the provider without its zone.
 
         A time that comes with a zone is converted. Return None for anything else, and for the years
         1 and 9999, which stand for "never".
         """
-        when = moment(value)
+        when = value if isinstance(value, datetime) else moment(value)
         try:
             if when and when.tzinfo:
                 when = when.astimezone(self.zone).replace(tzinfo=None)

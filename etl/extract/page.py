@@ -3,10 +3,23 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, Protocol
+
+from etl.extract.decode import Buffer, ReadList
 
 Params = Mapping[str, str]
 """Query parameters of a request, not encoded."""
+
+
+class Exact(Protocol):
+    """Reads a list of records if each of them is exactly as documented."""
+
+    def __call__(self, text: Buffer, *, zone: tzinfo | None) -> list[Any] | None:
+        """Return structs, whose fields have the names of the members; None if any record is odd.
+
+        `text` is JSON that holds no NUL; `zone` is that of times without one.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +34,7 @@ class ScanRequest:
     `scopes`  the parts that are read one by one, such as Alibaba's instance ids.
     `zone`    the time zone of times that the provider sends without one.
     `size`    records on a full page; None for as many as the provider allows.
+    `exact`   reads the records of a page that are exactly as documented; None: nothing does.
     """
 
     since: Mapping[str, datetime] = field(default_factory=dict)
@@ -30,17 +44,24 @@ class ScanRequest:
     scopes: tuple[str, ...] = ("",)
     zone: tzinfo | None = None
     size: int | None = None
+    exact: Exact | None = None
 
 
 EVERYTHING = ScanRequest()
+
+
+def exactly(ask: ScanRequest, zone: tzinfo | None) -> ReadList | None:
+    """Return what reads the records of a page at once; `zone` is that of times without one."""
+    return None if ask.exact is None else partial(ask.exact, zone=zone)
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
     """One page of a provider's list without its envelope: extract → transform.
 
-    `records`   as the provider sent them, decoded from JSON: any JSON values, or a `decode.Packed`
-                for one that is decoded when its turn comes.
+    `records`   as the provider sent them, decoded from JSON: structs, if `ScanRequest.exact` could
+                read all of them; else any JSON values, or a `decode.Packed` for one that is decoded
+                when its turn comes.
     `number`    1, 2, 3 … within the scan of one scope.
     `scope`     the part of the list that was asked for: Alibaba's instance id; "" elsewhere.
     `zone`      the time zone of times without one in the records; None if all have one.

@@ -7,11 +7,14 @@ provider declares a `CursorList`; `pages` does the rest.
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from etl.errors import ContractError, CredentialsError, MissingError, ProviderError, UnreadableError
-from etl.extract.decode import Packed, whole
-from etl.extract.page import EVERYTHING, Lookup, Page, Params, ScanRequest
+from etl.extract.decode import Packed, RecordsAt, whole
+from etl.extract.page import EVERYTHING, Lookup, Page, Params, ScanRequest, exactly
 
 if TYPE_CHECKING:
     from etl.extract.http import Http
@@ -66,11 +69,13 @@ class CursorList:
 def pages(http: "Http", of: CursorList, ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
     """Yield the pages of a list, in the order in which the provider gives them.
 
-    A resumable list goes on from `ask.resume`, which is checked like any other pointer; the rest of
-    `ask` does not matter: such lists cannot be asked for changes. Raise what the list's functions
+    A resumable list goes on from `ask.resume`, which is checked like any other pointer. `ask.exact`
+    reads the records, whose times all have a zone. The rest of `ask` does not matter: such lists
+    cannot be asked for changes. Raise what the list's functions
     and the `Guard` raise; an error of a pointer names the page that gave it.
     """
     guard = Guard(http.where, of.id_member)
+    records = RecordsAt(of.records, exactly(ask, zone=None))
     pointer, number = (ask.resume, ask.pages + 1) if of.resumable else (None, 1)
     while True:
         try:
@@ -79,7 +84,7 @@ def pages(http: "Http", of: CursorList, ask: ScanRequest = EVERYTHING) -> Iterat
             error.where = f"{http.where}, page {max(number - 1, 1)}"
             raise
         at = f"page {number}"
-        body = http.call("GET", target, params, at=at, records=of.records)
+        body = http.call("GET", target, params, at=at, records=records)
         found = of.read(body, pointer, f"{http.where}, {at}")
         guard.note(found.rows)
         pointer, odd = found.next_pointer, found.odd
@@ -114,9 +119,10 @@ class Guard:
 
     def note(self, rows: Sequence[Any]) -> None:
         """Note the ids of the next page; its rows are not kept."""
+        of = attrgetter if rows and isinstance(rows[0], msgspec.Struct) else itemgetter
         try:
-            ids = [hash(row[self._member]) for row in rows]
-        except (KeyError, TypeError):
+            ids = list(map(hash, map(of(self._member), rows)))
+        except (KeyError, TypeError, AttributeError):
             ids = [self._id(row) for row in rows]
         # Of a long page every 16th id is enough to see that it brings something.
         fresh = self._mark(ids if len(ids) <= _FEW else [id_ for id_ in ids if not id_ & 15])

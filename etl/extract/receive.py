@@ -1,7 +1,7 @@
 """From a response to an `Answer`: the body within bounds, unpacked and decoded."""
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -10,7 +10,7 @@ import httpx
 from etl.config.redact import Redactor
 from etl.errors import ContractError, Retry, TooLargeError, TooMuchError, UnavailableError
 from etl.extract.answer import QUOTED, Answer, asked_wait, words
-from etl.extract.decode import bounded, page
+from etl.extract.decode import RecordsAt, bounded, page
 from etl.extract.page import Params
 
 _MAX_REFUSAL = 1024 * 1024  # bytes of an answer that is not 2xx and is still read as JSON
@@ -63,11 +63,11 @@ def read_answer(
     response: httpx.Response,
     data: bytearray,
     params: Params,
-    records: Sequence[str],
+    records: RecordsAt,
     redact: Redactor,
     now: datetime,
 ) -> Answer:
-    """Decode `data`, the body of `response`; `records` lead to its records, see `decode.page`.
+    """Decode `data`, the body of `response`, which has records at `records`; see `decode.page`.
 
     Raise TooLargeError if a 2xx answer holds more values than callflow reads, Retry if it is not
     JSON. Any other answer may be anything.
@@ -82,9 +82,9 @@ def read_answer(
     return Answer(response.status_code, headers, body, said, wait, params, redact)
 
 
-def _decoded(data: bytearray, records: Sequence[str], status: int, redact: Redactor) -> Any:
+def _decoded(data: bytearray, records: RecordsAt, status: int, redact: Redactor) -> Any:
     try:
-        return page(data, records)
+        return page(data, records.path, records.exact)
     except TooMuchError as error:
         raise TooLargeError(
             f"the answer is too much to be read: {error}",

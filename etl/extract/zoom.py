@@ -62,7 +62,7 @@ def flows(http: "Http", ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
     Zoom cannot be asked for changes, and page tokens live for only 15 minutes. Raise PageTokenError
     if one has expired: then the scan can start over.
     """
-    return pages(http, _LIST)
+    return pages(http, _LIST, ask)
 
 
 def look_up_flow(http: "Http", key: tuple[str, ...]) -> Lookup:

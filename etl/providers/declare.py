@@ -19,6 +19,7 @@ from etl.config.settings import Table as SettingsTable
 from etl.extract.clock import utc_now
 from etl.extract.page import EVERYTHING, Lookup, Page, ScanRequest, Wanted
 from etl.extract.verdict import Judge
+from etl.transform.exact import exact_reader
 from etl.transform.tree import Transform
 from etl.warehouse.model.part import Part
 
@@ -210,6 +211,7 @@ def request(source: Source, stream: Stream, ask: ScanRequest = EVERYTHING) -> Sc
         scopes=scopes(source, stream) or ("",),
         zone=zone_of(source),
         size=stream.page_size,
+        exact=exact_reader(stream.tables[0]),
     )
 
 

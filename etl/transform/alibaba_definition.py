@@ -16,6 +16,7 @@ from sqlalchemy import Table
 
 from etl.errors import TooMuchError
 from etl.transform import graph
+from etl.transform.exact import exact_steps
 from etl.transform.graph import Finding, Link
 from etl.transform.rows import Reject, Rows
 from etl.transform.steps import (
@@ -23,6 +24,7 @@ from etl.transform.steps import (
     Steps,
     add_findings,
     add_rows,
+    as_documented,
     cells,
     content,
     event_of,
@@ -39,7 +41,7 @@ Judge = Callable[[Steps | None], Iterator[Finding]]
 def definition(activities: Table, transitions: Table, found: Table) -> Inside:
     """Return the function that reads a flow's Definition into rows of these three tables."""
     activity, transition = reader(activities, apart=("events",)), reader(transitions)
-    judge = _judge(activities, transitions)
+    exact, judge = exact_steps("activities", activities), _judge(activities, transitions)
 
     def inside(record: dict[str, Any], ordinal: int, flow_key: Row, what: str, rows: Rows) -> bool:
         sent = record.get("Definition")
@@ -47,7 +49,9 @@ def definition(activities: Table, transitions: Table, found: Table) -> Inside:
             return True
         try:
             # What was decoded goes before the graph comes: both take memory.
-            read = _activities(content(sent), flow_key, activity, transition, rows)
+            read = as_documented(exact, sent, flow_key)
+            if read is None:
+                read = _activities(content(sent), flow_key, activity, transition, rows)
         except TooMuchError as error:
             rows.rejects.append(Reject(f"Definition of {what}: {error}", flow_key[-1]))
             return False

@@ -12,7 +12,8 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Table
 
 from etl.errors import TooMuchError
-from etl.extract.decode import bounded, decode
+from etl.extract.decode import bounded, check_weight, decode
+from etl.transform.exact import ReadSteps
 from etl.transform.graph import Finding
 from etl.transform.rows import Rows
 from etl.transform.values import Reader, Row, as_json, items, readable
@@ -46,6 +47,21 @@ def content(definition: Any) -> Any:
         raise
     except ValueError:
         return None
+
+
+def as_documented(read: ReadSteps, definition: Any, key: Row) -> Steps | None:
+    """Return the steps that `read_steps` would return, if there is nothing odd about any of them.
+
+    `key` is that of their flow. Raise TooMuchError.
+    """
+    if not isinstance(definition, str):
+        return None
+    check_weight(definition)
+    found = read(definition, key)
+    if found is None:
+        return None
+    steps = {row[len(key)]: Step(row, leaving, whole=True) for row, leaving in found}
+    return steps if len(steps) == len(found) else None
 
 
 def read_steps(
@@ -108,6 +124,8 @@ def cells(table: Table, *names: str) -> Callable[[Row], tuple[Any, ...]]:
 
 def event_of(sent: str | None) -> str:
     """Return an event as the key of a finding holds it."""
+    if sent is not None and len(sent) <= MAX_EVENT_BYTES // 4:
+        return sent
     return (sent or "").encode()[:MAX_EVENT_BYTES].decode(errors="ignore")
 
 

@@ -6,21 +6,21 @@ steps in the JSON text of a flow's definition.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import tzinfo
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
+from msgspec.structs import asdict
 from sqlalchemy import Table
-from sqlalchemy.dialects.postgresql import JSONB
 
 from etl.errors import UnkeyedError
 from etl.extract.page import Page
+from etl.transform.exact import Struct, add_exact, are_structs
+from etl.transform.lists import ChildList, child_lists
 from etl.transform.rows import Reject, Rows
 from etl.transform.values import (
     Reader,
     Row,
-    exact_reader,
     items,
     key,
     last_of_each,
@@ -37,25 +37,9 @@ Transform = Callable[[Page, int], Rows]
 Inside = Callable[[dict[str, Any], int, Row, str, Rows], bool]
 """(record, its ordinal, its key, its name in messages, rows to add to) → whether all was read.
 
-A False keeps the record's current children: none of them is removed for not being among the rows.
+The record's times may have been read already. A False keeps the record's current children: none of
+them is removed for not being among the rows.
 """
-
-
-@dataclass(frozen=True, slots=True)
-class _ChildList:
-    """A list of children in the record's `member`, and their table.
-
-    `texts` says that its items are texts, not objects.
-    """
-
-    member: str
-    table: Table
-    texts: bool
-
-    @property
-    def width(self) -> int:
-        """The number of its key columns."""
-        return len(tables.key_columns(self.table))
 
 
 def tree(record: Table, *, noun: str, inside: Inside | None = None) -> Transform:
@@ -65,16 +49,16 @@ def tree(record: Table, *, noun: str, inside: Inside | None = None) -> Transform
     whether one of its children could not be read; a child's row starts with the ordinal of its
     record. The page is not changed.
     """
-    lists = _lists(record)
+    lists = child_lists(record)
     named = [record, *tables.children(record)]
     width = len(tables.key_columns(record))
-    exact = exact_reader(record) if _is_plain(record) else None
 
     def transform(page: Page, start: int) -> Rows:
         rows = no_rows(*named)
         into = rows.tables[record.fullname]
-        if exact and (found := exact(page.records)) is not None:
-            into += [(ordinal, False, *row, None) for ordinal, row in enumerate(found, start)]
+        if are_structs(page):
+            within = partial(_within, inside, noun, rows) if inside else None
+            add_exact(record, page, start, rows, within)
             return rows
         read = _reader(record, page.zone, tuple(each.member for each in lists))
         given, read = _scoped(record, page.scope, read)
@@ -91,30 +75,11 @@ def tree(record: Table, *, noun: str, inside: Inside | None = None) -> Transform
     return transform
 
 
-def _is_plain(record: Table) -> bool:
-    """Return whether `exact_reader` can read it: each column is a member's value as it is sent."""
-    own = [column for column in record.columns if "json" in column.info]
-    return (
-        not record.info["children"]
-        and record.info["unset"] is None
-        and all(
-            len(column.info["json"]) == 1 and not isinstance(column.type, JSONB) for column in own
-        )
-        and not any(
-            column.info.keys() & {"scope", "spelled", "derived"} for column in record.columns
-        )
-    )
-
-
-def _lists(record: Table) -> tuple[_ChildList, ...]:
-    """Find the child tables whose records are a list in a member of `record`'s own."""
-    found = []
-    for table in record.info["children"]:
-        member = table.info["record"].removeprefix(record.info["record"] + ".")
-        if member.endswith("[]") and "." not in member:
-            texts = any(column.info.get("json") == () for column in table.columns)
-            found.append(_ChildList(member.removesuffix("[]"), table, texts))
-    return tuple(found)
+def _within(
+    inside: Inside, noun: str, rows: Rows, sent: Struct, ordinal: int, own_key: Row
+) -> bool:
+    """Read what is inside a record that is a struct."""
+    return inside(asdict(sent), ordinal, own_key, f"{noun} {own_key[-1]}", rows)
 
 
 @cache
@@ -138,7 +103,7 @@ def _scoped(record: Table, scope: str, read: Reader) -> tuple[Row, Reader]:
 
 
 def _children(
-    of: _ChildList,
+    of: ChildList,
     sent: dict[str, Any],
     ordinal: int,
     parent: Row,

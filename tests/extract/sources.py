@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from pydantic import SecretStr
@@ -80,9 +81,9 @@ def twilio_lists(
 def alibaba_flows(
     emulator: Any = None, time: Time | None = None, **changes: Any
 ) -> Iterator[tuple[Http, ScanRequest]]:
-    """Yield a connection, and the request for the whole list."""
+    """Yield a connection, and the request for the whole list, with records as JSON values."""
     emulator, time = emulator or Alibaba(("ccc-sandbox",)), time or Time()
     with serving(emulator):
         source, flows = alibaba_source(emulator, **changes), STREAMS["alibaba.contact_flows"]
         with open_http(source, flows, clock=time, sleep=time.sleep) as http:
-            yield http, request(source, flows)
+            yield http, replace(request(source, flows), exact=None)

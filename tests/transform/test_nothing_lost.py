@@ -15,9 +15,8 @@ from sqlalchemy import DateTime, Table
 from etl.extract.decode import decode
 from etl.providers import TABLES
 from etl.transform.rows import Reject, Rows
-from etl.transform.values import MAX_KEY_BYTES, exact_reader, reader
 from etl.warehouse import tables
-from tests.transform.named import Named, example, named, transformed
+from tests.transform.named import Named, named, transformed
 
 ZONE = ZoneInfo("Asia/Shanghai")
 
@@ -294,71 +293,3 @@ def assert_activities_kept(rows: Rows, ordinal: int, definition: str) -> None:
             activity = by_id[row["activity_id"]]
             table = TABLES["alibaba.contact_flow_activities"]
             assert_kept(table, activity, row, None, {"events"})
-
-
-DOCUMENTED = example("twilio/channels")["flex_chat_channels"][0]
-
-near_valid = st.builds(
-    lambda changes, drop, more: {
-        **{name: value for name, value in DOCUMENTED.items() if name not in drop},
-        **changes,
-        **more,
-    },
-    st.dictionaries(st.sampled_from(sorted(DOCUMENTED)), values, max_size=2),
-    st.sets(st.sampled_from(sorted(DOCUMENTED)), max_size=2),
-    st.just({}) | st.just({}) | st.dictionaries(names, values, max_size=1),
-)
-
-
-exact = exact_reader(TABLES["twilio.channels"])
-general = reader(TABLES["twilio.channels"])
-
-
-@pytest.mark.slow
-@settings(max_examples=250, deadline=None)
-@given(st.lists(near_valid, max_size=3))
-def test_the_fast_reader_and_the_general_way_give_the_same_rows(
-    records: list[dict[str, Any]],
-) -> None:
-    found = exact(records)
-    if found is None:
-        return  # then the general way is taken
-    for record, fast in zip(records, found, strict=True):
-        row, warnings = general(record, ())
-        assert [(type(cell), cell) for cell in (*fast, None)] == [(type(c), c) for c in row]
-        assert warnings == 0
-
-
-def test_a_page_of_documented_channels_takes_the_fast_way() -> None:
-    found = exact([DOCUMENTED, {"sid": "CH1"}, {"sid": "CH2", "url": None}])
-    assert found is not None
-    assert found[1:] == [("CH1", *[None] * 7), ("CH2", *[None] * 7)]
-    assert found[0] == general(DOCUMENTED, ())[0][:-1]
-    assert exact([]) == []
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"sid": ""},
-        {"sid": None},
-        {"sid": "x" * (MAX_KEY_BYTES + 1)},
-        {"sid": "\0"},
-        {"sid": "\ud800"},
-        {"new": 1},
-        {"\ud800": 1},
-        {"url": 5},
-        {"url": "\0"},
-        {"url": "\udfff"},
-        {"date_created": "\ud800"},
-        {"date_created": "2020-01-01T00:00:00"},
-        {"date_created": "0001-01-01T00:00:00+01:00"},
-        {"date_updated": "9999-12-31T23:59:59-01:00"},
-        {"date_created": 5},
-    ],
-)
-def test_a_page_with_an_odd_channel_does_not_take_it(change: dict[str, Any]) -> None:
-    assert exact([DOCUMENTED, {**DOCUMENTED, **change}]) is None
-    pages: list[list[Any]] = [[DOCUMENTED, 1], [None], ["x"], [[]]]
-    for records in pages:
-        assert exact(records) is None
