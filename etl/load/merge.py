@@ -30,10 +30,11 @@ from etl.warehouse import tables
 from etl.warehouse.tables import Key
 
 FEW = 20
-"""Staged rows are looked up one by one if the table holds more than FEW times as many."""
+"""Staged rows are looked up one by one if the table holds more than FEW times as many; those that
+differ are, if more than FEW times as many are staged."""
 
-MANY = 20_000
-"""Differing rows of one table that are looked up to be written; for more, the tables are joined."""
+MANY = 100_000
+"""More rows that differ are never looked up: their places in the staging table take memory."""
 
 _QUOTING = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
 
@@ -118,8 +119,8 @@ def merge(
     are deduplicated. Children that a staged record no longer has are taken out, unless one of its
     children was unreadable. `now` (UTC) becomes valid_from and valid_to of what changes.
     `looked_up` says that few records are staged, compared with those in the table (see FEW). Up to
-    `many` rows of a table that differ are looked up to be written (see MANY). `log` says what of
-    this is logged as changes.
+    `many` rows of a table that differ are looked up to be written; for more, the tables are joined
+    once more. `log` says what of this is logged as changes.
     """
     join_by_hash(connection)
     records, *children = pairs
