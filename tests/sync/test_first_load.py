@@ -90,7 +90,7 @@ def test_a_record_that_comes_twice_is_loaded_once_by_way_of_staging(
 def test_rejects_are_kept_while_the_list_is_loaded(
     load: Load, full_sandbox: Sandbox, warehouse: str
 ) -> None:
-    """Those of the second page, as many as are held, are written before the third page is copied."""
+    """Those of the second page, as many as are held, are written before the third is copied."""
 
     def lose_keys(page: Any) -> None:
         for record in page["flex_chat_channels"]:
