@@ -1,7 +1,9 @@
 """Staged rows → current tables and history, in the caller's transaction.
 
-Only rows that differ are written: a join finds them first, then they are upserted in key order.
-What a statement changes or removes goes to `history` in that same statement.
+Only rows that differ are written: a join that only reads finds them first, because Postgres makes
+parallel plans only for such statements. If they are few, each is looked up and upserted; otherwise
+the tables are joined again to upsert them, in key order. What a statement changes or removes goes
+to `history` in that same statement. If the source has no rows yet, all staged rows are inserted.
 docs/architecture.md has the figures of the other ways.
 
 How staged and current rows are joined is not left to the planner's guess (`join_by_hash`). If few
@@ -28,7 +30,11 @@ from etl.warehouse import tables
 from etl.warehouse.tables import Key
 
 FEW = 20
-"""Staged rows are looked up one by one if the table holds more than FEW times as many."""
+"""Staged rows are looked up one by one if the table holds more than FEW times as many; those that
+differ are, if more than FEW times as many are staged."""
+
+MANY = 100_000
+"""More rows that differ are never looked up: their places in the staging table take memory."""
 
 _QUOTING = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
 
@@ -104,6 +110,7 @@ def merge(
     now: datetime,
     *,
     looked_up: bool = False,
+    many: int = MANY,
     log: Log | None = None,
 ) -> Written:
     """Make the current rows equal to the staged ones, and take out the records `deleted`.
@@ -111,14 +118,21 @@ def merge(
     `pairs` starts with the records' own table; children come after their parents; staged records
     are deduplicated. Children that a staged record no longer has are taken out, unless one of its
     children was unreadable. `now` (UTC) becomes valid_from and valid_to of what changes.
-    `looked_up` says that few records are staged, compared with those in the table (see FEW). `log`
-    says what of this is logged as changes.
+    `looked_up` says that few records are staged, compared with those in the table (see FEW). Up to
+    `many` rows of a table that differ are looked up to be written; for more, the tables are joined
+    once more. `log` says what of this is logged as changes.
     """
     join_by_hash(connection)
     records, *children = pairs
     keys = tables.key_columns(records.current)
     is_logged = log is not None and log.is_open
     given = {"source": source, "now": now}
+    if not _has_rows(connection, source, records.current):  # so the children's have none either
+        written = Written(*_insert_all(connection, pairs, given))
+        if log is not None and is_logged:
+            staged = f"SELECT {quoted(keys)} FROM {quoted_table(records.stage)}"
+            changes.record(connection, source, log, _keys(connection, staged, {}), now)
+        return written
     written = Written()
     if deleted:
         theirs, arrays = is_one_of(deleted, keys)
@@ -134,11 +148,11 @@ def merge(
             changed |= found.keys()
     own: set[Key] = set()
     for pair in pairs:
-        differing = _differing(pair, looked_up=looked_up)
-        if not _any(connection, differing, given):
+        differing = _find_differing(connection, pair, given, looked_up=looked_up, many=many)
+        if differing is None:
             continue
         inserted, updated, of = _upsert(
-            connection, pair, differing, given, keys if children or is_logged else []
+            connection, pair, differing, keys if children or is_logged else []
         )
         written.rows += inserted + updated
         if pair is records:
@@ -149,6 +163,34 @@ def merge(
     if log is not None and is_logged:
         changes.record(connection, source, log, own.union(changed, deleted), now)
     return written
+
+
+def _has_rows(connection: Connection, source: str, current: Table) -> bool:
+    query = f"SELECT EXISTS (SELECT FROM {quoted_table(current)} WHERE source = :source)"
+    return bool(connection.scalar(text(query), {"source": source}))
+
+
+def _insert_all(
+    connection: Connection, pairs: Sequence[TablePair], given: dict[str, Any]
+) -> tuple[int, int, int, int]:
+    """Insert all staged rows into tables without rows of the source, which none can differ from.
+
+    Returns what Written holds.
+    """
+    counts: list[int] = []
+    for pair in pairs:
+        names, keys = tables.data_columns(pair.current), tables.key_columns(pair.current)
+        inserted = connection.execute(
+            text(f"""
+            INSERT INTO {quoted_table(pair.current)} (source, {quoted(names)}, valid_from)
+            SELECT CAST(:source AS text), {quoted(names)}, CAST(:now AS timestamptz)
+            FROM {quoted_table(pair.stage)} ORDER BY {quoted(keys)}
+            """),
+            given,
+            execution_options={"preserve_rowcount": True},
+        )
+        counts.append(inserted.rowcount)
+    return counts[0], 0, 0, sum(counts)
 
 
 def _any(connection: Connection, query: str, given: dict[str, Any]) -> bool:
@@ -243,7 +285,8 @@ def _lookup(current: Table, of: str, keys: Sequence[str]) -> str:
 def _differing(pair: TablePair, *, looked_up: bool) -> str:
     """Return the query for staged rows that are new or unlike the current row with their key.
 
-    Its columns are those of the staged row, `is_new`, and those of the current row after `old_`.
+    Its columns are those of the staged row, its `place` in the staging table, `is_new`, and those
+    of the current row after `old_`.
     """
     keys, names = tables.key_columns(pair.current), tables.data_columns(pair.current)
     fields = [name for name in names if name not in keys]
@@ -257,7 +300,8 @@ def _differing(pair: TablePair, *, looked_up: bool) -> str:
         same = equal("staged", "current", keys)
         current = f"{quoted_table(pair.current)} AS current ON current.source = :source AND {same}"
     return f"""
-        SELECT {quoted(names, "staged.")}, current.source IS NULL AS is_new, {old}
+        SELECT {quoted(names, "staged.")}, staged.ctid AS place, current.source IS NULL AS is_new,
+            {old}
         FROM {quoted_table(pair.stage)} AS staged LEFT JOIN {current}
         WHERE (
             current.source IS NULL
@@ -265,16 +309,57 @@ def _differing(pair: TablePair, *, looked_up: bool) -> str:
         )"""
 
 
+@dataclass(frozen=True, slots=True)
+class _Differing:
+    """The query for the staged rows that are new or differ, to write them, and its parameters."""
+
+    query: str
+    given: dict[str, Any]
+
+
+def _find_differing(
+    connection: Connection,
+    pair: TablePair,
+    given: dict[str, Any],
+    *,
+    looked_up: bool,
+    many: int,
+) -> _Differing | None:
+    """Return the staged rows that are new or unlike their current row; None if there are none.
+
+    Up to `many` are named by their places in the staging table, where nobody else writes meanwhile.
+    Postgres ends the statement once it has found more. (LIMIT would, too, but then the statement is
+    planned to find its first rows quickly. Usually there are none, and such a plan takes longer.)
+    """
+    query = _differing(pair, looked_up=looked_up)
+    count, places = connection.execute(
+        text(f"""
+        SELECT count(*), CAST(array_agg(place) AS text)
+        FROM (SELECT place, row_number() OVER () AS nth FROM ({query}) AS differing) AS found
+        WHERE nth <= {many + 1}
+        """),
+        given,
+    ).one()
+    if not count:
+        return None
+    if count > many:
+        return _Differing(query, given)
+    there = "staged.ctid = ANY (CAST(:places AS tid[]))"
+    return _Differing(
+        f"{_differing(pair, looked_up=True)} AND {there}", {**given, "places": places}
+    )
+
+
 def _upsert(
     connection: Connection,
     pair: TablePair,
-    differing: str,
-    given: dict[str, Any],
+    differing: _Differing,
     of: Sequence[str],
 ) -> tuple[int, int, set[Key]]:
     """Insert the `differing` rows that are new, update the others, and keep what they replace.
 
-    Returns how many of each, and the keys `of` the records that they belong to.
+    All that is written is written in key order: entries of the same page of an index follow each
+    other. Returns how many of each, and the keys `of` the records that they belong to.
     """
     keys, names = tables.key_columns(pair.current), tables.data_columns(pair.current)
     columns = [column.name for column in pair.current.columns]
@@ -282,7 +367,8 @@ def _upsert(
     setting = ", ".join(f"{quoted([name])} = excluded.{quoted([name])}" for name in changes)
     rows = connection.execute(
         text(f"""
-        WITH differing AS MATERIALIZED ({differing}
+        WITH differing AS MATERIALIZED ({differing.query}
+            ORDER BY {quoted(keys, "staged.")}
         ), superseded AS (
             INSERT INTO {quoted_table(tables.history(pair.current))} ({quoted(columns)}, valid_to)
             SELECT {quoted(columns, "old_")}, CAST(:now AS timestamptz)
@@ -290,14 +376,14 @@ def _upsert(
         ), upserted AS (
             INSERT INTO {quoted_table(pair.current)} (source, {quoted(names)}, valid_from)
             SELECT CAST(:source AS text), {quoted(names)}, CAST(:now AS timestamptz)
-            FROM differing ORDER BY {quoted(keys)}
+            FROM differing
             ON CONFLICT (source, {quoted(keys)}) DO UPDATE SET {setting}
         )
         SELECT {"".join(f"{quoted([name])}, " for name in of)}
             count(*) FILTER (WHERE is_new), count(*) FILTER (WHERE NOT is_new)
         FROM differing {f"GROUP BY {quoted(of)}" if of else ""}
         """),
-        given,
+        differing.given,
     ).all()
     inserted, updated = sum(row[-2] for row in rows), sum(row[-1] for row in rows)
     return inserted, updated, {tuple(row[:-2]) for row in rows} if of else set()

@@ -32,6 +32,7 @@ from sqlalchemy import (
     literal,
     select,
     text,
+    tuple_,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.exc import OperationalError
@@ -198,19 +199,21 @@ def deduplicate(
     for pair in pairs:
         columns = ", ".join(f'"{name}"' for name in tables.key_columns(pair.current))
         connection.execute(text(f'ANALYZE "{pair.stage.schema}"."{pair.stage.name}" ({columns})'))
-    each = select(*(records.stage.c[name] for name in keys)).group_by(
-        *(records.stage.c[name] for name in keys)
-    )
-    repeated = each.having(func.count() > 1)
-    if connection.scalar(select(repeated.exists())):
+    of: ColumnElement[str] = records.stage.c[scope] if scope else literal("")
+    counts = select(of, func.count()).select_from(records.stage).group_by(of)
+    each = [records.stage.c[name] for name in keys]
+    own = [records.stage.c[name] for name in keys if name != scope]
+    distinct = func.count((own[0] if len(own) == 1 else tuple_(*own)).distinct())
+    found = connection.execute(counts.add_columns(distinct)).all()
+    if any(count > keys_of_it for _, count, keys_of_it in found):
+        repeated = select(*each).group_by(*each).having(func.count() > 1)
         last = repeated.add_columns(func.max(records.stage.c.ord).label("ord")).cte("last")
         last = last.prefix_with("MATERIALIZED")
         for pair in reversed(pairs):
             same = [pair.stage.c[name] == last.c[name] for name in keys]
             connection.execute(delete(pair.stage).where(*same, pair.stage.c.ord < last.c.ord))
-    of: ColumnElement[str] = records.stage.c[scope] if scope else literal("")
-    counts = select(of, func.count()).select_from(records.stage).group_by(of)
-    return dict(connection.execute(counts).all())
+        return dict(connection.execute(counts).all())
+    return {name: count for name, count, _ in found}
 
 
 def drop_older(
@@ -250,8 +253,12 @@ def join_by_hash(connection: Connection) -> None:
     The planner's statistics may be old or missing, such as after a first load or a restored dump.
     It then takes ten thousand rows for one, and compares every row of one side with every row of
     the other, for hours. A statement that needs a look-up by an index has a LATERAL.
+
+    Joins may be parallel whatever they are expected to find: the planner takes all rows for new or
+    different, and fears the cost of passing them on. Usually none are.
     """
     settings = {"enable_nestloop": "off", "enable_hashjoin": "on", "enable_mergejoin": "on"}
+    settings |= {"parallel_tuple_cost": "0"}
     connection.execute(
         select(*(func.set_config(name, value, True) for name, value in settings.items()))
     )

@@ -1,7 +1,12 @@
-"""The first load of a stream: straight into its table, in one transaction, where that is safe.
+"""The first load of a stream: straight into its table, in one transaction, where the list is fast.
 
-It takes half the time of the way through the staging tables. It is tried only on a list without a
-count, because a list with one may have to be read twice before it is proven.
+That is decided once, after the first batch and before anything is written: no page is read twice
+because the list turns out to be longer or slower than it seemed. If the run is killed, all of it is
+read again, which takes a fast list as little time as it took. Any other list is staged, and goes on
+where it was.
+
+Only a list without a count is loaded like this, because one with a count may have to be read twice
+before it is proven.
 """
 
 from collections.abc import Generator, Iterator
@@ -26,38 +31,41 @@ from etl.sync.proof import Scan, prove
 from etl.sync.scan import Batch, RunningScan, keep_rejects, rejects_of, rows_of, start_scan
 from etl.transform.rows import Reject
 
-FAST, LONGEST, MOST = 20.0, 10.0, 250
-"""The first load is one transaction if its first batch comes at FAST pages a second, all of it
-within LONGEST seconds, and there are at most MOST pages. A longer load should be resumable if it
-is killed."""
+FAST = 20.0
+"""Pages a second from which on a list is fast, going by its first batch. One that fits into a batch
+always is."""
+
+HELD = 1000
+"""Rejects after which the COPY is interrupted to write them: until then they are in memory."""
 
 
 @dataclass(slots=True)
 class _Load:
-    """The rows of a scan on their way into one COPY, and why it must be given up.
+    """The rows of a scan on their way into the table.
 
-    `rejects` are those of the rows taken so far. `was_read` says that the rows were taken once:
-    they are gone then. `is_unfit` says that the list turned out to be slow or long.
+    `rejects` are those that are not written yet. `was_read` says that rows were taken: they are
+    gone then. `is_over` says that all of them were.
     """
 
     running: RunningScan
-    started: float
     rejects: list[Reject] = field(default_factory=list)
     was_read: bool = False
-    is_unfit: bool = False
+    is_over: bool = False
 
 
 def load_directly(context: RunContext, plan: Plan) -> Run | RunningScan | None:
     """Load a stream that has no rows yet; return the run as it was recorded.
 
-    If the provider answers slowly, return the scan that was started, to be staged instead. If the
-    list turns out to be slow or long, if a record comes twice, or if the stream has rows, a count,
-    details or news to log, return None; then nothing is written.
+    If the provider answers slowly, return the scan that was started, to be staged instead. If a
+    record comes twice, or if the stream has rows, children, a count, details or news to log, return
+    None; then nothing is written, and the list is read from its start. (A key that comes twice ends
+    the transaction with all rows before it. It is rare, and to be ready for it would take a second
+    copy of the rows, or of the keys, of every list.)
     """
-    job = context.job
-    if context.rows or job.stream.counted or job.stream.detail or plan.request != EVERYTHING:
+    job, stream = context.job, context.job.stream
+    if context.rows or stream.counted or stream.detail or plan.request != EVERYTHING:
         return None
-    if context.log.is_open:  # the list was empty before
+    if len(context.tables) > 1 or context.log.is_open:  # open: the list was empty before
         return None
     started = job.clock()
     running = start_scan(context, plan, plan.request, Scan())
@@ -68,7 +76,7 @@ def load_directly(context: RunContext, plan: Plan) -> Run | RunningScan | None:
         return again
     with closing(again.batches):
         try:
-            result = context.database.write_then_renew(_load, context, plan, _Load(again, started))
+            result = context.database.write_then_renew(_load, context, plan, _Load(again))
         except UniqueViolation:
             return None
     return None if isinstance(result, RollBack) else result
@@ -87,10 +95,12 @@ def _load(connection: Connection, context: RunContext, plan: Plan, load: _Load) 
     load.was_read = True
     job, pair, scan = context.job, context.tables[0], load.running.scan
     now = runs.instant(connection, context.previous.latest)
-    stage.copy_current(connection, pair, job.source, _rows(context, load), now)
-    keep_rejects(connection, context, load.rejects)
+    while not load.is_over:
+        stage.copy_current(connection, pair, job.source, _rows(context, load), now)
+        keep_rejects(connection, context, load.rejects)
+        load.rejects.clear()
     proof = prove([scan], {}, counted=False, where=job.name)
-    if load.is_unfit or isinstance(proof.incomplete_because, PageTokenError):
+    if isinstance(proof.incomplete_because, PageTokenError):
         return ROLL_BACK
     rows = sum(scope.received - scope.unkeyed for scope in scan.scopes.values())
     written = Written(inserted=rows, rows=rows)
@@ -99,12 +109,10 @@ def _load(connection: Connection, context: RunContext, plan: Plan, load: _Load) 
 
 
 def _rows(context: RunContext, load: _Load) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows of all batches; end early if it takes too long or there are too many."""
-    job, scan = context.job, load.running.scan
+    """Yield the rows of all batches, or of those up to one with which HELD rejects are held."""
     for batch in load.running.batches:
         load.rejects += rejects_of(batch)
         yield from rows_of(batch, context.tables[0])
-        is_long = job.clock() - load.started > LONGEST or scan.pages >= MOST
-        if is_long and batch[-1][0].next_pointer is not None:
-            load.is_unfit = True
+        if len(load.rejects) >= HELD:
             return
+    load.is_over = True

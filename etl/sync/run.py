@@ -131,6 +131,7 @@ def _merge(
         verdict.deleted,
         now,
         looked_up=staged * merge.FEW < context.rows,
+        many=min(staged // merge.FEW, merge.MANY),
         log=context.log,
     )
     unlisted.note(

@@ -132,10 +132,14 @@ def settled(connection: Connection, kind: Kind, start: int = 0) -> dict[str, int
 
 
 def merged(
-    connection: Connection, kind: Kind, hour: float, *, looked_up: bool = False, **given: Any
+    connection: Connection,
+    kind: Kind,
+    hour: float,
+    *,
+    gone: Sequence[tables.Key] = (),
+    **given: Any,
 ) -> merge.Written:
-    pairs, gone = pairs_of("s", kind), given.get("gone", ())
-    return merge.merge(connection, "s", pairs, gone, at(hour), looked_up=looked_up)
+    return merge.merge(connection, "s", pairs_of("s", kind), gone, at(hour), **given)
 
 
 def loaded(connection: Connection, kind: Kind, records: Sequence[Any]) -> None:
@@ -197,11 +201,16 @@ def nothing_changed_below(connection: Connection, size: int) -> None:
         assert merged(connection, CONTACT_FLOWS, 1) == merge.Written()
 
 
-def all_changed(connection: Connection, size: int) -> None:
+def all_changed(connection: Connection, size: int, many: int = 0) -> None:
     staged(connection, FLOWS, flows(size, name="m", entries="yw"))
     with connection.begin():
         settled(connection, FLOWS)
-        assert merged(connection, FLOWS, 1) == merge.Written(updated=size, rows=4 * size)
+        written = merged(connection, FLOWS, 1, many=many)
+        assert written == merge.Written(updated=size, rows=4 * size)
+
+
+def all_changed_and_looked_up(connection: Connection, size: int) -> None:
+    all_changed(connection, size, merge.MANY)
 
 
 def few_changed(connection: Connection, size: int) -> None:
@@ -250,6 +259,7 @@ WORKS: Mapping[str, tuple[Work, Kind, Callable[[int], list[dict[str, Any]]]]] = 
     "nothing changed": (nothing_changed, FLOWS, flows),
     "nothing changed below": (nothing_changed_below, CONTACT_FLOWS, contact_flows),
     "all changed": (all_changed, FLOWS, flows),
+    "all changed, looked up": (all_changed_and_looked_up, FLOWS, flows),
     "few changed": (few_changed, FLOWS, flows),
     "half gone": (half_gone, FLOWS, flows),
     "counted": (counted, FLEX_FLOWS, lambda size: []),
@@ -325,3 +335,41 @@ def test_few_staged_rows_are_looked_up_and_the_table_is_not_read(
         assert not merge.differs(unanalyzed, "s", pairs_of("s", FLOWS)[0], 0)
         assert merged(unanalyzed, FLOWS, 1, looked_up=True) == merge.Written()
     assert sum(meter.work.values()) < 1000
+
+
+@pytest.mark.every_postgres
+@pytest.mark.parametrize("unanalyzed", ["missing"], indirect=True)
+def test_rows_that_differ_are_found_by_one_join_which_few_of_them_do_not_repeat(
+    unanalyzed: Connection, engine: Engine
+) -> None:
+    loaded(unanalyzed, FLOWS, flows(1000))
+    done: dict[int, int] = {}
+    for changed in (0, 10):
+        staged(unanalyzed, FLOWS, [*flows(changed, name="m", entries="yw"), *flows(1000)[changed:]])
+        meter = Meter(engine)
+        with unanalyzed.begin():
+            settled(unanalyzed, FLOWS)
+            with meter.measuring():
+                written = merged(unanalyzed, FLOWS, 1)
+        assert written == merge.Written(updated=changed, rows=4 * changed)
+        # To take out children that their records lost is another join.
+        done[changed] = sum(rows for each, rows in meter.work.items() if "DELETE" not in each)
+    assert done[10] < 1.1 * done[0]
+
+
+@pytest.mark.every_postgres
+@pytest.mark.parametrize("unanalyzed", ["missing", "of another source"], indirect=True)
+def test_a_first_load_is_an_insert_of_sorted_rows_and_joins_nothing(
+    unanalyzed: Connection, engine: Engine
+) -> None:
+    staged(unanalyzed, FLOWS, flows(SIZE))
+    meter = Meter(engine)
+    with unanalyzed.begin(), meter.measuring():
+        assert merged(unanalyzed, FLOWS, 0).inserted == SIZE
+    inserts = [plan for plan in meter.plans if plan["Node Type"] == "ModifyTable"]
+    assert [plan["Relation Name"] for plan in inserts] == [each.name for each in FLOWS.tables]
+    for plan in inserts:
+        types = [node["Node Type"] for node in nodes(plan)]
+        assert {*types} - {"Subquery Scan"} == {"ModifyTable", "Sort", "Seq Scan"}, plan
+        assert types.count("Seq Scan") == 1
+        assert "Conflict Resolution" not in plan

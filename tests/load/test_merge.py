@@ -59,6 +59,29 @@ def test_new_records_are_inserted_with_all_their_children(connection: Connection
         assert versions_of(connection, table) == []
 
 
+def test_the_first_rows_of_a_source_are_written_in_the_order_of_their_keys(
+    connection: Connection,
+) -> None:
+    """Beside those of others, and also after all rows of the source have gone to history."""
+    load(connection, "another", FLOWS, [flow("z", "n", "x", "1"), flow("b", "n", "x")], now=at(0))
+    load(connection, "s", FLOWS, [flow("b", "n", "x")], now=at(0))
+    load(connection, "s", FLOWS, gone=[("b",)], now=at(1))
+    page = [flow("c", "n", "ba"), flow("b", "n", "yx", "21"), flow("-"), flow("Z")]
+    assert load(connection, "s", FLOWS, page, now=at(2)) == Written(inserted=4, rows=10)
+    places = {}
+    for table in FLOWS.tables:
+        key = ", ".join(tables.key_columns(table))
+        query = f"SELECT {key} FROM {table.fullname} WHERE source = 's' ORDER BY ctid"
+        with connection.begin():
+            places[table.name] = [tuple(row) for row in connection.execute(text(query))]
+    assert places == {
+        "flows": [("-",), ("Z",), ("b",), ("c",)],
+        "flow_versions": [("b", "1"), ("b", "2")],
+        "entry_points": [("b", "x"), ("b", "y"), ("c", "a"), ("c", "b")],
+    }
+    assert [row["valid_to"] for row in versions_of(connection, TABLES["zoom.flows"])] == [at(1)]
+
+
 def test_a_changed_record_is_updated_and_its_previous_version_goes_to_history(
     connection: Connection,
 ) -> None:

@@ -181,7 +181,8 @@ def test_random_histories_equal_the_model(connection: Connection, kind: Kind, se
                 key=lambda key: [part.encode() for part in key],
             )
             gone = [key for key in absent if rng.random() < 0.4]
-            written = merge.merge(connection, source, pairs, gone, at(step))
+            many = rng.choice([0, 2, merge.MANY])
+            written = merge.merge(connection, source, pairs, gone, at(step), many=many)
         assert written == model.merge(staged, gone, at(step)), f"step {step}"
         for table in kind.tables:
             assert stored(connection, table, ("valid_from",)) == in_order(

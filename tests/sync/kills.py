@@ -437,6 +437,18 @@ NAMED_POINTS = (
     ),
     NamedPoint("rows written, not their children", Point("after", r"INSERT INTO zoom\.flows ")),
     NamedPoint("children written", Point("after", r"INSERT INTO zoom\.entry_points ")),
+    NamedPoint(
+        "first rows written, not their children",
+        Point("after", r"INSERT INTO zoom\.flows "),
+        start="empty",
+    ),
+    NamedPoint(
+        "first rows written from staging",
+        Point("after", r"INSERT INTO twilio\.channels "),
+        _CHANNELS,
+        "empty",
+        0.06,
+    ),
     NamedPoint("before the watermark is worked out", Point("before", r"max\(staging\.")),
     NamedPoint("before the run is recorded", Point("before", _RUN)),
     NamedPoint("run recorded, not the watermark", Point("after", _RUN)),
@@ -509,12 +521,12 @@ NAMED_POINTS = (
     ),
     NamedPoint("details: before the merge's COMMIT", Point("commit", _RUN), _STUDIO),
     NamedPoint("details: after the merge's COMMIT", Point("committed", _RUN), _STUDIO),
-    NamedPoint("short first load: copying", Point("page", nth=12), _CHANNELS, "empty"),
+    NamedPoint("direct first load: copying", Point("page", nth=12), _CHANNELS, "empty"),
     NamedPoint(
-        "short first load: lease not checked", Point("before", _RENEW, 2), _CHANNELS, "empty"
+        "direct first load: lease not checked", Point("before", _RENEW, 2), _CHANNELS, "empty"
     ),
-    NamedPoint("short first load: before its COMMIT", Point("commit", _RUN), _CHANNELS, "empty"),
-    NamedPoint("short first load: after its COMMIT", Point("committed", _RUN), _CHANNELS, "empty"),
+    NamedPoint("direct first load: before its COMMIT", Point("commit", _RUN), _CHANNELS, "empty"),
+    NamedPoint("direct first load: after its COMMIT", Point("committed", _RUN), _CHANNELS, "empty"),
     NamedPoint("read from the newest on: a page staged", Point("committed", _RENEW, 2), _CHANNELS),
     NamedPoint(
         "read from the newest on: before the merge's COMMIT", Point("commit", _RUN), _CHANNELS
@@ -535,8 +547,8 @@ LEASE_FREE_POINTS = (
     "after the merge's COMMIT",
     "before the lease is released",
     "some details staged",
-    "short first load: copying",
-    "short first load: lease not checked",
+    "direct first load: copying",
+    "direct first load: lease not checked",
 )
 """Points at which a run does not lock the row of its lease, so that another one can take it."""
 

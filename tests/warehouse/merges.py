@@ -103,7 +103,14 @@ def merge_once(connection: Connection, rng: Random, account: Account, now: datet
         stream = STREAMS[f"{account.provider}.{account.stream}"]
         log = Log(account.provider, stream.parts, stream.scope, [*account.known])
         merge.merge(
-            connection, account.source, pairs, gone, now, looked_up=rng.random() < 0.5, log=log
+            connection,
+            account.source,
+            pairs,
+            gone,
+            now,
+            looked_up=rng.random() < 0.5,
+            many=rng.choice([0, 2, merge.MANY]),
+            log=log,
         )
         for scope in account.scopes:
             if scope not in account.known and rng.random() < 0.4:
