@@ -24,9 +24,10 @@ log = logging.getLogger(__name__)
 class Budget:
     """What the requests of one run have cost so far, and whether one of them may be repeated.
 
-    `where` names the run in messages. `requests` and `retries` count since the start; `throttled`
-    is the seconds slept for pacing, back-off and waits that the provider asked for. Nothing is
-    repeated beyond RETRIES requests and a tenth of all, nor after the time that was allowed.
+    `where` names the run in messages. `requests`, `retries` and `received` (bytes of answers,
+    unpacked) count since the start; `throttled` is the seconds slept for pacing, back-off and waits
+    that the provider asked for. Nothing is repeated beyond RETRIES requests and a tenth of all, nor
+    after the time that was allowed.
     """
 
     where: str
@@ -34,6 +35,7 @@ class Budget:
     sleep: Callable[[float], None]
     requests: int = 0
     retries: int = 0
+    received: int = 0
     throttled: float = 0.0
     allowed: float = math.inf
     until: float = math.inf

@@ -195,6 +195,7 @@ class Http:
                 data = read_body(response, self._max_body)
             finally:
                 response.close()
+            self.budget.received += len(data)
         except httpx.LocalProtocolError:
             # from None: the text of this one quotes the header, which may be the secret
             raise _bad_header() from None

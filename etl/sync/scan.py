@@ -3,12 +3,14 @@
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Connection
 
 from etl.config.redact import Redactor
 from etl.errors import ContractError, MissingError, PageTokenError, ProviderError
+from etl.extract.budget import Budget
 from etl.extract.decode import Packed
 from etl.extract.page import Page, ScanRequest
 from etl.load import checkpoint, merge, rejects, stage
@@ -39,8 +41,13 @@ PART = 1 << 20
 """Bytes of records that are decoded together, of a page that is too large to be decoded at once;
 and at most a thousand records."""
 
-ROOM = 8 << 20
-"""Bytes of such pages that may wait while the next page is fetched."""
+AHEAD = 2
+"""Pages that are fetched ahead beyond a batch, so that the provider is asked for more while a batch
+is copied."""
+
+ROOM = 3 << 20
+"""Bytes of answers whose pages may wait while the next page is fetched. In memory, decoded pages
+take up to three times that, in every run of a process."""
 
 Batch = Sequence[tuple[Page, Rows]]
 """Pages without their records, and the rows that these became."""
@@ -89,7 +96,8 @@ def start_scan(context: RunContext, plan: Plan, request: ScanRequest, scan: Scan
     `scan` is empty, or what the interrupted scan saw that `request` resumes. Batches come a page
     at a time, with no page fetched ahead, if the scan may end early.
     """
-    size, depth = (1, 0) if _may_end_early(context, plan) else (context.job.stream.batch, 3)
+    size = context.job.stream.batch
+    size, depth = (1, 0) if _may_end_early(context, plan) else (size, size + AHEAD)
     return RunningScan(scan, batches(context, request, scan, size=size, depth=depth))
 
 
@@ -128,13 +136,14 @@ def _token_was_refused(scan: Scan) -> bool:
 
 
 def batches(
-    context: RunContext, request: ScanRequest, scan: Scan, *, size: int, depth: int = 3
+    context: RunContext, request: ScanRequest, scan: Scan, *, size: int, depth: int
 ) -> Generator[Batch]:
     """Read the list and yield it transformed; count in `scan` what came.
 
     It may take as long as the source's `scan_deadline`. A batch has `size` pages, or those that
     came within MAX_WAIT seconds; a page that is too large to be held at once comes in parts, each a
-    batch. A batch is emptied when the next one is asked for. Up to `depth` pages are fetched ahead.
+    batch. A batch is emptied when the next one is asked for. Up to `depth` pages are fetched ahead,
+    but none while those that wait fill the ROOM.
     An error of the provider ends the scan and is kept in it: what came before is true.
     """
     job = context.job
@@ -142,15 +151,16 @@ def batches(
     since, pages_before = job.clock(), scan.pages
     context.http.budget.allow(job.settings.scan_deadline.total_seconds())
     try:
-        pages = prefetch(
-            job.stream.pages(context.http, requested(job.settings, job.stream, request)),
+        pages = job.stream.pages(context.http, requested(job.settings, job.stream, request))
+        ahead = prefetch(
+            _with_bytes(pages, context.http.budget),
             depth=depth,
             tick=context.database.keep_lease,
-            size=_packed_bytes,
+            size=itemgetter(1),
             room=ROOM,
         )
-        with closing(pages):
-            for page in pages:
+        with closing(ahead):
+            for page, _ in ahead:
                 for number, part in enumerate(_parts(page)):
                     if part.part and batch:
                         yield batch
@@ -194,16 +204,19 @@ def _count(
     job.on_page(scan.received, scan.total)
 
 
-def _packed_bytes(page: Page) -> int:
-    """Return the size of a page's records that are still to be decoded."""
-    if are_structs(page):
-        return 0
-    return sum(len(record) for record in page.records if isinstance(record, Packed))
+def _with_bytes(pages: Iterator[Page], budget: Budget) -> Iterator[tuple[Page, int]]:
+    """Yield each page with the bytes of the answers that were read for it."""
+    before = budget.received
+    for page in pages:
+        now = budget.received
+        yield page, now - before
+        before = now
+        del page  # it may be large, and the next one is on its way
 
 
 def _parts(page: Page) -> Iterator[Page]:
     """Yield `page`, or the parts in which it can be held: the last one has its next pointer."""
-    if not _packed_bytes(page):
+    if are_structs(page) or not any(isinstance(record, Packed) for record in page.records):
         yield page
         return
     part: list[Any] = []
