@@ -55,7 +55,8 @@ class Bench:
 def measure_all(groups: Sequence[str], file: Path, options: Options) -> None:
     """Measure the groups with these names; write a line to `file` when a step has ended.
 
-    The first line describes the machine. Raises ValueError for a file of another scale to resume.
+    The first line describes the machine. Raises ValueError for a file of another scale or
+    commit to resume.
     """
     described = {"machine": machine.described(ROOT) | asdict(options)}
     wanted = [
@@ -65,8 +66,15 @@ def measure_all(groups: Sequence[str], file: Path, options: Options) -> None:
     ]
     kept = _kept(file, wanted, options) if options.resume else []
     have = {(line["group"], line["repetition"]) for line in kept}
+    missing = [
+        group.name
+        for repetition in range(options.repetitions)
+        for group in _due(wanted, repetition)
+        if (group.name, repetition) not in have
+    ]
     with running(options) as (bench, servers):
-        _rehearse(bench, groups, options)
+        if options.scale > REHEARSAL:
+            _rehearse(bench, missing, options)
         with _serving(bench, "lists") as bench, file.open("w", encoding="utf-8") as log:
             described["machine"]["servers"] = servers
             for line in [described, *kept]:
@@ -94,8 +102,9 @@ def _kept(file: Path, wanted: Sequence[Group], options: Options) -> list[dict[st
     if not file.exists():
         return []
     first, *lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    if first["machine"]["scale"] != options.scale:
-        raise ValueError(f"{file} was measured at the scale {first['machine']['scale']}")
+    before = first["machine"]["scale"], first["machine"]["commit"]
+    if before != (options.scale, machine.described(ROOT)["commit"]):
+        raise ValueError(f"{file} was measured at the scale {before[0]} and commit {before[1]}")
     good = [line for line in lines if "error" not in line]
     whole = {
         (group.name, repetition)
@@ -114,7 +123,7 @@ def _kept(file: Path, wanted: Sequence[Group], options: Options) -> list[dict[st
 def _said(line: dict[str, Any]) -> str:
     what = f"{line['group']}: {line['tool']}, {line['step']}"
     if "error" in line:
-        return f"{what}: FAILED: {line['error']}"
+        return f"{what}: FAILED: {' '.join(line['error'].split())[:2000]}"
     return f"{what}: {line['wall']:.2f} s, {line['peak'] / 1e6:.0f} MB"
 
 
@@ -163,7 +172,13 @@ def measure_group(bench: Bench, group: Group) -> Iterator[dict[str, Any]]:
 def _measured(bench: Bench, server: Server, place: Place, step: Step, url: str) -> dict[str, Any]:
     command, more = step.command(place, url), step.env(place, url)
     cost = measured(command, more, place.folder, LIMIT, server, url, bench.provider)
-    return asdict(cost) | step.check((place.folder / "output").read_text(errors="replace"))
+    counts = step.check((place.folder / "output").read_text(errors="replace"))
+    if step.held:
+        query, wanted = step.held
+        with psycopg.connect(url) as connection:
+            if (found := postgres.one(connection, query)) != wanted:
+                raise StepError(f"{query}: {found}, expected {wanted}")
+    return asdict(cost) | counts
 
 
 def _set(bench: Bench, group: Group, wanted: tuple[int, bytes] | None) -> None:

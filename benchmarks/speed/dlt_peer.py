@@ -5,7 +5,7 @@
 The database is in DESTINATION__POSTGRES__CREDENTIALS. Tuned is what dlt's page about performance
 offers for this case: CSV for COPY, two workers to normalize, four to load, larger buffers, files of
 50,000 rows, no compression, no search for children where there are none; scenarios.py sets those
-that are variables. Prints the rows that it loaded, by table.
+that are variables. Prints the records that it read: what dlt counts depends on the file format.
 """
 
 # mypy: disable-error-code="import-not-found,untyped-decorator"
@@ -33,18 +33,21 @@ else:
         cursor_path="next_page_token", cursor_param="next_page_token"
     )
     selector, depth = "flows", 1
+read = 0
 nesting = {"max_table_nesting": depth} if how == "tuned" else {}
 
 
 @dlt.resource(name=kind, primary_key=key, write_disposition="merge", **nesting)
 def records() -> Iterator[Any]:
     client = RESTClient(base_url=base)
-    yield from client.paginate(path, params=params, paginator=paginator, data_selector=selector)
+    global read
+    for page in client.paginate(path, params=params, paginator=paginator, data_selector=selector):
+        read += len(page)
+        yield page
 
 
 pipeline = dlt.pipeline(
     pipeline_name=f"bench_{kind}", destination="postgres", dataset_name="peer", pipelines_dir=folder
 )
 pipeline.run(records(), **({"loader_file_format": "csv"} if how == "tuned" else {}))
-counts = pipeline.last_trace.last_normalize_info.row_counts
-print(json.dumps({name: rows for name, rows in counts.items() if not name.startswith("_dlt")}))
+print(json.dumps({"records": read}))

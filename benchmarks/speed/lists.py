@@ -63,8 +63,10 @@ def change(folder: Path, member: bytes, every: int, digit: bytes) -> int:
         mmap.mmap(file.fileno(), 0) as records,
     ):
         for place in offsets[::every]:
-            at = records.find(member, place) + len(member) + 3
-            records[at : at + 1] = digit
+            at = records.find(member, place)
+            if at < 0:
+                raise ValueError(f"no {member!r} in the record at {place}")
+            records[at + len(member) + 3] = digit[0]
             changed += 1
     return changed
 

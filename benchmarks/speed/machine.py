@@ -12,11 +12,9 @@ _TICK = os.sysconf("SC_CLK_TCK")
 
 def described(root: Path) -> dict[str, Any]:
     """Return the machine, the versions, and the commit of the working tree `root`."""
-    git = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit or "unknown",
+        "commit": _commit(root),
         "cpu": _cpu() or platform.processor() or platform.machine(),
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
@@ -26,6 +24,18 @@ def described(root: Path) -> dict[str, Any]:
         "python": platform.python_version(),
         "load": os.getloadavg()[0],
     }
+
+
+def _commit(root: Path) -> str:
+    """Return the commit, with a + if what is measured, or what measures, differs from it."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True,
+                              check=False)  # fmt: skip
+        return done.stdout.strip()
+
+    changed = git("status", "--porcelain", "etl", "migrations", "benchmarks/speed")
+    return (git("rev-parse", "--short", "HEAD") or "unknown") + ("+" if changed else "")
 
 
 def _cpu() -> str:

@@ -50,7 +50,14 @@ def run(
     env = {name: value for name, value in os.environ.items() if name not in UNSET} | dict(more)
     output = cwd / "output"
     watch = [sys.executable, "-I", "-S", str(WATCH), str(limit), str(output), *command]
-    answer = subprocess.run(watch, cwd=cwd, env=env, stdout=subprocess.PIPE, check=True).stdout
+    with subprocess.Popen(watch, cwd=cwd, env=env, stdout=subprocess.PIPE) as process:
+        try:
+            answer, _ = process.communicate()
+        except BaseException:
+            process.terminate()  # it ends the command, too
+            raise
+    if process.returncode != 0:
+        raise StepError(f"watch.py ended with {process.returncode}")
     found: dict[str, float] = json.loads(answer)
     if found["status"] != 0:
         end = output.read_text(errors="replace")[-1000:]

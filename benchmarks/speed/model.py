@@ -22,7 +22,8 @@ class Line(NamedTuple):
 def line(points: Sequence[tuple[float, float]]) -> Line | None:
     """Return the line through (rows, cost) with the smallest relative deviations; None for one.
 
-    It has no negative fixed part: then it goes through the origin.
+    It has no negative part: a negative fixed part becomes none, and so does one for each row, which
+    only noise makes.
     """
     points = [(x, y) for x, y in points if y > 0]
     if len(points) < 2:
@@ -34,6 +35,8 @@ def line(points: Sequence[tuple[float, float]]) -> Line | None:
     spread = sum(k * (x - mean_x) ** 2 for k, (x, _) in zip(weights, points, strict=True))
     both = sum(k * (x - mean_x) * (y - mean_y) for k, (x, y) in zip(weights, points, strict=True))
     each, fixed = both / spread, mean_y - both / spread * mean_x
+    if each < 0:
+        each, fixed = 0.0, mean_y
     if fixed < 0:
         squares = sum(k * x * x for k, (x, _) in zip(weights, points, strict=True))
         each = sum(k * x * y for k, (x, y) in zip(weights, points, strict=True)) / squares

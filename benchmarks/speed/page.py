@@ -41,7 +41,7 @@ def write(file: Path, results: Results) -> None:
 
 def text(results: Results) -> str:
     """Return all tables, for a terminal."""
-    return "\n".join(part(results) for part in PARTS.values())
+    return "\n".join(f"{name}\n{part(results)}" for name, part in PARTS.items())
 
 
 # --- how figures look ----------------------------------------------------------------------------
@@ -55,7 +55,7 @@ def shown(value: float | None, unit: float = 1.0) -> str:
     if value is None:
         return MISSING
     value /= unit
-    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
+    digits = 0 if value == 0 or abs(value) >= 100 else 1 if abs(value) >= 10 else 2
     return f"{value:,.{digits}f}"
 
 
@@ -79,7 +79,8 @@ def described(results: Results) -> str:
     lines = [
         f"Measured {it['started'][:10]} at commit {it['commit']}: {it['cpu']}, {it['cores']} "
         f"cores, {it['memory'] / 2**30:.0f} GiB, {it['system']}, Python {it['python']}, "
-        f"{' and '.join(it['servers'])}. Medians of {it['repetitions']} repetitions."
+        f"{' and '.join(it['servers'])}. "
+        f"Repetitions: {it['repetitions']}; figures are their medians."
     ]
     if it["scale"] != 1:
         lines.append(
@@ -101,10 +102,11 @@ def described(results: Results) -> str:
 
 def summary(results: Results) -> str:
     """Return the ratios that matter."""
-    sizes = "/".join(f"{results.rows(size) or 0:,}" for size in SIZES).replace("/", " / ")
+    measured = [size for size in SIZES if results.rows(size)]
+    sizes = " / ".join(f"{results.rows(size):,}" for size in measured)
 
     def of_bare(step: str) -> str:
-        bare = [Run(size, "bare", FIRST) for size in SIZES]
+        bare = [Run(size, "bare", FIRST) for size in measured]
         return joined([results.ratio(b, mine(b.group, step)) for b in bare])
 
     def of_dlt(group: str, step: str) -> str:
@@ -114,11 +116,11 @@ def summary(results: Results) -> str:
         )  # fmt: skip
 
     def each(step: str, figure: str, unit: float = 1.0) -> str:
-        found = [results.middle(mine(size, step), figure) for size in SIZES]
+        found = [results.middle(mine(size, step), figure) for size in measured]
         return joined(found, lambda value: shown(value, unit))
 
     def ratio(step: str, other: Callable[[str], Run], figure: str = "wall") -> str:
-        return joined([results.ratio(mine(size, step), other(size), figure) for size in SIZES])
+        return joined([results.ratio(mine(size, step), other(size), figure) for size in measured])
 
     upsert: Callable[[str], Run] = lambda size: Run(size, "ON CONFLICT", ALL)  # noqa: E731
     quiet: Callable[[str], Run] = lambda size: mine(size, QUIET)  # noqa: E731
@@ -130,17 +132,29 @@ def summary(results: Results) -> str:
         ("Zoom, first load, times as fast as dlt default / tuned", of_dlt("zoom", FIRST)),
         ("Zoom, nothing changed, times as fast as dlt default / tuned", of_dlt("zoom", QUIET)),
         (f"1 % changed, wall time of a run without a change: {sizes}", ratio(SOME, quiet)),
-        (f"all changed with history, wall time of ON CONFLICT DO UPDATE: {sizes}",
-         ratio(ALL, upsert)),
-        (f"all changed with history, Postgres CPU of ON CONFLICT DO UPDATE: {sizes}",
-         ratio(ALL, upsert, "server_cpu")),
+        (
+            "Zoom, 1 % changed, wall time of a run without a change",
+            shown(results.ratio(mine("zoom", SOME), mine("zoom", QUIET))),
+        ),
+        (
+            f"all changed with history, wall time of ON CONFLICT DO UPDATE: {sizes}",
+            ratio(ALL, upsert),
+        ),
+        (
+            f"all changed with history, Postgres CPU of ON CONFLICT DO UPDATE: {sizes}",
+            ratio(ALL, upsert, "server_cpu"),
+        ),
         (f"nothing changed, WAL in MB: {sizes}", each(QUIET, "wal", 1e6)),
         (f"nothing changed, row versions written: {sizes}", each(QUIET, "written")),
         (f"peak memory in MB, first load: {sizes}", each(FIRST, "peak", 1e6)),
-        ("peak memory in MB, eight runs at once: first load / nothing changed",
-         joined([results.middle(mine("eight", step), "peak") for step in (FIRST, QUIET)],
-                lambda value: shown(value, 1e6))),
-    ]  # fmt: skip
+        (
+            "peak memory in MB, eight runs at once: first load / nothing changed",
+            joined(
+                [results.middle(mine("eight", step), "peak") for step in (FIRST, QUIET)],
+                lambda value: shown(value, 1e6),
+            ),
+        ),
+    ]
     return table(("figure", "measured"), iter(rows))
 
 
@@ -233,13 +247,19 @@ def limits(results: Results) -> str:
     accounts = model.PACE * model.PAGE
     rows: list[tuple[str, str]] = []
     for step in (FIRST, QUIET):
-        wall = model.growth(results, step, "wall")
-        if wall:
+        wall, client, server = (
+            model.growth(results, step, figure) for figure in ("wall", "client_cpu", "server_cpu")
+        )
+        if wall and wall.each:
             speed = 1 / wall.each
-            rows.append((f"{step}: rows per second that one process loads", f"{speed:,.0f}"))
-            rows.append((f"{step}: accounts at {model.PACE:g} pages a second that keep it busy",
-                         shown(speed / accounts)))  # fmt: skip
-            rows.append((f"{step}: million rows in eight hours", shown(speed * model.NIGHT, 1e6)))
+            rows += [
+                (f"{step}: rows per second that one process loads", f"{speed:,.0f}"),
+                (f"{step}: accounts at {model.PACE:g} full pages a second that keep it busy",
+                 shown(speed / accounts)),
+                (f"{step}: million rows in eight hours", shown(speed * model.NIGHT, 1e6)),
+                (f"{step}: cores that are busy meanwhile, with the client / with Postgres",
+                 joined([line and line.each / wall.each for line in (client, server)])),
+            ]  # fmt: skip
     rows.append(("million rows of one account in eight hours, at that pace",
                  shown(accounts * model.NIGHT, 1e6)))  # fmt: skip
     memory = model.per_run(results, FIRST)

@@ -137,7 +137,7 @@ def of_the_system(bin_dir: Path, folder: Path) -> Iterator[Server]:
             cwd="/", stdout=log, stderr=log, start_new_session=True, **user,
         )  # fmt: skip
     try:
-        url = f"postgresql://bench@127.0.0.1:{port}/{{}}"
+        url = f"postgresql://bench:any@127.0.0.1:{port}/{{}}"  # dlt insists on a password
         yield Server(f"PostgreSQL {_version(url, process)}", url, process.pid)
     finally:
         process.terminate()

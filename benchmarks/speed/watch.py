@@ -39,6 +39,7 @@ def peak(pid: int) -> int:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     limit, output, command = float(sys.argv[1]), sys.argv[2], sys.argv[3:]
     over = threading.Event()
     most = 0
@@ -61,12 +62,14 @@ def main() -> None:
         )
         watcher = threading.Thread(target=look, args=(process.pid,), daemon=True)
         watcher.start()
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - started
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+            wall = time.perf_counter() - started
+        finally:
+            with suppress(ProcessLookupError):  # also what it left behind
+                os.killpg(process.pid, signal.SIGKILL)
     over.set()
     watcher.join()
-    with suppress(ProcessLookupError):  # whatever it left behind
-        os.killpg(process.pid, signal.SIGKILL)
     own = usage.ru_maxrss // (1024 if sys.platform == "darwin" else 1)
     print(
         json.dumps(
