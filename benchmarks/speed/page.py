@@ -90,7 +90,8 @@ def described(results: Results) -> str:
     if others:
         middle, most = statistics.median(others), max(others)
         lines.append(
-            f"Other work on the machine during the runs: {middle:.2f} cores, at most {most:.2f}."
+            f"Load average before the start: {it['load']:.1f}. Other work on the machine during the"
+            f" runs: {middle:.2f} cores, at most {most:.2f}."
         )
         if middle > 0.2:
             lines.append("**The machine was not quiet: compare ratios only.**")

@@ -6,6 +6,7 @@ middle of a run, and what it does belongs to the runs before.
 
 import os
 import pwd
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -118,7 +119,10 @@ def programs() -> Path | None:
 
 @contextmanager
 def of_the_system(bin_dir: Path, folder: Path) -> Iterator[Server]:
-    """Run a new cluster with the programs in `bin_dir`, as the user postgres if we are root."""
+    """Run a new cluster with the programs in `bin_dir`; under root as CALLFLOW_PG_USER or postgres.
+
+    Raises RuntimeError if initdb fails.
+    """
     user: dict[str, Any] = {}
     folder.mkdir(mode=0o700)
     if os.geteuid() == 0:
@@ -127,9 +131,14 @@ def of_the_system(bin_dir: Path, folder: Path) -> Iterator[Server]:
         user = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
     initdb = [str(bin_dir / "initdb"), f"--pgdata={folder}", "--username=bench", "--auth=trust"]
     locale = ["--encoding=UTF8", "--locale=C.UTF-8"]
+    done = subprocess.run(
+        [*initdb, *locale], cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        check=False, **user,
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(f"{initdb[0]} failed: {done.stdout}")
+    port = next(free_ports(None, folder))
     with (folder.parent / f"{folder.name}.log").open("wb") as log:
-        subprocess.run([*initdb, *locale], cwd="/", stdout=log, stderr=log, check=True, **user)
-        port = next(free_ports(None, folder))
         options = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": ""}
         given = [f"-c{name}={value}" for name, value in {**options, **AUTOVACUUM}.items()]
         process = subprocess.Popen(
@@ -140,7 +149,7 @@ def of_the_system(bin_dir: Path, folder: Path) -> Iterator[Server]:
         url = f"postgresql://bench:any@127.0.0.1:{port}/{{}}"  # dlt insists on a password
         yield Server(f"PostgreSQL {_version(url, process)}", url, process.pid)
     finally:
-        process.terminate()
+        process.send_signal(signal.SIGINT)  # the fast shutdown
         process.wait()
 
 
