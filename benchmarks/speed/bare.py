@@ -1,9 +1,9 @@
 """The least that a loader does: fetch, decode, binary COPY into a table with callflow's key.
 
-    python bare.py BASE_URL DATABASE_URL [upsert]
+    python bare.py BASE_URL DATABASE_URL [stage|upsert]
 
-With `upsert` it is the plainest loader that can run twice: COPY into an unlogged table, then INSERT
-… ON CONFLICT DO UPDATE of all its rows. Needs nothing of callflow.
+`stage` and then `upsert` are the plainest loader that can run twice: COPY into an unlogged table;
+INSERT … ON CONFLICT DO UPDATE of all its rows. Needs nothing of callflow.
 """
 
 import sys
@@ -59,17 +59,15 @@ def load(client: httpx.Client, url: str | None, connection: psycopg.Connection, 
 
 
 def main() -> None:
-    base, database, upsert = sys.argv[1], sys.argv[2], sys.argv[3:] == ["upsert"]
+    base, database, (how,) = sys.argv[1], sys.argv[2], sys.argv[3:] or ["load"]
     with httpx.Client() as client, psycopg.connect(database) as connection:
-        key = ", PRIMARY KEY (source, sid)"
-        connection.execute(f"CREATE TABLE IF NOT EXISTS channels ({COLUMNS}{key})".encode())
-        if upsert:
-            connection.execute(f"CREATE UNLOGGED TABLE staged ({COLUMNS})".encode())
-        first = f"{base}/v1/Channels?PageSize=1000"
-        load(client, first, connection, "staged" if upsert else "channels")
-        if upsert:
+        if how == "upsert":
             connection.execute(UPSERT.encode())
-            connection.execute("DROP TABLE staged")
+            return
+        table, kind = ("staged", "UNLOGGED TABLE") if how == "stage" else ("channels", "TABLE")
+        key = "" if how == "stage" else ", PRIMARY KEY (source, sid)"
+        connection.execute(f"CREATE {kind} {table} ({COLUMNS}{key})".encode())
+        load(client, f"{base}/v1/Channels?PageSize=1000", connection, table)
 
 
 main()

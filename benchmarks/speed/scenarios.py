@@ -146,6 +146,7 @@ def channels(name: str, rows: int, *, peers: bool, slowest: int, embedded: bool 
              changed=(100, b"4")),
         Step("callflow", "all changed", "callflow", sync, check=completed(updated=rows),
              changed=(1, b"3"), most=slowest),
+        Step("ON CONFLICT", "staged", "bare", bare(name, "stage"), changed=(1, b"3"), most=slowest),
         Step("ON CONFLICT", "all changed", "bare", bare(name, "upsert"), changed=(1, b"3"),
              most=slowest, held=("SELECT count(*) FROM channels", rows)),
     ]  # fmt: skip
