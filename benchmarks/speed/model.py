@@ -82,16 +82,18 @@ def at_least(pages: int, pace: float = PACE, latency: float = 0.15) -> float:
     return (pages - 1) * max(1 / pace, latency) + latency
 
 
-def share(results: Results, step: str) -> tuple[int, float, float] | None:
+def share(results: Results, step: str) -> tuple[int, float, float | None] | None:
     """Return pages, the provider's share of the wall time, and that of a list of 1,000 pages.
 
     The last one is derived: what is not waiting grows with the pages, except for the start, for
-    which `callflow --version` stands.
+    which `callflow --version` stands. It is None for a list too short to say.
     """
     rows, wall = results.rows("paced"), results.middle(mine("paced", step), "wall")
     start = results.middle(mine("start-up", "--version"), "wall") or 0.0
     if rows is None or wall is None:
         return None
     pages = math.ceil(rows / PAGE)
+    if pages < 100:
+        return pages, at_least(pages) / wall, None
     rest = max(0.0, wall - at_least(pages) - start) * 1_000 / pages + start
     return pages, at_least(pages) / wall, at_least(1_000) / (at_least(1_000) + rest)
