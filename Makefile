@@ -4,6 +4,7 @@
 #   HISTORIES=…   random histories of make torture; KILLS=… how often it kills
 #   SWEEP=all     let make torture fail every statement and request of a sync in every way too (hours)
 #   MINUTES=…     how long make soak takes
+#   ARGS=--resume make bench goes on with what a stopped one has measured; also --only GROUP …
 #   PYTHON=…      the Python for .venv; without it the first one from 3.11 up that is found
 #   UV=           set up with `python -m venv` and pip even where there is uv
 #
@@ -23,7 +24,7 @@ UV = uv
 # The tests start hundreds of processes: without bytecode each would compile whatever it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo quick test test-more torture soak check docs setup lock clean
+.PHONY: help demo quick test test-more torture soak bench bench-quick check docs setup lock clean
 
 help:
 	@echo 'make setup   only set up .venv'
@@ -35,6 +36,8 @@ help:
 	@echo '             and KILLS=$(KILLS) say, and FUZZ=$(FUZZ) odd records; SEED=… repeats a run; SWEEP=all: every failure of every'
 	@echo '             statement too'
 	@echo 'make soak    a daemon for MINUTES=$(MINUTES), while records change and 5 % of the answers fail'
+	@echo 'make bench   how fast callflow is, beside bare COPY and dlt: writes docs/performance.md; an hour'
+	@echo '             or less; make bench-quick prints a part of it after a few minutes'
 	@echo 'make check   ruff (lint and format) and mypy'
 	@echo 'make docs    write what README, docs and examples derive from the code'
 	@echo 'make lock    write requirements.lock again after a change of pyproject.toml (needs uv);'
@@ -72,6 +75,13 @@ torture: setup
 
 soak: setup
 	.venv/bin/python -m tests.daemon.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+# On a machine that does nothing else. What stopped goes on with ARGS=--resume.
+bench: setup
+	.venv/bin/python -m benchmarks.speed --peers $(ARGS)
+
+bench-quick: setup
+	.venv/bin/python -m benchmarks.speed --quick $(ARGS)
 
 check: setup
 	.venv/bin/python -m ruff check .
