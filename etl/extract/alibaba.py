@@ -30,8 +30,8 @@ from etl.extract.decode import Packed, ReadList, RecordsAt, unpack
 from etl.extract.http import Http
 from etl.extract.offset_list import Clock, OffsetList, OffsetPage, Order, check_echo
 from etl.extract.offset_windows import windows
-from etl.extract.page import EVERYTHING, Page, Params, ScanRequest, exactly
-from etl.extract.paging import count
+from etl.extract.page import EVERYTHING, Page, Params, ScanRequest
+from etl.extract.paging import count, exactly
 from etl.extract.verdict import Judge, busy, judge_status
 
 CONTACT_FLOWS = "ListContactFlows"

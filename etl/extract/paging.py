@@ -7,15 +7,17 @@ provider declares a `CursorList`; `pages` does the rest.
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import tzinfo
+from functools import partial
 from operator import attrgetter, itemgetter
 from typing import Any
 
 import msgspec
 
 from etl.errors import ContractError, CredentialsError, MissingError, ProviderError, UnreadableError
-from etl.extract.decode import Packed, RecordsAt, whole
+from etl.extract.decode import Packed, ReadList, RecordsAt, whole
 from etl.extract.http import Http
-from etl.extract.page import EVERYTHING, Lookup, Page, Params, ScanRequest, exactly
+from etl.extract.page import EVERYTHING, Lookup, Page, Params, ScanRequest
 
 MAX_EMPTY_PAGES = 20
 MAX_PAGES = 100_000
@@ -96,6 +98,11 @@ def pages(http: Http, of: CursorList, ask: ScanRequest = EVERYTHING) -> Iterator
         if pointer is None:
             return
         number += 1
+
+
+def exactly(ask: ScanRequest, zone: tzinfo | None) -> ReadList | None:
+    """Return what reads the records of a page at once; `zone` is that of times without one."""
+    return None if ask.exact is None else partial(ask.exact, zone=zone)
 
 
 class Guard:

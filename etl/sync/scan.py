@@ -21,7 +21,6 @@ from etl.sync.plan import Plan
 from etl.sync.prefetch import prefetch
 from etl.sync.proof import Known, Proof, Scan, prove
 from etl.sync.resume import can_resume, digest, state_of
-from etl.transform.exact import are_structs
 from etl.transform.rows import Reject, Rows
 from etl.warehouse import tables
 
@@ -196,8 +195,6 @@ def _count(
 
 def _packed_bytes(page: Page) -> int:
     """Return the size of a page's records that are still to be decoded."""
-    if are_structs(page):
-        return 0
     return sum(len(record) for record in page.records if isinstance(record, Packed))
 
 
