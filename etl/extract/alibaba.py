@@ -28,8 +28,8 @@ from etl.extract.answer import Answer, duration, instant
 from etl.extract.decode import ReadList, RecordsAt, unpacked
 from etl.extract.offset_list import Clock, OffsetList, OffsetPage, Order, check_echo
 from etl.extract.offset_windows import windows
-from etl.extract.page import EVERYTHING, Page, Params, ScanRequest, exactly
-from etl.extract.paging import count
+from etl.extract.page import EVERYTHING, Page, Params, ScanRequest
+from etl.extract.paging import count, exactly
 from etl.extract.verdict import Judge, busy, judge_status
 
 if TYPE_CHECKING:

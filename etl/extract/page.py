@@ -3,10 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
-from functools import partial
 from typing import Any, Literal, Protocol
-
-from etl.extract.decode import Buffer, ReadList
 
 Params = Mapping[str, str]
 """Query parameters of a request, not encoded."""
@@ -15,7 +12,9 @@ Params = Mapping[str, str]
 class Exact(Protocol):
     """Reads a list of records if each of them is exactly as documented."""
 
-    def __call__(self, text: Buffer, *, zone: tzinfo | None) -> list[Any] | None:
+    def __call__(
+        self, text: bytes | bytearray | memoryview, *, zone: tzinfo | None
+    ) -> list[Any] | None:
         """Return structs, whose fields have the names of the members; None if any record is odd.
 
         `text` is JSON that holds no NUL; `zone` is that of times without one.
@@ -48,11 +47,6 @@ class ScanRequest:
 
 
 EVERYTHING = ScanRequest()
-
-
-def exactly(ask: ScanRequest, zone: tzinfo | None) -> ReadList | None:
-    """Return what reads the records of a page at once; `zone` is that of times without one."""
-    return None if ask.exact is None else partial(ask.exact, zone=zone)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,16 @@ provider declares a `CursorList`; `pages` does the rest.
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import tzinfo
+from functools import partial
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from etl.errors import ContractError, CredentialsError, MissingError, ProviderError, UnreadableError
-from etl.extract.decode import Packed, RecordsAt, whole
-from etl.extract.page import EVERYTHING, Lookup, Page, Params, ScanRequest, exactly
+from etl.extract.decode import Packed, ReadList, RecordsAt, whole
+from etl.extract.page import EVERYTHING, Lookup, Page, Params, ScanRequest
 
 if TYPE_CHECKING:
     from etl.extract.http import Http
@@ -98,6 +100,11 @@ def pages(http: "Http", of: CursorList, ask: ScanRequest = EVERYTHING) -> Iterat
         if pointer is None:
             return
         number += 1
+
+
+def exactly(ask: ScanRequest, zone: tzinfo | None) -> ReadList | None:
+    """Return what reads the records of a page at once; `zone` is that of times without one."""
+    return None if ask.exact is None else partial(ask.exact, zone=zone)
 
 
 class Guard:

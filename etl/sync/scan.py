@@ -23,7 +23,6 @@ from etl.sync.plan import Plan
 from etl.sync.prefetch import prefetch
 from etl.sync.proof import Known, Proof, Scan, prove
 from etl.sync.resume import can_resume, digest, state_of
-from etl.transform.exact import are_structs
 from etl.transform.rows import Reject, Rows
 from etl.warehouse import tables
 

@@ -16,7 +16,8 @@ from sqlalchemy import MetaData, Text
 from etl.config import load as config
 from etl.errors import TooMuchError
 from etl.extract.decode import ReadList, page
-from etl.extract.page import Page, ScanRequest, exactly
+from etl.extract.page import Page, ScanRequest
+from etl.extract.paging import exactly
 from etl.providers import STREAMS, TABLES
 from etl.providers.declare import open_http, request
 from etl.sandbox import alibaba_data, twilio_data, zoom_data
