@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,21 @@ def check(run: Run, warehouse: str, sandbox: Sandbox) -> None:
     assert ask(warehouse, "SELECT count(*) FROM history.twilio_channels") == [(0,)]
 
 
-def test_a_quick_list_is_read_once(load: Load, full_sandbox: Sandbox, warehouse: str) -> None:
+def was_staged(warehouse: str) -> bool:
+    """Whether the rows were inserted in the order of their keys, which is not that of the list.
+
+    Postgres puts a few small ones into room that was left behind.
+    """
+    keys = ask(warehouse, "SELECT sid FROM twilio.channels ORDER BY ctid")
+    in_order = sum(one < next_one for one, next_one in pairwise(keys))
+    return in_order > 0.9 * len(keys)
+
+
+def test_a_fast_list_is_read_once(load: Load, full_sandbox: Sandbox, warehouse: str) -> None:
     run = load({})
     assert run.pages == 3
     check(run, warehouse, full_sandbox)
+    assert not was_staged(warehouse)
 
 
 def test_a_list_whose_first_page_is_slow_is_staged_and_read_once(
@@ -66,6 +78,7 @@ def test_a_list_whose_first_page_is_slow_is_staged_and_read_once(
     run = load({1: 2 / FAST})
     assert run.pages == 3
     check(run, warehouse, full_sandbox)
+    assert was_staged(warehouse)
 
 
 @pytest.mark.parametrize("page", [2, 3])
@@ -75,6 +88,7 @@ def test_nothing_is_read_again_because_a_later_page_is_slow(
     run = load({page: 3600})
     assert run.pages == 3
     check(run, warehouse, full_sandbox)
+    assert not was_staged(warehouse)
 
 
 def test_a_record_that_comes_twice_is_loaded_once_by_way_of_staging(
@@ -85,6 +99,7 @@ def test_a_record_that_comes_twice_is_loaded_once_by_way_of_staging(
     run = load({})
     assert run.pages == 3 + 3
     check(run, warehouse, full_sandbox)
+    assert was_staged(warehouse)
 
 
 def test_rejects_are_kept_while_the_list_is_loaded(
@@ -101,6 +116,9 @@ def test_rejects_are_kept_while_the_list_is_loaded(
     run = load({})
     assert (run.status, run.error_kind, run.pages) == ("incomplete", "rejected_rows", 3)
     assert (run.inserted, run.rejected) == (1300, HELD)
-    channels = "SELECT count(*), count(DISTINCT cmin::text) FROM twilio.channels"
-    assert ask(warehouse, channels) == [(1300, 2)]
-    assert ask(warehouse, "SELECT count(*) FROM etl.rejects") == [(HELD,)]
+    commands = "SELECT cmin::text::int AS number, count(*) FROM {} GROUP BY 1 ORDER BY 1"
+    (first, one), (last, two) = ask(warehouse, commands.format("twilio.channels"))
+    assert {one, two} == {1000, 300}
+    written = ask(warehouse, commands.format("etl.rejects"))
+    assert sum(count for _, count in written) == HELD
+    assert all(first < number < last for number, _ in written)
