@@ -142,7 +142,7 @@ class Driver:
         if self.mode.keeps:
             # Such a run may stop early, and how many pages it had prefetched depends on timing:
             # make the changes that would have come before those pages in any case.
-            while simulation.requests < pages + 8:
+            while simulation.requests < pages + 16:
                 simulation.before_request()
         # As if a person had checked what was not deleted, and found it right.
         self.accept = run is not None and run.error_kind in ("safety_stop", "ended")
