@@ -215,7 +215,7 @@ def _with_bytes(pages: Iterator[Page], budget: Budget) -> Iterator[tuple[Page, i
 
 def _parts(page: Page) -> Iterator[Page]:
     """Yield `page`, or the parts in which it can be held: the last one has its next pointer."""
-    if are_structs(page) or not any(isinstance(record, Packed) for record in page.records):
+    if not any(isinstance(record, Packed) for record in page.records):
         yield page
         return
     part: list[Any] = []

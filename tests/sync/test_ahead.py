@@ -1,4 +1,4 @@
-"""Reading ahead in a run: while a batch is copied, the next is read, within a bound in bytes."""
+"""Reading ahead in a run: the next batch is read while one is copied, within a bound in bytes."""
 
 import time
 from collections.abc import Iterator
