@@ -183,7 +183,7 @@ def no_anchors() -> RunStream:
 def _by_offset(context: RunContext, instance: str) -> Iterator[Page]:
     """Yield pages with the oldest change first, as long as the extractor's first page."""
     settings = context.job.settings.model_copy(update={"instance_ids": (instance,)})
-    ask = request(settings, context.job.stream)
+    ask = replace(request(settings, context.job.stream), exact=None)
     with closing(context.job.stream.pages(context.http, ask)) as pages:  # type: ignore[type-var]
         first = next(iter(pages))
     yield first
