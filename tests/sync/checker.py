@@ -237,7 +237,7 @@ class Checker:
         for problem in self.expected.add(now, state.changed_at):
             self.outcome.add_finding("history", problem)
         self._check_removed([key for key in previous if key not in now[0]], run)
-        self._check_watermark(run, before, state)
+        self._check_watermark(run, before, state, now)
         self._check_parts(current, now)
         stored = renderings(now, self.width)
         for key, rendering in stored.items():
@@ -283,14 +283,23 @@ class Checker:
             if later and data[content] is not None and later[0][content] != data[content]:
                 self.outcome.add_finding("part", f"{key} lost its content or has another one")
 
-    def _check_watermark(self, run: Run | None, before: State, state: State) -> None:
+    def _is_dated(self, now: Contents) -> bool:
+        """Return whether a record has a time of its last change: a new Studio flow has none."""
+        assert self.tables.modified
+        index = tables.data_columns(self.tables.tables[0]).index(self.tables.modified)
+        return any(data[index] is not None for data, _ in now[0].values())
+
+    def _check_watermark(self, run: Run | None, before: State, state: State, now: Contents) -> None:
         marks = (state.watermark, state.watermarks)
         if marks == (before.watermark, before.watermarks):
             return
         if run is None or run.status != "complete":
             status = run.status if run else "crashed"
             self.outcome.add_finding("watermark", f"moved to {marks} by a run that {status}")
-        if state.watermark != before.watermark and state.watermark not in self.simulation.stamps:
+        times: set[datetime | None] = {*self.simulation.stamps}
+        if not self._is_dated(now):
+            times.add(None)
+        if state.watermark != before.watermark and state.watermark not in times:
             self.outcome.add_finding("watermark", f"{state.watermark} is no time of the provider's")
 
     def _check_complete_run(self, run: Run, stored: Mapping[Key, Rendering]) -> None:
