@@ -535,7 +535,11 @@ def test_a_new_address_that_is_taken_leaves_the_previous_one(
         daemon.path.write_text(moved, encoding="utf-8")
         daemon.kill(signal.SIGHUP)
         daemon.said("cannot listen")
-        assert any("cannot listen" in note for note in daemon.status()["notes"])
+        until(  # the page may have been made just before
+            lambda: any("cannot listen" in note for note in daemon.status()["notes"]),
+            "the page says so",
+            daemon,
+        )
     daemon.port = port
     until(lambda: daemon.status()["notes"] == [], "it has moved", daemon)
 

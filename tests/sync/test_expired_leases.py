@@ -52,9 +52,9 @@ def test_a_run_stopped_at_a_named_point_writes_nothing_after_a_takeover(
     scenario = harness.scenario((named.stream,), named.start, Random(f"{seed} {named.name}"))
     with kills.slowed(harness, named.slow):
         came_to = kills.resume_stale_run(harness, scenario, point=named.point)
-    if named.name == "short first load: lease not checked":
+    if named.name == "direct first load: lease not checked":
         assert came_to == "blocked"  # by rows that the stopped run had copied, not committed
-    elif named.name == "short first load: copying":
+    elif named.name == "direct first load: copying":
         assert came_to in (
             "blocked",
             "fenced",
