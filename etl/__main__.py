@@ -10,6 +10,9 @@ def main() -> None:
     Python's own handler, which `etl.commands.signals.importing` sets again, would raise
     KeyboardInterrupt and print a traceback from inside an import.
     """
+    # Rows are made by the ten thousands and live until they are copied: it is no use to look for
+    # garbage after each 700 of them.
+    gc.set_threshold(10_000)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else nohup ignores it
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from etl.commands import cli

@@ -23,6 +23,7 @@ from etl.sync.plan import Plan
 from etl.sync.prefetch import prefetch
 from etl.sync.proof import Known, Proof, Scan, prove
 from etl.sync.resume import can_resume, digest, state_of
+from etl.transform.exact import are_structs
 from etl.transform.rows import Reject, Rows
 from etl.warehouse import tables
 
@@ -215,7 +216,7 @@ def _with_bytes(pages: Iterator[Page], budget: Budget) -> Iterator[tuple[Page, i
 
 def _parts(page: Page) -> Iterator[Page]:
     """Yield `page`, or the parts in which it can be held: the last one has its next pointer."""
-    if not any(isinstance(record, Packed) for record in page.records):
+    if are_structs(page) or not any(isinstance(record, Packed) for record in page.records):
         yield page
         return
     part: list[Any] = []
