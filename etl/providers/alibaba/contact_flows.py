@@ -27,7 +27,11 @@ _SETTINGS = """CASE WHEN jsonb_typeof(r.properties) = 'object' THEN r.properties
 _EACH_SETTING = """jsonb_each(CASE WHEN jsonb_typeof(r.properties) = 'object'
     THEN r.properties - 'position' ELSE '{}' END) AS setting"""
 
-_STRING_VALUES = """jsonb_path_query(setting.value, 'strict $.** ? (@.type() == "string")')"""
+
+def _strings(value: str) -> str:
+    """Return the SQL of the strings in a JSON value, as JSON."""
+    return f"""jsonb_path_query({value}, 'strict $.** ? (@.type() == "string")')"""
+
 
 FLOWS = Part(
     view="flows",
@@ -148,7 +152,7 @@ PARTS = (
             "is_dynamic": "false",
         },
         each=f"""(SELECT DISTINCT found #>> '{{}}' AS value
-            FROM {_EACH_SETTING} CROSS JOIN LATERAL {_STRING_VALUES} AS found) AS string""",
+            FROM {_strings(_SETTINGS)} AS found) AS string""",
         # "IS TRUE" keeps it a condition, looked up in a hash table or an index. As a join it would
         # be planned for each step by itself, and read every flow for each.
         where="""string.value <> r.contact_flow_id AND (EXISTS (
@@ -183,7 +187,7 @@ PARTS = (
             "property": "setting.key",
             "value": "string.found #>> '{}'",
         },
-        each=f"""{_EACH_SETTING} CROSS JOIN LATERAL {_STRING_VALUES} AS string(found)""",
+        each=f"""{_EACH_SETTING} CROSS JOIN LATERAL {_strings("setting.value")} AS string(found)""",
     ),
 )
 
