@@ -1,4 +1,4 @@
-"""Run a command as a process of its own, and measure it, the server and the provider."""
+"""Run a command as its own process, and measure it, the server and the provider."""
 
 import json
 import os

@@ -51,7 +51,7 @@ class Server:
         return self.url.format(name)
 
     def create(self, name: str, template: str = "template1") -> str:
-        """Make a database anew; return its URL."""
+        """Make a new database; return its URL."""
         with psycopg.connect(self.database("postgres"), autocommit=True) as connection:
             which = sql.Identifier(name), sql.Identifier(template)
             connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(which[0]))

@@ -2,8 +2,8 @@
 
     python -m benchmarks.speed.provider FOLDER
 
-Prints its port. The first part of a path is a folder in FOLDER, so each list is an account at a
-base URL of its own; `slow-150` before it delays every answer by 150 ms. Credentials, signatures and
+Prints its port. The first part of a path is a folder in FOLDER, so each list is an account at its
+own base URL; `slow-150` before it delays every answer by 150 ms. Credentials, signatures and
 page sizes above the maximum are not checked: tests/sandbox has servers that do.
 
     /NAME/v1/Channels                    Twilio: `meta.next_page_url`

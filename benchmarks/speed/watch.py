@@ -2,7 +2,7 @@
 
     python -I -S benchmarks/speed/watch.py LIMIT OUTPUT COMMAND…
 
-A process of its own, and a small one: Linux counts the peak memory of the process that forks into
+Its own process, and a small one: Linux counts the peak memory of the process that forks into
 that of the one it starts. LIMIT is in seconds; then the command and its children are killed.
 OUTPUT is the file for what it prints. Peak memory is in kB: of the process, or, when it has
 children, the largest sum of the peaks of those alive at the same time, looked at every 50 ms.
