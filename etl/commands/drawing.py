@@ -1,4 +1,4 @@
-"""Draw a flow for a terminal, with termaid, which lays it out in a process of its own."""
+"""Draw a flow for a terminal, with termaid, which lays it out in its own process."""
 
 import re
 import subprocess

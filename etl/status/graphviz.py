@@ -76,7 +76,7 @@ def graphviz(dot: str, seconds: float = 30.0) -> str:
 
 
 def apart(code: str, text: str, seconds: float) -> str:
-    """Run Python `code` in a process of its own; give it `text` and return what it writes.
+    """Run Python `code` in its own process; give it `text` and return what it writes.
 
     Raises subprocess.TimeoutExpired, and CalledProcessError if it fails.
     """
