@@ -71,10 +71,15 @@ def _known(connection: Connection, job: Job) -> Known:
 
 
 def settled(known: Known, reading: Reading, plan: Plan, verdict: Verdict) -> list[Key]:
-    """Return the records noted as unlisted that are listed again, or are deleted now."""
-    if plan.mode == "incremental" and reading.is_proven:
-        return list(known.unlisted)  # the records that are known add up to the list
+    """Return the records noted as unlisted that are listed again, or are deleted now.
+
+    Where only changes were read, the records that are known add up to the list, so all of them are
+    in it. An incremental run reads a scope without a watermark whole, and does not judge there.
+    """
     over = set(verdict.deleted)
+    if plan.mode == "incremental" and reading.is_proven:
+        partial = [name for name, scope in reading.last.scopes.items() if scope.partial]
+        over.update(*(known.keys.get(name, ()) for name in partial))
     for scan in reading.scans:
         over.update(*(scope.keys for scope in scan.scopes.values()))
     return [key for key in known.unlisted if key in over]

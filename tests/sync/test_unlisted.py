@@ -5,7 +5,10 @@ from typing import get_args, get_type_hints
 import pytest
 
 from etl.extract.page import Lookup
-from etl.sync.unlisted import FATES, weigh
+from etl.sync.plan import Plan
+from etl.sync.proof import Proof, Scan, Scope
+from etl.sync.scan import Reading
+from etl.sync.unlisted import FATES, Known, Verdict, settled, weigh
 
 STATES = get_args(get_type_hints(Lookup)["state"])
 
@@ -31,3 +34,12 @@ def test_a_record_that_exists_but_may_not_be_read_is_kept(
     assert not verdict.deleted
     assert verdict.incomplete_because is not None
     assert "(HTTP 403)" in str(verdict.incomplete_because)
+
+
+def test_a_scope_that_a_run_for_changes_reads_whole_settles_only_what_it_lists() -> None:
+    unlisted = [("whole", "gone"), ("whole", "back"), ("changes", "there")]
+    known = Known({"whole": set(unlisted[:2]), "changes": set(unlisted[2:])}, unlisted)
+    scopes = {"whole": Scope(keys={("whole", "back")}), "changes": Scope(partial=True)}
+    scan = Scan(scopes=scopes)
+    over = settled(known, Reading([scan], Proof()), Plan("incremental", ""), Verdict())
+    assert over == unlisted[1:]
