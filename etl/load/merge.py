@@ -128,7 +128,7 @@ def merge(
     is_logged = log is not None and log.is_open
     given = {"source": source, "now": now}
     if not _has_rows(connection, source, records.current):  # so the children's have none either
-        written = Written(*_insert_all(connection, pairs, given))
+        written = _insert_all(connection, pairs, given)
         if log is not None and is_logged:
             staged = f"SELECT {quoted(keys)} FROM {quoted_table(records.stage)}"
             changes.record(connection, source, log, _keys(connection, staged, {}), now)
@@ -172,11 +172,8 @@ def _has_rows(connection: Connection, source: str, current: Table) -> bool:
 
 def _insert_all(
     connection: Connection, pairs: Sequence[TablePair], given: dict[str, Any]
-) -> tuple[int, int, int, int]:
-    """Insert all staged rows into tables without rows of the source, which none can differ from.
-
-    Returns what Written holds.
-    """
+) -> Written:
+    """Insert all staged rows into tables without rows of the source, which none can differ from."""
     counts: list[int] = []
     for pair in pairs:
         names, keys = tables.data_columns(pair.current), tables.key_columns(pair.current)
@@ -190,7 +187,7 @@ def _insert_all(
             execution_options={"preserve_rowcount": True},
         )
         counts.append(inserted.rowcount)
-    return counts[0], 0, 0, sum(counts)
+    return Written(inserted=counts[0], rows=sum(counts))
 
 
 def _any(connection: Connection, query: str, given: dict[str, Any]) -> bool:
