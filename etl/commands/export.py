@@ -53,7 +53,7 @@ def run(
         raise ConfigError(
             "pyarrow is not installed",
             where="export",
-            advice="pip install 'callflow[parquet]', or take --format csv",
+            advice="pip install '/path/to/callflow[parquet]', or take --format csv",
         )
     names = [name for name in views() if history or not name.endswith("_history")]
     write = write_csv if form == "csv" else write_parquet

@@ -55,7 +55,7 @@ def graphviz(dot: str, seconds: float = 30.0) -> str:
         raise ConfigError(
             "pygraphviz is not installed",
             where="picture",
-            advice="pip install 'callflow[pictures]'",
+            advice="pip install '/path/to/callflow[pictures]'",
         )
     try:
         return apart(_GRAPHVIZ, dot, seconds)
@@ -70,8 +70,8 @@ def graphviz(dot: str, seconds: float = 30.0) -> str:
         raise ConfigError(
             f"Graphviz failed: {short(said[-1], 200)}",
             where="picture",
-            advice="pip install --force-reinstall 'callflow[pictures]'; if that does not help,"
-            " take the list of steps instead",
+            advice="pip install --force-reinstall '/path/to/callflow[pictures]'; if that does not"
+            " help, take the list of steps instead",
         ) from None
 
 

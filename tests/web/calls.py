@@ -147,5 +147,7 @@ def of_source(name: str, number: int = len(NAMES)) -> SourceFlows:
 def no_picture(drawing: Drawing) -> str:
     """Refuse to draw, as an installation without the extra does."""
     raise ConfigError(
-        "pygraphviz is not installed", where="picture", advice="pip install 'callflow[pictures]'"
+        "pygraphviz is not installed",
+        where="picture",
+        advice="pip install '/path/to/callflow[pictures]'",
     )

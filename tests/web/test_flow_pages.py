@@ -148,7 +148,7 @@ def test_without_the_extra_a_line_says_why_and_the_table_is_open() -> None:
     page = shown(BILLING)
     in_order(
         page.text, "No picture: pygraphviz is not installed.",
-        "Do now pip install 'callflow[pictures]'", "3 steps as a table", "1 Billing",
+        "Do now pip install '/path/to/callflow[pictures]'", "3 steps as a table", "1 Billing",
         "INCOMING_CALL", "Billing → 2 Menu", "2 Menu", "timeout ↺ 2 Menu", "1 → 3 Sales", "loop",
         "3 Sales", "done → nothing", "dead end",
     )  # fmt: skip
