@@ -24,11 +24,13 @@ UV = uv
 # The tests start hundreds of processes: without bytecode each would compile whatever it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo quick test test-more torture soak bench bench-quick check docs setup lock clean
+.PHONY: help demo stop quick test test-more torture soak bench bench-quick check docs setup \
+	running lock sbom audit dist clean
 
 help:
-	@echo 'make setup   only set up .venv'
 	@echo 'make demo    sync three emulated providers into an embedded Postgres and look at the result'
+	@echo 'make stop    stop that Postgres; its data stays'
+	@echo 'make setup   only set up .venv, with all that the tests need'
 	@echo 'make quick   make check, then the tests that are not slow: a minute or so'
 	@echo 'make test    make check, then all tests but those of make test-more'
 	@echo 'make test-more   larger samples, each PostgreSQL found, Dask, the package, tools of others'
@@ -42,10 +44,17 @@ help:
 	@echo 'make docs    write what README, docs and examples derive from the code'
 	@echo 'make lock    write requirements.lock again after a change of pyproject.toml (needs uv);'
 	@echo '             ARGS=--upgrade takes the newest versions'
+	@echo 'make dist    build the wheel and the sdist, and check them'
+	@echo 'make sbom    write what callflow runs with to dist/callflow.cdx.json (CycloneDX)'
+	@echo 'make audit   look for published vulnerabilities of what requirements.lock pins'
 	@echo 'make clean   remove .venv, caches and builds; the data of the demo stays'
 
-demo: setup
+demo: running
 	@.venv/bin/python -m etl demo $(ARGS)
+
+stop:
+	@if [ -x .venv/bin/callflow ]; then .venv/bin/callflow stop $(ARGS); \
+	else echo 'There is no .venv here, so nothing was started from here.'; fi
 
 # Six processes even on two cores: many tests wait, for a lease to end or for a daemon. A file stays
 # in one process, because its tests share servers; the longest ones start first.
@@ -91,18 +100,24 @@ check: setup
 docs: setup
 	@.venv/bin/python -m tests.docs
 
-# The stamp is written last. Whatever else .venv is (of an interrupted set-up, of another lock, moved
-# here from elsewhere, made by hand) is replaced whole: that is sure to be right, and takes seconds.
+# $$part is what is set up: `running`, what callflow and its embedded Postgres run with, or `all`. The
+# stamp is written last, and again when `all` is added to `running`. Whatever else .venv is (of an
+# interrupted set-up, of another lock, moved here from elsewhere, made by hand) is replaced whole: that
+# is sure to be right, and takes seconds.
 define set_up
 wanted="$$(pwd -P) $(PYTHON) $$(cat pyproject.toml requirements.lock | cksum)"
-whole='from importlib.util import find_spec as f; assert f("etl") and f("hatchling") and f("mypy")
-assert f("pytest") and f("ruff")'
-if [ "$$(cat .venv/callflow.stamp 2>/dev/null)" = "$$wanted" ] &&
-    .venv/bin/python -c "$$whole" 2>/dev/null; then
-    exit 0
-fi
+whole='from importlib.util import find_spec as f; assert f("etl") and f("hatchling")'
+all='assert f("mypy") and f("pytest") and f("ruff")'
+have="$$(cat .venv/callflow.stamp 2>/dev/null || true)"
+case "$$have" in
+"all $$wanted") .venv/bin/python -c "$$whole; $$all" 2>/dev/null && exit 0 || have= ;;
+"running $$wanted") .venv/bin/python -c "$$whole" 2>/dev/null || have= ;;
+*) have= ;;
+esac
+[ "$$part" = running ] && [ "$$have" ] && exit 0
 
 stop() { printf 'callflow: %s\n' "$$@" >&2; exit 1; }
+started="$$(date +%s)"
 
 # The interpreter itself, in case this one belongs to the .venv that goes.
 base='import sys; sys.version_info < (3, 11) and sys.exit(1); print(sys._base_executable)'
@@ -113,14 +128,18 @@ for name in $(if $(PYTHON),"$(PYTHON)",python3 python3.14 python3.13 python3.12 
     python=
 done
 
+what='what callflow runs with'
+[ "$$part" = running ] || what='all that the tests need'
 if command -v "$(UV)" >/dev/null; then
-    echo 'Setting up .venv with uv, this once …' >&2
+    echo "Setting up .venv with uv, this once: $$what …" >&2
     # Without a home, or with one that cannot be written, uv would fail or make its cache here.
     cache="$$("$(UV)" cache dir)"
     [ "$$(basename "$$cache")" != .uv_cache ] && mkdir -p "$$cache" 2>/dev/null &&
         [ -w "$$cache" ] || export UV_NO_CACHE=1
-    rm -rf .venv
-    "$(UV)" venv --quiet --python "$${python:-$(or $(PYTHON),>=3.11)}" .venv
+    if [ -z "$$have" ]; then
+        rm -rf .venv
+        "$(UV)" venv --quiet --python "$${python:-$(or $(PYTHON),>=3.11)}" .venv
+    fi
     install() { "$(UV)" pip install --quiet --python .venv/bin/python --no-build-isolation "$$@"; }
 else
     [ "$$python" ] || stop \
@@ -135,25 +154,36 @@ else
     # Without a home pip would make its cache in a directory called ~ here.
     "$$python" -c 'import os, sys; sys.exit(os.path.expanduser("~") == "~")' ||
         export PIP_NO_CACHE_DIR=1
-    echo 'Setting up .venv with pip, this once; it takes a minute or two …' >&2
-    rm -rf .venv
-    "$$python" -m venv .venv
+    echo "Setting up .venv with pip, this once: $$what …" >&2
+    if [ -z "$$have" ]; then
+        rm -rf .venv
+        "$$python" -m venv .venv
+    fi
     install() {
         .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-user --no-compile \
             --use-pep517 --no-build-isolation "$$@"
     }
 fi
 
-install --require-hashes -r requirements.lock
-install --no-deps --editable .
-echo "$$wanted" >.venv/callflow.stamp
+pins=requirements.lock
+if [ "$$part" = running ]; then
+    pins="$$(mktemp)"
+    trap 'rm -f "$$pins"' EXIT
+    sed '/^# Only for /,$$d' requirements.lock >"$$pins"
+fi
+install --require-hashes -r "$$pins"
+[ "$$have" ] || install --no-deps --editable .
+echo "$$part $$wanted" >.venv/callflow.stamp
+echo "  … done in $$(($$(date +%s) - started)) s." >&2
 endef
 
-setup: export SCRIPT = $(set_up)
-setup:
+setup running: export SCRIPT = $(set_up)
+setup: export part = all
+running: export part = running
+setup running:
 	@sh -eu -c "$$SCRIPT"
 
-# Two parts, so that the image can leave out the second one. Names no index; both parts agree.
+# Three parts: the image takes the first one, `make demo` the first two. Names no index; all agree.
 define re_lock
 command -v "$(UV)" >/dev/null || { echo 'callflow: make lock needs uv' >&2; exit 1; }
 work="$$(mktemp -d)"
@@ -162,22 +192,69 @@ compile() {
     "$(UV)" pip compile --quiet --universal --python-version 3.11 --generate-hashes \
         --no-emit-index-url --no-annotate --no-header pyproject.toml "$$@" >/dev/null
 }
+without() {
+    awk 'FNR == NR { if (/^[a-z]/) there[$$1]; next }
+         /^[a-z]/ { other = !($$1 in there) }
+         other' "$$1" "$$2"
+}
 cp requirements.lock "$$work/all"
 compile --all-extras --group build $(ARGS) -o "$$work/all"
+compile --extra embedded --group build -c "$$work/all" -o "$$work/demo"
 compile -c "$$work/all" -o "$$work/runtime"
 {
     echo '# Made by `make lock` out of pyproject.toml. First what callflow runs with:'
     cat "$$work/runtime"
-    echo '# Not in the image: the embedded Postgres, the tests, the build.'
-    awk 'FNR == NR { if (/^[a-z]/) runtime[$$1]; next }
-         /^[a-z]/ { other = !($$1 in runtime) }
-         other' "$$work/runtime" "$$work/all"
+    echo '# Not in the image: the embedded Postgres, and what builds callflow:'
+    without "$$work/runtime" "$$work/demo"
+    echo '# Only for the tests, and for the other extras:'
+    without "$$work/demo" "$$work/all"
 } >"$$work/lock"
 cp "$$work/lock" requirements.lock
 endef
 
 lock: export SCRIPT = $(re_lock)
 lock:
+	@sh -eu -c "$$SCRIPT"
+
+# With tools of their own environment, because callflow needs none of them.
+define with_tool
+work="$$(mktemp -d)"
+trap 'rm -rf "$$work"' EXIT
+.venv/bin/python -m venv "$$work/venv"
+"$$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check "$$tool"
+sed '/^# Not in the image/,$$d' requirements.lock >"$$work/runtime.txt"
+mkdir -p dist
+endef
+
+define make_sbom
+tool='cyclonedx-bom>=7,<8'
+$(with_tool)
+"$$work/venv/bin/cyclonedx-py" requirements --pyproject pyproject.toml --output-reproducible \
+    --output-file dist/callflow.cdx.json "$$work/runtime.txt"
+echo 'dist/callflow.cdx.json'
+endef
+
+define run_audit
+tool='pip-audit>=2.9,<3'
+$(with_tool)
+"$$work/venv/bin/pip-audit" --disable-pip --require-hashes -r requirements.lock $(ARGS)
+endef
+
+sbom: export SCRIPT = $(make_sbom)
+audit: export SCRIPT = $(run_audit)
+sbom audit: setup
+	@sh -eu -c "$$SCRIPT"
+
+define check_dist
+tool='twine>=6,<7'
+$(with_tool)
+"$$work/venv/bin/twine" check --strict dist/*.whl dist/*.tar.gz
+endef
+
+dist: export SCRIPT = $(check_dist)
+dist: setup
+	rm -rf dist
+	.venv/bin/python -m hatchling build
 	@sh -eu -c "$$SCRIPT"
 
 clean:
