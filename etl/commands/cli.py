@@ -29,7 +29,7 @@ from etl.commands.options import (
     WithMigrate,
     load,
 )
-from etl.commands.program import Command, Program, Reading, print_help
+from etl.commands.program import Command, Program, Reading, commands, print_help
 from etl.commands.signals import importing
 from etl.commands.standard import open_streams
 from etl.errors import CallflowError, ConfigError, OutputError, StoppedError, internal
