@@ -251,8 +251,8 @@ def test_the_sandbox_and_the_pipeline_know_nothing_of_each_other() -> None:
 REGISTRIES = ("etl.providers", "etl.sandbox", "etl.sandbox.server")
 """Where the tuple of all providers, and that of all emulators, is written, and their ports."""
 
-EXAMPLES = {"zoom_eu", "sources.zoom_eu", "zoom.flows"}
-"""A source and a table, as messages name them for example."""
+EXAMPLES = {"zoom_eu", "zoom_eu.flows", "sources.zoom_eu", "zoom.flows"}
+"""A source, a stream and a table, as messages name them for example."""
 
 NAMED_ELSEWHERE = {
     "etl.commands.cli": {"Zoom", "Twilio", "Alibaba"},  # the sentence at the top of its help

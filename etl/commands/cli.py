@@ -97,11 +97,26 @@ def init(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")] = Path(
         "callflow.toml"
     ),
+    no_input: Annotated[
+        bool, typer.Option("--no-input", help="Ask nothing; write a commented file to fill in.")
+    ] = False,
+    as_schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON Schema of callflow.toml instead.")
+    ] = False,
 ) -> None:
-    """Write a commented callflow.toml to fill in. An existing file is left alone."""
+    """Write a new callflow.toml: with your answers, or to fill in.
+
+    On a terminal it asks for a provider, its credentials and the warehouse, and checks the source.
+    Secrets are not shown; they go to files beside it that only you can read. Without a terminal, or
+    with --no-input, it writes a commented file. An existing file is left alone.
+    """
     with importing():
         from etl.commands import init
-    init.run(path)
+    if as_schema:
+        init.print_schema()
+        return
+    asks = not no_input and sys.stdin.isatty() and sys.stderr.isatty()
+    raise typer.Exit(init.run(path, asks=asks))
 
 
 @app.command(cls=Reading)

@@ -25,7 +25,7 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
     ),
     "sync": (
         ("callflow sync", "Run every stream once."),
-        ("callflow sync zoom_eu twilio_main.channels", "Run one source and one more stream."),
+        ("callflow sync zoom_eu.flows old_desk", "Run one stream, and one source."),
         ("callflow sync --full --json >runs.jsonl", "Read whole lists; keep the results."),
     ),
     "status": (
@@ -55,8 +55,8 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("callflow export --history --format parquet all", "Write every version as Parquet."),
     ),
     "forget": (
-        ("callflow forget zoom_old", "Forget a source; asks first."),
-        ("callflow forget alibaba_sh/ccc-test --yes", "Forget one instance, without asking."),
+        ("callflow forget old_desk", "Forget a source; asks first."),
+        ("callflow forget desk/ccc-test --yes", "Forget one instance, without asking."),
     ),
     "daemon": (
         ("callflow daemon", "Sync on schedule."),

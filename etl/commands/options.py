@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -183,6 +184,13 @@ def shared_options() -> list[Any]:
     ) -> None: ...
 
     return list(typer.main.get_command(program).params)
+
+
+def program_for(path: Path) -> str:
+    """Return how callflow is called so that it reads the configuration `path`."""
+    if path == Path("callflow.toml"):
+        return "callflow"
+    return f"callflow -c {shlex.quote(str(path))}"
 
 
 def load(
