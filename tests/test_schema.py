@@ -14,7 +14,7 @@ import pytest
 from etl.config.draft import TABLES, is_secret, keys_of
 from etl.config.schema import schema
 from etl.providers import PROVIDERS
-from tests.providers.toy import PROVIDER as TOY
+from tests.providers.toy import TOY
 
 SCHEMA = schema(PROVIDERS)
 ZOOM = '[sources.zoom_eu]\nprovider = "zoom"\n'

@@ -25,6 +25,7 @@ from etl.config.hosts import is_loopback, is_odd_address, network
 
 _SPANS = "([0-9]{1,6}[smhdw])+"
 _PERCENT = r"(100|[0-9]{1,2}(\.[0-9]+)?)%"
+_VISIBLE = "^[!-~]+$"
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _URL = re.compile(
     r"(https?)://([a-z0-9_](?:[a-z0-9_.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::(\d{1,5}))?"
@@ -200,9 +201,20 @@ Cron = Annotated[
 ]
 DaskUrl = Annotated[str, Field(pattern=r"^(tcp|tls)://[A-Za-z0-9_.\[\]:-]+:[0-9]{1,5}$")]
 Name = Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,39}$")]
-Word = Annotated[str, Field(pattern="^[!-~]+$", examples=["abc123"])]
+Word = Annotated[str, Field(pattern=_VISIBLE, examples=["abc123"])]
 InstanceIds = Annotated[
-    tuple[Word, ...], BeforeValidator(_tuple), Field(min_length=1), AfterValidator(_unique)
+    tuple[Word, ...],
+    BeforeValidator(_tuple),
+    Field(min_length=1),
+    AfterValidator(_unique),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "items": {"type": "string", "pattern": _VISIBLE},
+            "minItems": 1,
+            "uniqueItems": True,
+        }
+    ),
 ]
 StreamNames = Annotated[
     tuple[str, ...] | None,
