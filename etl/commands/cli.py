@@ -37,6 +37,7 @@ from etl.errors import CallflowError, ConfigError, OutputError, StoppedError, in
 app = typer.Typer(
     name="callflow",
     cls=Program,
+    subcommand_metavar="COMMAND ...",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

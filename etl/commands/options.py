@@ -134,9 +134,7 @@ def _keep(context: typer.Context, parameter: typer.CallbackParam, value: Any) ->
     """Keep an option that all commands share where `load` finds it."""
     shared = context.find_root().obj
     if value and isinstance(shared, Shared):
-        setattr(
-            shared, {"log_level": "level"}.get(parameter.name or "", parameter.name or ""), value
-        )
+        setattr(shared, str(parameter.name), value)
     return value
 
 
