@@ -128,7 +128,9 @@ def test_verbose_shows_each_request_without_secrets_and_quiet_no_note(
     assert "complete" in quiet.stdout
     lines = verbose.stderr.splitlines()[1:]
     assert lines
-    assert all(re.match(r"zoom_demo\.flows\S*: (GET|POST) /\S+ → HTTP 200", each) for each in lines)
+    assert all(
+        re.match(r"zoom_demo\.flows[^:]*: (GET|POST) /\S+ → HTTP 200", each) for each in lines
+    ), lines
     assert account not in verbose.stderr
     assert "complete" in verbose.stdout
 
