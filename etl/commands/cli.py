@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.exceptions import TyperException
 
 from etl.commands import cli_reading
 from etl.commands.options import (
@@ -29,7 +30,7 @@ from etl.commands.options import (
     WithMigrate,
     load,
 )
-from etl.commands.program import Command, Program, Reading, commands, print_help
+from etl.commands.program import Command, Program, Reading, commands, print_help, usage_error
 from etl.commands.signals import importing
 from etl.commands.standard import open_streams
 from etl.errors import CallflowError, ConfigError, OutputError, StoppedError, internal
@@ -38,7 +39,6 @@ app = typer.Typer(
     name="callflow",
     cls=Program,
     subcommand_metavar="COMMAND ...",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -66,7 +66,8 @@ def _program(
         sys.stdout.write(f"callflow {__version__}\n")
         raise typer.Exit
     if context.invoked_subcommand is None:
-        context.fail("Missing command.")
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(2)
 
 
 @app.command(cls=Command)
@@ -369,9 +370,15 @@ def main() -> None:
         completion_init()
     try:
         try:
-            app(obj=shared, prog_name="callflow")
+            code = app(obj=shared, prog_name="callflow", standalone_mode=False)
         finally:
             sys.stdout.flush()  # if Python did it at exit, it would print a traceback
+    except typer.Abort:  # Ctrl-C, or the end of input, instead of an answer
+        typer.echo("Aborted!", err=True)
+        sys.exit(1)
+    except TyperException as error:
+        _report(usage_error(error), shared)
+        sys.exit(2)
     except StoppedError as error:
         _report(error, shared, style="")
         sys.exit(error.exit_code)
@@ -390,6 +397,7 @@ def main() -> None:
         bug.advice = "run it again with CALLFLOW_TRACEBACK=1 and report what it prints"
         _report(bug, shared)
         sys.exit(1)
+    sys.exit(code)
 
 
 def _report(error: CallflowError, shared: Shared, style: str = "[red]") -> None:

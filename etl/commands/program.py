@@ -5,9 +5,11 @@ from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+from typer.exceptions import TyperException
 
 from etl.commands.examples import EXAMPLES
 from etl.commands.options import shared_options
+from etl.errors import ConfigError
 
 _FLAGS = ("-v", "--verbose", "-q", "--quiet")
 _WITH_VALUE = ("-c", "--config", "--log-level")
@@ -27,8 +29,9 @@ class Program(TyperGroup):
             known = {*self.commands, *(o for p in self.get_params(ctx) for o in p.opts)}
             close = [*difflib.get_close_matches(name, sorted(self.commands), 1)]
             close += [option for option in (f"--{name}",) if option in known]
-            hint = f"did you mean {close[0]}?" if close else "`callflow help` lists them"
-            ctx.fail(f"there is no command {name[:80]!r}; {hint}")
+            advice = f"did you mean {close[0]}?" if close else "`callflow help` lists them"
+            what = f"there is no command {name[:80]!r}"
+            raise ConfigError(what, where="command line", advice=advice)
         return super().resolve_command(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
@@ -87,6 +90,41 @@ def short(command: Any) -> str:
     return sentence + ("." if stop else "")
 
 
+def usage_error(error: TyperException) -> ConfigError:
+    """Return typer's error about the words of a command line as ours."""
+    context: Any = getattr(error, "ctx", None)
+    command = context.command_path if context else "callflow"
+    parameter: Any = getattr(error, "param", None)
+    advice = f"`{command} --help` says more"
+    if (option := getattr(error, "option_name", None)) and hasattr(error, "possibilities"):
+        what = f"there is no option {option}"
+        close: list[str] = sorted(getattr(error, "possibilities", None) or [])
+        advice = f"did you mean {close[0]}?" if close else advice
+    elif parameter is not None:
+        name = parameter.opts[0] if parameter.param_type_name == "option" else _metavar(parameter)
+        given = error.message and not error.message.startswith("Missing")
+        what = f"{name}: expected {_wanted(parameter)}" if given else f"{name} is missing"
+    else:
+        said = error.format_message().rstrip(".")
+        what = said[:1].lower() + said[1:]
+    where = command.removeprefix("callflow").strip() or "command line"
+    return ConfigError(what, where=where, advice=advice)
+
+
+def _wanted(parameter: Any) -> str:
+    """Return in words which values an argument or option takes."""
+    kind = parameter.type_descriptor
+    if kind.choices:
+        values = [str(getattr(each, "value", each)) for each in kind.choices]
+        return f"{', '.join(values[:-1])} or {values[-1]}"
+    if parameter.min is not None and parameter.max is not None:
+        return f"a whole number from {parameter.min:,} to {parameter.max:,}"
+    if kind.annotation is int:
+        return "a whole number"
+    said = str(parameter.help or _metavar(parameter)).rstrip(".")
+    return said[:1].lower() + said[1:]
+
+
 def commands(context: typer.Context, incomplete: str) -> list[str]:
     """Return the names of the commands that start with `incomplete`."""
     program: Any = context.find_root().command
@@ -96,7 +134,7 @@ def commands(context: typer.Context, incomplete: str) -> list[str]:
 def print_help(context: typer.Context, name: str | None) -> None:
     """Print the help of the command `name`, of the program without one.
 
-    Raises UsageError where there is no such command.
+    Raises ConfigError where there is no such command.
     """
     parent = context.parent
     assert parent is not None
