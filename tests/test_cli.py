@@ -422,7 +422,7 @@ def test_a_query_can_start_with_a_comment_and_come_from_a_pipe(cli: Cli, config:
                   ["--csv", "--", "--csv\nSELECT 1 AS one"]):  # fmt: skip
         done = cli("sql", *words)
         assert (done.returncode, done.stdout, done.stderr) == (0, "one\n1\n", "")
-    assert "No such option" in cli("sql", "--cvs", "SELECT 1").stderr
+    assert "there is no option --cvs" in cli("sql", "--cvs", "SELECT 1").stderr
     done = shell(config, "printf '\\357\\273\\277-- x\\nSELECT 1 AS \"é\"' | callflow sql - --csv")
     assert (done.returncode, done.stdout) == (0, "é\n1\n")
     done = shell(config, "printf 'SELECT 1 AS \"\\351\"' | callflow sql -")

@@ -119,7 +119,8 @@ def test_paging_by_offset_knows_no_provider() -> None:
 def test_config_knows_nothing_but_how_providers_are_declared(module: str) -> None:
     """Its values, of which declarations are made, import not even those."""
     declared = {"etl.config.draft": {"etl.providers.declare"},
-                "etl.config.load": {"etl.providers", "etl.providers.declare"}}  # fmt: skip
+                "etl.config.load": {"etl.providers", "etl.providers.declare"},
+                "etl.config.schema": {"etl.providers.declare"}}  # fmt: skip
     others = {other for other in ours(module) if not of(other, "etl.config", "etl.errors")}
     assert others <= declared.get(module, set())
 
@@ -251,8 +252,8 @@ def test_the_sandbox_and_the_pipeline_know_nothing_of_each_other() -> None:
 REGISTRIES = ("etl.providers", "etl.sandbox", "etl.sandbox.server")
 """Where the tuple of all providers, and that of all emulators, is written, and their ports."""
 
-EXAMPLES = {"zoom_eu", "sources.zoom_eu", "zoom.flows"}
-"""A source and a table, as messages name them for example."""
+EXAMPLES = {"zoom_eu", "zoom_eu.flows", "sources.zoom_eu", "zoom.flows"}
+"""A source, a stream and a table, as messages name them for example."""
 
 NAMED_ELSEWHERE = {
     "etl.commands.cli": {"Zoom", "Twilio", "Alibaba"},  # the sentence at the top of its help

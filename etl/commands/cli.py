@@ -12,47 +12,65 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.exceptions import TyperException
 
 from etl.commands import cli_reading
 from etl.commands.options import (
+    COMPLETION_VARIABLE,
     DEFAULT_PORTS,
     AsJson,
     ConfigPath,
+    LogLevel,
     Names,
     Ports,
-    Secrets,
+    Quiet,
+    Shared,
+    Shell,
+    Verbose,
     WithMigrate,
     load,
 )
+from etl.commands.program import Command, Program, Reading, commands, print_help, usage_error
 from etl.commands.signals import importing
 from etl.commands.standard import open_streams
 from etl.errors import CallflowError, ConfigError, OutputError, StoppedError, internal
 
 app = typer.Typer(
     name="callflow",
-    no_args_is_help=True,
+    cls=Program,
+    subcommand_metavar="COMMAND ...",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Keep a Postgres warehouse in step with the call flows of Zoom Contact Center, Twilio "
-    "Flex and Alibaba Cloud CCC. "
-    "Start with `callflow demo`; for your own accounts, `callflow init`.",
+    "Flex and Alibaba Cloud CCC.",
 )
 
 
 @app.callback(invoke_without_command=True)
-def _version(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+def _program(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", "-V", help="Print the version and exit.")
+    ] = False,
+    path: ConfigPath = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+    log_level: LogLevel = None,
 ) -> None:
+    """Print the version, or leave all to the command; `Program` has moved shared options there."""
     if version:
         from etl.version import __version__
 
         sys.stdout.write(f"callflow {__version__}\n")
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(2)
 
 
-@app.command()
+@app.command(cls=Command)
 def demo(
     flows: Annotated[
         int, typer.Option(metavar="N", help="Flows per provider.", min=1, max=5000)
@@ -76,19 +94,34 @@ def demo(
     raise typer.Exit(demo.run(demo.Sample(flows, channels, seed), data_dir))
 
 
-@app.command()
+@app.command(cls=Command)
 def init(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")] = Path(
         "callflow.toml"
     ),
+    no_input: Annotated[
+        bool, typer.Option("--no-input", help="Ask nothing; write a commented file to fill in.")
+    ] = False,
+    as_schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON Schema of callflow.toml instead.")
+    ] = False,
 ) -> None:
-    """Write a commented callflow.toml to fill in. An existing file is left alone."""
+    """Write a new callflow.toml: with your answers, or to fill in.
+
+    On a terminal it asks for a provider, its credentials and the warehouse, and checks the source.
+    Secrets are not shown; they go to files beside it that only you can read. Without a terminal, or
+    with --no-input, it writes a commented file. An existing file is left alone.
+    """
     with importing():
         from etl.commands import init
-    init.run(path)
+    if as_schema:
+        init.print_schema()
+        return
+    asks = not no_input and sys.stdin.isatty() and sys.stderr.isatty()
+    raise typer.Exit(init.run(path, asks=asks))
 
 
-@app.command()
+@app.command(cls=Reading)
 def check(context: typer.Context, names: Names = None, path: ConfigPath = None) -> None:
     """Check the configuration, the warehouse, credentials and rights. Writes nothing.
 
@@ -101,7 +134,7 @@ def check(context: typer.Context, names: Names = None, path: ConfigPath = None) 
     raise typer.Exit(check.run(settings, redact, names or []))
 
 
-@app.command()
+@app.command(cls=Reading)
 def sync(
     context: typer.Context,
     names: Names = None,
@@ -143,7 +176,7 @@ def sync(
     raise typer.Exit(code)
 
 
-@app.command()
+@app.command(cls=Reading)
 def status(context: typer.Context, as_json: AsJson = False, path: ConfigPath = None) -> None:
     """Show the state of every stream, and what is wrong.
 
@@ -157,14 +190,14 @@ def status(context: typer.Context, as_json: AsJson = False, path: ConfigPath = N
     status.run(settings, redact, as_json=as_json)
 
 
-app.command()(cli_reading.runs)
-app.command()(cli_reading.changes)
-app.command()(cli_reading.show)
-app.command()(cli_reading.diff)
-app.command()(cli_reading.export)
+app.command(cls=Reading)(cli_reading.runs)
+app.command(cls=Reading)(cli_reading.changes)
+app.command(cls=Reading)(cli_reading.show)
+app.command(cls=Reading)(cli_reading.diff)
+app.command(cls=Reading)(cli_reading.export)
 
 
-@app.command()
+@app.command(cls=Reading)
 def forget(
     context: typer.Context,
     name: Annotated[
@@ -193,7 +226,7 @@ def forget(
     forget.run(settings, redact, name, yes=yes)
 
 
-@app.command()
+@app.command(cls=Reading)
 def daemon(
     context: typer.Context,
     with_migrate: WithMigrate = False,
@@ -206,13 +239,14 @@ def daemon(
     read the configuration again. While the database is unreachable, the daemon waits for it.
     """
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the daemon handles it; it would end us
-    settings, redact = load(context, path, sources=True)
+    settings, redact = load(context, path, sources=True, logs=False)
     with importing():
         from etl.commands import daemon
-    daemon.run(settings, redact, with_migrate=with_migrate)
+    level = context.obj.logs_from()
+    daemon.run(settings, redact, with_migrate=with_migrate, level=level)
 
 
-@app.command()
+@app.command(cls=Reading)
 def migrate(
     context: typer.Context,
     again: Annotated[
@@ -233,7 +267,7 @@ def migrate(
     migrate.run(settings, redact, rebuild_changes=again)
 
 
-@app.command()
+@app.command(cls=Command)
 def sandbox(
     ports: Ports = DEFAULT_PORTS,
     flows: Annotated[
@@ -263,7 +297,7 @@ def sandbox(
 app.command(cls=cli_reading.WithQuery)(cli_reading.sql)
 
 
-@app.command()
+@app.command(cls=Reading)
 def grant(
     context: typer.Context,
     role: Annotated[str, typer.Argument(metavar="ROLE", help="An existing role of the warehouse.")],
@@ -287,7 +321,7 @@ def grant(
     raise typer.Exit(grant.run(settings, redact, role, writes))
 
 
-@app.command()
+@app.command(cls=Reading)
 def stop(context: typer.Context, path: ConfigPath = None) -> None:
     """Stop the embedded Postgres. Its data stays; the next command starts it again."""
     settings, _ = load(context, path)
@@ -296,41 +330,82 @@ def stop(context: typer.Context, path: ConfigPath = None) -> None:
     stop.run(settings)
 
 
+@app.command(cls=Command)
+def completion(
+    shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="bash, zsh or fish.")],
+) -> None:
+    """Print a script that completes commands, options and names.
+
+    It also completes the sources and streams of the configuration. It asks no database.
+    """
+    from typer.completion import get_completion_script  # type: ignore[attr-defined]
+
+    script = get_completion_script(
+        prog_name="callflow", complete_var=COMPLETION_VARIABLE, shell=shell.value
+    )
+    sys.stdout.write(script + "\n")
+
+
+@app.command("help", cls=Command)
+def _help(
+    context: typer.Context,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="COMMAND", help="The command. Default: list all.", autocompletion=commands
+        ),
+    ] = None,
+) -> None:
+    """Show what a command does, its options, and examples."""
+    print_help(context, name)
+
+
 def main() -> None:
     """Run the command line; every error becomes one message and an exit code, never a traceback."""
     open_streams()
-    secrets = Secrets()
+    shared = Shared()
+    if COMPLETION_VARIABLE in os.environ:
+        from typer.completion import completion_init  # type: ignore[attr-defined]
+
+        completion_init()
     try:
         try:
-            app(obj=secrets)
+            code = app(obj=shared, prog_name="callflow", standalone_mode=False)
         finally:
             sys.stdout.flush()  # if Python did it at exit, it would print a traceback
+    except typer.Abort:  # Ctrl-C, or the end of input, instead of an answer
+        typer.echo("Aborted!", err=True)
+        sys.exit(1)
+    except TyperException as error:
+        _report(usage_error(error), shared)
+        sys.exit(2)
     except StoppedError as error:
-        _report(error, secrets, style="")
+        _report(error, shared, style="")
         sys.exit(error.exit_code)
     except (BrokenPipeError, OutputError) as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still buffered
         if isinstance(error, OutputError):  # otherwise the reader has gone, as with `| head`
-            _report(error, secrets)
+            _report(error, shared)
         sys.exit(1)
     except CallflowError as error:
-        _report(error, secrets)
+        _report(error, shared)
         sys.exit(error.exit_code)
     except Exception as error:
         if "CALLFLOW_TRACEBACK" in os.environ:
             raise
         bug = internal(error)
         bug.advice = "run it again with CALLFLOW_TRACEBACK=1 and report what it prints"
-        _report(bug, secrets)
+        _report(bug, shared)
         sys.exit(1)
+    sys.exit(code)
 
 
-def _report(error: CallflowError, secrets: Secrets, style: str = "[red]") -> None:
+def _report(error: CallflowError, shared: Shared, style: str = "[red]") -> None:
     from rich.markup import escape
 
     from etl.commands.output import stderr
     from etl.config.redact import Redactor
 
-    redact = secrets.redact or Redactor()
+    redact = shared.redact or Redactor()
     text = escape(redact.message(str(error), keep="\n", typed=isinstance(error, ConfigError)))
     stderr().print(f"{style}callflow:{style and '[/red]'} {text}")

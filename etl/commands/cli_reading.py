@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
+from etl.commands import names
 from etl.commands.options import AsJson, At, ConfigPath, FlowName, OfSource, load
+from etl.commands.program import Reading
 from etl.commands.signals import importing
 
 
@@ -16,7 +17,11 @@ def runs(
     context: typer.Context,
     name: Annotated[
         str | None,
-        typer.Argument(metavar="SOURCE[.STREAM]", help="A source or stream. Default: all."),
+        typer.Argument(
+            metavar="SOURCE[.STREAM]",
+            help="A source or stream. Default: all.",
+            autocompletion=names.of_streams,
+        ),
     ] = None,
     limit: Annotated[int, typer.Option(metavar="N", help="How many runs.", min=1, max=10_000)] = 20,
     as_json: AsJson = False,
@@ -38,7 +43,12 @@ def runs(
 def changes(
     context: typer.Context,
     source: Annotated[
-        str | None, typer.Argument(metavar="SOURCE", help="Only of this source. Default: all.")
+        str | None,
+        typer.Argument(
+            metavar="SOURCE",
+            help="Only of this source. Default: all.",
+            autocompletion=names.of_sources,
+        ),
     ] = None,
     since: Annotated[
         str,
@@ -151,7 +161,11 @@ def export(
     ],
     form: Annotated[
         Format,
-        typer.Option("--format", help="parquet takes pip install '/path/to/callflow[parquet]'."),
+        typer.Option(
+            "--format",
+            metavar="csv|parquet",
+            help="parquet takes pip install '/path/to/callflow[parquet]'.",
+        ),
     ] = Format.CSV,
     history: Annotated[
         bool, typer.Option("--history", help="Also every version of every row: the _history views.")
@@ -171,7 +185,7 @@ def export(
     export.run(settings, redact, directory, form.value, at, history=history, as_json=as_json)
 
 
-class WithQuery(TyperCommand):
+class WithQuery(Reading):
     """A command whose argument is SQL, which may start with a comment: `-- so`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """`callflow daemon`: sync on a schedule, until it is stopped."""
 
+import logging
 import os
 import sys
 
@@ -12,11 +13,15 @@ from etl.daemon import daemon, logs
 from etl.daemon.context import Surroundings
 
 
-def run(settings: Settings, redact: Redactor, *, with_migrate: bool) -> None:
-    """Log to stderr, and run the daemon; it reads the configuration again when it is asked to."""
+def run(settings: Settings, redact: Redactor, *, with_migrate: bool, level: int | None) -> None:
+    """Log to stderr, and run the daemon; it reads the configuration again when it is asked to.
+
+    `level` is that of `logging` from which it logs; None: INFO.
+    """
+    least = logging.INFO if level is None else level
 
     def log_with(redact: Redactor) -> None:
-        logs.configure(sys.stderr, as_json=not sys.stderr.isatty(), redact=redact)
+        logs.configure(sys.stderr, as_json=not sys.stderr.isatty(), redact=redact, level=least)
 
     def log_again(settings: Settings) -> None:
         log_with(redactor(settings))  # a configuration that was read again may have new secrets

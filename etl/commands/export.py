@@ -21,7 +21,7 @@ from sqlalchemy import Connection, text
 from etl.commands import values
 from etl.commands.access import reading
 from etl.commands.moments import as_moment
-from etl.commands.output import stderr, stdout
+from etl.commands.output import quiet, shows_progress, stderr, stdout
 from etl.commands.rows import write_objects
 from etl.commands.signals import cancelling
 from etl.config.redact import Redactor, harmless
@@ -76,7 +76,8 @@ def run(
     for file_name, count in () if as_json else counts.items():
         stdout().print(f"{file_name:<36} {count:>12,} row{'' if count == 1 else 's'}")
     sys.stdout.flush()
-    stderr().print(f"Wrote {len(counts)} files to {escape(harmless(str(directory)))}.")
+    if not quiet():
+        stderr().print(f"Wrote {len(counts)} files to {escape(harmless(str(directory)))}.")
 
 
 def views() -> list[str]:
@@ -141,7 +142,7 @@ class _Bar:
             transient=True,
             redirect_stdout=False,
             redirect_stderr=False,
-            disable=not console.is_terminal,
+            disable=not (console.is_terminal and shows_progress()),
         )
         self._task = self._progress.add_task("", total=None)
 

@@ -1,12 +1,13 @@
 """Where the output of a command goes: results to stdout, everything else to stderr."""
 
+import logging
 import sys
 
 from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
-from etl.config.redact import harmless
+from etl.config.redact import Redactor, harmless
 
 
 def stdout() -> Console:
@@ -37,5 +38,40 @@ def print_lines(console: Console, markup: str, indent: int = 4) -> None:
 
 
 def note(text: str) -> None:
-    """Print a note to stderr: something to know that is no error."""
-    stderr().print(f"note: {escape(harmless(text))}")
+    """Print a note to stderr: something to know that is no error. Not after --quiet."""
+    if not quiet():
+        stderr().print(f"note: {escape(harmless(text))}")
+
+
+def quiet() -> bool:
+    """Return whether only results and errors are wanted."""
+    return _log.level >= logging.WARNING
+
+
+def shows_progress() -> bool:
+    """Return whether progress may be drawn: not if that is unwanted, nor among lines of a log."""
+    return _log.level == logging.NOTSET
+
+
+def log_to_stderr(level: int, redact: Redactor) -> None:
+    """Print what callflow logs from `level` up as lines on stderr, without what `redact` hides."""
+    _log.setLevel(level)
+    _log.handlers[:] = [_Lines(redact)]
+    _log.propagate = False
+
+
+_log = logging.getLogger("etl")
+
+
+class _Lines(logging.Handler):
+    """Prints each record as one line."""
+
+    def __init__(self, redact: Redactor) -> None:
+        super().__init__()
+        self._redact = redact
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the record; of an exception it has its type only."""
+        text = self._redact.logged(record.getMessage())
+        kind = record.exc_info[0] if record.exc_info else None
+        stderr().print(escape(harmless(f"{text} ({kind.__name__})" if kind else text)))

@@ -25,7 +25,7 @@ from etl.commands import rows as printed
 from etl.commands import values
 from etl.commands.access import reading
 from etl.commands.moments import as_moment
-from etl.commands.output import note, stderr, stdout
+from etl.commands.output import note, quiet, stderr, stdout
 from etl.commands.signals import cancelling
 from etl.config.redact import Redactor, harmless
 from etl.config.settings import Settings
@@ -58,7 +58,8 @@ def run(
         with cancelling(), closing(asked) as rows:
             if not (as_csv or as_json):
                 count = printed.print_table(stdout(), rows)
-                stderr().print(f"{count} row{'' if count == 1 else 's'}")
+                if not quiet():
+                    stderr().print(f"{count} row{'' if count == 1 else 's'}")
                 return
             names = next(rows)
             if (unique := values.make_unique(names)) != names:

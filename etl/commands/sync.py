@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from etl.commands import lines
 from etl.commands.access import warehouse
-from etl.commands.output import note, print_lines, stderr, stdout
+from etl.commands.output import note, print_lines, shows_progress, stderr, stdout
 from etl.commands.progress import run_jobs
 from etl.commands.signals import stopping
 from etl.config.redact import Redactor
@@ -41,7 +41,7 @@ def run(
                 redact=redact)
             for source, stream in units
         ]  # fmt: skip
-        for each in run_jobs(jobs, stderr(), quiet=as_json):
+        for each in run_jobs(jobs, stderr(), quiet=as_json or not shows_progress()):
             done.append(each)
             if as_json:
                 sys.stdout.write(documents.run_json(each) + "\n")

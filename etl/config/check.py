@@ -23,6 +23,8 @@ from etl.errors import ConfigError
 _TYPES = {str: "text", bool: "true or false", int: "a number", float: "a decimal number"}
 _TYPES |= {list: "a list", dict: "a table"}  # what else TOML has is a date or a time
 
+A_NAME = "a name of at most 40 characters (a-z, 0-9, _) that starts with a letter"
+
 
 def check(draft: Draft) -> Settings | None:
     """Validate the draft's tables and add its problems; return None if it cannot be used."""
@@ -37,14 +39,11 @@ def _prepare(path: Key, table: dict[str, Any], model: type[Table], draft: Draft)
     for name, info in model.model_fields.items():
         key, value = (*path, name), table.get(name)
         if isinstance(value, str) and key in draft.variables:
-            table[name] = value = _from_text(info.annotation, value)
+            table[name] = value = from_text(info.annotation, value)
         if name in ("data_dir", "ca_file") and isinstance(value, str) and value:
             with contextlib.suppress(ConfigError):
                 table[name] = str(draft.path(value, key))
-        if any(
-            isinstance(item, str) and PLACEHOLDER.fullmatch(item)
-            for item in (value if isinstance(value, list) else [value])
-        ):
+        if any(isinstance(item, str) and PLACEHOLDER.fullmatch(item) for item in _listed(value)):
             draft.problem(key, f"is still the placeholder; expected {info.description}")
         elif name == "ca_file" and isinstance(value, str) and value:
             _look_at_certificates(Path(table[name]), key, draft)
@@ -52,7 +51,7 @@ def _prepare(path: Key, table: dict[str, Any], model: type[Table], draft: Draft)
         draft.problem((*path, name), message)
 
 
-def _from_text(kind: Any, text: str) -> Any:
+def from_text(kind: Any, text: str) -> Any:
     """Return what a variable's text means to a key of type `kind`; as it is where that is none."""
     each_kind = kinds(kind)
     with contextlib.suppress(ValueError, RecursionError):
@@ -119,13 +118,17 @@ def _validate(draft: Draft) -> Settings | None:
         return None
 
 
+def is_name(text: str) -> bool:
+    """Return whether a source can be called that."""
+    return bool(re.fullmatch("[a-z][a-z0-9_]{0,39}", text))
+
+
 def _name_sources(draft: Draft) -> None:
     """Give each source the name of its table."""
     for name, table in draft.sources().items():
-        if not re.fullmatch("[a-z][a-z0-9_]{0,39}", name):
+        if not is_name(name):
             fit = re.sub("[^a-z0-9]+", "_", name.lower()).strip("_0123456789")[:40] or "zoom_eu"
-            wanted = "a name of at most 40 characters (a-z, 0-9, _) that starts with a letter"
-            draft.problem(("sources", name), f"expected {wanted}; for example [sources.{fit}]")
+            draft.problem(("sources", name), f"expected {A_NAME}; for example [sources.{fit}]")
         if isinstance(table, dict):
             if "name" in table:
                 message = "unknown key; a source has the name of its table, as in [sources.zoom_eu]"
@@ -182,6 +185,28 @@ def _check_streams(at: Key, table: dict[str, Any], draft: Draft) -> None:
             here = (*at, name)
             what = "this stream is not one of the source's streams, so its options have no effect"
             draft.warnings.append(f"{dotted(here)}{draft.place(here)}: {what}")
+
+
+def refusal(model: type[Table], name: str, value: Any) -> str:
+    """Return why the key `name` of a table of that model cannot have `value`; "" if it can."""
+    info = model.model_fields[name]
+    if any(PLACEHOLDER.fullmatch(str(each)) for each in _listed(value)):
+        return f"is still the placeholder; expected {info.description}"
+    try:
+        model.model_validate({name: value})
+    except ValidationError as error:
+        for found in error.errors(include_input=False, include_url=False):
+            if found["loc"][:1] == (name,):
+                example = f"; for example {info.examples[0]}" if info.examples else ""
+                wanted = (
+                    found["msg"] if found["type"] == "problem" else f"expected {info.description}"
+                )
+                return wanted + ("" if wanted.endswith("?") else example)
+    return ""
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _explain(error: ErrorDetails, at: Key, models: Mapping[Key, type[Table]], draft: Draft) -> None:

@@ -72,6 +72,13 @@ def write_all_new(
         raise
 
 
+def require_new(path: Path, *, advice: str = _ANOTHER) -> None:
+    """Raise ConfigError with `advice` if something has that name already, as `write_new` would."""
+    with _said_of(path, advice):
+        if os.path.lexists(path):
+            raise FileExistsError
+
+
 @contextmanager
 def _said_of(path: Path, advice: str) -> Iterator[None]:
     """Raise what goes wrong with the file `path` as ConfigError; `advice` if it is there."""

@@ -93,7 +93,7 @@ def no_sources(settings: Settings) -> ConfigError | None:
         return ConfigError("no sources", where=str(settings.path), advice=advice)
     return ConfigError(
         f"no configuration: no --config, no $CALLFLOW_CONFIG, no callflow.toml in {Path.cwd()}",
-        advice="`callflow init` writes a callflow.toml to fill in; `callflow demo` needs none",
+        advice="`callflow init` writes a callflow.toml; `callflow demo` needs none",
     )
 
 

@@ -54,13 +54,28 @@ def _syntax_error(message: str, text: str, file: Path, draft: Draft) -> ConfigEr
         lambda word: word[0] if word[0] in words else "•" * len(word[0]),
         lines[number - 1].rstrip(),
     )
+    said = message.removesuffix(at[0]) if at else message
     return ConfigError(
-        f"not valid TOML: {message.removesuffix(at[0]) if at else message}\n  {shape}\n"
-        f"  {' ' * (column - 1)}^",
+        f"not valid TOML: {said}\n  {shape}\n  {' ' * (column - 1)}^",
         where=f"{file}, line {number}, column {column}",
-        advice='put text in quotes, as in key = "value"; write each key once per table, on its own'
-        " line; write a backslash in text twice",
+        advice=next(advice for words, advice in _SLIPS if re.search(words, said, re.IGNORECASE)),
     )
+
+
+_SLIPS = (
+    (r"\(at end of document\)|unclosed", "close what is open: text by its quotes, a list by ]"),
+    ("overwrite|twice|duplicate|immutable", "write each key once per table, and each table once"),
+    ("hex|escape|backslash", "write a backslash in text twice, or put the text in single quotes"),
+    (
+        "unterminated|illegal character",
+        'end each text with a quote on its line, as in key = "value"',
+    ),
+    ("table declaration|array declaration", "write [name] alone on its line, with both brackets"),
+    ("'='|newline", 'write each key on a line of its own, as in key = "value"'),
+    ("invalid value", 'put text in straight quotes, as in key = "value"'),
+    ("", 'write each key on a line of its own, with text in quotes, as in key = "value"'),
+)
+"""Words of a TOML error → what to do about it; the first that fit count."""
 
 
 def read_variables(env: Mapping[str, str], draft: Draft) -> None:

@@ -15,6 +15,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     SecretStr,
+    WithJsonSchema,
 )
 from pydantic_core import PydanticCustomError
 from sqlalchemy.engine import make_url
@@ -22,6 +23,9 @@ from sqlalchemy.exc import ArgumentError
 
 from etl.config.hosts import is_loopback, is_odd_address, network
 
+_SPANS = "([0-9]{1,6}[smhdw])+"
+_PERCENT = r"(100|[0-9]{1,2}(\.[0-9]+)?)%"
+_VISIBLE = "^[!-~]+$"
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _URL = re.compile(
     r"(https?)://([a-z0-9_](?:[a-z0-9_.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::(\d{1,5}))?"
@@ -110,7 +114,7 @@ def _warehouse_url(value: SecretStr) -> SecretStr:
 def _duration(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    if not re.fullmatch(r"([0-9]{1,6}[smhdw])+", value):
+    if not re.fullmatch(_SPANS, value):
         raise problem("expected a number with a unit: s, m, h, d or w")
     parts = re.findall(r"(\d+)(\w)", value)
     try:
@@ -122,7 +126,7 @@ def _duration(value: Any) -> Any:
 def _share(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    if not re.fullmatch(r"(100|[0-9]{1,2}(\.[0-9]+)?)%", value):
+    if not re.fullmatch(_PERCENT, value):
         raise problem("expected a share from 0% to 100%")
     return float(value[:-1]) / 100
 
@@ -186,15 +190,31 @@ DURATION = "a duration of at least 1s, in s, m, h, d or w"
 Secret = Annotated[SecretStr, AfterValidator(_visible_ascii)]
 PostgresUrl = Annotated[SecretStr, AfterValidator(_warehouse_url)]
 Directory = Annotated[Path, BeforeValidator(_directory)]
-Duration = Annotated[timedelta, BeforeValidator(_duration), Field(ge=timedelta(seconds=1))]
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(_duration),
+    Field(ge=timedelta(seconds=1), description=DURATION, examples=["2h"]),
+    WithJsonSchema({"type": "string", "pattern": f"^{_SPANS}$"}),
+]
 Cron = Annotated[
     str, Field(pattern=r"^[0-9A-Za-z*/,-]+( +[0-9A-Za-z*/,-]+){4}$"), AfterValidator(_cron)
 ]
 DaskUrl = Annotated[str, Field(pattern=r"^(tcp|tls)://[A-Za-z0-9_.\[\]:-]+:[0-9]{1,5}$")]
 Name = Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,39}$")]
-Word = Annotated[str, Field(pattern="^[!-~]+$", examples=["abc123"])]
+Word = Annotated[str, Field(pattern=_VISIBLE, examples=["abc123"])]
 InstanceIds = Annotated[
-    tuple[Word, ...], BeforeValidator(_tuple), Field(min_length=1), AfterValidator(_unique)
+    tuple[Word, ...],
+    BeforeValidator(_tuple),
+    Field(min_length=1),
+    AfterValidator(_unique),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "items": {"type": "string", "pattern": _VISIBLE},
+            "minItems": 1,
+            "uniqueItems": True,
+        }
+    ),
 ]
 StreamNames = Annotated[
     tuple[str, ...] | None,
@@ -245,6 +265,14 @@ Share = Annotated[
     float,
     BeforeValidator(_share),
     Field(ge=0, le=1, description="a share from 0% to 100%", examples=["10%"]),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "minimum": 0, "maximum": 1},
+                {"type": "string", "pattern": f"^{_PERCENT}$"},
+            ]
+        }
+    ),
 ]
 TimeZone = Annotated[
     str,
