@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from rich.markup import escape
 
+from etl.config.redact import harmless
 from etl.load.named import Listing, Named
-from etl.status.drawing import short
 from etl.sync.outlook import Outlook
 
 SHOWN = 10
@@ -50,9 +50,12 @@ def foreseen(outlook: Outlook) -> Iterator[str]:
         yield from _names(Listing(undecided, left), SHOWN)
 
 
-def _names(
-    listing: Listing, most: int, quote: Callable[[str], str] = lambda text: short(text, LONGEST)
-) -> Iterator[str]:
+def _short(text: str) -> str:
+    line = harmless(" ".join(text.split()))
+    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
+
+
+def _names(listing: Listing, most: int, quote: Callable[[str], str] = _short) -> Iterator[str]:
     shown: Sequence[Named] = listing.records[:most]
     for each in shown:
         known = quote(each.id)

@@ -12,7 +12,7 @@ moves no watermark, and is not complete. A stream without rows may take a shorte
 (first_load.py).
 
 A dry run is one transaction that is never committed, on staging tables of its own. It holds the
-lease like any other run, reports what it has done (outlook.py), and is rolled back.
+lease like any other run, reports what it has done (foresee.py), and is rolled back.
 """
 
 import uuid
@@ -32,9 +32,10 @@ from etl.sync.context import RunContext, Tally, look_around
 from etl.sync.details import complete_records, drop_outdated
 from etl.sync.finish import Result, record_end, record_failure, set_hint_bits, translate_run_errors
 from etl.sync.first_load import load_directly
+from etl.sync.foresee import foresee, look_ahead
 from etl.sync.job import Job
 from etl.sync.lease import release_lease, take_lease
-from etl.sync.outlook import Outlook, foresee, look_ahead
+from etl.sync.outlook import Outlook
 from etl.sync.plan import Plan, choose_plan
 from etl.sync.resume import prepare_staging
 from etl.sync.scan import Reading, RunningScan, read, start_scan
