@@ -1,10 +1,16 @@
 """`callflow show SOURCE.STREAM --missing`: records that are not listed any more, by name."""
 
 import sys
+from collections.abc import Sequence
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
 
 from etl.commands.access import warehouse
 from etl.commands.output import stderr, stdout
-from etl.commands.rows import print_table, without_control
+from etl.commands.rows import without_control
 from etl.config.redact import Redactor
 from etl.config.settings import Settings
 from etl.status import documents
@@ -30,18 +36,24 @@ def run(settings: Settings, redact: Redactor, name: str, *, as_json: bool) -> No
                 line = documents.missing_json(source, stream, each)
                 sys.stdout.write((without_control(line) if sys.stdout.isatty() else line) + "\n")
         elif records:
-            title = f"{source}.{stream}: {len(records):,} not listed any more, and kept"
-            rows = (_row(each) for each in records)
-            header = ("name", "id", "unlisted since (UTC)", "last modified (UTC)")
-            print_table(stdout(), iter([header, *rows]), title)
+            stdout().print(_table(f"{source}.{stream}", records))
     sys.stdout.flush()  # if stdout is broken, fail here, before the note on stderr
     for source, stream, records in found:
         if not records:
-            stderr().print(f"{source}.{stream}: no record is missing.")
+            text = f"{source}.{stream}: no record is noted as missing (a dry run notes none)"
+            stderr().print(escape(text))
 
 
-def _row(record: Missing) -> tuple[object, ...]:
-    name = None if record.name is None else short(record.name, 200)
-    times = (time and time.replace(tzinfo=None, microsecond=0)
-             for time in (record.since, record.modified))  # fmt: skip
-    return (name, short(record.id, 200), *times)
+def _table(name: str, records: Sequence[Missing]) -> Table:
+    """Return the records as a table; names and ids take more lines where the terminal is narrow."""
+    title = Text(f"{name}: {len(records):,} not listed any more, and kept", style="bold")
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    table.add_column("name", overflow="fold")
+    table.add_column("id", overflow="fold")
+    for header in ("unlisted since", "last modified"):
+        table.add_column(f"{header}\n(UTC)", no_wrap=True)
+    for each in records:
+        texts = ["" if each.name is None else short(each.name, 200), short(each.id, 200)]
+        texts += [f"{time:%Y-%m-%d %H:%M}" if time else "" for time in (each.since, each.modified)]
+        table.add_row(*map(Text, texts))
+    return table

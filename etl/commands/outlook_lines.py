@@ -30,13 +30,12 @@ def deletes(name: str, outlook: Outlook, quote: Callable[[str], str]) -> list[st
 def foreseen(outlook: Outlook) -> Iterator[str]:
     """Yield what a dry run would have done."""
     counts = ", ".join(f"{escape(field)} {count:,}" for field, count in outlook.fields.items())
-    kept = "kept by the safety stop; `callflow show … --missing` knows those of real runs"
     undecided = outlook.unlisted.total - outlook.deleted.total - outlook.missing.total
     for title, listing in (
         ("would be added", outlook.new),
         (f"would be changed ({counts})", outlook.changed),
         ("would be deleted, confirmed to be gone", outlook.deleted),
-        (f"not listed any more; {kept}", outlook.missing),
+        ("not listed any more; the safety stop keeps them", outlook.missing),
     ):
         if listing.total:
             yield f"    {_records(listing.total)} {title}"
