@@ -199,8 +199,11 @@ def safety_stop(missing: Listing, rows: int, where: str, redact: Redactor) -> In
 
 
 def _quoted(record: Named, redact: Redactor) -> str:
-    known = redact.name(record.id, 60)
-    return known if record.name is None else f'"{redact.name(record.name, 60)}" ({known})'
+    # An arrow separates a message from its advice.
+    known, name = (
+        redact.name(each, 60).replace("→", "->") for each in (record.id, record.name or "")
+    )
+    return known if record.name is None else f'"{name}" ({known})'
 
 
 def _undecided(answers: Sequence[tuple[Key, Lookup]], where: str) -> IncompleteError:

@@ -48,6 +48,7 @@ def test_the_message_names_five_and_says_how_many_more_there_are() -> None:
         ("a\n\x1b[31mb\u202ec", ': "a ␛[31mb\ufffdc" (id-0)'),
         ("Hotline +49 30 1234567", ': "Hotline …" (id-0)'),
         ("mail anna@example.org", ': "mail …" (id-0)'),
+        ("Sales → Billing", ': "Sales -> Billing" (id-0)'),
         ("key hunter2hunter2", ': "key …" (id-0)'),
         ("x" * 500, f': "{"x" * 59}…" (id-0)'),
     ],
