@@ -199,11 +199,11 @@ def safety_stop(missing: Listing, rows: int, where: str, redact: Redactor) -> In
 
 
 def _quoted(record: Named, redact: Redactor) -> str:
-    # An arrow separates a message from its advice.
-    known, name = (
-        redact.name(each, 60).replace("→", "->") for each in (record.id, record.name or "")
-    )
-    return known if record.name is None else f'"{name}" ({known})'
+    def of(text: str) -> str:
+        return redact.name(text, 60).replace("→", "->")  # an arrow starts the advice of a message
+
+    known = of(record.id)
+    return known if record.name is None else f'"{of(record.name)}" ({known})'
 
 
 def _undecided(answers: Sequence[tuple[Key, Lookup]], where: str) -> IncompleteError:
