@@ -14,6 +14,7 @@ import pytest
 from etl.sandbox import data
 from etl.sandbox.faults import Fault
 from etl.sandbox.server import Sandbox, serve
+from etl.warehouse import embedded
 from tests.daemon.processes import until
 from tests.postgres import ask, dsn
 from tests.sync.test_dry_run import dump
@@ -186,7 +187,7 @@ def test_no_embedded_postgres_is_made_for_a_dry_run(
     path.write_text(path.read_text(encoding="utf-8").replace(url, f'data_dir = "{place}"'))
     done = cli("sync", "--dry-run")
     assert (done.returncode, "has no tables yet" in done.stderr) == (1, True)
-    assert not place.exists()
+    assert not place.exists() and not embedded.exists(place)
 
 
 def test_a_dry_run_that_is_killed_leaves_nothing(

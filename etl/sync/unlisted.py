@@ -118,7 +118,9 @@ def judge_unlisted(context: RunContext, scan: Scan, before: Collection[Key]) -> 
         current, name = context.tables[0].current, name_sql(stream)
         named = context.database.read(listing, job.source, current, name, missing)
         refused = safety_stop(named, context.rows, job.name, job.redact)
-        return Verdict((), missing, (), refused, missing, over=over, missing=named)
+        return Verdict(
+            noted=missing, unlisted=missing, over=over, missing=named, incomplete_because=refused
+        )
     look_ups = _look_up(context, missing)
     answers = list(prefetch(look_ups, depth=1, tick=context.database.keep_lease))
     over |= {key for key, answer in answers if answer.state == "found" and not stream.counted}
@@ -155,8 +157,14 @@ def weigh(
     found = [answer.record for _, answer in fates.get("stage", ())]
     gone = [key for key, _ in fates.get("delete", ())]
     undecided = _undecided(answers, where) if "undecided" in fates else None
-    deleted = [] if undecided else gone
-    return Verdict(deleted, noted, found, undecided, [key for key, _ in answers], gone)
+    return Verdict(
+        deleted=[] if undecided else gone,
+        noted=noted,
+        found=found,
+        incomplete_because=undecided,
+        unlisted=[key for key, _ in answers],
+        confirmed=gone,
+    )
 
 
 def stage_found(
