@@ -190,6 +190,7 @@ def test_no_embedded_postgres_is_made_for_a_dry_run(
     assert not place.exists() and not embedded.exists(place)
 
 
+@pytest.mark.fault(59)
 def test_a_dry_run_that_is_killed_leaves_nothing(
     cli: Cli, start: Start, sandbox: Sandbox, warehouse: str
 ) -> None:
