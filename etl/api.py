@@ -15,7 +15,8 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from dataclasses import replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,13 @@ from etl.load.runs import Run
 from etl.status import documents, queries
 from etl.status.health import StreamHealth
 from etl.sync.job import Job
+from etl.sync.outlook import Outlook
 from etl.sync.run import run_stream
 from etl.sync.selection import exit_code, name_of, select
 from etl.warehouse.connect import connect, database_url
 
-__all__ = ["Run", "StreamHealth", "exit_code", "sources", "status", "streams", "summary", "sync"]
+__all__ = ["Outlook", "Run", "StreamHealth", "exit_code", "sources", "status", "streams", "summary",
+           "sync"]  # fmt: skip
 
 Config = str | os.PathLike[str] | None
 """Path of the configuration file. None means $CALLFLOW_CONFIG, else ./callflow.toml."""
@@ -56,6 +59,8 @@ def sync(
     *,
     full: bool = False,
     accept_deletes: bool = False,
+    dry_run: bool = False,
+    on_outlook: Callable[[str, Outlook], None] = lambda name, outlook: None,
     env: Mapping[str, str] = os.environ,
     stopped: Callable[[], bool] = lambda: False,
 ) -> list[Run]:
@@ -66,7 +71,9 @@ def sync(
     "not_available" if there is nothing to read and nothing failed. `exit_code(runs)` sums them up.
     The schema must exist (`callflow migrate`).
 
-    `full` and `accept_deletes` are those of `callflow sync`. `stopped` is called about twice a
+    `full`, `accept_deletes` and `dry_run` are those of `callflow sync`. `on_outlook` is called with
+    a stream's name and what is about to become of its records (`Job.on_outlook`); `summary` takes
+    it. `stopped` is called about twice a
     second; when it returns True, the run ends.
 
     A provider's limits are per account, and other processes are not taken into account: run one
@@ -78,8 +85,8 @@ def sync(
     settings = _settings(config, env)
     options: dict[str, Any]
     options = {"full": full, "accept_deletes": accept_deletes, "stopped": stopped}
-    options["redact"] = redactor(settings)
-    return _run(settings, name, env, process_name(), **options)
+    options |= {"dry_run": dry_run, "redact": redactor(settings)}
+    return _run(settings, name, env, process_name(), on_outlook, **options)
 
 
 def sync_stream(name: str, config: Path | None, *, holder: str, leader: Lease) -> Run:
@@ -108,12 +115,13 @@ def status(config: Config = None, *, env: Mapping[str, str] = os.environ) -> lis
         engine.dispose()
 
 
-def summary(of: Run | StreamHealth) -> dict[str, Any]:
+def summary(of: Run | StreamHealth, outlook: Outlook | None = None) -> dict[str, Any]:
     """Return what `callflow sync --json` or `callflow status --json` prints about it, as a dict.
 
+    Of a run, the lists of records that it prints are those of `outlook`; None leaves them out.
     Times are ISO 8601 texts in UTC, lengths of time are seconds. None of it is a secret.
     """
-    line = documents.run_json(of) if isinstance(of, Run) else documents.stream_json(of)
+    line = documents.run_json(of, outlook) if isinstance(of, Run) else documents.stream_json(of)
     found: dict[str, Any] = json.loads(line)
     return found
 
@@ -129,13 +137,17 @@ def _cached_settings(config: Path | None, period: int) -> tuple[Settings, Redact
 
 
 def _run(
-    settings: Settings, name: str, env: Mapping[str, str], holder: str, **options: Any
+    settings: Settings,
+    name: str,
+    env: Mapping[str, str],
+    holder: str,
+    on_outlook: Callable[[str, Outlook], None] = lambda name, outlook: None,
+    **options: Any,
 ) -> list[Run]:
     units = select(settings, [name])
     engine = connect(database_url(settings, env))
     try:
-        return [
-            run_stream(Job(engine, stream, source, holder, **options)) for source, stream in units
-        ]
+        jobs = [Job(engine, stream, source, holder, **options) for source, stream in units]
+        return [run_stream(replace(job, on_outlook=partial(on_outlook, job.name))) for job in jobs]
     finally:
         engine.dispose()

@@ -9,6 +9,7 @@ from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -139,6 +140,12 @@ def test_accepted_deletes_reach_the_run(config: Path, sandbox: Sandbox) -> None:
         sandbox.zoom.flows.delete(key)
     refused = [api.sync("zoom_demo.flows", config, full=True)[0] for _ in range(2)]
     assert [(run.status, run.deleted) for run in refused] == [("incomplete", 0)] * 2
+    ahead: dict[str, api.Outlook] = {}
+    given: dict[str, Any] = {"accept_deletes": True, "on_outlook": ahead.__setitem__}
+    (dry,) = api.sync("zoom_demo.flows", config, dry_run=True, **given)
+    assert (dry.status, dry.deleted, ahead["zoom_demo.flows"].deleted.total) == ("complete", 12, 12)
+    summary = api.summary(dry, ahead["zoom_demo.flows"])
+    assert (summary["dry_run"], summary["would_delete_total"]) == (True, 12)
     (run,) = api.sync("zoom_demo.flows", config, full=True, accept_deletes=True)
     assert (run.status, run.deleted) == ("complete", 12)
 

@@ -28,15 +28,21 @@ def warehouse(
     allow_behind: bool = False,
     notes: bool = False,
     to_read: bool = False,
+    unchanged: bool = False,
 ) -> Iterator[Engine]:
     """Yield an engine for the configured warehouse; create the tables if there are none.
 
+    `unchanged` creates nothing, also no embedded Postgres: then SchemaError is raised instead.
     `notes` prints what a person should know about the embedded Postgres. `to_read` reports only
     the rights to read as missing. Errors of the block pass through `suggest_grants`.
 
     Raises WarehouseError; SchemaError if the schema is newer than this version, or behind unless
     `allow_behind`.
     """
+    if unchanged and settings.warehouse.url is None:
+        place = settings.warehouse.data_dir or embedded.default_data_dir()
+        if not embedded.exists(place):
+            raise migrate.empty()
     url = database_url(settings, os.environ, note if notes else lambda _: None)
     engine = connect(url)
     try:
@@ -45,6 +51,8 @@ def warehouse(
                 if to_read and migrate.is_hidden(connection):
                     raise migrate.hidden(str(engine.url.username))
                 state = migrate.state(connection)
+            if unchanged and state == "empty":
+                raise migrate.empty()
             migrate.fit(state, url, behind_too=allow_behind)
             yield engine
     finally:

@@ -150,6 +150,12 @@ def sync(
             "--accept-deletes", help="Delete rows even if suspiciously many are gone at once."
         ),
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Only show what would be added, changed and deleted; write nothing."
+        ),
+    ] = False,
     with_migrate: WithMigrate = False,
     as_json: AsJson = False,
     path: ConfigPath = None,
@@ -170,6 +176,7 @@ def sync(
         names or [],
         full=full,
         accept_deletes=accept_deletes,
+        dry_run=dry_run,
         with_migrate=with_migrate,
         as_json=as_json,
     )

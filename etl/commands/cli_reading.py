@@ -100,6 +100,13 @@ def show(
             " or more in its texts.",
         ),
     ] = False,
+    missing: Annotated[
+        bool,
+        typer.Option(
+            "--missing",
+            help="Of a stream, SOURCE.STREAM instead of FLOW: what is not listed any more.",
+        ),
+    ] = False,
     as_json: AsJson = False,
     path: ConfigPath = None,
 ) -> None:
@@ -108,9 +115,15 @@ def show(
     Of a flow that is gone it shows the last content, and when callflow saw that it was gone. The
     pictures take pip install '/path/to/callflow[pictures]'. --json prints one object.
     """
+    if missing and (source is not None or at is not None or svg or html or mask):
+        raise typer.BadParameter("--missing takes no other option than --json and --config")
     settings, redact = load(context, path)
     with importing():
+        from etl.commands import missing as missing_command
         from etl.commands import show
+    if missing:
+        missing_command.run(settings, redact, name, as_json=as_json)
+        return
     show.run(settings, redact, name, source, at, svg=svg, html=html, mask=mask, as_json=as_json)
 
 

@@ -2,18 +2,21 @@
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 
-from etl.commands import lines
+from etl.commands import lines, outlook_lines
 from etl.commands.access import warehouse
 from etl.commands.output import note, print_lines, shows_progress, stderr, stdout
 from etl.commands.progress import run_jobs
 from etl.commands.signals import stopping
 from etl.config.redact import Redactor
 from etl.config.settings import Settings
+from etl.errors import ConfigError
 from etl.load.lease import process_name
 from etl.status import documents
 from etl.sync.job import Job
-from etl.sync.selection import exit_code, select
+from etl.sync.outlook import Outlook
+from etl.sync.selection import exit_code, name_of, select
 
 
 def run(
@@ -23,29 +26,57 @@ def run(
     *,
     full: bool,
     accept_deletes: bool,
+    dry_run: bool,
     with_migrate: bool,
     as_json: bool,
 ) -> int:
-    """Run the streams that are named, all without `names`; print each run, return the exit code."""
+    """Run the streams that are named, all without `names`; print each run, return the exit code.
+
+    Before rows are deleted because of `accept_deletes`, prints which. Raises ConfigError for a
+    `dry_run` that should migrate.
+    """
+    if dry_run and with_migrate:
+        raise ConfigError(
+            "a dry run writes nothing, so it migrates nothing",
+            where="--dry-run",
+            advice="leave out --migrate, or run `callflow migrate` first",
+        )
     units = select(settings, names)
     for warning in settings.warnings:
         note(warning)
     done = []
+    messages = stderr()
+    outlooks = {name_of(unit): Outlook(dry_run) for unit in units}
+
+    def on_outlook(name: str, outlook: Outlook) -> None:
+        outlooks[name] = outlook
+        for line in outlook_lines.deletes(name, outlook, partial(redact.name, limit=80)):
+            print_lines(messages, line, indent=8)
+
     with (
-        warehouse(settings, redact, allow_behind=with_migrate, notes=True) as engine,
+        warehouse(
+            settings, redact, allow_behind=with_migrate, notes=True, unchanged=dry_run
+        ) as engine,
         stopping() as stopped,
     ):
         holder = process_name()
         jobs = [
             Job(engine, stream, source, holder, accept_deletes, full, stopped=stopped.is_set,
-                redact=redact)
+                redact=redact, dry_run=dry_run,
+                on_outlook=partial(on_outlook, name_of((source, stream))))
             for source, stream in units
         ]  # fmt: skip
-        for each in run_jobs(jobs, stderr(), quiet=as_json or not shows_progress()):
+        for each in run_jobs(jobs, messages, quiet=as_json or not shows_progress()):
             done.append(each)
+            outlook = outlooks[f"{each.source}.{each.stream}"]
             if as_json:
-                sys.stdout.write(documents.run_json(each) + "\n")
+                sys.stdout.write(documents.run_json(each, outlook) + "\n")
                 sys.stdout.flush()
-            else:
-                print_lines(stdout(), lines.run_line(each))
+                continue
+            print_lines(stdout(), lines.run_line(each))
+            for line in outlook_lines.foreseen(outlook) if dry_run else ():
+                print_lines(stdout(), line, indent=10)
+    if dry_run:
+        sys.stdout.flush()  # if stdout is broken, fail here, before the note on stderr
+        note("this was a dry run; nothing was written")
     return exit_code(done)

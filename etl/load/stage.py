@@ -70,9 +70,20 @@ def _stage_name(source: str, table: str) -> str:
     return f"{name[: MAX_NAME - 9]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
+def pair_of(source: str, current: Table, apart: str = "") -> TablePair:
+    """Return `current` with its staging table for `source`.
+
+    `apart`, the id of a dry run, gives that run a staging table of its own.
+    """
+    return _pair(f"{source}__{apart}", current) if apart else _pair_of(source, current)
+
+
 @cache  # SQLAlchemy compiles the statements on a table once if it is always the same object
-def pair_of(source: str, current: Table) -> TablePair:
-    """Return `current` with its staging table for `source`."""
+def _pair_of(source: str, current: Table) -> TablePair:
+    return _pair(source, current)
+
+
+def _pair(source: str, current: Table) -> TablePair:
     own = [Column("ord", BigInteger(), comment="Ordinal of the record in the scan; the last wins.")]
     if current.info["parent"] is None:
         own.append(Column("partial", Boolean(), comment="A child of the record was unreadable."))

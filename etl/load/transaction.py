@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Concatenate, ParamSpec, TypeVar
 
 import psycopg
-from sqlalchemy import Connection, Engine, RootTransaction
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Connection, Engine, Transaction
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from etl.errors import StoppedError
 from etl.load import lease as leases
@@ -126,18 +126,31 @@ class StopWatcher:
 
 @contextmanager
 def transaction(
-    connection: Connection, watcher: StopWatcher, *, patience: int = 30
-) -> Iterator[RootTransaction]:
+    connection: Connection, watcher: StopWatcher, *, patience: int = 30, within: bool = False
+) -> Iterator[Transaction]:
     """Open a transaction that waits at most `patience` seconds for a lock.
 
-    Raises StoppedError when a statement was cancelled because the run should stop.
+    `within` makes it a savepoint of the transaction that is open. Raises StoppedError when a
+    statement was cancelled because the run should stop.
     """
-    opened = connection.begin()  # on another connection if the server ended this one
+    # A new one is on another connection if the server ended this one.
+    opened: Transaction = connection.begin_nested() if within else connection.begin()
     raw = connection.connection.driver_connection
     assert isinstance(raw, psycopg.Connection)
     with watcher.watch(raw), opened:
         connection.exec_driver_sql(_SESSION.format(patience=patience))
         yield opened
+
+
+@contextmanager
+def never_committed(connection: Connection) -> Iterator[None]:
+    """Open a transaction around all that a dry run does, and roll it back in any case."""
+    whole = connection.begin()
+    try:
+        yield
+    finally:
+        with suppress(SQLAlchemyError):  # on a connection that died there is nothing to roll back
+            whole.rollback()
 
 
 @contextmanager
@@ -153,6 +166,8 @@ class LeasedConnection:
     """The connection of a run, through which it reads, and writes under its lease.
 
     `run_id` names the run in etl.runs. `clock` and `sleep` count seconds, as those of `time` do.
+    With `dry` its transactions are savepoints of the one in `never_committed`. They leave the
+    lease's row alone, which they would lock for as long; it is renewed by other transactions.
     """
 
     engine: Engine
@@ -162,6 +177,7 @@ class LeasedConnection:
     watcher: StopWatcher
     clock: Callable[[], float]
     sleep: Callable[[float], None]
+    dry: bool = False
     _renewed: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -171,7 +187,7 @@ class LeasedConnection:
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Return `function(connection, …)`, run in a transaction that writes nothing."""
-        with transaction(self.connection, self.watcher):
+        with transaction(self.connection, self.watcher, within=self.dry):
             return function(self.connection, *args, **kwargs)
 
     def write(
@@ -204,19 +220,21 @@ class LeasedConnection:
             with brief_transaction(self.engine, self.watcher) as another:  # ours may be in one
                 leases.renew(another, self.lease)
             self._renewed = self.clock()
+            if self.dry:  # or Postgres ends it, as one whose process sleeps
+                self.connection.exec_driver_sql("SELECT")
 
     def _write(self, function: Callable[[], T], *, renew_first: bool) -> T:
         for attempt in itertools.count(1):
             result: list[T] = []  # filled when only the COMMIT is left to do
             try:
-                with transaction(self.connection, self.watcher) as opened:
+                with transaction(self.connection, self.watcher, within=self.dry) as opened:
                     if renew_first:
-                        leases.renew(self.connection, self.lease)
+                        self._renew()
                     returned = function()
                     if isinstance(returned, RollBack):
                         opened.rollback()
                     elif not renew_first:
-                        leases.renew(self.connection, self.lease)
+                        self._renew()
                     result.append(returned)
             except (DBAPIError, psycopg.Error) as error:
                 state = sqlstate(error)
@@ -225,9 +243,16 @@ class LeasedConnection:
                     continue
                 if not result or state is not None or not self._is_recorded():
                     raise
-            self._renewed = self.clock()
+            if not self.dry:
+                self._renewed = self.clock()
             return result[0]
         raise AssertionError("itertools.count ended")
+
+    def _renew(self) -> None:
+        if self.dry:
+            self.keep_lease()
+        else:
+            leases.renew(self.connection, self.lease)
 
     def _is_recorded(self) -> bool:
         """Ask whether the warehouse has the run, until it answers or _READ_BACK seconds passed."""

@@ -231,6 +231,15 @@ def scopes(source: Source, stream: Stream) -> tuple[str, ...] | None:
     return found
 
 
+def name_sql(stream: Stream) -> str:
+    """Return the SQL of the name that people know a record by, over a row `r` of its table.
+
+    It is that of the views to which the records' table belongs; NULL if it has a name in none.
+    """
+    theirs = (part for part in stream.parts if part.table is stream.tables[0])
+    return next((part.columns["name"] for part in theirs if "name" in part.columns), "NULL::text")
+
+
 def on_absent(source: Source, stream: Stream) -> Literal["confirm", "keep"]:
     """Return what happens to a record that is no longer listed: the source's choice, or ours."""
     chosen = source.options.get(stream.name)

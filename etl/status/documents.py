@@ -6,13 +6,47 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from etl.load.named import Named
 from etl.load.runs import Run
+from etl.load.unlisted import Missing
 from etl.status.health import StreamHealth
+from etl.sync.outlook import Outlook
 
 
-def run_json(run: Run) -> str:
-    """Return a run as one JSON object: the columns of etl.runs."""
-    return as_json(asdict(run))
+def run_json(run: Run, outlook: Outlook | None = None) -> str:
+    """Return a run as one JSON object: the columns of etl.runs, and what `outlook_of` gives."""
+    return as_json(asdict(run) | ({} if outlook is None else outlook_of(outlook)))
+
+
+def outlook_of(outlook: Outlook) -> dict[str, Any]:
+    """Return whom a run keeps although they are missing; of a dry run all that it would do.
+
+    Each list holds the first records by name, its `_total` says how many there are.
+    """
+    lists = {"missing": outlook.missing}
+    found: dict[str, Any] = {}
+    if outlook.dry_run:
+        found = {"dry_run": True, "would_update_fields": dict(outlook.fields)}
+        lists |= {
+            "would_insert": outlook.new,
+            "would_update": outlook.changed,
+            "would_delete": outlook.deleted,
+            "unlisted": outlook.unlisted,
+            "confirmed": outlook.confirmed,
+        }
+    for name, each in lists.items():
+        found |= {name: [*map(_record, each.records)], f"{name}_total": each.total}
+    return found
+
+
+def _record(record: Named) -> dict[str, Any]:
+    fields = {"fields": [*record.fields]} if record.fields else {}
+    return {"id": record.id, "name": record.name, **fields}
+
+
+def missing_json(source: str, stream: str, record: Missing) -> str:
+    """Return a record that is missing from its list as one JSON object."""
+    return as_json({"source": source, "stream": stream, **asdict(record)})
 
 
 def stream_json(stream: StreamHealth) -> str:

@@ -59,7 +59,8 @@ class RunContext:
 
 def look_around(job: Job, database: LeasedConnection, http: Http, tally: Tally) -> RunContext:
     """Read how far the stream had come, and return the run's surroundings."""
-    pairs = [stage.pair_of(job.source, table) for table in job.stream.tables]
+    apart = tally.run_id if job.dry_run else ""
+    pairs = [stage.pair_of(job.source, table, apart) for table in job.stream.tables]
     previous, rows = database.read(_before, job, pairs[0])
     tally.watermark_before = previous.watermark
     return RunContext(job, database, http, pairs, previous, rows, tally)

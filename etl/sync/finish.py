@@ -234,8 +234,8 @@ def record_failure(
 ) -> Run:
     """Record a run that broke off; in etl.streams only while its lease is ours.
 
-    If the failure cannot be recorded either, the caller still gets the run. Raises StoppedError
-    when the run should stop, or its daemon does not lead any more.
+    A dry run is not recorded. If the failure cannot be recorded either, the caller still gets the
+    run. Raises StoppedError when the run should stop, or its daemon does not lead any more.
     """
     run = replace(
         _run_so_far(job, tally),
@@ -245,6 +245,8 @@ def record_failure(
         reason=tally.plan.reason and job.redact.message(tally.plan.reason),
         retry_at=_retry_at(error),
     )
+    if job.dry_run:
+        return replace(run, finished_at=datetime.now(UTC))
     try:
         with translate_run_errors(job), brief_transaction(job.engine, watcher) as connection:
             require_lead(job, connection)

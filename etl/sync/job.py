@@ -15,6 +15,7 @@ from etl.providers.declare import Stream, open_http
 
 if TYPE_CHECKING:
     from etl.extract.http import Http
+    from etl.sync.outlook import Outlook
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,10 @@ class Job:
     `holder`         name of the process that runs it, as `load.lease.process_name` gives it.
     `accept_deletes` delete also suspiciously many rows at once.
     `full`           scan the whole list even if a part would do.
+    `dry_run`        report what the run would do, and have nothing of it written.
+    `on_outlook`     called with what becomes of records before it is committed: once for a dry run
+                     that comes to its end, for others if rows are kept by the safety stop, or
+                     deleted with `accept_deletes`. Called in the thread of the run.
     `leader`         lease of the daemon that starts the run; without it nothing is started, and
                      nothing is recorded. None for a run of no daemon.
     `on_page`        called with the records read so far and the list's length, if the API counts.
@@ -40,6 +45,8 @@ class Job:
     holder: str
     accept_deletes: bool = False
     full: bool = False
+    dry_run: bool = False
+    on_outlook: "Callable[[Outlook], None]" = lambda outlook: None
     leader: Lease | None = None
     on_page: Callable[[int, int | None], None] = lambda records, total: None
     stopped: Callable[[], bool] = lambda: False

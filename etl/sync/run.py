@@ -10,10 +10,13 @@
 A run that cannot prove that it saw the whole list still adds and updates rows; it deletes none,
 moves no watermark, and is not complete. A stream without rows may take a shorter way
 (first_load.py).
+
+A dry run is one transaction that is never committed, on staging tables of its own. It holds the
+lease like any other run, reports what it has done (foresee.py), and is rolled back.
 """
 
 import uuid
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -22,14 +25,17 @@ from sqlalchemy import Connection
 from etl.config.settings import secrets
 from etl.errors import CallflowError, StoppedError, internal
 from etl.load import checkpoint, merge, runs, stage, unlisted
+from etl.load import lease as leases
 from etl.load.runs import Run
-from etl.load.transaction import LeasedConnection, StopWatcher
+from etl.load.transaction import LeasedConnection, StopWatcher, never_committed
 from etl.sync.context import RunContext, Tally, look_around
 from etl.sync.details import complete_records, drop_outdated
 from etl.sync.finish import Result, record_end, record_failure, set_hint_bits, translate_run_errors
 from etl.sync.first_load import load_directly
+from etl.sync.foresee import foresee, look_ahead
 from etl.sync.job import Job
 from etl.sync.lease import release_lease, take_lease
+from etl.sync.outlook import Outlook
 from etl.sync.plan import Plan, choose_plan
 from etl.sync.resume import prepare_staging
 from etl.sync.scan import Reading, RunningScan, read, start_scan
@@ -49,9 +55,11 @@ def run_stream(job: Job) -> Run:
             with translate_run_errors(job), job.engine.connect() as connection:
                 lease = take_lease(job, connection, watcher)
                 database = LeasedConnection(
-                    job.engine, connection, lease, tally.run_id, watcher, job.clock, job.sleep
-                )
-                with job.connect() as http:
+                    job.engine, connection, lease, tally.run_id, watcher, job.clock, job.sleep,
+                    dry=job.dry_run,
+                )  # fmt: skip
+                whole = never_committed(connection) if job.dry_run else nullcontext()
+                with whole, job.connect() as http:
                     tally.http = http
                     return _sync(look_around(job, database, http, tally))
         except StoppedError:
@@ -73,7 +81,7 @@ def _sync(context: RunContext) -> Run:
     )
     plan, interrupted = prepare_staging(context, plan)
     tally.plan = plan
-    loaded = load_directly(context, plan)
+    loaded = None if job.dry_run else load_directly(context, plan)
     if isinstance(loaded, Run):
         run = loaded
     elif interrupted is not None:
@@ -81,7 +89,8 @@ def _sync(context: RunContext) -> Run:
         run = _stage_and_merge(context, plan, running)
     else:
         run = _stage_and_merge(context, plan, loaded)
-    set_hint_bits(context, run)
+    if not job.dry_run:
+        set_hint_bits(context, run)
     return run
 
 
@@ -107,9 +116,9 @@ def _stage_and_merge(context: RunContext, plan: Plan, running: RunningScan | Non
         staged = database.write(stage_found, context, verdict.found, reading.last.end)
         staged, details = complete_records(context, staged)
         if details is not None:
-            verdict = Verdict(noted=verdict.noted, found=verdict.found, incomplete_because=details)
-    records = sum(staged.values())
-    return database.write(_merge, context, plan, known, reading, verdict, records)
+            verdict = replace(verdict, deleted=(), incomplete_because=details)
+    records, outlook = sum(staged.values()), look_ahead(context, verdict)
+    return database.write(_merge, context, plan, known, reading, verdict, records, outlook)
 
 
 def _merge(
@@ -120,9 +129,12 @@ def _merge(
     reading: Reading,
     verdict: Verdict,
     staged: int,
+    outlook: Outlook,
 ) -> Run:
     """Write what differs, what becomes of unlisted records, and the run: all of it or nothing."""
     job, pairs, stream = context.job, context.tables, context.job.stream
+    if job.dry_run:  # until it is rolled back, no other run may wait for the rows it has locked
+        leases.renew(connection, context.database.lease)
     now = runs.instant(connection, context.previous.latest)
     written = merge.merge(
         connection,
@@ -146,6 +158,8 @@ def _merge(
     because = reading.proof.incomplete_because or verdict.incomplete_because
     result = Result(plan, reading.last, staged, written, now, pairs[0].stage, because)
     run = record_end(connection, context, result)
+    if job.dry_run:
+        foresee(connection, context, outlook, now)
     if stream.resumable:
         checkpoint.forget(connection, job.source, stream.name)
     stage.clear(connection, pairs)

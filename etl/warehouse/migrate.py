@@ -225,6 +225,15 @@ def behind() -> SchemaError:
     )
 
 
+def empty() -> SchemaError:
+    """Return the error about a warehouse that has no tables and should not be given any."""
+    return SchemaError(
+        "the warehouse has no tables yet, and a dry run creates none; nothing was written",
+        where="warehouse",
+        advice="run `callflow migrate`; then everything that the providers have would be new",
+    )
+
+
 def hidden(role: str) -> SchemaError:
     """Return the error about a role for which `is_hidden` holds."""
     name = name_of(role)

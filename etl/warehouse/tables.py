@@ -366,7 +366,8 @@ Index(
 
 absences = _etl(
     "absences",
-    "Records that a proven full scan did not list; a second such run removes them.",
+    "Records that a proven full scan did not list, and that are kept: until a second one does not "
+    "list them either, or, where there are suspiciously many, until somebody accepts it.",
     _plain("stream", KEY, "Name of the stream, such as flows."),
     _plain("key", KEY, "Key of the record without source, a JSON list."),
     _plain("run_id", TEXT, "The run that missed it first.", required=True),

@@ -216,6 +216,11 @@ class SourceSimulation:
             else:
                 self._change(self.random, self.random.choice(list(self._present)), silent=False)
 
+    def delete(self, count: int) -> None:
+        """Delete `count` rows, or all if there are fewer."""
+        for key in self.random.sample(list(self._present), min(count, len(self._present))):
+            self._delete(key)
+
     def present(self) -> list[Key]:
         return list(self._present)
 
@@ -272,7 +277,10 @@ class SourceSimulation:
         key = random.choice(list(self._present))
         if what < 0.7:
             self._change(random, key, silent=what >= 0.6)
-            return
+        else:
+            self._delete(key)
+
+    def _delete(self, key: Key) -> None:
         self.operation += 1
         self._stores[scope(key)].delete(key[-1])
         self.records[key].deleted = self.operation
