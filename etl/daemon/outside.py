@@ -7,11 +7,11 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, make_url
 
 from etl.config.redact import Redactor
 from etl.config.settings import Daemon as DaemonSettings
-from etl.daemon import alerts, connections
+from etl.daemon import alerts, connections, messages
 from etl.daemon.alerts import Alert
 from etl.daemon.context import Context, Moment, Surroundings
 from etl.daemon.executors import Threads
@@ -25,8 +25,9 @@ from etl.errors import CallflowError
 from etl.extract.route import Route, route_of
 from etl.load import runs
 from etl.status import graphviz
-from etl.status.health import Overview, Role, StreamHealth, assess
+from etl.status.health import Overview, Reach, Role, StreamHealth, assess
 from etl.version import __version__
+from etl.warehouse.roles import READER
 
 TRY_AGAIN = 10.0
 """Seconds until a port that was taken is tried again."""
@@ -44,13 +45,13 @@ class Notes:
         self._texts: dict[str, str] = {}
 
     def set(self, about: str, text: str | None, redact: Redactor) -> None:
-        """Replace the note about something; None removes it."""
-        text = text and redact.message(text)
+        """Replace the note about something; None removes it. Its lines stay lines on the page."""
+        text = text and redact.message(text, keep="\n")
         if text is None:
             self._texts.pop(about, None)
         elif self._texts.get(about) != text:
             self._texts[about] = text
-            self._log.warning(text)
+            self._log.warning(" ".join(text.split()))
 
     def texts(self) -> tuple[str, ...]:
         """Return all notes, the oldest first."""
@@ -101,8 +102,27 @@ def overview(
         seen_at=seen_at,
         database=standing.trouble,
         notes=notes,
+        public_url=context.settings.daemon.public_url,
+        reach=_reach(context),
         streams=streams,
     )
+
+
+def _reach(context: Context) -> Reach | None:
+    """Return how clients connect to the warehouse; None until it was reached."""
+    if context.engines is None:
+        return None
+    given = context.settings.warehouse
+    url, role = context.engines.own.url, None
+    if given.read_url is not None:
+        url = make_url(given.read_url.get_secret_value())
+        role = url.username
+    elif given.url is None:
+        role = READER
+    given_apart = url.query.get("host", "")
+    several = given_apart if isinstance(given_apart, str) else ",".join(given_apart)
+    host = url.host or several or "localhost"
+    return Reach(host, url.port or 5432, url.database or "", role, embedded=given.url is None)
 
 
 class Page:
@@ -224,7 +244,11 @@ class Alerting:
 
 
 def _send(url: str, route: Route, found: Sequence[Alert], context: Context) -> None:
-    alerts.send(url, found, route=route, redact=context.redact)
+    given = context.settings.daemon
+    messages.send(
+        url, found, form=given.alert_format, page=given.public_url, route=route,
+        redact=context.redact,
+    )  # fmt: skip
     if context.engines is not None:
         connections.attempt(context.engines.own, context.redact, _record, found)
 

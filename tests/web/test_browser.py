@@ -177,7 +177,7 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(browser: Browser)
 def test_the_first_screen_says_what_to_do(browser: Browser) -> None:
     for viewport in (LAPTOP, PHONE):
         with opened(browser, viewport=viewport) as page:
-            box = page.get_by_text(f"Do now {fleet.SCOPE_ADVICE}").bounding_box()
+            box = page.get_by_text(f"Do now: {fleet.SCOPE_ADVICE}").bounding_box()
             assert box is not None
             assert box["y"] + box["height"] < viewport["height"]
 
