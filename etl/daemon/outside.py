@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
+from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import Connection, make_url
 
 from etl.config.redact import Redactor
@@ -103,26 +104,33 @@ def overview(
         database=standing.trouble,
         notes=notes,
         public_url=context.settings.daemon.public_url,
-        reach=_reach(context),
+        reach=reach(context),
         streams=streams,
     )
 
 
-def _reach(context: Context) -> Reach | None:
-    """Return how clients connect to the warehouse; None until it was reached."""
+def reach(context: Context) -> Reach | None:
+    """Return how clients connect to the warehouse; None until it was reached.
+
+    The role is that of `read_url`, or the reader of the embedded Postgres.
+    """
     if context.engines is None:
         return None
-    given = context.settings.warehouse
-    url, role = context.engines.own.url, None
-    if given.read_url is not None:
-        url = make_url(given.read_url.get_secret_value())
-        role = url.username
-    elif given.url is None:
-        role = READER
-    given_apart = url.query.get("host", "")
-    several = given_apart if isinstance(given_apart, str) else ",".join(given_apart)
-    host = url.host or several or "localhost"
-    return Reach(host, url.port or 5432, url.database or "", role, embedded=given.url is None)
+    warehouse = context.settings.warehouse
+    url = context.engines.own.url
+    if warehouse.read_url is not None:
+        url = make_url(warehouse.read_url.get_secret_value())
+    libpq = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    given = {name: str(value) for name, value in conninfo_to_dict(libpq).items() if value}
+    is_ours = warehouse.url is None
+    role = given.get("user") if warehouse.read_url else READER if is_ours else None
+    return Reach(
+        host=given.get("host", ""),
+        port=given.get("port", "5432"),
+        database=given.get("dbname") or given.get("user", ""),
+        role=role,
+        embedded=is_ours and warehouse.read_url is None,
+    )
 
 
 class Page:

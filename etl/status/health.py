@@ -110,12 +110,14 @@ class StreamHealth:
 class Reach:
     """How a client connects to the warehouse; nothing in it is secret.
 
-    `host` a name, an address, or the directory of a socket; `role` one that only reads, None if the
-    settings name none; `embedded` whether it is callflow's own Postgres, for this machine only.
+    `host`     a name, an address, or the directory of a socket; "": that of the default.
+    `port`     a number; several servers may have several, between commas, as their hosts.
+    `role`     one that only reads; None: the settings name none.
+    `embedded` whether it is callflow's own Postgres, for its machine only.
     """
 
     host: str
-    port: int
+    port: str
     database: str
     role: str | None = None
     embedded: bool = False

@@ -37,7 +37,7 @@ class Shot:
     whole: bool = True
 
 
-REACH = Reach("db.example", 5432, "callflow", "bi_reader")
+REACH = Reach("db.example", "5432", "callflow", "bi_reader")
 HEALTHY = replace(fleet.ALL_WELL, reach=REACH, public_url="https://callflow.example")
 CAUSE = "page 1: cannot connect to flex-api.twilio.com: Connection refused (6 attempts)"
 ALL_FAILED = fleet.overview(

@@ -270,7 +270,7 @@ def test_when_the_daemon_hangs_it_says_so_first() -> None:
         shown = Page(client.get("/").text)
     assert shown.titles()[0] == "daemon hangs · callflow"
     assert "The daemon hangs It last looked at the streams 5m ago" in shown.text
-    assert "Last known state, from 5m ago 2026-03-14 03:12:38 UTC." in shown.text
+    assert "Last known state, from 5m ago 2026-03-14 03:12:38 UTC" in shown.text
 
 
 def test_slow_runs_are_left_out() -> None:
@@ -402,7 +402,7 @@ def test_the_first_page_has_the_last_changes_of_all_sources() -> None:
         assert "No change was seen yet." in client.get("/").text
 
 
-REACH = Reach("db.example", 5433, "ware house", "bi'reader")
+REACH = Reach("db.example", "5433", "ware house", "bi'reader")
 
 
 @pytest.mark.parametrize(
@@ -410,7 +410,7 @@ REACH = Reach("db.example", 5433, "ware house", "bi'reader")
     [
         (REACH, ("psql -h db.example -p 5433 -U 'bi'\"'\"'reader' -d 'ware house'", "read_url")),
         (replace(REACH, role=None), ("-U ROLE", "CREATE ROLE analyst", "callflow grant analyst")),
-        (Reach("127.0.0.1", 5544, "callflow", "callflow_reader", embedded=True),
+        (Reach("127.0.0.1", "5544", "callflow", "callflow_reader", embedded=True),
          ("psql -h 127.0.0.1 -p 5544 -U callflow_reader -d callflow", "from its machine only")),
     ],
 )  # fmt: skip

@@ -1,8 +1,8 @@
 """The small chart of a stream's last runs: where its bars are, and words that say the same.
 
 A bar's length upwards is how long the run took, downwards how many rows it changed. The scale is
-that of the complete runs: a longer bar is cut, and has a gap near its end. Below it is a mark if the
-run did not end well, so that nothing is shown by colour alone.
+that of the complete runs: a longer bar is cut, and has a gap near its end. Below a bar is a mark if
+the run did not end well, so that nothing is shown by colour alone.
 """
 
 from collections import Counter

@@ -171,5 +171,6 @@ def run_link(run_id: str) -> str:
 
 def psql(reach: Reach, role: str) -> str:
     """Return the shell line that opens psql as `role`; it asks for the password."""
-    given = {"-h": reach.host, "-p": str(reach.port), "-U": role, "-d": reach.database}
-    return " ".join(["psql", *(f"{name} {shlex.quote(value)}" for name, value in given.items())])
+    given = {"-h": reach.host, "-p": reach.port, "-U": role, "-d": reach.database}
+    options = [f"{name} {shlex.quote(value)}" for name, value in given.items() if value]
+    return " ".join(["psql", *options])
