@@ -30,6 +30,7 @@ def of_run(view: Overview, run_id: str) -> RunStory | None:
             if run.run_id == run_id:
                 seen = run.started_at + timedelta(seconds=1)
                 changed = run.inserted + run.updated + run.deleted
-                changes = [calls.change(observed_at=seen, source=run.source)] if changed else []
+                made = {"observed_at": seen, "modified_at": seen - timedelta(minutes=4)}
+                changes = [calls.change(source=run.source, **made)] if changed else []
                 return RunStory(run, changes, REJECTS if run.rejected else ())
     return None
