@@ -1,6 +1,7 @@
 """What the warehouse answers about streams and runs, made by hand."""
 
 from datetime import timedelta
+from typing import Any
 
 from etl.status.health import Overview
 from etl.status.stories import Missing, Rejected, RunStory, StreamStory
@@ -30,7 +31,10 @@ def of_run(view: Overview, run_id: str) -> RunStory | None:
             if run.run_id == run_id:
                 seen = run.started_at + timedelta(seconds=1)
                 changed = run.inserted + run.updated + run.deleted
-                made = {"observed_at": seen, "modified_at": seen - timedelta(minutes=4)}
+                made: dict[str, Any] = {
+                    "observed_at": seen,
+                    "modified_at": seen - timedelta(minutes=4),
+                }
                 changes = [calls.change(source=run.source, **made)] if changed else []
                 return RunStory(run, changes, REJECTS if run.rejected else ())
     return None
