@@ -389,6 +389,12 @@ def test_data_dir_is_relative_to_the_file_and_in_the_environment_to_here(
             '[daemon]\nalert_webhook = "http://x/"',
             "alert_webhook (line 2): http:// is for loopback",
         ),
+        ('[daemon]\nalert_format = "mail"', 'expected "slack", "teams" or "json"; for example ale'),
+        ('[daemon]\npublic_url = "callflow.example"', "expected http[s]://host[:port], without"),
+        ('[daemon]\npublic_url = "http://h/x"', "expected http[s]://host[:port], without user, pa"),
+        ('[daemon]\npublic_url = "http://h?q"', "expected http[s]://host[:port], without user, pa"),
+        ('[daemon]\npublic_url = "http://u:p@h"', "expected http[s]://host[:port], without user, "),
+        ('[daemon]\npublic_url = "http://0x7f.1"', "expected a host name, or an IP address writte"),
         ("[warehose]\nurl = 1", "warehose (line 1): unknown key; did you mean warehouse?"),
         ("warehouse = 1", "warehouse (line 1): expected a table, such as [sources.zoom_eu] or"),
         ("sources = [1]", "sources (line 1): expected a table, such as [sources.zoom_eu]"),
@@ -1205,6 +1211,20 @@ def test_the_uncommented_example_lacks_only_its_placeholders(read: Loader) -> No
     assert other.startswith("schedule.cron (line ")  # the example shows both ways
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("https://callflow.example", "https://callflow.example"),
+        ("HTTP://Callflow.Internal:8787/", "http://callflow.internal:8787"),
+        ("http://[::1]:80", "http://[::1]:80"),
+    ],
+)
+def test_the_page_s_address_is_for_any_host_with_or_without_tls(
+    read: Loader, given: str, kept: str
+) -> None:
+    assert read(f'[daemon]\npublic_url = "{given}"').daemon.public_url == kept
+
+
 def test_the_example_shows_every_key_and_the_true_defaults(read: Loader) -> None:
     text = re.sub(r"(?m)^(api_key_s|cron).*", "", uncommented())
     text = text.replace('account_sid = "…"', f'account_sid = "{AC}"')
@@ -1223,6 +1243,7 @@ def test_the_example_shows_every_key_and_the_true_defaults(read: Loader) -> None
         "http_token",
         "alert_webhook",
         "dask_scheduler",
+        "public_url",
         "stale_after",
     }
     models = (shown.warehouse, shown.schedule, shown.daemon, shown.network, shown.security)

@@ -33,7 +33,8 @@ LEAVES = (
 MAY_KNOW_SQL = ("etl.commands", "etl.daemon.connections", "etl.daemon.executors",
                 "etl.daemon.hung", "etl.daemon.leading", "etl.daemon.outside", "etl.daemon.rounds",
                 "etl.daemon.snapshot", "etl.daemon.watch", "etl.load", "etl.status.flows",
-                "etl.status.missing", "etl.status.queries", "etl.status.versions", "etl.sync",
+                "etl.status.missing", "etl.status.queries", "etl.status.stories",
+                "etl.status.versions", "etl.sync",
                 "etl.warehouse")  # fmt: skip
 
 MAY_SEND = ("etl.daemon.webhook", "etl.extract.http", "etl.extract.route", "etl.extract.transport")

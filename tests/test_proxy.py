@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from etl import api
 from etl.config.hosts import address, is_exempt, is_loopback, is_private
-from etl.daemon.alerts import send
+from etl.daemon.messages import send
 from etl.errors import (
     CallflowError,
     ConfigError,

@@ -45,6 +45,7 @@ from etl.config.values import (
     TimeZone,
     WebUrl,
     http_address,
+    page_url,
     secret_web_url,
 )
 
@@ -128,6 +129,8 @@ class Daemon(Table):
 
     `workers` limits the runs at once per provider host. A run that makes no progress for
     `hung_after` is given up (None: for longer than all retries of one request can take).
+    `public_url` is where people reach the status page, for links to it. `alert_format` is the shape
+    of what `alert_webhook` is sent.
     """
 
     http: Annotated[str, AfterValidator(http_address)] = Field(
@@ -149,8 +152,16 @@ class Daemon(Table):
         default=timedelta(seconds=25), description=DURATION, examples=["25s"]
     )
     hung_after: Duration | None = Field(default=None, description=DURATION, examples=["15m"])
+    public_url: Annotated[str, AfterValidator(page_url)] | None = Field(
+        default=None,
+        description="the address of the status page, as people reach it",
+        examples=["https://callflow.example"],
+    )
     alert_webhook: Annotated[SecretStr, AfterValidator(secret_web_url)] | None = Field(
         default=None, description="an https:// URL"
+    )
+    alert_format: Literal["slack", "teams", "json"] = Field(
+        default="slack", description='"slack", "teams" or "json"', examples=["teams"]
     )
 
     @classmethod

@@ -66,6 +66,16 @@ def secret_web_url(value: SecretStr) -> SecretStr:
     return SecretStr(_web_url(value.get_secret_value(), query=True))
 
 
+def page_url(text: str) -> str:
+    """Check the address of the status page, as people reach it; http:// is for any host here."""
+    match = _URL.fullmatch(text)
+    if not match or match[4].rstrip("/") or match[5] or not 0 < int(match[3] or 1) < 65536:
+        raise problem("expected http[s]://host[:port], without user, path, query or fragment")
+    if is_odd_address(match[2]):
+        raise problem("expected a host name, or an IP address written as four numbers")
+    return f"{match[1]}://{match[2]}{(match[3] and ':' + match[3]) or ''}".lower()
+
+
 def _proxy_url(value: SecretStr | None) -> SecretStr | None:
     if value is None:
         return None

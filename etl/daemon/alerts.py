@@ -1,22 +1,18 @@
-"""Messages to a webhook: once when a stream turns bad, and once when it is well again.
+"""Alerts: once when a stream turns bad, and once when it is well again.
 
-The caller records what was sent, so that nothing is sent twice. Pure, except for `send`.
+The caller records what was sent, so that nothing is sent twice. `messages` sends them. Pure.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime, timedelta
 
 from etl.config.redact import Redactor
-from etl.daemon.webhook import post_json
-from etl.extract.route import DIRECT, Route
+from etl.status.causes import without_name
 from etl.status.health import StreamHealth
 from etl.status.words import span
 
-LINES = 20
-"""Lines of one message; further alerts are only counted."""
-_LONGEST = 500  # characters of a line
+_LONGEST = 500  # characters of a text
 
 _WORSE = {
     "throttled": 1,
@@ -41,14 +37,27 @@ Name = tuple[str, str]
 class Alert:
     """One thing to say of one stream.
 
-    `state` is what to record once it was sent: "throttled", "incomplete", "failed", "stale",
-    "not available" or "ended"; None when the stream is well again.
+    `text`    all of it in a sentence.
+    `state`   what to record once it was sent: "throttled", "incomplete", "failed", "stale",
+              "not available" or "ended"; None when the stream is well again.
+    `problem` what is wrong, without the stream's name, and `advice` what to do now; None if there
+              is nothing to say.
+    `since`   since when it is in this state, as far as that is known (UTC): the end of the run that
+              showed it; of one that is stale, when it became so.
     """
 
     source: str
     stream: str
     text: str
     state: str | None
+    problem: str | None = None
+    advice: str | None = None
+    since: datetime | None = None
+
+    @property
+    def name(self) -> str:
+        """`source.stream`."""
+        return f"{self.source}.{self.stream}"
 
 
 def alerts(
@@ -71,38 +80,11 @@ def alerts(
         name = (stream.source, stream.stream)
         previous, now = reported.get(name), _bad(stream)
         if now is not None and _is_news(previous, now):
-            found.append(Alert(*name, _bad_text(stream, now, redact), now))
+            found.append(_bad_alert(stream, now, redact))
         elif now is None and previous is not None and stream.state == "good":
-            found.append(Alert(*name, f"{stream.name} is well again", None))
+            well = f"{stream.name} is well again"
+            found.append(Alert(*name, well, None, since=stream.last_success_at))
     return sorted(found, key=lambda each: (-_WORSE.get(each.state or "", 0), each.state != "stale"))
-
-
-def payload(found: Sequence[Alert]) -> dict[str, Any]:
-    """Return one message of all alerts, escaped, as Slack and compatible servers take it."""
-    lines = [_escaped(alert.text) for alert in found]
-    if len(found) > LINES:
-        rest = Counter(alert.state or "well again" for alert in found[LINES - 1 :])
-        words = ", ".join(f"{count:,} {word}" for word, count in rest.items())
-        lines[LINES - 1 :] = [f"and {rest.total():,} more streams: {words}"]
-    return {"text": "\n".join(lines)}
-
-
-def send(
-    url: str,
-    found: Sequence[Alert],
-    *,
-    route: Route = DIRECT,
-    timeout: float = 10.0,
-    redact: Redactor | None = None,
-) -> None:
-    """Send one message of all alerts to the webhook `url` by `route`, within `timeout` seconds.
-
-    Raises UnavailableError (try again later) or ContractError (the URL is wrong); both name only
-    the host of `url`, which is a secret. `redact` is for the webhook's own words. Without alerts
-    nothing is sent.
-    """
-    if found:
-        post_json(url, payload(found), route=route, timeout=timeout, redact=redact)
 
 
 def _is_news(previous: str | None, now: str) -> bool:
@@ -120,23 +102,28 @@ def _bad(stream: StreamHealth) -> str | None:
     return stream.state if stream.state in _WORSE else None
 
 
-def _bad_text(stream: StreamHealth, word: str, redact: Redactor) -> str:
+def _bad_alert(stream: StreamHealth, word: str, redact: Redactor) -> Alert:
     """Return such as "zoom_eu.flows failed: HTTP 401: no access → check the credentials"."""
     text = f"{stream.name} {word if word == 'failed' else f'is {word}'}"
+    since = stream.last_attempt_at
     if word == "stale":
         old = "no complete run yet" if stream.age is None else f"{span(stream.age, 2)} old"
         allowed = f", {span(stream.stale_after)} allowed" if stream.stale_after else ""
         text += f" ({old}{allowed})"
-    # An error names its place, which usually starts with the stream.
-    problem = (stream.problem or "").removeprefix(stream.name).lstrip(" :,")
+        late = timedelta(seconds=stream.stale_after or 0)
+        since = stream.last_success_at and stream.last_success_at + late
+    problem = redact.message(without_name(stream.name, stream.problem or ""))
+    advice = redact.message(stream.advice or "")
     if problem and not (word == "stale" and stream.state in ("good", "never run")):
-        text += f": {redact.message(problem)}"
-    if stream.advice:
-        text += f" → {redact.message(stream.advice)}"
+        text += f": {problem}"
+    if advice:
+        text += f" → {advice}"
+    return Alert(
+        stream.source, stream.stream, _short(text), word,
+        problem=_short(problem) or None, advice=_short(advice) or None, since=since,
+    )  # fmt: skip
+
+
+def _short(text: str) -> str:
     text = " ".join(text.split())
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
-
-
-def _escaped(text: str) -> str:
-    """Escape what Slack gives a meaning (its docs, "Formatting text for app surfaces")."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

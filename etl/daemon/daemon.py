@@ -28,7 +28,6 @@ from etl.daemon.rounds import Rounds
 from etl.daemon.signals import Signals
 from etl.daemon.snapshot import Snapshot
 from etl.daemon.watch import Watch
-from etl.daemon.web.asking import Questions
 from etl.errors import CallflowError, SchemaError, place
 from etl.load.lease import process_name
 from etl.status.health import Overview, Role
@@ -82,7 +81,8 @@ class Daemon:
         self._rounds = Rounds(self._context, runner, given, self._metrics, self._run_ended)
         self._alerting = Alerting(self._metrics, self._notes)
         self._page = Page(
-            self._view("starting"), self._questions(), self._metrics, self._notes, given,
+            self._view("starting"), self._watch.questions(lambda: self._context.redact),
+            self._metrics, self._notes, given,
         )  # fmt: skip
         given.log.info(
             "started", version=__version__, sources=len(settings.sources),
@@ -192,14 +192,6 @@ class Daemon:
             started=self._started, notes=self._notes.texts(), running=self._rounds.running(),
             next_runs=self._rounds.next_runs(), role=role,
         )  # fmt: skip
-
-    def _questions(self) -> Questions:
-        watch = self._watch
-        return Questions(
-            recent=lambda names: watch.recent(names, self._context.redact),
-            source=lambda name: watch.source(name, self._context.redact),
-            flow=lambda key: watch.flow(key, self._context.redact),
-        )
 
     def _note(self, about: str, text: str | None) -> None:
         self._notes.set(about, text, self._context.redact)

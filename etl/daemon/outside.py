@@ -7,11 +7,12 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection
+from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy import Connection, make_url
 
 from etl.config.redact import Redactor
 from etl.config.settings import Daemon as DaemonSettings
-from etl.daemon import alerts, connections
+from etl.daemon import alerts, connections, messages
 from etl.daemon.alerts import Alert
 from etl.daemon.context import Context, Moment, Surroundings
 from etl.daemon.executors import Threads
@@ -25,8 +26,9 @@ from etl.errors import CallflowError
 from etl.extract.route import Route, route_of
 from etl.load import runs
 from etl.status import graphviz
-from etl.status.health import Overview, Role, StreamHealth, assess
+from etl.status.health import Overview, Reach, Role, StreamHealth, assess
 from etl.version import __version__
+from etl.warehouse.roles import READER
 
 TRY_AGAIN = 10.0
 """Seconds until a port that was taken is tried again."""
@@ -44,13 +46,13 @@ class Notes:
         self._texts: dict[str, str] = {}
 
     def set(self, about: str, text: str | None, redact: Redactor) -> None:
-        """Replace the note about something; None removes it."""
-        text = text and redact.message(text)
+        """Replace the note about something; None removes it. Its lines stay lines on the page."""
+        text = text and redact.message(text, keep="\n")
         if text is None:
             self._texts.pop(about, None)
         elif self._texts.get(about) != text:
             self._texts[about] = text
-            self._log.warning(text)
+            self._log.warning(" ".join(text.split()))
 
     def texts(self) -> tuple[str, ...]:
         """Return all notes, the oldest first."""
@@ -101,7 +103,33 @@ def overview(
         seen_at=seen_at,
         database=standing.trouble,
         notes=notes,
+        public_url=context.settings.daemon.public_url,
+        reach=reach(context),
         streams=streams,
+    )
+
+
+def reach(context: Context) -> Reach | None:
+    """Return how clients connect to the warehouse; None until it was reached.
+
+    The role is that of `read_url`, or the reader of the embedded Postgres.
+    """
+    if context.engines is None:
+        return None
+    warehouse = context.settings.warehouse
+    url = context.engines.own.url
+    if warehouse.read_url is not None:
+        url = make_url(warehouse.read_url.get_secret_value())
+    libpq = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    given = {name: str(value) for name, value in conninfo_to_dict(libpq).items() if value}
+    is_ours = warehouse.url is None
+    role = given.get("user") if warehouse.read_url else READER if is_ours else None
+    return Reach(
+        host=given.get("host", ""),
+        port=given.get("port", "5432"),
+        database=given.get("dbname") or given.get("user", ""),
+        role=role,
+        embedded=is_ours and warehouse.read_url is None,
     )
 
 
@@ -224,7 +252,11 @@ class Alerting:
 
 
 def _send(url: str, route: Route, found: Sequence[Alert], context: Context) -> None:
-    alerts.send(url, found, route=route, redact=context.redact)
+    given = context.settings.daemon
+    messages.send(
+        url, found, form=given.alert_format, page=given.public_url, route=route,
+        redact=context.redact,
+    )  # fmt: skip
     if context.engines is not None:
         connections.attempt(context.engines.own, context.redact, _record, found)
 

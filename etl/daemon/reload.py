@@ -24,6 +24,8 @@ def reload(context: Context, given: Surroundings, metrics: Metrics, notes: Notes
     except CallflowError as error:
         metrics.config_refused(True)
         text = f"the new configuration is refused, the previous one stays: {error}"
+        if not error.advice:
+            text += " → correct it, then send SIGHUP again"
         notes.set("config", text, context.redact)
         return None
     metrics.config_refused(False)

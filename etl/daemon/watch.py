@@ -1,6 +1,6 @@
 """The watch over the warehouse: reach it, lead if no other daemon does, read all streams."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
@@ -11,11 +11,10 @@ from etl.daemon import connections, leading, snapshot
 from etl.daemon.connections import Engines
 from etl.daemon.context import Context, Surroundings
 from etl.daemon.snapshot import Snapshot
+from etl.daemon.web.asking import Questions
 from etl.errors import CallflowError, WarehouseError
 from etl.load import lease as leases
-from etl.load.runs import Run
-from etl.status import flows, queries
-from etl.status.flows import FlowStory, SourceFlows
+from etl.status import flows, queries, stories
 from etl.sync.selection import select
 from etl.warehouse.translate import translate_errors
 
@@ -28,7 +27,7 @@ READ_EVERY = 3.0
 
 
 class Watch:
-    """What this daemon knows of the warehouse. Other threads use `recent`, `source` and `flow`.
+    """What this daemon knows of the warehouse. Other threads use the `questions`.
 
     `engines` are None until the warehouse was reached, `snapshot` until this daemon may trust one.
     """
@@ -107,19 +106,16 @@ class Watch:
         if lease is not None and self.engines is not None:
             connections.attempt(self.engines.own, redact, leases.release, lease)
 
-    def recent(
-        self, streams: Sequence[tuple[str, str]], redact: Redactor
-    ) -> Mapping[tuple[str, str], Sequence[Run]]:
-        """Return the last runs of `streams`. May be called by any thread. Raises WarehouseError."""
-        return queries.recent(self._own(), streams, redact=redact)
-
-    def source(self, name: str, redact: Redactor) -> SourceFlows:
-        """Return the flows of a source. May be called by any thread. Raises WarehouseError."""
-        return flows.of_source(self._own(), name, redact)
-
-    def flow(self, key: str, redact: Redactor) -> FlowStory | None:
-        """Return a flow by its flow_key. May be called by any thread. Raises WarehouseError."""
-        return flows.story(self._own(), key, redact)
+    def questions(self, redact: Callable[[], Redactor]) -> Questions:
+        """Return what the pages may ask, from any thread; `redact` returns what holds now."""
+        return Questions(
+            recent=lambda names: queries.recent(self._own(), names, redact()),
+            latest=lambda limit: stories.latest(self._own(), limit, redact()),
+            source=lambda name: flows.of_source(self._own(), name, redact()),
+            flow=lambda key: flows.story(self._own(), key, redact()),
+            stream=lambda pair: stories.of_stream(self._own(), *pair, redact()),
+            run=lambda run_id: stories.of_run(self._own(), run_id, redact()),
+        )
 
     def _own(self) -> Engine:
         engines = self.engines

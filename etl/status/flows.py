@@ -296,16 +296,24 @@ def changes(
     source: str | None = None,
     flow: Flow | None = None,
     by: str | None = None,
+    until: datetime | None = None,
+    entities: Sequence[str] | None = None,
 ) -> list[Row]:
-    """Return up to `limit` rows of callflow.changes that were observed from `since` on.
+    """Return up to `limit` rows of callflow.changes that were observed from `since` to `until`.
 
     The newest comes first. `by` is an editor, whatever the case.
     """
+    which: str
+    given: dict[str, Any]
     which, given = of_flow(flow) if flow else ("true", {})
     if source is not None:
         which, given = f"{which} AND source = :source", {**given, "source": source}
     if by is not None:
         which, given = f"{which} AND lower(modified_by) = lower(:editor)", {**given, "editor": by}
+    if until is not None:
+        which, given = f"{which} AND observed_at <= :until", {**given, "until": until}
+    if entities is not None:
+        which, given = f"{which} AND entity = ANY (:entities)", {**given, "entities": entities}
     query = f"""SELECT {_COLUMNS} FROM callflow.changes
         WHERE observed_at >= :since AND {which} ORDER BY {_ORDER} LIMIT :limit"""
     found = connection.execute(text(query), {**given, "since": since, "limit": limit})
@@ -377,7 +385,7 @@ def of_source(engine: Engine, source: str, redact: Redactor) -> SourceFlows:
     if "\0" in source:  # Postgres has no such text
         return SourceFlows([], [], [], {})
     given = {"source": source, "limit": MOST_GONE}
-    with _brief(engine, redact) as connection:
+    with brief(engine, redact) as connection:
         listed = connection.execute(
             text(f"SELECT {_LISTED} FROM callflow.flows WHERE source = :source"), given
         )
@@ -418,7 +426,7 @@ def story(engine: Engine, key: str, redact: Redactor) -> FlowStory | None:
         return None
     parts = key.split("/", 4)  # a key has an id after its first or its second slash
     ids = ["/".join(parts[at:]) for at in range(1, len(parts))]
-    with _brief(engine, redact) as connection:
+    with brief(engine, redact) as connection:
         known = [flow for flow in _last(connection, ids, parts[0]) if flow.key == key]
         if not known:
             return None
@@ -429,7 +437,7 @@ def story(engine: Engine, key: str, redact: Redactor) -> FlowStory | None:
 
 
 @contextmanager
-def _brief(engine: Engine, redact: Redactor) -> Iterator[Connection]:
+def brief(engine: Engine, redact: Redactor) -> Iterator[Connection]:
     """Yield a snapshot whose statements may take 3 seconds each. Raises WarehouseError."""
     with snapshot(engine, redact, "status") as connection:
         connection.exec_driver_sql("SET LOCAL statement_timeout = '3s'")

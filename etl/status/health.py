@@ -107,6 +107,23 @@ class StreamHealth:
 
 
 @dataclass(frozen=True, slots=True)
+class Reach:
+    """How a client connects to the warehouse; nothing in it is secret.
+
+    `host`     a name, an address, or the directory of a socket; "": that of the default.
+    `port`     a number; several servers may have several, between commas, as their hosts.
+    `role`     one that only reads; None: the settings name none.
+    `embedded` whether it is callflow's own Postgres, for its machine only.
+    """
+
+    host: str
+    port: str
+    database: str
+    role: str | None = None
+    embedded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Overview:
     """All streams, and the daemon that reports on them, at one instant (UTC).
 
@@ -115,6 +132,8 @@ class Overview:
     `seen_at`  when the warehouse last answered.
     `database` what is wrong with the warehouse; None if it answers and its schema is at head.
     `notes`    what a person should know about the daemon: a refused configuration, a taken port.
+    `public_url` where people reach the status page; None: the settings do not say.
+    `reach`    how to connect to the warehouse; None: it is not known yet.
     """
 
     at: datetime
@@ -126,6 +145,8 @@ class Overview:
     seen_at: datetime | None = None
     database: str | None = None
     notes: tuple[str, ...] = ()
+    public_url: str | None = None
+    reach: Reach | None = None
     streams: tuple[StreamHealth, ...] = field(default=())
 
     def as_seen_at(self, now: datetime) -> Self:

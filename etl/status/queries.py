@@ -109,6 +109,22 @@ def last_runs(
         return list(_runs(connection, newest, redact))
 
 
+def run(engine: Engine, run_id: str, redact: Redactor) -> Run | None:
+    """Return the run with that id; None if there is none. Times and errors are as in `recent`.
+
+    Raises WarehouseError, also after 3 seconds without a result.
+    """
+    with translate_errors("status", redact), engine.begin() as connection:
+        connection.exec_driver_sql("SET LOCAL statement_timeout = '3s'")
+        # The key starts with the source, so the id alone would be sought in the whole table.
+        sources = [name for (name,) in leftovers.key_prefixes(connection, tables.runs, 1)]
+        columns = tables.runs.c
+        wanted = select(tables.runs).where(
+            columns.source == func.any(literal(sources, ARRAY(Text))), columns.run_id == run_id
+        )
+        return next(_runs(connection, wanted.limit(1), redact), None)
+
+
 def known_streams(
     engine: Engine, settings: Settings, redact: Redactor, source: str | None = None
 ) -> list[tuple[str, str]]:

@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from etl.daemon.alerts import LINES, Alert, alerts, payload, send
+from etl.daemon.alerts import Alert, alerts
+from etl.daemon.messages import LINES, payload, send
 from etl.daemon.webhook import post_json
 from etl.errors import CallflowError, ContractError, UnavailableError
 from etl.status.health import StreamHealth

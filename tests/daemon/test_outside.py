@@ -1,7 +1,10 @@
-"""What the outside sees: alerts that are sent once."""
+"""What the outside sees: alerts that are sent once, notes, and how to connect."""
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,15 +14,15 @@ from pydantic import SecretStr
 from sqlalchemy import Engine
 
 from etl.config.redact import Redactor
-from etl.config.settings import Daemon, Settings
+from etl.config.settings import Daemon, Settings, Warehouse
 from etl.daemon import connections, snapshot
 from etl.daemon.connections import Engines
 from etl.daemon.context import Context
 from etl.daemon.metrics import Metrics
-from etl.daemon.outside import Alerting, Notes
+from etl.daemon.outside import Alerting, Notes, reach
 from etl.daemon.snapshot import Snapshot
 from etl.load.lease import Lease
-from etl.status.health import Overview, StreamHealth
+from etl.status.health import Overview, Reach, StreamHealth
 from etl.warehouse.connect import connect
 from tests.daemon.processes import until
 from tests.daemon.test_alerts import hook
@@ -38,8 +41,9 @@ def engine(warehouse: str) -> Iterator[Engine]:
         engine.dispose()
 
 
-def context(engine: Engine, url: str, **given: Any) -> Context:
-    settings = Settings(daemon=Daemon(alert_webhook=SecretStr(url)), sources={})
+def context(engine: Engine, url: str, more: Any = None, **given: Any) -> Context:
+    daemon = Daemon(alert_webhook=SecretStr(url), **(more or {}))
+    settings = Settings(daemon=daemon, sources={})
     lease = Lease("*", "daemon", "here", 1)
     named: dict[str, Any] = {"engines": Engines(engine, engine), "lease": lease} | given
     return Context("here", settings, Redactor(), **named)
@@ -118,3 +122,51 @@ def test_only_a_daemon_that_leads_sends(engine: Engine, given: Any) -> None:
         beats.beat(leads, seen(FAILED), None, now=3.0)
         assert beats.sent()
         assert server.came == []
+
+
+def test_the_settings_say_in_which_shape_and_to_which_page_it_links(engine: Engine) -> None:
+    beats = Beats()
+    page = "https://callflow.example"
+    with hook() as server:
+        daemon = context(engine, server.origin, {"alert_format": "json", "public_url": page})
+        beats.beat(daemon, seen(FAILED), read(engine, 1.0), now=1.0)
+        until(beats.sent, "it was sent")
+    ((_, _, body),) = server.came
+    (alert,) = json.loads(body)["alerts"]
+    assert (alert["event"], alert["url"]) == ("failed", f"{page}/streams/zoom_eu/flows")
+
+
+def test_a_note_has_lines_on_the_page_and_none_in_the_log() -> None:
+    logged: list[str] = []
+    notes = Notes(SimpleNamespace(warning=logged.append))
+    for _ in range(2):
+        notes.set("config", "refused:\n  a hunter22\n  b", Redactor({"hunter22"}))
+    assert notes.texts() == ("refused:\n  a …\n  b",)
+    assert logged == ["refused: a … b"]
+    notes.set("config", None, Redactor())
+    assert notes.texts() == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({"url": "postgresql://me:hunter22@db.example/w"},
+         Reach("db.example", "5432", "w")),
+        ({"url": "postgresql://me:hunter22@/w?host=/run/pg&port=5433"},
+         Reach("/run/pg", "5433", "w")),
+        ({"url": "postgresql://me@db/w", "read_url": "postgresql://bi:hunter22@replica:6543/x"},
+         Reach("replica", "6543", "x", "bi")),
+        ({"url": "postgresql:///w"}, Reach("", "5432", "w")),
+        ({}, Reach("127.0.0.1", "7", "callflow", "callflow_reader", embedded=True)),
+    ],
+)  # fmt: skip
+def test_how_to_connect_follows_from_the_settings_without_a_password(
+    given: dict[str, str], found: Reach
+) -> None:
+    secret: dict[str, Any] = {name: SecretStr(value) for name, value in given.items()}
+    settings = Settings(warehouse=Warehouse(**secret), sources={})
+    own = connect(given.get("url", "postgresql://callflow:hunter22@127.0.0.1:7/callflow"))
+    known = Context("here", settings, Redactor(), engines=Engines(own, own))
+    assert reach(known) == found
+    assert "hunter22" not in repr(found)
+    assert reach(replace(known, engines=None)) is None

@@ -31,7 +31,7 @@ from sqlalchemy.engine import make_url
 from etl.commands import check, lines
 from etl.config import load as config
 from etl.config.settings import Settings, Warehouse, redactor
-from etl.daemon import alerts, logs
+from etl.daemon import alerts, logs, messages
 from etl.load.runs import Run
 from etl.sandbox.exchange import JSON, Request, Response, json_response
 from etl.sandbox.faults import Fault
@@ -606,5 +606,5 @@ def test_records_of_an_older_version_are_redacted_when_shown(
         search(lines.stream_line(stream), "status")
         search(documents.stream_json(stream), "status --json")
     found = alerts.alerts(overview.streams, {}, redactor(settings))
-    search(json.dumps(alerts.payload(found), ensure_ascii=False), "webhook")
-    assert "HTTP 400" in json.dumps(alerts.payload(found))
+    search(json.dumps(messages.payload(found), ensure_ascii=False), "webhook")
+    assert "HTTP 400" in json.dumps(messages.payload(found))

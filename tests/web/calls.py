@@ -144,6 +144,11 @@ def of_source(name: str, number: int = len(NAMES)) -> SourceFlows:
     return SourceFlows(rows, gone, changes, {f"{SOURCE}/f1": 2})
 
 
+def latest(limit: int) -> Sequence[Row]:
+    """Return the last changes of all sources."""
+    return [change(), change("f7", "Returns", source="zoom_us", modified_by=None)][:limit]
+
+
 def no_picture(drawing: Drawing) -> str:
     """Refuse to draw, as an installation without the extra does."""
     raise ConfigError(

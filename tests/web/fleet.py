@@ -140,7 +140,13 @@ def many(number: int, bad_each: int = 40) -> Overview:
         source, name = f"twilio_{place // 2:04}", ("channels", "flex_flows")[place % 2]
         bad = bad_each and place % bad_each == bad_each - 1
         streams.append(
-            replace(FAILED, source=source, stream=name, provider="twilio")
+            replace(
+                FAILED,
+                source=source,
+                stream=name,
+                provider="twilio",
+                problem=SCOPE.replace("zoom_us.flows", f"{source}.{name}"),
+            )
             if bad
             else stream(source, name, rows=place * 7)
         )
@@ -157,7 +163,7 @@ def run(source: str = "zoom_eu", name: str = "flows", **given: Any) -> Run:
         "requests": 5,
         "records": 1204,
     }
-    return Run("0f3a", source, name, **(values | given))
+    return Run(given.pop("run_id", "0f3a"), source, name, **(values | given))
 
 
 def last_runs(view: Overview, seed: int = 7) -> Runs:
@@ -169,6 +175,8 @@ def last_runs(view: Overview, seed: int = 7) -> Runs:
 
 
 def _history(of: StreamHealth, chance: Random) -> list[Run]:
+    if of.state == "never run":
+        return []
     rows = of.rows or 1
     apart = 30 if "/30" in of.schedule else 15
     base = 0.4 + rows / 2600
@@ -200,6 +208,7 @@ def _history(of: StreamHealth, chance: Random) -> list[Run]:
             run(
                 of.source,
                 of.stream,
+                run_id=f"{of.name}-{back}",
                 mode="full" if full else "incremental",
                 started_at=started,
                 finished_at=started + timedelta(seconds=took),
@@ -208,6 +217,10 @@ def _history(of: StreamHealth, chance: Random) -> list[Run]:
                 error_kind="credentials" if status == "failed" else None,
                 records=0 if status == "failed" else rows if full else changed,
                 requests=1 if status == "failed" else math.ceil(rows / 300) if full else 2,
+                pages=0 if status == "failed" else math.ceil(rows / 300) if full else 1,
+                rows_written=changed + gone,
+                watermark_before=started - timedelta(hours=3),
+                watermark_after=started - timedelta(minutes=4 if changed else 180),
                 inserted=changed // 2,
                 updated=changed - changed // 2,
                 deleted=gone,

@@ -3,12 +3,15 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from datetime import datetime
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 import pytest
 from playwright.sync_api import Browser, Page, Request, ViewportSize, sync_playwright
 
-from etl.status.health import Overview
+from etl.status.health import Overview, Reach
 from tests.web import fleet
 from tests.web.running import running
 
@@ -18,12 +21,13 @@ ARGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
         "--disable-background-networking", "--disable-component-update",
         "--disable-sync")  # fmt: skip
 LAPTOP = ViewportSize(width=1280, height=800)
-PHONE = ViewportSize(width=360, height=740)
+PHONE = ViewportSize(width=360, height=740)  # narrower than most
 VIEWS = {
     "some bad": fleet.SOME_BAD,
     "all well": fleet.ALL_WELL,
     "database down": fleet.DOWN,
     "many": fleet.many(300, bad_each=7),
+    "connect": replace(fleet.ALL_WELL, reach=Reach("db." + "x" * 60, "5432", "callflow", "bi")),
     "long words": fleet.overview(
         fleet.stream("x" * 40, "y" * 60, state="failed", problem="z" * 500, advice="w" * 300)
     ),
@@ -77,6 +81,10 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+def berlin(time: datetime) -> datetime:
+    return time.astimezone(ZoneInfo("Europe/Berlin"))
+
+
 @contextmanager
 def opened(
     browser: Browser,
@@ -92,7 +100,7 @@ def opened(
     complaints: list[str] = []
     requests: list[Request] = []
     with ExitStack() as stack:
-        client = stack.enter_context(running(view, token=token))
+        client = stack.enter_context(running(view, token=token, local=berlin))
         context = browser.new_context(
             viewport=viewport,
             color_scheme="dark" if scheme == "dark" else "light",
@@ -169,6 +177,7 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(browser: Browser)
             words = here.inner_text() or here.get_attribute("name") or ""
             names.append(" ".join(words.split()))
             assert here.evaluate("e => getComputedStyle(e).outlineStyle") == "solid"
+    assert names[:5] == ["callflow", "no, 1 reason", "Needs attention", "Sources", "Last changes"]
     for wanted in ("zoom_us.flows", "q", "Show", "what to do", "hold still", "/readyz"):
         assert wanted in names, names
     assert sum("runs of" in name for name in names) == 5
@@ -177,7 +186,7 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(browser: Browser)
 def test_the_first_screen_says_what_to_do(browser: Browser) -> None:
     for viewport in (LAPTOP, PHONE):
         with opened(browser, viewport=viewport) as page:
-            box = page.get_by_text(f"Do now {fleet.SCOPE_ADVICE}").bounding_box()
+            box = page.get_by_text(f"Do now: {fleet.SCOPE_ADVICE}").bounding_box()
             assert box is not None
             assert box["y"] + box["height"] < viewport["height"]
 

@@ -38,12 +38,30 @@ def test_the_newest_run_stands_at_the_right_and_the_tallest_bar_is_the_longest()
     )
 
 
+def test_a_run_that_failed_slowly_is_cut_and_leaves_the_good_ones_readable() -> None:
+    lengths = ((300, "failed"), (30, "complete"), (31, "incomplete"), (15, "complete"))
+    runs = [
+        run(started_at=NOW - timedelta(seconds=length), finished_at=NOW, status=status)
+        for length, status in lengths
+    ]
+    shown = chart(runs)
+    assert shown is not None
+    assert [height(bar.duration) for bar in (shown.bars[0], shown.bars[2])] == [15, 30]
+    for bar in (shown.bars[1], shown.bars[3]):
+        assert bar.duration == f"M{bar.x + 1} 2h6v3l-6 3zM{bar.x + 1} 32v-21l6 -3v24z"
+    assert shown.longest == "30s"
+    assert "the longest complete one took 30s" in shown.words
+    alone = chart([run(status="failed"), run(status="failed", started_at=NOW, finished_at=NOW)])
+    assert alone is not None
+    assert height(alone.bars[1].duration) == 30  # of runs that all failed the longest is whole
+
+
 def test_only_thirty_runs_are_shown() -> None:
     runs = [run(records=place, started_at=NOW - timedelta(hours=place)) for place in range(40)]
     shown = chart(runs)
     assert shown is not None
     assert [bar.x for bar in shown.bars] == list(range(0, WIDTH, 8))
-    assert shown.bars[-1].title.startswith("2026-03-14 03:12 UTC")
+    assert shown.bars[-1].title.startswith("2026-03-14 03:12:40 UTC")
     assert shown.words.startswith("The last 30 runs")
 
 
@@ -89,4 +107,4 @@ def test_the_words() -> None:
     ]  # fmt: skip
     shown = chart([run(inserted=3, deleted=1)])
     assert shown is not None
-    assert shown.bars[0].title == "2026-03-14 03:08 UTC, complete, 4.2s: 3 new, 1 gone"
+    assert shown.bars[0].title == "2026-03-14 03:08:15 UTC, complete, 4.2s: 3 new, 1 gone"

@@ -16,7 +16,7 @@ from etl.status.drawing import Drawing
 from etl.status.flows import FlowStory, SourceFlows
 from tests.web import calls, fleet
 from tests.web.running import running
-from tests.web.test_page import Page
+from tests.web.test_page import Page, in_order
 
 BILLING = "/flow?key=zoom_eu%2Ff1"
 SVG = '<svg role="img" aria-label="" width="400pt" height="300pt"><path fill="#ffffff"/></svg>'
@@ -28,14 +28,6 @@ def shown(path: str, status: int = 200, **given: object) -> Page:
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     return Page(answer.text)
-
-
-def in_order(text: str, *words: str) -> None:
-    """Check that the words stand in the text in this order."""
-    at = 0
-    for each in words:
-        assert each in text[at:], (each, text)
-        at = text.index(each, at) + len(each)
 
 
 # --- a source -------------------------------------------------------------------------------------
@@ -106,7 +98,10 @@ def test_a_source_that_is_no_longer_configured_still_has_its_page() -> None:
 def test_an_unknown_source_leads_back_to_the_list(name: str) -> None:
     page = shown(f"/source/{quote(name, safe='')}", 404)
     in_order(
-        page.text, "There is no such source", name or "(no name)", "Do now choose one from the list"
+        page.text,
+        "There is no such source",
+        name or "(no name)",
+        "Do now: choose one from the list",
     )
     assert page.links() == ["/", "/"]
     assert page.count("script") == 0
@@ -148,7 +143,7 @@ def test_without_the_extra_a_line_says_why_and_the_table_is_open() -> None:
     page = shown(BILLING)
     in_order(
         page.text, "No picture: pygraphviz is not installed.",
-        "Do now pip install '/path/to/callflow[pictures]'", "3 steps as a table", "1 Billing",
+        "Do now: pip install '/path/to/callflow[pictures]'", "3 steps as a table", "1 Billing",
         "INCOMING_CALL", "Billing → 2 Menu", "2 Menu", "timeout ↺ 2 Menu", "1 → 3 Sales", "loop",
         "3 Sales", "done → nothing", "dead end",
     )  # fmt: skip
@@ -254,7 +249,7 @@ def test_a_database_that_is_away_is_named_with_what_to_do(path: str) -> None:
         raise WarehouseError("Postgres is <away>", advice="start it")
 
     page = shown(path, 503, source=away, flow=away)
-    in_order(page.text, "cannot be shown", "Postgres is <away>", "Do now start it")
+    in_order(page.text, "cannot be shown", "Postgres is <away>", "Do now: start it")
 
 
 @pytest.mark.parametrize("path", ["/source/zoom_eu", BILLING])

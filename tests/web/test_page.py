@@ -4,15 +4,17 @@ import re
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from html.parser import HTMLParser
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from etl.daemon.web.contents import PAGE
+from etl.daemon.web.templates import HERE
 from etl.errors import WarehouseError
-from etl.status.health import Overview
-from tests.web import fleet
+from etl.status.health import Overview, Reach, StreamHealth
+from tests.web import calls, fleet
 from tests.web.running import running
 
 VOID = {"meta", "link", "input", "br", "hr", "img"}
@@ -65,6 +67,14 @@ class Page(HTMLParser):
         return sum(name == tag for name, _ in self.tags)
 
 
+def in_order(text: str, *words: str) -> None:
+    """Check that the words stand in the text in this order."""
+    at = 0
+    for each in words:
+        assert each in text[at:], (each, text)
+        at = text.index(each, at) + len(each)
+
+
 def page(view: Overview, path: str = "/", runs: fleet.Runs | None = None) -> Page:
     """Return the page at `path`, served."""
 
@@ -91,19 +101,19 @@ def test_the_page_starts_with_the_overall_state() -> None:
         "0.1.0",
         "Needs attention",
         "zoom_us.flows failed, stale",
-        fleet.SCOPE,
-        f"Do now {fleet.SCOPE_ADVICE}",
+        fleet.SCOPE.removeprefix("zoom_us.flows, "),
+        f"Do now: {fleet.SCOPE_ADVICE}",
         "last complete run 2h 31m ago, last attempt 6m ago, next run in 8m",
         "twilio_main.channels incomplete",
-        fleet.STALLED,
-        "Sources",
+        fleet.STALLED.removeprefix("twilio_main.channels: "),
+        "Sources Filter",
         "twilio_main twilio · every 15m · next run in 6m",
         "zoom_us zoom",
         "alibaba_sh alibaba · cron */30 * * * * Asia/Shanghai · next run in 17m",
         "zoom_eu zoom",
     ]
-    places = [text.index(words) for words in order]
-    assert places == sorted(places)
+    in_order(text, *order)
+    assert fleet.SCOPE not in text  # the name stands above it
     assert shown.headings()[:5] == ["1 2", "2 Needs", "3 zoom_us.flows", "3 twilio_main.channels",
                                     "2 Sources"]  # fmt: skip
     assert ("html", {"lang": "en"}) in shown.tags
@@ -126,17 +136,17 @@ def test_a_stream_shows_its_state_freshness_rows_and_runs() -> None:
     assert "Last 3 runs of zoom_eu.flows" in text
     assert re.sub(r"\s+", " ", re.sub("<.*?>", " ", shown.html)).count("it broke → mend it") == 1
     cells = re.findall(r"<t[dh](?: scope=\"row\"| class=\"\w+\")?>(.*?)</t[dh]>", shown.html)
-    assert cells[:10] == ["2026-03-14 03:08", "incremental", "complete", "1,234", "3", "1", "1",
-                          "2", "7", "4.2s"]  # fmt: skip
+    assert cells[0] == '<a href="/runs/0f3a">2026-03-14 03:08:15</a>'
+    assert cells[1:10] == ["incremental", "complete", "1,234", "3", "1", "1", "2", "7", "4.2s"]
     assert shown.titles()[1:] == [
-        "2026-03-14 03:08 UTC, busy, 4.2s: nothing changed",
-        "2026-03-14 03:08 UTC, failed, 4.2s: nothing changed",
-        "2026-03-14 03:08 UTC, complete, 4.2s: 3 new, 1 changed, 1 gone, 2 rejected",
+        "2026-03-14 03:08:15 UTC, busy, 4.2s: nothing changed",
+        "2026-03-14 03:08:15 UTC, failed, 4.2s: nothing changed",
+        "2026-03-14 03:08:15 UTC, complete, 4.2s: 3 new, 1 changed, 1 gone, 2 rejected",
     ]
     charts = [given["aria-label"] for tag, given in shown.tags if given.get("role") == "img"]
     assert charts == [
-        "The last 3 runs: 1 busy, 1 complete, 1 failed; the longest took 4.2s, the most rows"
-        " changed are 5."
+        "The last 3 runs: 1 busy, 1 complete, 1 failed; the longest complete one took 4.2s, the"
+        " most rows changed are 5."
     ]
     gauges = [given["width"] for tag, given in shown.tags if given.get("class") == "age"]
     assert gauges == ["7.22"]
@@ -171,7 +181,9 @@ def test_each_state_is_a_word_and_a_shape(name: str) -> None:
     assert ("symbol", {"id": symbol, "viewbox": "0 0 16 16"}) in shown.tags
     bad = name not in ("good", "never run", "not available", "ended", "not configured")
     calm = name in ("not available", "ended")
-    assert ("The one stream is well" in shown.text) is (not bad and not calm)
+    waits = name == "never run"
+    assert ("The one stream is healthy" in shown.text) is (not bad and not calm and not waits)
+    assert ("No stream has been read yet" in shown.text) is waits
     assert ("Nothing needs attention" in shown.text) is calm
     assert ("1 of 1 stream needs attention" in shown.text) is bad
     assert ("#bad-zoom_eu.flows" in shown.links()) is bad
@@ -201,11 +213,11 @@ def test_runs_that_read_nothing_say_why_in_words() -> None:
 def test_all_is_well() -> None:
     shown = page(fleet.ALL_WELL)
     assert shown.titles()[0] == "all well · callflow"
-    assert "All 5 streams are well" in shown.text
+    assert "All 5 streams are healthy" in shown.text
     assert "Needs attention" not in shown.text
     assert "Ready yes" in shown.text.replace("Readyyes", "Ready yes")
     waiting = page(fleet.overview(fleet.stream(), STATES["never run"]))
-    assert "All 2 streams are well 1 had no run yet." in waiting.text
+    assert "All 2 streams are healthy 1 had no run yet." in waiting.text
 
 
 def test_there_is_nothing_yet() -> None:
@@ -223,26 +235,32 @@ def test_a_standby_names_the_leader() -> None:
     assert "Leaderetl-1:4711" in shown.text.replace("Leader etl", "Leaderetl")
 
 
-def test_when_the_database_is_away_it_says_so_first() -> None:
-    def away(pairs: object) -> fleet.Runs:
+def test_when_the_database_is_down_it_says_so_once_and_what_was_known() -> None:
+    asked: list[object] = []
+
+    def down(pairs: object) -> fleet.Runs:
+        asked.append(pairs)
         raise WarehouseError("Postgres refuses", where="db:5432", advice="look whether it runs")
 
-    with running(fleet.DOWN, away) as client:
+    with running(fleet.DOWN, down) as client:
         shown = Page(client.get("/").text)
+    assert asked == []
     assert shown.titles() == ["database trouble · callflow"]
     order = [
         "The database cannot be used",
         "Postgres at db.internal:5432 refuses connections",
-        "Do now see whether it runs; callflow keeps trying",
-        "as last known, 3m ago (2026-03-14 03:09 UTC): 2 of 5 streams need attention",
+        "Do now: see whether it runs; callflow keeps trying",
         "the changed callflow.toml was refused",
-        "Do now run `callflow check`",
-        "Needs attention",
-        "The last runs are not shown: db:5432: Postgres refuses → look whether it runs",
+        "Do now: run `callflow check`",
+        "Last known state, from 3m ago",
+        "2026-03-14 03:09:35 UTC: 2 of 5 streams need attention",
+        "Needed attention",
+        fleet.SCOPE.removeprefix("zoom_us.flows, "),
         "zoom_eu zoom",
     ]
-    places = [shown.text.index(words) for words in order]
-    assert places == sorted(places)
+    in_order(shown.text, *order)
+    assert shown.text.count("Do now") == 2  # about the database, and about the configuration
+    assert "last runs" not in shown.text
     never = page(replace(fleet.DOWN, seen_at=None))
     assert "The database has not answered since this process started." in never.text
 
@@ -252,7 +270,7 @@ def test_when_the_daemon_hangs_it_says_so_first() -> None:
         shown = Page(client.get("/").text)
     assert shown.titles()[0] == "daemon hangs · callflow"
     assert "The daemon hangs It last looked at the streams 5m ago" in shown.text
-    assert "as last known, 5m ago (2026-03-14 03:12 UTC)" in shown.text
+    assert "Last known state, from 5m ago 2026-03-14 03:12:38 UTC" in shown.text
 
 
 def test_slow_runs_are_left_out() -> None:
@@ -332,6 +350,110 @@ def test_the_page_can_stop_refreshing() -> None:
     still = page(fleet.SOME_BAD, "/?still=1&q=zoom")
     assert not any(given.get("http-equiv") == "refresh" for _, given in still.tags)
     assert "/?q=zoom" in still.links()
+
+
+def failing(name: str, number: int, **given: str) -> StreamHealth:
+    """Return a stream whose page `number` met the cause of all of them; except for `given`."""
+    problem = f"twilio_main.{name}, page {number}: HTTP 503 ({number} attempts)"
+    values = {"problem": problem, "advice": "wait, or ask the provider", "state": "failed"}
+    return fleet.stream("twilio_main", name, last_status="failed", **(values | given))
+
+
+def test_one_cause_is_one_box_with_the_names_of_its_streams() -> None:
+    names = ("addresses", "channels", "flex_flows")
+    other = failing("studio_flows", 4, advice="ask somebody else")
+    shown = page(fleet.overview(*map(failing, names, range(1, 4)), other), runs={})
+    assert shown.text.count("HTTP 503") == 2
+    assert shown.text.count("wait, or ask the provider") == 1
+    in_order(
+        shown.text, "Needs attention", "3 streams, one cause HTTP 503 (1 attempts)",
+        "Do now: wait, or ask the provider", *(f"twilio_main.{name} failed" for name in names),
+        "twilio_main.studio_flows failed", "Do now: ask somebody else", "Sources Filter",
+    )  # fmt: skip
+    for name in (*names, "studio_flows"):
+        assert ("li", {"id": f"bad-twilio_main.{name}", "class": "failed"}) in [
+            (tag, {key: given.get(key) for key in ("id", "class")}) for tag, given in shown.tags
+        ]
+        assert f"/streams/twilio_main/{name}" in shown.links()
+
+
+def test_a_note_keeps_its_lines() -> None:
+    note = "refused: 2 problems\n  schedule.evry: unknown key\n  workers: not a number → fix them"
+    shown = page(fleet.overview(fleet.stream(), notes=(note,)))
+    lines = "refused: 2 problems\n  schedule.evry: unknown key\n  workers: not a number<br>"
+    assert lines in shown.html
+    style = (HERE / "style.css").read_text("utf-8")
+    assert re.search(r"\.note \{[^}]*white-space: pre-line", style)
+
+
+def test_the_first_page_has_the_last_changes_of_all_sources() -> None:
+    many = [calls.change(f"f{number}", observed_at=fleet.ago(hours=number)) for number in range(25)]
+    with running(fleet.ALL_WELL, latest=lambda limit: many[:limit]) as client:
+        first, narrowed = (Page(client.get(path).text) for path in ("/", "/?q=zoom"))
+    in_order(
+        first.text, "Last changes", "2026-03-14 03:12", "zoom_eu", "Billing",
+        "by u-anna, made", 'name: "Invoices" → "Billing"',
+        "These are the newest 20; callflow changes has more.",
+    )  # fmt: skip
+    assert {"/flow?key=zoom_eu%2Ff1", "#changes"} <= set(first.links())
+    assert first.text.count("Invoices") == 20
+    assert "Last changes" not in narrowed.text
+    with running(fleet.ALL_WELL, latest=lambda _: []) as client:
+        assert "No change was seen yet." in client.get("/").text
+
+
+REACH = Reach("db.example", "5433", "ware house", "bi'reader")
+
+
+@pytest.mark.parametrize(
+    ("reach", "words"),
+    [
+        (REACH, ("psql -h db.example -p 5433 -U 'bi'\"'\"'reader' -d 'ware house'", "read_url")),
+        (replace(REACH, role=None), ("-U ROLE", "CREATE ROLE analyst", "callflow grant analyst")),
+        (Reach("127.0.0.1", "5544", "callflow", "callflow_reader", embedded=True),
+         ("psql -h 127.0.0.1 -p 5544 -U callflow_reader -d callflow", "from its machine only")),
+    ],
+)  # fmt: skip
+def test_the_first_page_says_how_to_connect(reach: Reach, words: Sequence[str]) -> None:
+    shown = page(replace(fleet.ALL_WELL, reach=reach))
+    in_order(shown.text, "How to connect", *words)
+    assert "How to connect" not in page(fleet.ALL_WELL).text
+
+
+def test_local_time_stands_beside_utc() -> None:
+    def berlin(time: datetime) -> datetime:
+        return time.astimezone(ZoneInfo("Europe/Berlin"))
+
+    with running(fleet.ALL_WELL, local=berlin) as client:
+        shown = Page(client.get("/?q=zoom_eu").text)
+    assert "2026-03-14 03:12:40 UTC 04:12:40 CET" in shown.text
+    assert re.search(r"2026-03-13 23:\d\d:\d\d 2026-03-14 00:\d\d:\d\d CET", shown.text)
+    assert "Times are UTC, with CET, the zone of the daemon, beside it." in shown.text
+    assert "CET" not in page(fleet.ALL_WELL).text
+
+
+# --- colours --------------------------------------------------------------------------------------
+def luminance(colour: str) -> float:
+    """Return the relative luminance of "#rgb" or "#rrggbb" (WCAG 2.2)."""
+    digits = "".join(each * 2 for each in colour) if len(colour) == 3 else colour
+    parts = [int(digits[at : at + 2], 16) / 255 for at in (0, 2, 4)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark", "print"])
+def test_the_colours_have_the_contrast_of_aa(scheme: str) -> None:
+    style = (HERE / "style.css").read_text("utf-8")
+    light, dark, paper = re.findall(r":root \{([^}]*)\}", style)
+    declared = {"light": light, "dark": dark, "print": paper}[scheme]
+    colours = dict(re.findall(r"--(\w+): #([0-9a-f]+);", declared))
+    for ground in ("paper", "raised", "faint"):
+        for ink, least in (
+            *((name, 4.5) for name in ("ink", "soft", "good", "bad", "warn", "wait", "link")),
+            ("bar", 3.0), ("rows", 3.0),
+        ):  # fmt: skip
+            a, b = sorted((luminance(colours[ink]), luminance(colours[ground])))
+            assert (b + 0.05) / (a + 0.05) >= least, (ink, ground)
 
 
 # --- many streams ---------------------------------------------------------------------------------

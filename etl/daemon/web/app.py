@@ -5,6 +5,7 @@
     /metrics      for Prometheus
     /api/status   the Overview as JSON; ?runs=1 adds each stream's last runs, ?q= narrows it
     /             the same for a person; ?q=, ?page=, ?still=1 (no reloading)
+    /streams/…    a stream, and /runs/… a run: stream_pages.py
     /source/…     a source, and /flow?key=… a flow: flow_pages.py
 
 If a token is set, all but the first two need it. If none is set, only requests that name this
@@ -19,12 +20,9 @@ import ipaddress
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 from anyio.to_thread import run_sync
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
@@ -36,20 +34,18 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from etl.daemon.web import flow_contents, flow_pages
-from etl.daemon.web.asking import Draw, Questions, Runs, in_time, limited
-from etl.daemon.web.chart import changes, chart, seconds, took
-from etl.daemon.web.contents import Plan, between, headline, matching, paged, word
-from etl.daemon.web.flow_pages import html
-from etl.status import changed, drawing, flows, picture
+from etl.daemon.web import flow_pages, stream_pages
+from etl.daemon.web.asking import Draw, Questions, Runs, in_time, late, limited
+from etl.daemon.web.chart import seconds
+from etl.daemon.web.contents import LATEST, headline, matching, paged, stream_link
+from etl.daemon.web.templates import HERE, Local, Render, html, renderer
+from etl.status import picture
 from etl.status.documents import as_json
 from etl.status.health import Overview, StreamHealth
-from etl.status.words import run_word, span
 
 API_RUNS = 200
 """For how many streams at most one answer of /api/status has the last runs."""
 
-_HERE = Path(__file__).parent
 _OPEN = ("/healthz", "/readyz")
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -58,16 +54,6 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
-}
-_ICONS = {
-    tone: "%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"
-    f"%3Cpath fill='none' stroke='%23{colour}' stroke-width='3' d='{path}'/%3E%3C/svg%3E"
-    for tone, colour, path in (
-        ("well", "2e9b63", "M2 9l4 4 8-10"),
-        ("bad", "d93a30", "M3 3l10 10M13 3l-10 10"),
-        ("down", "d93a30", "M8 2v8M8 12v3"),
-        ("plain", "5b7fa6", "M8 1v6M3 15v-5h10v5M8 7v3"),
-    )
 }
 _CHALLENGES = ('Bearer realm="callflow"', 'Basic realm="callflow", charset="UTF-8"')
 
@@ -86,7 +72,7 @@ class _State:
     token: str | None
     now: Callable[[], datetime]
     patience: float
-    template: Template
+    render: Render
 
 
 def app(
@@ -97,6 +83,7 @@ def app(
     *,
     token: str | None,
     now: Callable[[], datetime] = _utc_now,
+    local: Local = datetime.astimezone,
     patience: float = 5.0,
 ) -> Starlette:
     """Return the application.
@@ -108,13 +95,15 @@ def app(
     `draw`      makes the SVG of a flow, in which it escapes all names; it bounds its own time.
     `token`     what clients must send; None: only loopback names are answered.
     `now`       the clock that `Overview.at` comes from. An overview that is OLD is not ready.
+    `local`     returns a time in the zone that is shown beside UTC: this machine's.
     """
-    templates = _templates()
+    render = renderer(now, local)
     questions = limited(questions)
-    pages = flow_pages.routes(
-        view, questions, draw, now=now, patience=patience, templates=templates
-    )
-    style = (_HERE / "style.css").read_text("utf-8") + picture.dark_style(".picture")
+    pages = [
+        *stream_pages.routes(view, questions, now=now, patience=patience, render=render),
+        *flow_pages.routes(view, questions, draw, patience=patience, render=render),
+    ]
+    style = (HERE / "style.css").read_text("utf-8") + picture.dark_style(".picture")
     application = Starlette(
         routes=[
             Route("/healthz", _fixed("ok\n", "text/plain")),
@@ -128,9 +117,7 @@ def app(
         middleware=[Middleware(_guarded, token=token), Middleware(GZipMiddleware)],
         exception_handlers={HTTPException: _refuse, Exception: _broken},
     )
-    application.state.callflow = _State(
-        view, questions, metrics, token, now, patience, templates.get_template("status.html")
-    )
+    application.state.callflow = _State(view, questions, metrics, token, now, patience, render)
     application.router.redirect_slashes = False  # it would repeat the Host that the client named
     return application
 
@@ -173,32 +160,22 @@ async def _api_status(request: Request) -> Response:
 
 async def _page(request: Request) -> Response:
     state = _state(request)
-    shown = state.view().as_seen_at(state.now())
-    plan = paged(shown, _query(request), request.query_params.get("page", ""))
-    runs, why = await _runs_of(state, plan.streams)
-    still = request.query_params.get("still") == "1"
-    text = await run_sync(_rendered, state, shown, plan, runs, why, still)
-    return html(text)
-
-
-def _rendered(
-    state: _State, shown: Overview, plan: Plan, runs: Runs, why: str | None, still: bool
-) -> str:
     moment = state.now()
-    head = headline(shown, moment)
-    return state.template.render(
-        view=shown,
-        head=head,
-        icon=_ICONS[head.tone],
-        not_ready=shown.reasons,
-        plan=plan,
-        runs=runs,
-        why=why,
-        still=still,
-        ago=lambda time: f"{between(time, moment)} ago",
-        since=lambda time: between(time, moment),
-        until=lambda time: "due" if time <= moment else f"in {between(moment, time)}",
-    )
+    shown = state.view().as_seen_at(moment)
+    plan = paged(shown, _query(request), request.query_params.get("page", ""))
+    runs: Runs = {}
+    why, changed = None, None
+    if shown.database is None:  # else the page says already why nothing can be asked
+        runs, why = await _runs_of(state, plan.streams)
+        if why is None and plan.is_whole:
+            changed, why = await in_time(
+                state.patience, late(state.patience), state.questions.latest, LATEST
+            )
+    values = {
+        "view": shown, "head": headline(shown, moment), "plan": plan, "runs": runs, "why": why,
+        "latest": changed, "still": request.query_params.get("still") == "1",
+    }  # fmt: skip
+    return html(await run_sync(lambda: state.render("status.html", **values)))
 
 
 async def _runs_of(state: _State, streams: Sequence[StreamHealth]) -> tuple[Runs, str | None]:
@@ -206,8 +183,7 @@ async def _runs_of(state: _State, streams: Sequence[StreamHealth]) -> tuple[Runs
     pairs = [(stream.source, stream.stream) for stream in streams]
     if not pairs:
         return {}, None
-    late = f"the database did not answer within {state.patience:g} s"
-    runs, why = await in_time(state.patience, late, state.questions.recent, pairs)
+    runs, why = await in_time(state.patience, late(state.patience), state.questions.recent, pairs)
     return runs or {}, why
 
 
@@ -299,8 +275,15 @@ def _status(
     why: str | None,
 ) -> dict[str, Any]:
     answer = asdict(view) | {"ready": view.ready, "reasons": view.reasons}
+    page = view.public_url
     answer["streams"] = [
-        {"name": stream.name, "good": stream.good, "fresh": stream.fresh, **asdict(stream)}
+        {
+            "name": stream.name,
+            "good": stream.good,
+            "fresh": stream.fresh,
+            "url": page and page + stream_link(stream.source, stream.stream),
+            **asdict(stream),
+        }
         for stream in streams
     ]
     if runs is not None:
@@ -309,28 +292,3 @@ def _status(
             last = runs.get((stream.source, stream.stream), ())
             shown["runs"] = [asdict(run) | {"duration": seconds(run)} for run in last]
     return answer
-
-
-def _templates() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(_HERE),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters["span"] = span
-    environment.filters["short"] = lambda text, limit=200: drawing.short(text or "", limit)
-    environment.filters["took"] = took
-    environment.filters["number"] = "{:,}".format
-    environment.filters["minute"] = "{:%Y-%m-%d %H:%M}".format
-    environment.filters["iso"] = lambda time: time.isoformat(timespec="seconds")
-    environment.globals.update(
-        chart=chart, run_changes=changes, seconds=seconds, word=word, run_word=run_word,
-        urlencode=urlencode, icons=_ICONS,
-        most=flow_contents, changed=changed, drawn=drawing,
-        source_link=flow_contents.source_link, flow_link=flow_contents.flow_link,
-        key_beside=flow_contents.key_beside, contact_kind=flows.contact_kind,
-        what_follows=flow_contents.what_follows,
-    )  # fmt: skip
-    return environment

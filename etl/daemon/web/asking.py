@@ -11,7 +11,8 @@ from anyio.to_thread import run_sync
 from etl.errors import CallflowError, ConfigError, WarehouseError
 from etl.load.runs import Run
 from etl.status.drawing import Drawing
-from etl.status.flows import FlowStory, SourceFlows
+from etl.status.flows import FlowStory, Row, SourceFlows
+from etl.status.stories import RunStory, StreamStory
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -30,13 +31,19 @@ class Questions:
     """What the warehouse is asked, from any thread. Each may raise CallflowError.
 
     `recent`  the last runs (newest first, at most 30) of the streams given as (source, stream).
+    `latest`  the last changes of all sources, newest first, at most as many as the number given.
     `source`  the flows of a source by its name; none if the warehouse does not know it.
     `flow`    a flow by its `flow_key`; None if the warehouse does not know it.
+    `stream`  a stream by (source, stream); nothing of one that the warehouse does not know.
+    `run`     a run by its id; None if the warehouse does not know it.
     """
 
     recent: Callable[[Pairs], Runs]
+    latest: Callable[[int], Sequence[Row]]
     source: Callable[[str], SourceFlows]
     flow: Callable[[str], FlowStory | None]
+    stream: Callable[[tuple[str, str]], StreamStory]
+    run: Callable[[str], RunStory | None]
 
 
 def limited(questions: Questions) -> Questions:
@@ -57,7 +64,19 @@ def limited(questions: Questions) -> Questions:
 
         return asked
 
-    return Questions(bounded(questions.recent), bounded(questions.source), bounded(questions.flow))
+    return Questions(
+        recent=bounded(questions.recent),
+        latest=bounded(questions.latest),
+        source=bounded(questions.source),
+        flow=bounded(questions.flow),
+        stream=bounded(questions.stream),
+        run=bounded(questions.run),
+    )
+
+
+def late(patience: float) -> str:
+    """Return why there is no answer after `patience` seconds."""
+    return f"the database did not answer within {patience:g} s → reload this page in a moment"
 
 
 def one_at_a_time(draw: Draw, patience: float) -> Draw:

@@ -1,7 +1,8 @@
 """The small chart of a stream's last runs: where its bars are, and words that say the same.
 
-A bar's length upwards is how long the run took, downwards how many rows it changed. Below it is a
-mark if the run did not end well, so that nothing is shown by colour alone.
+A bar's length upwards is how long the run took, downwards how many rows it changed. The scale is
+that of the complete runs: a longer bar is cut, and has a gap near its end. Below a bar is a mark if
+the run did not end well, so that nothing is shown by colour alone.
 """
 
 from collections import Counter
@@ -15,6 +16,7 @@ SLOTS = 30
 WIDTH, HEIGHT = 240, 54
 _SLOT, _BAR = WIDTH // SLOTS, 6
 _UP, _ZERO, _DOWN = 30.0, 32.0, 11.0
+_CUT = 1.02  # a bar this much longer than the scale is cut
 
 # Drawn from the left edge of the slot's bar, below everything else.
 _MARKS = {
@@ -39,7 +41,10 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """The bars from old to new, `words` that say what they show, and what the tallest stand for."""
+    """The bars from old to new, `words` that say what they show, and what the tallest stand for.
+
+    The tallest upwards is the longest complete run, or the longest one if none is complete.
+    """
 
     bars: tuple[Bar, ...]
     words: str
@@ -52,30 +57,42 @@ def chart(runs: Sequence[Run]) -> Chart | None:
     shown = runs[:SLOTS]
     if not shown:
         return None
-    longest = max(seconds(run) for run in shown)
+    whole = [seconds(run) for run in shown if run.status == "complete"]
+    longest = max(whole, default=0.0) or max(map(seconds, shown))
     most = max(changed(run) for run in shown)
     bars = []
     for place, run in enumerate(reversed(shown), start=SLOTS - len(shown)):
         x = place * _SLOT
         # At least half a unit: a run that took no time must be seen too.
         up = max(0.5, _UP * seconds(run) / longest if longest else 0.0)
+        cut = up > _UP * _CUT
         down = max(1.0, _DOWN * changed(run) / most) if changed(run) else 0.0
         bars.append(
             Bar(
                 x=x,
                 status=run.status,
                 title=_title(run),
-                duration=f"M{x + 1} {_ZERO - up:.3g}h{_BAR}v{up:.3g}h-{_BAR}z",
-                changed=f"M{x + 1} {_ZERO + 2:g}h{_BAR}v{down:.3g}h-{_BAR}z" if down else "",
+                duration=_cut_bar(x + 1) if cut else _bar(x + 1, _ZERO - up, up),
+                changed=_bar(x + 1, _ZERO + 2, down) if down else "",
                 mark=_MARKS.get(run.status, "").format(x=x + 1.5),
             )
         )
     counts = Counter(run_word(run) for run in shown)
     each = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-    words = f"The last {len(shown)} runs: {each}; the longest took {took(longest)}"
+    kind = "longest complete one" if 0 < len(whole) < len(shown) else "longest"
+    words = f"The last {len(shown)} runs: {each}; the {kind} took {took(longest)}"
     words += f", the most rows changed are {most:,}." if most else ", none changed a row."
     rows = f"{_short(most)} row{'s' * (most != 1)}" if most else "no rows"
     return Chart(tuple(bars), words, took(longest), rows)
+
+
+def _bar(x: int, top: float, height: float) -> str:
+    return f"M{x} {top:.3g}h{_BAR}v{height:.3g}h-{_BAR}z"
+
+
+def _cut_bar(x: int) -> str:
+    """Return a bar of full height with a slanting gap near its upper end."""
+    return f"M{x} 2h{_BAR}v3l-{_BAR} 3zM{x} {_ZERO:g}v-21l{_BAR} -3v24z"
 
 
 def seconds(run: Run) -> float:
@@ -106,7 +123,7 @@ def changes(run: Run) -> str:
 
 def _title(run: Run) -> str:
     return (
-        f"{run.started_at:%Y-%m-%d %H:%M} UTC, {run_word(run)}, {took(seconds(run))}:"
+        f"{run.started_at:%Y-%m-%d %H:%M:%S} UTC, {run_word(run)}, {took(seconds(run))}:"
         f" {changes(run)}"
     )
 

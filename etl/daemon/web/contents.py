@@ -1,22 +1,26 @@
 """What the status page shows, out of an Overview: a headline, and one page of streams. Pure."""
 
 import itertools
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
-from etl.status.health import OLD, Leftover, Overview, StreamHealth
+from etl.status.causes import Cause, grouped
+from etl.status.health import OLD, Leftover, Overview, Reach, StreamHealth
 from etl.status.words import span
 
 PAGE = 60
 """How many streams one page shows in full."""
+LATEST = 20
+"""How many changes of all sources the first page shows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """How things stand: `tone` is "well", "bad" or "down", `title` a few words.
+    """How things stand: `tone` is "well", "plain", "bad" or "down", `title` a few words.
 
     `streams` is how the streams stand, if the sentence is about something more urgent.
     """
@@ -31,7 +35,7 @@ class Headline:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one page shows: its streams by source, those that need attention, and its number.
+    """What one page shows: its streams by source, what is wrong with them, and its number.
 
     `found` is how many streams match `query`; `more_bad` how many bad ones are on later pages.
     """
@@ -42,9 +46,14 @@ class Plan:
     found: int
     streams: tuple[StreamHealth, ...]
     sources: tuple[tuple[str, tuple[StreamHealth, ...]], ...]
-    bad: tuple[StreamHealth, ...]
+    causes: tuple[Cause, ...]
     more_bad: int
     left: tuple[Leftover, ...]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is the first page of all streams."""
+        return not self.query and self.number == 1
 
     def link(self, number: int = 1, still: bool = False) -> str:
         """Return the address of another page of the same streams."""
@@ -80,6 +89,8 @@ def headline(view: Overview, now: datetime) -> Headline:
         return Headline("well", "no streams", "There are no streams yet")
     counts = Counter(stream.state for stream in view.streams)
     waiting, lacking, ended = (counts[name] for name in ("never run", "not available", "ended"))
+    if waiting == total:
+        return Headline("plain", "no run yet", "No stream has been read yet")
     known = (
         (waiting, "had no run yet."),
         (lacking, f"{'are' if lacking > 1 else 'is'} not available."),
@@ -88,7 +99,7 @@ def headline(view: Overview, now: datetime) -> Headline:
     detail = " ".join(f"{count:,} {words}" for count, words in known if count)
     if lacking or ended:
         return Headline("well", "all well", "Nothing needs attention", detail)
-    every = f"All {streams} are well" if total > 1 else "The one stream is well"
+    every = f"All {streams} are healthy" if total > 1 else "The one stream is healthy"
     return Headline("well", "all well", every, detail)
 
 
@@ -137,7 +148,7 @@ def paged(view: Overview, query: str, number: str) -> Plan:
         found=len(found),
         streams=shown,
         sources=sources,
-        bad=tuple(sorted((stream for stream in shown if not stream.good), key=_weight)),
+        causes=grouped(sorted((stream for stream in shown if not stream.good), key=_weight)),
         more_bad=sum(not stream.good for stream in found[here * PAGE :]),
         left=tuple({left.name: left for each in found for left in each.leftovers}.values()),
     )
@@ -146,3 +157,20 @@ def paged(view: Overview, query: str, number: str) -> Plan:
 def _weight(stream: StreamHealth) -> int:
     """Return a key that sorts the worst first: stale, failed, incomplete, throttled."""
     return -2 * stream.stale - (stream.state == "failed") + (stream.state == "throttled")
+
+
+def stream_link(source: str, stream: str) -> str:
+    """Return the address of the page of a stream."""
+    return f"/streams/{quote(source, safe='')}/{quote(stream, safe='')}"
+
+
+def run_link(run_id: str) -> str:
+    """Return the address of the page of a run."""
+    return f"/runs/{quote(run_id, safe='')}"
+
+
+def psql(reach: Reach, role: str) -> str:
+    """Return the shell line that opens psql as `role`; it asks for the password."""
+    given = {"-h": reach.host, "-p": reach.port, "-U": role, "-d": reach.database}
+    options = [f"{name} {shlex.quote(value)}" for name, value in given.items() if value]
+    return " ".join(["psql", *options])

@@ -6,19 +6,17 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
 from typing import Any
 
 from anyio.to_thread import run_sync
-from jinja2 import Environment
 from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from etl.daemon.web.asking import Draw, Questions, in_time
-from etl.daemon.web.contents import between
+from etl.daemon.web.asking import Draw, Questions, in_time, late
 from etl.daemon.web.flow_contents import fitted, listed
+from etl.daemon.web.templates import Render, html
 from etl.status import flows
 from etl.status.health import Overview
 
@@ -31,17 +29,16 @@ def routes(
     questions: Questions,
     draw: Draw,
     *,
-    now: Callable[[], datetime],
     patience: float,
-    templates: Environment,
+    render: Render,
 ) -> list[Route]:
     """Return the routes of these pages; `app` explains what they are given."""
-    late = f"the database did not answer within {patience:g} s → reload this page in a moment"
+    slow = late(patience)
 
     async def source(request: Request) -> Response:
         name = request.path_params["name"]
         streams = [each for each in view().streams if each.source == name]
-        found, why = await in_time(patience, late, questions.source, name)
+        found, why = await in_time(patience, slow, questions.source, name)
         if found is None:
             return await _answer("unknown.html", 503, called=name, what="source", why=why)
         if not streams and not (found.flows or found.gone or found.changes):
@@ -54,7 +51,7 @@ def routes(
 
     async def flow(request: Request) -> Response:
         key = request.query_params.get("key", "")
-        found, why = await in_time(patience, late, questions.flow, key)
+        found, why = await in_time(patience, slow, questions.flow, key)
         if found is None:
             start = key.partition("/")[0]
             source = start if any(each.source == start for each in view().streams) else ""
@@ -76,20 +73,6 @@ def routes(
         )  # fmt: skip
 
     async def _answer(template: str, status: int, **values: Any) -> Response:
-        moment = now()
-        text = await run_sync(
-            lambda: templates.get_template(template).render(
-                ago=lambda time: f"{between(time, moment)} ago",
-                since=lambda time, until=None: between(time, until or moment),
-                **values,
-            )
-        )
-        return html(text, status)
+        return html(await run_sync(lambda: render(template, **values)), status)
 
     return [Route("/source/{name:path}", source), Route("/flow", flow)]
-
-
-def html(text: str, status: int = 200) -> Response:
-    """Return a page; half a surrogate pair in a provider's text does not make it fail."""
-    kind = {"Content-Type": "text/html; charset=utf-8"}
-    return Response(text.encode("utf-8", "replace"), status, headers=kind)
