@@ -128,6 +128,7 @@ class Daemon(Table):
 
     `workers` limits the runs at once per provider host. A run that makes no progress for
     `hung_after` is given up (None: for longer than all retries of one request can take).
+    `telemetry` sends traces of runs to where the variables OTEL_… say.
     """
 
     http: Annotated[str, AfterValidator(http_address)] = Field(
@@ -149,6 +150,7 @@ class Daemon(Table):
         default=timedelta(seconds=25), description=DURATION, examples=["25s"]
     )
     hung_after: Duration | None = Field(default=None, description=DURATION, examples=["15m"])
+    telemetry: bool = Field(default=False, description="true or false", examples=[True])
     alert_webhook: Annotated[SecretStr, AfterValidator(secret_web_url)] | None = Field(
         default=None, description="an https:// URL"
     )
@@ -166,6 +168,9 @@ class Daemon(Table):
         if given.get("executor") == "dask" and "dask_scheduler" not in given:
             example = 'dask_scheduler = "tcp://host:8786"'
             found["dask_scheduler"] = f'missing; executor = "dask" needs it; for example {example}'
+        traced = str(given.get("telemetry")).lower() in ("true", "t", "yes", "y", "on", "1")
+        if given.get("executor") == "dask" and traced:
+            found["telemetry"] = 'runs on Dask\'s workers are not traced; only executor = "threads"'
         return found
 
 

@@ -107,9 +107,10 @@ def configure(
             logger.propagate = True
 
 
-def run_ended(log: Any, run: Run) -> None:
+def run_ended(log: Any, run: Run, *, traced: bool = False) -> None:
     """Log a run that ended on the structlog logger `log`: one line with its counts.
 
+    A run that was `traced` (telemetry.py) has the id of its trace, which is its own.
     Its level is info for a complete run and for a list that is not available, error for a failed
     run, and warning for any other.
     """
@@ -139,6 +140,7 @@ def run_ended(log: Any, run: Run) -> None:
         error_kind=run.error_kind,
         error=run.error,
         run_id=run.run_id,
+        **({"trace_id": run.run_id} if traced else {}),
     )
 
 
