@@ -2,14 +2,19 @@
 
 import gc
 import signal
+import sys
 
 
 def main() -> None:
     """Run the command line. Until a command has what it needs, Ctrl-C ends it silently.
 
     Python's own handler, which `etl.commands.signals.importing` sets again, would raise
-    KeyboardInterrupt and print a traceback from inside an import.
+    KeyboardInterrupt and print a traceback from inside an import. A daemon exits with 0 then.
     """
+    if sys.argv[1:2] == ["daemon"]:  # before the imports that take most of its start
+        from etl.commands.starting import end_well_while_starting
+
+        end_well_while_starting()
     # Rows are made by the ten thousands and live until they are copied: it is no use to look for
     # garbage after each 700 of them.
     gc.set_threshold(10_000)

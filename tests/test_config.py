@@ -386,6 +386,11 @@ def test_data_dir_is_relative_to_the_file_and_in_the_environment_to_here(
         ),
         ('[daemon]\ndask_scheduler = "x"', "expected a Dask scheduler's address; for example dask"),
         (
+            '[daemon]\nexecutor = "dask"\ndask_scheduler = "tcp://x:1"\ntelemetry = true',
+            "daemon.telemetry (line 4): runs on Dask's workers are not traced",
+        ),
+        ('[daemon]\ntelemetry = "perhaps"', "daemon.telemetry (line 2): expected true or false"),
+        (
             '[daemon]\nalert_webhook = "http://x/"',
             "alert_webhook (line 2): http:// is for loopback",
         ),

@@ -562,6 +562,16 @@ def test_busy_is_no_failure_and_a_wrong_configuration_is_not_tried_again() -> No
     assert daemon["ExecReload"] == ["kill -HUP $MAINPID"]
 
 
+def test_the_daemon_notifies_systemd_and_is_watched_for_longer_than_a_beat_may_take() -> None:
+    daemon = unit("callflow.service")
+    assert (daemon["Type"], daemon["NotifyAccess"]) == (["notify"], ["main"])
+    # A connection that breaks is noticed after a minute (tcp_user_timeout, warehouse/connect.py),
+    # and the embedded Postgres may take as long to start.
+    assert daemon["WatchdogSec"] == ["3min"]
+    assert daemon["TimeoutStartSec"] == ["1h"]  # a migration
+    assert "AF_UNIX" in daemon["RestrictAddressFamilies"][0]
+
+
 @pytest.mark.more
 def test_systemd_finds_nothing_wrong_and_little_exposed(tmp_path: Path) -> None:
     analyze = tool("systemd-analyze")

@@ -3,6 +3,8 @@
 import ast
 import builtins
 import re
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -90,6 +92,13 @@ def test_every_import_of_ours_exists_and_nothing_imports_tests() -> None:
 @pytest.mark.parametrize("module", LEAVES)
 def test_the_lowest_modules_import_only_each_other(module: str) -> None:
     assert ours(module) <= {"etl", *LEAVES}
+
+
+def test_one_module_knows_opentelemetry_and_imports_it_when_it_is_used() -> None:
+    knows = [name for name in MODULES if any(of(each, "opentelemetry") for each in imports(name))]
+    assert knows == ["etl.daemon.telemetry"]
+    code = "import sys, etl.daemon.telemetry; assert 'opentelemetry' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 @pytest.mark.parametrize("module", those("etl.extract"))

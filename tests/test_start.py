@@ -1,10 +1,13 @@
 """What a command imports before it does its work: that takes most of the time of a short one."""
 
 import os
+import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
+import pytest
 import typer
 
 from etl.commands import cli
@@ -101,3 +104,24 @@ def test_sync_needs_nothing_of_the_daemon(tmp_path: Path) -> None:
     found = imported(tmp_path, ["sync"], code=1, **A_SOURCE)
     assert found & {*OF_THE_DAEMON, *OTHERS} == set()
     assert "etl.sync.run" in found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_daemon_that_is_stopped_while_it_starts_exits_with_0(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    """Send the signal when a module is imported: a first one, one of many, a last one."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("CALLFLOW_")}
+    env = kept | A_SOURCE | {"CALLFLOW_DAEMON__HTTP": ""}
+    for module in ("etl.errors", "etl.config.load", "sqlalchemy", "etl.daemon.daemon"):
+        words = [sys.executable, "-X", "importtime", "-m", "etl", "daemon"]
+        with subprocess.Popen(
+            words, cwd=tmp_path, env=env, text=True, stderr=subprocess.PIPE,
+            preexec_fn=partial(signal.signal, number, signal.SIG_DFL),  # a shell may ignore it
+        ) as process:  # fmt: skip
+            assert process.stderr
+            for line in process.stderr:
+                if line.rpartition("|")[2].strip() == module:
+                    process.send_signal(number)
+            assert process.wait(60) == 0, (module, line)

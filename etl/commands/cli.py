@@ -6,7 +6,6 @@ only read are called is in `cli_reading`.
 """
 
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -33,6 +32,7 @@ from etl.commands.options import (
 from etl.commands.program import Command, Program, Reading, commands, print_help, usage_error
 from etl.commands.signals import importing
 from etl.commands.standard import open_streams
+from etl.commands.starting import end_well_while_starting
 from etl.errors import CallflowError, ConfigError, OutputError, StoppedError, internal
 
 app = typer.Typer(
@@ -245,7 +245,7 @@ def daemon(
     daemons can share a warehouse: one leads, and another takes over when it ends. SIGHUP makes it
     read the configuration again. While the database is unreachable, the daemon waits for it.
     """
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the daemon handles it; it would end us
+    end_well_while_starting()
     settings, redact = load(context, path, sources=True, logs=False)
     with importing():
         from etl.commands import daemon

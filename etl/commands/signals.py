@@ -20,11 +20,12 @@ def importing() -> Iterator[None]:
     Python's own handler, which is set at the end, would raise KeyboardInterrupt inside an import.
     What is imported stays. The collector would find nothing there, neither now, which would take a
     tenth of the time of the imports, nor later, whenever many rows have been made: that would take
-    a tenth of the time of a load. An ignored signal stays ignored.
+    a tenth of the time of a load. An ignored signal stays ignored, and a handler of a command's own
+    stays.
     """
-    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    ours = signal.getsignal(signal.SIGINT) in (signal.SIG_DFL, signal.default_int_handler)
     collects = gc.isenabled()
-    if not ignored:
+    if ours:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     gc.disable()
     try:
@@ -33,7 +34,7 @@ def importing() -> Iterator[None]:
         gc.freeze()
         if collects:
             gc.enable()
-        if not ignored:
+        if ours:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

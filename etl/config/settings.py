@@ -131,6 +131,7 @@ class Daemon(Table):
     `hung_after` is given up (None: for longer than all retries of one request can take).
     `public_url` is where people reach the status page, for links to it. `alert_format` is the shape
     of what `alert_webhook` is sent.
+    `telemetry` sends traces of runs to where the variables OTEL_… say.
     """
 
     http: Annotated[str, AfterValidator(http_address)] = Field(
@@ -157,6 +158,7 @@ class Daemon(Table):
         description="the address of the status page, as people reach it",
         examples=["https://callflow.example"],
     )
+    telemetry: bool = Field(default=False, description="true or false", examples=[True])
     alert_webhook: Annotated[SecretStr, AfterValidator(secret_web_url)] | None = Field(
         default=None, description="an https:// URL"
     )
@@ -177,6 +179,9 @@ class Daemon(Table):
         if given.get("executor") == "dask" and "dask_scheduler" not in given:
             example = 'dask_scheduler = "tcp://host:8786"'
             found["dask_scheduler"] = f'missing; executor = "dask" needs it; for example {example}'
+        traced = str(given.get("telemetry")).lower() in ("true", "t", "yes", "y", "on", "1")
+        if given.get("executor") == "dask" and traced:
+            found["telemetry"] = 'runs on Dask\'s workers are not traced; only executor = "threads"'
         return found
 
 

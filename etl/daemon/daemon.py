@@ -1,10 +1,10 @@
 """`callflow daemon`: keeps the warehouse fresh until a signal ends it.
 
 The main thread beats about once a second. In each beat it takes or renews the lead and reads the
-state of all streams (watch.py), gives up runs that hang (rounds.py), and updates what the outside
-sees (outside.py). Everything else has its own threads, so nothing waits for anything it does not
-need: the page is answered from the last overview, alerts are sent by another thread, and a database
-that is away is asked again later.
+state of all streams (watch.py), gives up runs that hang (rounds.py), updates what the outside sees
+(outside.py), and notifies systemd that it is alive (notify.py). Everything else has its own
+threads, so nothing waits for anything it does not need: the page is answered from the last
+overview, alerts are sent by another thread, and a database that is away is asked again later.
 
 State that must survive a restart is in the warehouse, and nowhere else.
 """
@@ -18,7 +18,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from etl.config.settings import Settings, redactor
-from etl.daemon import dask, executors
+from etl.daemon import dask, executors, notify
 from etl.daemon.context import Context, Surroundings
 from etl.daemon.executors import Runner
 from etl.daemon.metrics import Metrics
@@ -80,6 +80,7 @@ class Daemon:
         self._watch = Watch(given)
         self._rounds = Rounds(self._context, runner, given, self._metrics, self._run_ended)
         self._alerting = Alerting(self._metrics, self._notes)
+        self._manager = notify.Manager(given.env, given.clock)
         self._page = Page(
             self._view("starting"), self._watch.questions(lambda: self._context.redact),
             self._metrics, self._notes, given,
@@ -105,6 +106,7 @@ class Daemon:
             self._watch.standing = replace(self._watch.standing, ask_at=started + AFTER_A_BUG)
         else:
             self._note("bug", None)
+        self._note("systemd", self._manager.alive(notify.status(self._page.shown)))
         # Beats use a tenth of the time at most, unless there are very many streams.
         took = self._given.clock() - started
         self._signals.sleep(min(9 * took, REST_AT_MOST), BEAT)
@@ -112,6 +114,7 @@ class Daemon:
     def _beat(self) -> None:
         if self._signals.reload:
             self._signals.reload = False
+            self._note("systemd", self._manager.reloading())
             self._configure()
         self._compare_clocks()
         context = self._context
@@ -210,6 +213,7 @@ class Daemon:
         until = self._given.clock() + deadline
         running, log = len(self._rounds.running()), self._given.log
         log.info("stopping", running=running, deadline=span(deadline))
+        self._note("systemd", self._manager.stopping(f"stops; {running} running"))
         self._page.shown = self._view("stopping")
         self._rounds.close()
         self._watch.release(self._context.redact)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Engine
@@ -56,11 +57,17 @@ class Runner:
 
 @contextmanager
 def threads(settings: Settings) -> Iterator[Runner]:
-    """Run each stream in a thread of this process."""
-    yield Runner(_start, trouble=lambda: None, hears_stop=True)
+    """Run each stream in a thread of this process. Raises ConfigError: traces cannot be sent."""
+    if not settings.daemon.telemetry:
+        yield Runner(partial(_start, run_stream), trouble=lambda: None, hears_stop=True)
+        return
+    from etl.daemon.telemetry import tracing
+
+    with tracing() as run:
+        yield Runner(partial(_start, run), trouble=lambda: None, hears_stop=True)
 
 
-def _start(order: Order) -> "Future[Run]":
+def _start(run: Callable[[Job], Run], order: Order) -> "Future[Run]":
     source, stream = order.unit
     job = Job(
         order.engine, stream, source, order.leader.holder, leader=order.leader,
@@ -68,7 +75,7 @@ def _start(order: Order) -> "Future[Run]":
         on_page=lambda records, total: order.heard(), redact=order.redact,
     )  # fmt: skip
     order.heard()
-    return Threads().submit(run_stream, job)
+    return Threads().submit(run, job)
 
 
 class Threads(Executor):

@@ -36,8 +36,10 @@ _LEVELS = {
     "busy": "warning",
     "failed": "error",
 }
-_QUIET = ("apscheduler", "uvicorn", "httpx", "httpcore")
+_QUIET = ("apscheduler", "uvicorn", "httpx", "httpcore", "alembic.runtime.plugins")
 """Libraries whose INFO is of no use to an operator; that of httpx holds whole URLs."""
+_NO_NEWS = ("Context impl %s.", "Will assume %s DDL.")
+"""What Alembic says before each of its migrations, which are news."""
 _SAID_BETTER = "apscheduler.scheduler"
 """Warns of rounds that it skips, in words about its own jobs; the daemon logs which source."""
 _ADOPTED = ("apscheduler", "uvicorn", "sqlalchemy", "distributed", "dask", "tornado", "bokeh")
@@ -92,6 +94,7 @@ def configure(
     handler = next((each for each in root.handlers if isinstance(each, _Handler)), None)
     if handler is None:
         root.addHandler(handler := _Handler(stream))
+        handler.addFilter(lambda record: record.msg not in _NO_NEWS)
     handler.change(stream, formatter)
     root.setLevel(level)
     for name in _QUIET:
@@ -104,9 +107,10 @@ def configure(
             logger.propagate = True
 
 
-def run_ended(log: Any, run: Run) -> None:
+def run_ended(log: Any, run: Run, *, traced: bool = False) -> None:
     """Log a run that ended on the structlog logger `log`: one line with its counts.
 
+    A run that was `traced` (telemetry.py) has the id of its trace, which is its own.
     Its level is info for a complete run and for a list that is not available, error for a failed
     run, and warning for any other.
     """
@@ -136,6 +140,7 @@ def run_ended(log: Any, run: Run) -> None:
         error_kind=run.error_kind,
         error=run.error,
         run_id=run.run_id,
+        **({"trace_id": run.run_id} if traced else {}),
     )
 
 

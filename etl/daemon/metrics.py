@@ -53,7 +53,7 @@ class Metrics:
         )
         self._requests = counter(
             "callflow_requests_total",
-            "HTTP requests for lists and records, retries included; not those for access tokens.",
+            "HTTP requests to the provider, retries and those for access tokens included.",
             here,
         )
         self._retries = counter(

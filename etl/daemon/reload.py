@@ -9,7 +9,7 @@ from etl.daemon.outside import Notes
 from etl.errors import CallflowError
 from etl.sync.selection import select
 
-_FIXED = ("executor", "workers", "dask_scheduler")
+_FIXED = ("executor", "workers", "dask_scheduler", "telemetry")
 """Keys of [daemon] that are read at the start only."""
 
 

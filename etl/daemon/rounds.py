@@ -157,7 +157,8 @@ class Rounds:
             return
         run = outcome if isinstance(outcome, Run) else self._record_death(unit, outcome)
         self._metrics.run(run)
-        logs.run_ended(self._given.log, run)
+        traced = isinstance(outcome, Run) and self.context.settings.daemon.telemetry
+        logs.run_ended(self._given.log, run, traced=traced)
         self._on_ended()
         self._plan_after(unit, run)
 

@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import tenacity
 
@@ -24,13 +25,12 @@ log = logging.getLogger(__name__)
 class Budget:
     """What the requests of one run have cost so far, and whether one of them may be repeated.
 
-    `where` names the run in messages. `requests`, `retries` and `received` (bytes of answers,
-    unpacked) count since the start; `throttled` is the seconds slept for pacing, back-off and waits
-    that the provider asked for. Nothing is repeated beyond RETRIES requests and a tenth of all, nor
-    after the time that was allowed.
+    `requests`, `retries` and `received` (bytes of answers, unpacked) count since the start, those
+    for access tokens too; `throttled` is the seconds slept for pacing, back-off and waits that the
+    provider asked for. Nothing is repeated beyond RETRIES requests and a tenth of all, nor after
+    the time that was allowed.
     """
 
-    where: str
     clock: Callable[[], float]
     sleep: Callable[[float], None]
     requests: int = 0
@@ -49,13 +49,16 @@ class Budget:
         self.throttled += seconds
         self.sleep(seconds)
 
-    def retrying(self) -> tenacity.Retrying:
-        """Return what repeats a request while the verdict is `Retry` and the budget suffices."""
+    def retrying(self, where: str) -> tenacity.Retrying:
+        """Return what repeats a request while the verdict is `Retry` and the budget suffices.
+
+        `where` names the request in the log.
+        """
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(Retry),
             stop=self._is_spent,
             wait=_pause_before,
-            before_sleep=self._count_retry,
+            before_sleep=partial(self._count_retry, where),
             sleep=self.pause,
             reraise=True,
         )
@@ -103,9 +106,9 @@ class Budget:
             " or requests_per_second; if not, the provider gives pages without end",
         )
 
-    def _count_retry(self, state: tenacity.RetryCallState) -> None:
+    def _count_retry(self, where: str, state: tenacity.RetryCallState) -> None:
         self.retries += 1
-        log.info("%s: %s; asking again", self.where, _verdict(state))
+        log.info("%s: %s; asking again", where, _verdict(state))
 
 
 def _verdict(state: tenacity.RetryCallState) -> Retry:

@@ -50,6 +50,7 @@ class Seam:
     `timeout` seconds for a whole request, from connecting to the last byte.
     `redact`  cleans what messages quote; it learns the tokens that a provider issues.
     `clock`   monotonic seconds; `now` the wall clock, aware, in UTC.
+    `budget`  what all requests of the run are paid from; None: each connection has its own.
     `request_id` the header of an answer by which the provider's support finds the request.
     """
 
@@ -61,6 +62,7 @@ class Seam:
     sleep: Callable[[float], None] = time.sleep
     now: Callable[[], datetime] = utc_now
     request_id: str = "x-request-id"
+    budget: Budget | None = None
 
 
 class Http:
@@ -70,8 +72,8 @@ class Http:
     spaces the requests evenly; 0 does not space them. Proxies, certificates and netrc of the
     environment are ignored, redirects are not followed.
 
-    All requests are paid from one `budget`, which also bounds their time. An Http must not be used
-    by two threads at once.
+    All requests are paid from one `budget`, which also bounds their time; those for access tokens
+    too. An Http must not be used by two threads at once.
     """
 
     def __init__(
@@ -89,7 +91,7 @@ class Http:
         self.redact = seam.redact
         self.now = seam.now
         self.sign = sign
-        self.budget = Budget(seam.where, seam.clock, seam.sleep)
+        self.budget = seam.budget or Budget(seam.clock, seam.sleep)
         self._judge = judge
         self._timeout = seam.timeout
         self._spacing = 1 / requests_per_second if requests_per_second else 0.0
@@ -152,7 +154,7 @@ class Http:
         is not a JSON object.
         """
         where = f"{self.where}, {at}" if at else self.where
-        retrying = self.budget.retrying()
+        retrying = self.budget.retrying(where)
         try:
             url = self._url(target, params)
             body = encode(form).encode() if form is not None else b""

@@ -44,8 +44,8 @@ class AccessToken:
     """Signs requests with an access token.
 
     The token is fetched when it is first needed, and renewed when 60 s or less remain. The seam's
-    redactor learns it, so that no message shows it. `scopes` are those of the current token; empty
-    before the first fetch.
+    redactor learns it, so that no message shows it, and its budget pays for the requests. `scopes`
+    are those of the current token; empty before the first fetch.
     """
 
     def __init__(self, client: Client, seam: "Seam") -> None:

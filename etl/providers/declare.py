@@ -181,7 +181,8 @@ def open_http(
     `redact` removes secrets from what is quoted, and learns access tokens; None: one that knows
     the source's secrets.
     """
-    from etl.extract.http import Http, Seam  # they import httpx, which most commands do not need
+    from etl.extract.budget import Budget  # they import httpx, which most commands do not need
+    from etl.extract.http import Http, Seam
     from etl.extract.route import route_of
 
     seam = Seam(
@@ -193,6 +194,7 @@ def open_http(
         sleep=sleep,
         now=now,
         request_id=stream.request_id,
+        budget=Budget(clock, sleep),
     )
     sign, judge = stream.auth(source, seam)
     return Http(

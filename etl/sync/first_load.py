@@ -69,12 +69,13 @@ def load_directly(context: RunContext, plan: Plan) -> Run | RunningScan | None:
         return None
     started = job.clock()
     running = start_scan(context, plan, plan.request, Scan())
-    first = list(islice(running.batches, 1))
+    with job.span("extract"):
+        first = list(islice(running.batches, 1))
     is_whole = not first or first[0][-1][0].next_pointer is None
     again = RunningScan(running.scan, _with_first(first, running.batches))
     if not is_whole and running.scan.pages / (job.clock() - started or 1) < FAST:
         return again
-    with closing(again.batches):
+    with closing(again.batches), job.span("load"):
         try:
             result = context.database.write_then_renew(_load, context, plan, _Load(again))
         except UniqueViolation:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,8 @@ class Job:
     `clock`, `sleep` count seconds, as those of `time` do; `now` gives the time in UTC.
     `redact`         takes the secrets of the whole configuration out of quoted text; those of
                      `settings` are taken out in any case.
+    `run_id`         id of the run, 32 hexadecimal digits; None: a new one.
+    `span`           opens a block in which one stage of the run happens, by its name.
     """
 
     engine: Engine
@@ -54,6 +57,8 @@ class Job:
     sleep: Callable[[float], None] = time.sleep
     now: Callable[[], datetime] = utc_now
     redact: Redactor = field(default_factory=Redactor)
+    run_id: str | None = None
+    span: Callable[[str], AbstractContextManager[object]] = lambda name: nullcontext()
 
     @property
     def name(self) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import threading
 from collections.abc import Callable, Generator, Iterator
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
@@ -31,9 +32,9 @@ def prefetch(
     generator `items` as soon as it returns from what it waits for.
     """
     between = _Between[T](depth)
-    thread = threading.Thread(
-        target=_produce, args=(items, between, size, room), name="read-ahead", daemon=True
-    )
+    run = copy_context().run  # so that what is logged there names the run
+    work = (_produce, items, between, size, room)
+    thread = threading.Thread(target=run, args=work, name="read-ahead", daemon=True)
     try:
         thread.start()
     except RuntimeError as error:  # there is no memory for its stack

@@ -49,7 +49,7 @@ def run_stream(job: Job) -> Run:
     only StoppedError: when `job.stopped()`, or when the daemon of `job.leader` does not lead.
     """
     job = replace(job, redact=job.redact.apart(secrets(job.settings)))
-    tally, lease = Tally(uuid.uuid4().hex, datetime.now(UTC)), None
+    tally, lease = Tally(job.run_id or uuid.uuid4().hex, datetime.now(UTC)), None
     with closing(StopWatcher(job.stopped)) as watcher:
         try:
             with translate_run_errors(job), job.engine.connect() as connection:
@@ -106,19 +106,22 @@ def _stage_and_merge(context: RunContext, plan: Plan, running: RunningScan | Non
         plan = tally.plan = Plan("full", reading.why_unproven(job.redact))
         reading = read(context, plan, known.keys, earlier=reading.scans)
     starts, scope = reading.proof.starts, job.stream.scope
-    drop_outdated(context, starts)
-    staged = database.write(stage.deduplicate, context.tables, starts, scope)
-    staged, details = complete_records(context, staged)
+    with job.span("stage"):
+        drop_outdated(context, starts)
+        staged = database.write(stage.deduplicate, context.tables, starts, scope)
+        staged, details = complete_records(context, staged)
     verdict = Verdict(incomplete_because=details)
     if plan.mode == "full" and reading.is_proven and details is None:
-        verdict = judge_unlisted(context, reading.last, known.unlisted)
+        with job.span("judge"):
+            verdict = judge_unlisted(context, reading.last, known.unlisted)
     if verdict.found:
         staged = database.write(stage_found, context, verdict.found, reading.last.end)
         staged, details = complete_records(context, staged)
         if details is not None:
             verdict = replace(verdict, deleted=(), incomplete_because=details)
     records, outlook = sum(staged.values()), look_ahead(context, verdict)
-    return database.write(_merge, context, plan, known, reading, verdict, records, outlook)
+    with job.span("merge"):
+        return database.write(_merge, context, plan, known, reading, verdict, records, outlook)
 
 
 def _merge(

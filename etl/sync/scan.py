@@ -120,12 +120,14 @@ def read(
         if running is None:
             start = scans[-1].end if scans else 0
             running = start_scan(context, plan, request, Scan(start=start))
-        _stage(context, plan, running)
+        with job.span("extract"):
+            _stage(context, plan, running)
         scans.append(running.scan)
         running, request = None, replace(request, resume=None, pages=0)
         if _token_was_refused(scans[-1]) and sum(map(_token_was_refused, scans)) <= RESTARTS:
             continue
-        proof = prove(scans, known, counted=job.stream.counted, where=job.name)
+        with job.span("prove"):
+            proof = prove(scans, known, counted=job.stream.counted, where=job.name)
         reading, whole = Reading(scans, proof), whole + 1
         if not reading.may_have_moved or plan.mode == "incremental" or whole == SCANS:
             return reading

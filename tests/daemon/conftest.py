@@ -28,8 +28,8 @@ def start(warehouse: str, tmp_path: Path, warm: Warm) -> Iterator[Start]:
         def of(sources: Sandbox | str, *words: str, url: str = "", **given: Any) -> Process:
             port = given.pop("port", None) or free_port()
             path = tmp_path / f"{port}.toml"
-            code = given.pop("code", "")
+            code, env = given.pop("code", ""), given.pop("env", None)
             write_config(path, url or warehouse, sources, port=port, **given)
-            return start_process(path, port, *words, code=code, warm=warm)
+            return start_process(path, port, *words, code=code, warm=warm, more=env)
 
         yield of

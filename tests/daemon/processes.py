@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -39,14 +39,18 @@ def until(true: Callable[[], Any], what: str, *heard: "Process") -> Any:
 
 
 class Process:
-    """`callflow daemon` with its own configuration, forked from `warm` or started by Python."""
+    """`callflow daemon` with its own configuration, forked from `warm` or started by Python.
+
+    `more` are variables of its environment.
+    """
 
     def __init__(
-        self, path: Path, port: int, *words: str, code: str = "", warm: Warm | None = None
-    ) -> None:
+        self, path: Path, port: int, *words: str, code: str = "", warm: Warm | None = None,
+        more: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         self.path, self.port = path, port
         env = {name: value for name, value in os.environ.items() if name[:9] != "CALLFLOW_"}
-        env["CALLFLOW_CONFIG"] = str(path)
+        env |= {"CALLFLOW_CONFIG": str(path), **(more or {})}
         self.popen: Command | subprocess.Popen[str]
         if warm and not code:
             out = subprocess.DEVNULL

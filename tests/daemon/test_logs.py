@@ -17,6 +17,7 @@ from typing import Any, TextIO
 
 import pytest
 import structlog
+from alembic.runtime.migration import MigrationContext
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -99,13 +100,17 @@ def test_libraries_take_the_same_way_and_the_talkative_ones_are_quiet() -> None:
     logging.getLogger("apscheduler.scheduler").warning(
         "chat"
     )  # the daemon logs it in its own words
-    for name in ("apscheduler.executors", "uvicorn", "httpx", "httpcore.connection"):
+    MigrationContext.configure(dialect_name="postgresql")
+    for name in (
+        "apscheduler.executors", "uvicorn", "httpx", "httpcore.connection",
+        "alembic.runtime.plugins",
+    ):  # fmt: skip
         logging.getLogger(name).info("chat")
         logging.getLogger(name).warning("matter")
     logging.getLogger("sqlalchemy.engine").warning("matter")
-    for name in ("distributed.worker", "etl.extract.http"):
+    for name in ("distributed.worker", "etl.extract.http", "alembic.runtime.migration"):
         logging.getLogger(name).info("matter")
-    assert [line["event"] for line in log.lines] == ["matter"] * 7
+    assert [line["event"] for line in log.lines] == ["matter"] * 9
     assert log.lines[0]["logger"] == "apscheduler.executors"
 
 

@@ -420,12 +420,14 @@ def test_requests_sent_again_and_the_time_slept_for_them_are_counted(
     sandbox.zoom.faults.append(
         Fault(path="/v2/contact_center/flows", times=2, response=zoom.too_many_this_second())
     )
+    sandbox.zoom.faults.append(Fault(path="/oauth/token", response=html(503)))
     result = sync(sandbox)(ZOOM, sleep=slept.append)
-    assert (result.status, result.retries) == ("complete", 2)
+    assert (result.status, result.retries) == ("complete", 3)
+    assert result.requests == len(sandbox.zoom.requests)
     assert result.throttled_seconds == pytest.approx(sum(slept), abs=0.01)
     assert result.throttled_seconds >= 2
     assert ask(warehouse, "SELECT retries, throttled_seconds FROM etl.runs") == [
-        (2, result.throttled_seconds)
+        (3, result.throttled_seconds)
     ]
 
 

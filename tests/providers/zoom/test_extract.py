@@ -3,6 +3,7 @@
 import base64
 import logging
 import re
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -68,7 +69,7 @@ def test_all_pages_are_read_to_the_end(rows: int, end: Any) -> None:
     assert sorted(ids(pages)) == sorted(r["flow_id"] for r in zoom.flows.records())
     assert [page.number for page in pages] == list(range(1, max(1, -(-rows // 100)) + 1))
     assert all((p.total, p.scope, p.anchored) == (rows, "", False) for p in pages)
-    assert len(zoom.requests) == len(pages) + 1 == http.budget.requests + 1  # and one for the token
+    assert len(zoom.requests) == http.budget.requests == len(pages) + 1  # and one for the token
     assert all(r.params["page_size"] == "100" for r in to_list(zoom))
 
 
@@ -214,7 +215,7 @@ def test_a_token_that_expires_during_a_scan_is_renewed_and_the_page_asked_again(
     with zoom_flows(zoom) as http:
         pages = list(flows(http))
     assert len(ids(pages)) == len(set(ids(pages))) == 250
-    assert (http.budget.requests, http.budget.retries, http.budget.throttled) == (5, 2, 0.0)
+    assert (http.budget.requests, http.budget.retries, http.budget.throttled) == (8, 2, 0.0)
 
 
 @pytest.mark.fault(6)
@@ -256,6 +257,22 @@ def test_wrong_credentials(changes: dict[str, Any]) -> None:
 )
 def test_odd_answers_of_the_token_endpoint(answer: Any, kind: type[ProviderError]) -> None:
     assert "access token" in refused(Script(answer), kind).where
+
+
+@pytest.mark.parametrize(
+    ("answers", "retries"),
+    [((html(503), html(503), TOKEN, {"flows": []}), 2), ((html(503),) * 6, 5), ((html(401),), 0)],
+)
+def test_the_budget_of_the_run_pays_for_requests_for_tokens(
+    answers: tuple[Any, ...], retries: int
+) -> None:
+    script, time = Script(*answers), Time()
+    with zoom_flows(script, time) as http:
+        with suppress(ProviderError):
+            list(flows(http))
+        spent = (http.budget.requests, http.budget.retries)
+    assert spent == (len(script.requests), retries) == (len(answers), retries)
+    assert (http.budget.throttled > 0) is (retries > 0)
 
 
 def test_a_token_without_expires_in_lasts_an_hour() -> None:
