@@ -24,7 +24,7 @@ from sqlalchemy import Connection, Engine, text
 from etl.load import merge, stage
 from etl.load.changes import Log
 from etl.load.merge import quoted, quoted_table
-from etl.providers import STREAMS
+from etl.providers.catalog import STREAMS
 from etl.warehouse import embedded, migrate, tables
 from etl.warehouse.connect import connect
 

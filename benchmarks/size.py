@@ -23,7 +23,7 @@ from sqlalchemy import Table
 
 from etl import api
 from etl.config.redact import Redactor
-from etl.providers import TABLES
+from etl.providers.catalog import TABLES
 from etl.sandbox.data import Sizes
 from etl.sandbox.server import serve
 from etl.status import queries

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from etl.errors import SchemaError
-from etl.providers import PARTS, SCHEMAS
+from etl.providers.catalog import PARTS, SCHEMAS
 from etl.sync.rebuild import rebuild_changes
 from etl.warehouse import dependents, migrate, tables, views
 from etl.warehouse.connect import connect

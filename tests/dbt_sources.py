@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from sqlalchemy import Table
 
-from etl.providers import SCHEMAS
+from etl.providers.catalog import SCHEMAS
 from etl.providers.declare import Provider, Stream
 from etl.warehouse import views
 from etl.warehouse.model.contract import FLOW_KEY, FLOWS, IDENTITY, VIEWS

@@ -18,7 +18,8 @@ from pydantic.fields import FieldInfo
 from sqlalchemy import Table
 
 from etl.config.settings import Source
-from etl.providers import PROVIDERS, SCHEMAS
+from etl.providers import PROVIDERS
+from etl.providers.catalog import SCHEMAS
 from etl.providers.declare import Provider
 from etl.sandbox.server import EMULATORS, PORTS, Emulated, toml
 from etl.warehouse import tables

@@ -17,7 +17,8 @@ import yaml
 from psycopg.rows import dict_row
 from sqlalchemy import make_url
 
-from etl.providers import PROVIDERS, STREAMS
+from etl.providers import PROVIDERS
+from etl.providers.catalog import STREAMS
 from etl.warehouse.embedded import find_binaries
 from etl.warehouse.model.definition import ViewDefinition
 from tests.bi import EXAMPLES, fill, model, substituted

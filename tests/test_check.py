@@ -14,7 +14,7 @@ from etl.config.settings import Settings, Warehouse
 from etl.errors import CredentialsError
 from etl.load import runs
 from etl.load.runs import Outcome, Run
-from etl.providers.zoom import ZoomSource
+from etl.providers.zoom.source import ZoomSource
 from etl.sync.selection import select
 from etl.warehouse.connect import connect
 from tests.postgres import dsn

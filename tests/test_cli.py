@@ -31,7 +31,8 @@ from etl.commands import lines, sql
 from etl.config.load import load as load_config
 from etl.load import lead
 from etl.load.runs import Run
-from etl.providers import PROVIDERS, TABLES
+from etl.providers import PROVIDERS
+from etl.providers.catalog import TABLES
 from etl.sandbox import data, twilio, zoom
 from etl.sandbox.faults import Fault
 from etl.sandbox.server import Sandbox, serve

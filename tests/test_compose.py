@@ -23,7 +23,7 @@ import yaml
 from etl.commands import cli
 from etl.config import load as config
 from etl.config.settings import Daemon
-from etl.providers import STREAMS
+from etl.providers.catalog import STREAMS
 from etl.sandbox import server as sandbox
 from etl.sandbox.data import EMPTY, Sizes
 from tests.postgres import dsn

@@ -31,7 +31,7 @@ from etl.extract.route import Route, route_of
 from etl.providers import PROVIDERS
 from etl.providers.alibaba.source import AlibabaSource
 from etl.providers.twilio.source import TwilioSource
-from etl.providers.zoom import ZoomSource
+from etl.providers.zoom.source import ZoomSource
 from etl.sync.selection import name_of, select
 
 EXAMPLE = Path(__file__).parent.parent / "etl" / "config" / "callflow.example.toml"

@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 import pytest
 from sqlalchemy import Table
 
-from etl.providers import PARTS as PARTS_OF_VIEWS
 from etl.providers import PROVIDERS
+from etl.providers.catalog import PARTS as PARTS_OF_VIEWS
 from etl.warehouse.model.definition import ViewDefinition
 from tests.docs import PARTS, ROOT, Part
 from tests.model_docs import SHOWN, columns_of, links, parts_of

@@ -20,7 +20,8 @@ from etl.config.redact import Redactor
 from etl.config.settings import redactor
 from etl.errors import BusyError, ConfigError, SchemaError
 from etl.load import lease as leases
-from etl.providers import TABLES, named
+from etl.providers import named
+from etl.providers.catalog import TABLES
 from etl.sandbox import data
 from etl.sandbox.server import Sandbox, serve
 from etl.status import health, queries

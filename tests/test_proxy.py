@@ -26,9 +26,9 @@ from etl.extract import zoom
 from etl.extract.http import Http, Seam
 from etl.extract.route import Route
 from etl.extract.verdict import judge_status
-from etl.providers import STREAMS
+from etl.providers.catalog import STREAMS
 from etl.providers.declare import open_http
-from etl.providers.zoom import ZoomSource
+from etl.providers.zoom.source import ZoomSource
 from etl.sandbox import data
 from etl.sandbox.server import Sandbox, serve
 from etl.sandbox.wire import serving

@@ -18,7 +18,7 @@ from etl import api
 from etl.config.redact import Redactor
 from etl.load import runs
 from etl.load.runs import Run
-from etl.providers import SCHEMAS, TABLES
+from etl.providers.catalog import SCHEMAS, TABLES
 from etl.sandbox import data
 from etl.sandbox.server import Sandbox, serve
 from etl.status import queries

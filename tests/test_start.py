@@ -82,11 +82,27 @@ def test_a_mistake_in_the_configuration_is_reported_before_the_command_is_import
     (tmp_path / "callflow.toml").write_text("[warehouse]\nurll = 1\n", encoding="utf-8")
     words = (["sync"], ["status"], ["daemon"], ["check"], ["sql", "SELECT 1"])
     found = imported(tmp_path, *words, code=2)
-    unneeded = {"psycopg", *OF_THE_DAEMON, *TO_ASK_A_PROVIDER, *OTHERS}
+    unneeded = {"psycopg", "sqlalchemy", *OF_THE_DAEMON, *TO_ASK_A_PROVIDER, *OTHERS}
     assert found & unneeded == set()
     assert {
         name for name in found if name.startswith(("etl.sync", "etl.load", "etl.status"))
     } == set()
+
+
+def test_neither_the_schema_nor_completion_needs_the_tables(tmp_path: Path) -> None:
+    found = imported(tmp_path, ["init", "--schema"], ["completion", "bash"])
+    assert found & {"sqlalchemy", "psycopg", *TO_ASK_A_PROVIDER} == set()
+    source = '[sources.z]\nprovider = "zoom"\n'
+    (tmp_path / "callflow.toml").write_text(source, encoding="utf-8")
+    shell = "complete_bash"
+    found = imported(
+        tmp_path, [], _CALLFLOW_COMPLETE=shell, COMP_CWORD="2", COMP_WORDS="callflow sync z"
+    )
+    assert found & EVERY_LIBRARY == set()
+    found = imported(
+        tmp_path, [], _CALLFLOW_COMPLETE=shell, COMP_CWORD="2", COMP_WORDS="callflow sync z."
+    )
+    assert found & {"sqlalchemy", "psycopg", *TO_ASK_A_PROVIDER} == set()
 
 
 def test_so_is_that_there_is_none(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import MetaData, Table, make_url
 
-from etl.providers import SCHEMAS, TABLES
+from etl.providers.catalog import SCHEMAS, TABLES
 from etl.warehouse import tables
 
 KEYS_AND_COLUMNS: dict[str, tuple[str, str]] = {

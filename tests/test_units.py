@@ -16,7 +16,7 @@ from etl.providers import named
 from etl.providers.alibaba.source import AlibabaSource
 from etl.providers.declare import streams_of
 from etl.providers.twilio.source import TwilioSource
-from etl.providers.zoom import ZoomSource
+from etl.providers.zoom.source import ZoomSource
 from etl.sync.selection import Unit, account, exit_code, host, run_all, select
 
 SECRET = SecretStr("CANARY")

@@ -404,7 +404,7 @@ def main() -> None:
         bug.advice = "run it again with CALLFLOW_TRACEBACK=1 and report what it prints"
         _report(bug, shared)
         sys.exit(1)
-    sys.exit(code)
+    sys.exit(code or 0)
 
 
 def _report(error: CallflowError, shared: Shared, style: str = "[red]") -> None:

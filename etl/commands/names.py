@@ -20,11 +20,11 @@ def of_streams(context: typer.Context, incomplete: str) -> list[str]:
     source, dot, _ = incomplete.partition(".")
     if not dot:
         return of_sources(context, incomplete)
-    from etl.providers import PROVIDERS  # takes half a second, so only where it is needed
+    from etl.providers import PROVIDERS  # with it come pydantic and the settings
 
     table = _sources(context).get(source)
     provider = table.get("provider") if isinstance(table, dict) else None
-    streams = [s.name for each in PROVIDERS if each.name == provider for s in each.streams]
+    streams = [name for each in PROVIDERS if each.name == provider for name in each.names]
     return [name for s in streams if (name := f"{source}.{s}").startswith(incomplete)]
 
 

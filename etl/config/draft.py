@@ -78,7 +78,7 @@ class Draft:
     def streams(self, source: Key) -> tuple[str, ...]:
         """Return the names of the streams of the source at `source`, whose provider is known."""
         provider = self.tree["sources"][source[1]]["provider"]
-        return tuple(each.name for each in self.providers[provider].streams)
+        return self.providers[provider].names
 
     def place(self, key: Key) -> str:
         """Return where a person finds the key: the variable, the line, or its table's line."""

@@ -37,7 +37,7 @@ def schema(providers: tuple[Provider, ...]) -> Schema:
 
 def _source(provider: Provider) -> Schema:
     """Return the schema of the table of a source of that provider."""
-    names = [each.name for each in provider.streams]
+    names = list(provider.names)
     table = _table(provider.settings, _NO_KEYS)
     keys = table["properties"]
     keys["provider"] = {

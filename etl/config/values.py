@@ -18,8 +18,6 @@ from pydantic import (
     WithJsonSchema,
 )
 from pydantic_core import PydanticCustomError
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
 from etl.config.hosts import is_loopback, is_odd_address, network
 
@@ -107,6 +105,9 @@ def _warehouse_url(value: SecretStr) -> SecretStr:
     scheme, _, rest = value.get_secret_value().partition("://")
     if scheme not in ("postgresql", "postgres", "postgresql+psycopg"):
         raise problem("expected a URL that starts with postgresql://")
+    from sqlalchemy.engine import make_url  # takes as long as all else that reads a configuration
+    from sqlalchemy.exc import ArgumentError
+
     try:
         url = make_url(f"postgresql+psycopg://{rest}")
         rendered = url.render_as_string(hide_password=False)

@@ -1,7 +1,7 @@
 """How a provider is declared: its settings, its streams, and how they are requested.
 
-A declaration is one module, `etl/providers/NAME`, and one entry of `PROVIDERS`. Everything that
-lists providers is derived from that tuple.
+A declaration is one package, `etl/providers/NAME`, and one entry of `PROVIDERS`. Everything that
+lists providers is derived from that tuple. To import it takes no tables: those come with `streams`.
 """
 
 import time
@@ -11,20 +11,19 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Table
-
 from etl.config.redact import Redactor
 from etl.config.settings import Schedule, Source, StreamOptions, redactor
 from etl.config.settings import Table as SettingsTable
 from etl.extract.clock import utc_now
 from etl.extract.page import EVERYTHING, Lookup, Page, ScanRequest, Wanted
-from etl.extract.verdict import Judge
-from etl.transform.exact import exact_reader
-from etl.transform.tree import Transform
-from etl.warehouse.model.part import Part
 
 if TYPE_CHECKING:
+    from sqlalchemy import Table
+
     from etl.extract.http import Http, Seam, Sign
+    from etl.extract.verdict import Judge
+    from etl.transform.tree import Transform
+    from etl.warehouse.model.part import Part
 
 Auth = Callable[[Any, "Seam"], "tuple[Sign, Judge]"]
 """(a source's settings, the seam) → what signs each request, what separates answers from errors"""
@@ -42,10 +41,10 @@ class Parts:
               part without its number. Other columns that the latter has are the record's.
     """
 
-    table: Table
+    table: "Table"
     content: str
     chosen: str
-    shown: tuple[tuple[Table, Table], ...] = ()
+    shown: "tuple[tuple[Table, Table], ...]" = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +100,10 @@ class Stream:
     """
 
     name: str
-    tables: tuple[Table, ...]
+    tables: "tuple[Table, ...]"
     auth: Auth
     pages: Callable[["Http", ScanRequest], Iterator[Page]]
-    transform: Transform
+    transform: "Transform"
     look_up: Callable[["Http", tuple[Any, ...]], Lookup] | None
     probe: Callable[["Http", ScanRequest], str]
     detail: Detail | None = None
@@ -118,7 +117,7 @@ class Stream:
     page_size: int | None = None
     origin: str = "base_url"
     path: str = ""
-    parts: tuple[Part, ...] = ()
+    parts: "tuple[Part, ...]" = ()
     request_id: str = "x-request-id"
     optional: bool = False
     ended: str = ""
@@ -133,7 +132,9 @@ class Provider:
     `comment`     the COMMENT of the schema.
     `settings`    the model of a source.
     `setup`       where an administrator finds the credentials, a sentence.
-    `streams`     its lists.
+    `names`       those of its streams.
+    `declared`    returns its streams. It imports their tables, and with them SQLAlchemy, for which
+                  a mistake in the configuration need not wait.
     `credentials` which credentials those are.
     `rights`      the rights or scopes that they need, in Markdown.
     `example`     a source in callflow.toml, with each of its keys and the true defaults. Its
@@ -147,15 +148,21 @@ class Provider:
     comment: str
     settings: type[Source]
     setup: str
-    streams: tuple[Stream, ...]
+    names: tuple[str, ...]
+    declared: Callable[[], tuple[Stream, ...]]
     credentials: str = ""
     rights: str = ""
     example: str = ""
 
     @property
+    def streams(self) -> tuple[Stream, ...]:
+        """Its lists."""
+        return self.declared()
+
+    @property
     def parts(self) -> Mapping[str, type[SettingsTable]]:
         """The tables inside a source's table: its schedule, and the options of its streams."""
-        return {"schedule": Schedule, **{each.name: StreamOptions for each in self.streams}}
+        return {"schedule": Schedule, **dict.fromkeys(self.names, StreamOptions)}
 
 
 def streams_of(source: Source, provider: Provider) -> tuple[Stream, ...]:
@@ -208,6 +215,8 @@ def open_http(
 
 def request(source: Source, stream: Stream, ask: ScanRequest = EVERYTHING) -> ScanRequest:
     """Return `ask` completed with what the source's settings and the stream say."""
+    from etl.transform.exact import exact_reader
+
     return replace(
         ask,
         scopes=scopes(source, stream) or ("",),

@@ -11,7 +11,8 @@ from sqlalchemy import Connection, func, select, text
 from sqlalchemy.exc import DBAPIError
 
 from etl.errors import ConfigError
-from etl.providers import PROVIDERS, SCHEMAS
+from etl.providers import PROVIDERS
+from etl.providers.catalog import SCHEMAS
 from etl.warehouse.rights import DENIED, name_of
 from etl.warehouse.translate import sqlstate
 

@@ -15,7 +15,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
 from etl.errors import SchemaError
-from etl.providers import SCHEMAS
+from etl.providers.catalog import SCHEMAS
 from etl.warehouse.connect import connect
 from etl.warehouse.rights import name_of, suggest_grants
 from etl.warehouse.tables import REVISION

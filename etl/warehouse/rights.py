@@ -15,7 +15,7 @@ from sqlalchemy.schema import CreateColumn, CreateTable
 
 from etl.config.redact import Redactor
 from etl.errors import WarehouseError
-from etl.providers import SCHEMAS, TABLES
+from etl.providers.catalog import SCHEMAS, TABLES
 from etl.warehouse import tables
 from etl.warehouse.translate import sqlstate, translate_errors
 

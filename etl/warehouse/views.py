@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Table, text
 from sqlalchemy.exc import DBAPIError
 
 from etl.errors import SchemaError
-from etl.providers import PARTS, SCHEMAS, TABLES
+from etl.providers.catalog import PARTS, SCHEMAS, TABLES
 from etl.warehouse import tables
 from etl.warehouse.model.contract import HISTORY
 from etl.warehouse.model.definition import (

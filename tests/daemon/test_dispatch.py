@@ -22,7 +22,7 @@ from etl.load.runs import Run
 from etl.providers import named
 from etl.providers.declare import streams_of
 from etl.providers.twilio.source import TwilioSource
-from etl.providers.zoom import ZoomSource
+from etl.providers.zoom.source import ZoomSource
 from etl.sync.selection import Unit, account, host, name_of
 
 PATIENCE = 30.0

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from etl.config.settings import Schedule, Settings
 from etl.providers.twilio.source import TwilioSource
-from etl.providers.zoom import ZoomSource
+from etl.providers.zoom.source import ZoomSource
 from etl.status.health import Overview, StreamHealth, assess, stale_after
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)

@@ -6,7 +6,7 @@ from pydantic import SecretStr
 
 from etl.config.settings import Daemon, Schedule, Settings, Warehouse
 from etl.daemon.reload import merged, rescheduled
-from etl.providers.zoom import ZoomSource
+from etl.providers.zoom.source import ZoomSource
 
 
 def settings(

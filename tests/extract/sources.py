@@ -9,11 +9,11 @@ from pydantic import SecretStr
 
 from etl.extract.http import Http
 from etl.extract.page import ScanRequest
-from etl.providers import STREAMS
 from etl.providers.alibaba.source import AlibabaSource
+from etl.providers.catalog import STREAMS
 from etl.providers.declare import open_http, request
 from etl.providers.twilio.source import TwilioSource
-from etl.providers.zoom import ZoomSource
+from etl.providers.zoom.source import ZoomSource
 from etl.sandbox.alibaba import Alibaba
 from etl.sandbox.twilio import Twilio
 from etl.sandbox.wire import serving

@@ -25,7 +25,7 @@ import pytest
 from etl.config import load as config
 from etl.load.runs import Run
 from etl.providers import PROVIDERS
-from etl.providers import STREAMS as DECLARED
+from etl.providers.catalog import STREAMS as DECLARED
 from etl.providers.declare import Stream
 from etl.sandbox import data
 from etl.sandbox.exchange import JSON, Request, Response, json_response

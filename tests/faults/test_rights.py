@@ -12,7 +12,7 @@ import pytest
 from psycopg import sql
 from sqlalchemy import make_url
 
-from etl.providers import SCHEMAS
+from etl.providers.catalog import SCHEMAS
 from etl.sandbox.server import Sandbox
 from etl.warehouse import grant
 from etl.warehouse.connect import connect

@@ -16,7 +16,7 @@ import pytest
 from etl.extract.decode import MAX_RECORDS, moment, page, unpack
 from etl.extract.page import Page
 from etl.load.runs import Run
-from etl.providers import STREAMS, TABLES
+from etl.providers.catalog import STREAMS, TABLES
 from etl.sandbox.exchange import Response
 from etl.transform.values import as_json, parse_time, reader
 from etl.warehouse.embedded import find_binaries

@@ -22,7 +22,7 @@ from sqlalchemy import DateTime, Table, text
 
 from etl.config import load as config
 from etl.load.runs import Run
-from etl.providers import TABLES
+from etl.providers.catalog import TABLES
 from etl.sync.job import Job
 from etl.sync.run import run_stream
 from etl.sync.selection import select

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from sqlalchemy import Boolean, DateTime, Integer, Table
 
-from etl.providers import TABLES
+from etl.providers.catalog import TABLES
 
 ODD_TEXTS = [
     "", " ", "\0", "\ud800", "a\0\udfff", "\\u0000", "true", "false", "True", "TRUE", "yes", "1",

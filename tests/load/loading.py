@@ -12,7 +12,7 @@ from etl.extract.page import Page
 from etl.load import merge, stage
 from etl.load.merge import Written
 from etl.load.stage import TablePair
-from etl.providers import STREAMS
+from etl.providers.catalog import STREAMS
 from etl.transform.rows import Rows
 from etl.warehouse import tables
 from etl.warehouse.tables import Key

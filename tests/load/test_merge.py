@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Table, text
 
 from etl.load import merge
 from etl.load.merge import Written
-from etl.providers import TABLES
+from etl.providers.catalog import TABLES
 from etl.transform.values import MAX_KEY_BYTES
 from etl.warehouse import tables
 from tests.load.loading import (

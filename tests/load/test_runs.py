@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select, text
 from etl.load import rejects, runs, unlisted
 from etl.load.runs import Outcome, Progress, Run
 from etl.load.unlisted import unlisted_before
-from etl.providers import TABLES
+from etl.providers.catalog import TABLES
 from etl.transform.rows import Reject
 from etl.warehouse import tables
 from tests.load.loading import CHANNELS, CONTACT_FLOWS, FLOWS, at, load, pairs_of, rows_of, scan

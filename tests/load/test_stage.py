@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from etl.extract.page import Page
 from etl.load import stage
-from etl.providers import TABLES
+from etl.providers.catalog import TABLES
 from etl.warehouse import tables
 from tests.load.loading import (
     CHANNELS,

@@ -80,7 +80,10 @@ def prose(provider: Provider) -> Iterator[str]:
         if not getattr(provider, name).strip():
             yield f"{provider.name}: no {name} → add `{name}` to its Provider"
     if not provider.streams:
-        yield f"{provider.name}: no stream → add one to `streams`"
+        yield f"{provider.name}: no stream → add one to `declared`"
+    names = tuple(each.name for each in provider.streams)
+    if provider.names != names:
+        yield f"{provider.name}: `names` are not those of its streams → {', '.join(names)}"
 
 
 def settings(provider: Provider) -> Iterator[str]:

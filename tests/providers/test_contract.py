@@ -14,7 +14,8 @@ from etl.config.settings import Source
 from etl.config.values import Rate, Secret, WebUrl
 from etl.extract.http import Http, Seam
 from etl.extract.page import Lookup, Page, ScanRequest, Wanted
-from etl.providers import PROVIDERS, TABLES
+from etl.providers import PROVIDERS
+from etl.providers.catalog import TABLES
 from etl.providers.declare import Detail, Provider, Stream
 from etl.sandbox.server import EMULATORS
 from etl.transform.tree import tree
@@ -124,7 +125,8 @@ TOY = Provider(
     comment="Toy as it is now.",
     settings=ToySource,
     setup="Nowhere.",
-    streams=(THINGS,),
+    names=("things",),
+    declared=lambda: (THINGS,),
     credentials="a user and a password",
     rights="none",
     example="""
@@ -152,7 +154,8 @@ def test_a_provider_declared_in_a_test_alone_keeps_the_contract(tmp_path: Path) 
 
 
 def stream(**changes: Any) -> Provider:
-    return replace(TOY, streams=(replace(THINGS, **changes),))
+    made = replace(THINGS, **changes)
+    return replace(TOY, names=(made.name,), declared=lambda: (made,))
 
 
 def part(**changes: Any) -> Provider:
@@ -175,7 +178,8 @@ def example(old: str, new: str) -> Provider:
 OMISSIONS: list[tuple[Provider, str]] = [
     (replace(TOY, setup=""), "toy: no setup → add `setup` to its Provider"),
     (replace(TOY, rights=" "), "toy: no rights → add `rights` to its Provider"),
-    (replace(TOY, streams=()), "toy: no stream → add one to `streams`"),
+    (replace(TOY, names=(), declared=tuple), "toy: no stream → add one to `declared`"),
+    (replace(TOY, names=("thing",)), "toy: `names` are not those of its streams → things"),
     (example('password = "…"', ""), "toy: its example is no source (1 problem"),
     (example('password = "…"', ""), "toy: its example lacks password → add it to `example`"),
     (example("= 5", "= 6"), "requests_per_second is not the default in its example → show 5.0"),

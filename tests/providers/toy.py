@@ -112,7 +112,8 @@ TOY = Provider(
     comment="The toy as it is now.",
     settings=ToySource,
     setup="",
-    streams=(
+    names=("menus",),
+    declared=lambda: (
         Stream(
             name="menus",
             tables=family(menus),

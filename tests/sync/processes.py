@@ -22,7 +22,7 @@ from sqlalchemy import Engine, event
 from etl.config.settings import Source
 from etl.load.lease import process_name
 from etl.load.runs import Run
-from etl.providers import STREAMS
+from etl.providers.catalog import STREAMS
 from etl.providers.declare import Stream
 from etl.sync.job import Job
 from etl.sync.run import run_stream

@@ -23,7 +23,7 @@ from etl.config import load as config
 from etl.config.settings import Settings
 from etl.load import stage
 from etl.load.runs import Run
-from etl.providers import STREAMS as EVERY_STREAM
+from etl.providers.catalog import STREAMS as EVERY_STREAM
 from etl.providers.declare import Stream
 from etl.sandbox import (
     alibaba_data,

@@ -17,7 +17,8 @@ from importlib import import_module
 from random import Random
 from typing import Any
 
-from etl.providers import PROVIDERS, STREAMS
+from etl.providers import PROVIDERS
+from etl.providers.catalog import STREAMS
 from etl.providers.declare import Stream
 from etl.sandbox.exchange import Request, Response
 from etl.sandbox.faults import Fault, html, redirect

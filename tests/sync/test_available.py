@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from etl.load.runs import Run
-from etl.providers import STREAMS
+from etl.providers.catalog import STREAMS
 from etl.sandbox import twilio, twilio_data
 from etl.sandbox.exchange import Request, Response, json_response
 from etl.sandbox.faults import Fault, empty, html

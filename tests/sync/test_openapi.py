@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from etl.providers import STREAMS
+from etl.providers.catalog import STREAMS
 from etl.providers.declare import open_http, request
 from etl.sandbox.data import Sizes
 from etl.sandbox.exchange import Request, Response

@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from etl.config import load as config
 from etl.extract.page import EVERYTHING, ScanRequest
 from etl.load.runs import Progress
-from etl.providers import STREAMS
+from etl.providers.catalog import STREAMS
 from etl.providers.declare import Stream
 from etl.sandbox.server import Sandbox
 from etl.sync.job import Job

@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 import psycopg
 
-from etl.providers import PROVIDERS, TABLES
+from etl.providers import PROVIDERS
+from etl.providers.catalog import TABLES
 from etl.sandbox.server import Sandbox
 from tests.postgres import dsn
 from tests.providers.twilio.expected import studio_rows, without_definition

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy.dialects.postgresql import JSONB
 
 from etl.extract.page import Page
-from etl.providers import STREAMS
+from etl.providers.catalog import STREAMS
 from etl.transform.rows import Rows
 from etl.warehouse import tables
 

@@ -18,7 +18,7 @@ from etl.errors import TooMuchError
 from etl.extract.decode import ReadList, page
 from etl.extract.page import Page, ScanRequest
 from etl.extract.paging import exactly
-from etl.providers import STREAMS, TABLES
+from etl.providers.catalog import STREAMS, TABLES
 from etl.providers.declare import open_http, request
 from etl.sandbox import alibaba_data, twilio_data, zoom_data
 from etl.sandbox.data import Record, Sizes, random_of

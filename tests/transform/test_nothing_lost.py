@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sqlalchemy import DateTime, Table
 
 from etl.extract.decode import decode
-from etl.providers import TABLES
+from etl.providers.catalog import TABLES
 from etl.transform.rows import Reject, Rows
 from etl.warehouse import tables
 from tests.transform.named import Named, named, transformed

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from etl.errors import UnkeyedError
-from etl.providers import TABLES
+from etl.providers.catalog import TABLES
 from etl.transform.values import (
     MAX_DEPTH,
     as_json,

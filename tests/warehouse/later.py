@@ -9,7 +9,7 @@ from etl.warehouse import tables
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAD = tables.REVISION
-TABLES, ZOOM = Path("etl/warehouse/tables.py"), Path("etl/providers/zoom.py")
+TABLES, ZOOM = Path("etl/warehouse/tables.py"), Path("etl/providers/zoom/flows.py")
 
 UPGRADE = "import sys; from etl.warehouse import migrate; print(migrate.upgrade(sys.argv[1]))"
 

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 
 from etl.load import merge, stage
 from etl.load.changes import Log
-from etl.providers import STREAMS
+from etl.providers.catalog import STREAMS
 from etl.warehouse import tables
 from tests.load.loading import Kind, at, kind_of, pairs_of
 from tests.load.test_model import Key, Staged, scan_of

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, text
 
 from etl.load import merge
 from etl.load.changes import Log
-from etl.providers import STREAMS
+from etl.providers.catalog import STREAMS
 from etl.sync.rebuild import rebuild_changes
 from tests.load.loading import at, kind_of, pairs_of, scan
 from tests.warehouse.merges import Account, log_of, note

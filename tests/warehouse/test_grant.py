@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import ProgrammingError
 
 from etl.errors import ConfigError
-from etl.providers import SCHEMAS
+from etl.providers.catalog import SCHEMAS
 from etl.warehouse import grant
 from etl.warehouse.rights import name_of
 

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, text
 
 from etl.errors import SchemaError, WarehouseError
 from etl.load import stage
-from etl.providers import SCHEMAS, TABLES
+from etl.providers.catalog import SCHEMAS, TABLES
 from etl.warehouse import migrate, rights, tables, views
 from etl.warehouse.connect import connect
 from tests.postgres import dsn

@@ -13,7 +13,8 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 from sqlalchemy import Engine
 
-from etl.providers import PARTS, PROVIDERS, TABLES
+from etl.providers import PROVIDERS
+from etl.providers.catalog import PARTS, TABLES
 from etl.sandbox.server import serve
 from etl.warehouse import tables
 from etl.warehouse.model import assemble

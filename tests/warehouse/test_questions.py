@@ -13,7 +13,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 from sqlalchemy import Engine
 
-from etl.providers import PARTS, TABLES
+from etl.providers.catalog import PARTS, TABLES
 from etl.warehouse import tables
 from etl.warehouse.model.assemble import unused
 from etl.warehouse.model.contract import SQL_TYPES

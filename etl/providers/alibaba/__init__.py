@@ -1,8 +1,14 @@
 """Alibaba Cloud CCC: IVR contact flows, their numbers, what their Definitions say and lack."""
 
-from etl.providers.alibaba import contact_flows, phone_numbers
 from etl.providers.alibaba.source import AlibabaSource
-from etl.providers.declare import Provider
+from etl.providers.declare import Provider, Stream
+
+
+def _streams() -> tuple[Stream, ...]:
+    from etl.providers.alibaba import contact_flows, phone_numbers
+
+    return (contact_flows.STREAM, phone_numbers.STREAM)
+
 
 PROVIDER = Provider(
     name="alibaba",
@@ -25,5 +31,6 @@ requests_per_second = 5
 # only with temporary credentials (STS):
 security_token = "…"
 """,
-    streams=(contact_flows.STREAM, phone_numbers.STREAM),
+    names=("contact_flows", "phone_numbers"),
+    declared=_streams,
 )

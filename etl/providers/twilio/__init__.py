@@ -1,8 +1,14 @@
 """Twilio: Studio, addresses, phone numbers, and legacy Flex messaging."""
 
-from etl.providers.declare import Provider
-from etl.providers.twilio import addresses, flex, phone_numbers, studio
+from etl.providers.declare import Provider, Stream
 from etl.providers.twilio.source import TwilioSource
+
+
+def _streams() -> tuple[Stream, ...]:
+    from etl.providers.twilio import addresses, flex, phone_numbers, studio
+
+    return (*flex.STREAMS, *studio.STREAMS, *addresses.STREAMS, *phone_numbers.STREAMS)
+
 
 PROVIDER = Provider(
     name="twilio",
@@ -31,5 +37,6 @@ api_key_secret = "…"
 [sources.twilio_main.channels]  # each stream of a source can have such a table
 on_absent = "keep"              # no longer listed: "keep" it, or delete it once "confirm"ed
 """,
-    streams=(*flex.STREAMS, *studio.STREAMS, *addresses.STREAMS, *phone_numbers.STREAMS),
+    names=("flex_flows", "channels", "studio_flows", "addresses", "phone_numbers"),
+    declared=_streams,
 )

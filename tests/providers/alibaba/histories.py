@@ -6,7 +6,7 @@ from datetime import datetime
 from random import Random
 from typing import Any
 
-from etl.providers import TABLES
+from etl.providers.catalog import TABLES
 from etl.sandbox.exchange import Response
 from etl.sandbox.store import Paging, Store
 from tests.sync.kinds import (

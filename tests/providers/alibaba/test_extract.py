@@ -25,7 +25,7 @@ from etl.extract.alibaba import contact_flows, probe_contact_flows
 from etl.extract.decode import Packed, unpack
 from etl.extract.http import Http
 from etl.extract.page import EVERYTHING, Page, ScanRequest
-from etl.providers import STREAMS
+from etl.providers.catalog import STREAMS
 from etl.providers.declare import open_http, request
 from etl.sandbox import alibaba as emulated
 from etl.sandbox.alibaba import Alibaba

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Connection, Engine
 
 from etl.load.merge import Written
-from etl.providers import TABLES
+from etl.providers.catalog import TABLES
 from etl.sandbox import alibaba_data, data
 from tests.load.loading import CONTACT_FLOWS, at, load, rows_of, versions_of
 from tests.providers.alibaba.test_transform import SHANGHAI, contact_flow, defined

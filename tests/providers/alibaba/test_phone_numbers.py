@@ -13,7 +13,7 @@ from etl.errors import ContractError, MissingError, ProviderError, UnreachableRo
 from etl.extract.alibaba_numbers import phone_numbers, probe_phone_numbers
 from etl.extract.http import Http
 from etl.extract.page import Page, ScanRequest
-from etl.providers import STREAMS
+from etl.providers.catalog import STREAMS
 from etl.providers.declare import open_http, request
 from etl.sandbox.alibaba import Alibaba
 from etl.sandbox.exchange import Request, Response

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from etl.extract.page import Page
-from etl.providers import STREAMS
+from etl.providers.catalog import STREAMS
 from etl.transform.rows import Reject, Rows
 from etl.transform.steps import MAX_FINDINGS
 from tests.transform.named import Named, example, named, transformed

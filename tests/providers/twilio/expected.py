@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from etl.providers import TABLES
+from etl.providers.catalog import TABLES
 from etl.sandbox import twilio_studio as emulated
 from tests.transform import naive
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Table
 
-from etl.providers import STREAMS, TABLES
+from etl.providers.catalog import STREAMS, TABLES
 from etl.sandbox import twilio, twilio_studio
 from etl.sandbox.exchange import Response
 from etl.sandbox.store import Paging, Store

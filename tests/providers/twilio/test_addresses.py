@@ -9,7 +9,7 @@ import pytest
 from etl.errors import ContractError
 from etl.extract.page import Lookup
 from etl.extract.twilio_addresses import addresses, look_up_address, probe_addresses
-from etl.providers import STREAMS
+from etl.providers.catalog import STREAMS
 from etl.providers.declare import open_http
 from etl.sandbox.exchange import json_response
 from etl.sandbox.faults import html

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from etl.extract.page import Page
-from etl.providers import STREAMS, TABLES
+from etl.providers.catalog import STREAMS, TABLES
 from etl.transform.rows import Rows
 from etl.warehouse import tables
 from tests.providers.twilio.flows import HELLO, definition, recorded, sid, state

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from etl.extract.page import Page
-from etl.providers import STREAMS
+from etl.providers.catalog import STREAMS
 from etl.transform.rows import Rows
 from tests.transform.named import Named, example, named, transformed
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from random import Random
 from typing import Any
 
-from etl.providers import TABLES
+from etl.providers.catalog import TABLES
 from etl.sandbox import zoom
 from etl.sandbox.exchange import Response
 from etl.sandbox.store import Paging, Store

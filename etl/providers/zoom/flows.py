@@ -1,40 +1,18 @@
-"""Zoom Contact Center: flows, their versions and their entry points."""
+"""Flows of Zoom Contact Center, their versions and their entry points."""
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING
 
-from pydantic import Field
-
-from etl.config.settings import Source
-from etl.config.values import Rate, Secret, WebUrl, Word
 from etl.extract import zoom
 from etl.extract.oauth import AccessToken, Client
 from etl.extract.verdict import Judge
-from etl.providers.declare import Provider, Stream
+from etl.providers.declare import Stream
+from etl.providers.zoom.source import ZoomSource
 from etl.transform.tree import tree
 from etl.warehouse.model.part import Lookup, Part
 from etl.warehouse.tables import INT, KEY, TEXT, TIME, current, family, field, given
 
 if TYPE_CHECKING:
     from etl.extract.http import Seam, Sign
-
-
-class ZoomSource(Source):
-    """A Zoom account, reached with a server-to-server OAuth app.
-
-    Default pace: 10 requests per second, the lowest Medium limit of Contact Center (Zoom's docs,
-    "Rate limits").
-    """
-
-    account: ClassVar[str] = "account_id"
-    logins: ClassVar[tuple[tuple[str, str], ...]] = (("client_id", "client_secret"),)
-
-    provider: Literal["zoom"] = "zoom"
-    account_id: Word = Field(description="the account ID of the server-to-server OAuth app")
-    client_id: Word = Field(description="the client ID of the server-to-server OAuth app")
-    client_secret: Secret = Field(description="the client secret of the server-to-server OAuth app")
-    base_url: WebUrl = "https://api.zoom.us/v2"
-    token_url: WebUrl = "https://zoom.us/oauth/token"  # noqa: S105
-    requests_per_second: Rate = 10.0
 
 
 def _auth(source: ZoomSource, seam: "Seam") -> "tuple[Sign, Judge]":
@@ -171,38 +149,15 @@ PARTS = (
     ),
 )
 
-PROVIDER = Provider(
-    name="zoom",
-    title="Zoom Contact Center",
-    comment="Zoom Contact Center as it is now, in Zoom's own field names.",
-    settings=ZoomSource,
-    setup="App Marketplace → Develop → Build App → Server-to-Server OAuth.",
-    credentials="a Server-to-Server OAuth app: account ID, client ID, client secret",
-    rights="`contact_center:read:list_flows:admin`; also `contact_center:read:flow:admin`, with"
-    " which callflow asks whether a flow that is no longer listed is gone (classic:"
-    " `contact_center_flow:read:admin`)",
-    example="""
-[sources.zoom_eu]
-provider = "zoom"
-account_id = "…"
-client_id = "…"
-client_secret = "…"
-base_url = "https://api.zoom.us/v2"
-token_url = "https://zoom.us/oauth/token"
-requests_per_second = 10        # the account shares its limit with its other apps; 0 = unlimited
-""",
-    streams=(
-        Stream(
-            name="flows",
-            tables=family(flows),
-            auth=_auth,
-            pages=zoom.flows,
-            transform=tree(flows, noun="flow"),
-            look_up=zoom.look_up_flow,
-            probe=zoom.probe_flows,
-            modified="last_modified_time",
-            parts=PARTS,
-            request_id="x-zm-trackingid",
-        ),
-    ),
+STREAM = Stream(
+    name="flows",
+    tables=family(flows),
+    auth=_auth,
+    pages=zoom.flows,
+    transform=tree(flows, noun="flow"),
+    look_up=zoom.look_up_flow,
+    probe=zoom.probe_flows,
+    modified="last_modified_time",
+    parts=PARTS,
+    request_id="x-zm-trackingid",
 )
