@@ -38,7 +38,12 @@ class Example:
         if not config.exists():
             config.write_text(text, encoding="utf-8")
             config.chmod(0o600)
-        env = {"PATH": os.environ["PATH"], "HOME": str(self.place), "CALLFLOW_CONFIG": str(config)}
+        env = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.place),
+            "CALLFLOW_CONFIG": str(config),
+            "PYTHONDONTWRITEBYTECODE": "1",  # the examples are read by other tests, file by file
+        }
         done = subprocess.run(
             [self.python, *words], env=env | dict(self.env), cwd=self.place, capture_output=True,
             text=True, timeout=300, check=False,
