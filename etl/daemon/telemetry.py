@@ -18,14 +18,14 @@ import logging
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import structlog
 
-from etl.errors import ConfigError
+from etl.errors import ConfigError, StoppedError
 from etl.load.runs import Run
 from etl.sync.job import Job
 from etl.sync.run import run_stream
@@ -120,30 +120,36 @@ class _Exporter:
 
 
 def _run(tracer: "Tracer", job: Job) -> Run:
-    names = {"callflow.source": job.source, "callflow.stream": job.stream.name}
-    with _span(tracer, "run", **names) as span:
+    from opentelemetry.trace import StatusCode  # only here, where it is known to be installed
+
+    with _span(tracer, "run") as span:
         context = span.get_span_context()
         if context.is_valid:  # not with OTEL_SDK_DISABLED
             trace = f"{context.trace_id:032x}"
             structlog.contextvars.bind_contextvars(trace_id=trace)
-            job = replace(job, run_id=trace, span=partial(_step, tracer))
+            job = replace(job, run_id=trace, span=partial(_span, tracer))
+        span.set_attributes({"callflow.source": job.source, "callflow.stream": job.stream.name})
         run = run_stream(job)
         span.set_attributes({f"callflow.{name}": getattr(run, name) for name in _SENT})
         if run.status == "failed":
-            from opentelemetry.trace import Status, StatusCode
-
-            span.set_status(Status(StatusCode.ERROR, run.error))
+            span.set_status(StatusCode.ERROR, run.error)
             why = {"exception.type": run.error_kind or "", "exception.message": run.error or ""}
             span.add_event("exception", why)
     return run
 
 
-def _step(tracer: "Tracer", name: str) -> AbstractContextManager[object]:
-    return _span(tracer, name)
+@contextmanager
+def _span(tracer: "Tracer", name: str) -> Iterator["Span"]:
+    from opentelemetry.trace import StatusCode
 
-
-def _span(tracer: "Tracer", name: str, **attributes: str) -> "AbstractContextManager[Span]":
-    # OpenTelemetry would send the text and the traceback of an exception as they are.
-    return tracer.start_as_current_span(
-        name, attributes=attributes, record_exception=False, set_status_on_exception=False
-    )
+    # Otherwise OpenTelemetry sends the text and the traceback of an exception as they are.
+    with tracer.start_as_current_span(
+        name, record_exception=False, set_status_on_exception=False
+    ) as span:
+        try:
+            yield span
+        except StoppedError:
+            raise
+        except BaseException:
+            span.set_status(StatusCode.ERROR)
+            raise

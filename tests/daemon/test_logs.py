@@ -258,6 +258,13 @@ def test_a_run_that_did_not_end_or_ended_before_its_start() -> None:
     run_ended(log.log, new_run(finished_at=None))
     run_ended(log.log, new_run(finished_at=NOON - timedelta(hours=1)))
     assert [line["seconds"] for line in log.lines] == [None, 0]
+    assert "trace_id" not in log.lines[0]
+
+
+def test_a_run_that_was_traced_has_its_id_as_that_of_the_trace() -> None:
+    log = Log()
+    run_ended(log.log, run := new_run(), traced=True)
+    assert log.lines[0]["trace_id"] == run.run_id
 
 
 # --- lines for people ----------------------------------------------------------------------------

@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import psycopg
 import pytest
 
+from etl.sandbox.faults import Fault, html
 from etl.sandbox.server import Sandbox
 from tests.daemon.conftest import Start
 from tests.daemon.processes import until
-from tests.postgres import ask
+from tests.postgres import ask, dsn
 
 otlp = pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
 
@@ -75,6 +77,16 @@ def attributes(of: Any) -> dict[str, Any]:
     return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in of.attributes}
 
 
+def refuse(warehouse: str, table: str) -> None:
+    """Let Postgres refuse every new row of a table."""
+    with psycopg.connect(dsn(warehouse)) as connection:
+        connection.execute(
+            "CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS"
+            f" $$BEGIN RAISE EXCEPTION 'no'; END$$; CREATE TRIGGER refuse BEFORE INSERT ON {table}"
+            " FOR EACH ROW EXECUTE FUNCTION public.refuse()".encode()
+        )
+
+
 @contextmanager
 def receiving() -> Iterator[Receiver]:
     with Receiver() as receiver:
@@ -91,6 +103,8 @@ def receiving() -> Iterator[Receiver]:
 def test_each_run_is_a_trace_with_its_stages(
     start: Start, sandbox: Sandbox, warehouse: str
 ) -> None:
+    refuse(warehouse, "alibaba.contact_flows")
+    sandbox.zoom.faults.append(Fault(path="/v2/contact_center/flows", response=html(503)))
     with receiving() as receiver:
         env = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
@@ -100,8 +114,20 @@ def test_each_run_is_a_trace_with_its_stages(
         }
         daemon = start(sandbox, daemon="telemetry = true", env=env)
         daemon.ran(source="zoom_demo", status="complete")
+        (refused, *_) = until(lambda: receiver.runs("failed"), "a failure is received", daemon)
         sandbox.zoom.client_secret = "another one by now"
-        (failed, *_) = until(lambda: receiver.runs("failed"), "a failure is received", daemon)
+        failed = until(
+            lambda: next(
+                (
+                    run
+                    for run in receiver.runs("failed")
+                    if attributes(run)["callflow.source"] == "zoom_demo"
+                ),
+                None,
+            ),
+            "another failure is received",
+            daemon,
+        )
         found = receiver.runs("complete")
         daemon.kill(15)
         assert daemon.ended() == 0
@@ -135,6 +161,14 @@ def test_each_run_is_a_trace_with_its_stages(
     assert attributes(event)["exception.message"] == failed.status.message
     assert receiver.stages(failed) == ["extract", "prove", "stage", "merge"]
 
+    # A stage in which an exception was raised is marked, and sends nothing of its text.
+    ended = [span for span in receiver.spans if span.parent_span_id == refused.span_id]
+    assert {span.name for span in ended if span.status.code == 2} == {"merge"}
+    stages = [span for span in receiver.spans if span.name != "run"]
+    assert not any(span.status.message or span.events for span in stages)
+
+    (line, *_) = daemon.events("asking again")  # logged while the run was under way
+    assert line["trace_id"] in {run.trace_id.hex() for run in found}
     (line, *_) = daemon.runs(status="failed")
     assert line["trace_id"] == line["run_id"]
     for secret in (
