@@ -253,7 +253,7 @@ PARTS = (
     markdown("README.md", "questions", asked),
     markdown("docs/questions.md", "questions", questions),
     markdown("docs/scale.md", "citus", citus),
-    markdown("docs/deploy.md", "hosts", hosts),
+    markdown("docs/network.md", "hosts", hosts),
     Part(
         "docs/deploy.md",
         "\\connect warehouse",

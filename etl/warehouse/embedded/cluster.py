@@ -19,7 +19,7 @@ from etl.warehouse.embedded.place import (
     read_passwords,
     read_port,
 )
-from etl.warehouse.roles import ADMIN, DATABASE
+from etl.warehouse.roles import ADMIN, DATABASE, OWNER
 
 # Written into a new cluster's postgresql.conf; ALTER SYSTEM overrides them.
 DEFAULTS = {
@@ -123,7 +123,7 @@ def check_major(launch: Launch) -> None:
     if made_by == str(launch.major):
         return
     old, new = f"<bin of PostgreSQL {made_by}>", shlex.quote(str(launch.bin_dir))
-    aside = shlex.quote(f"{launch.home}.{made_by}")
+    home, aside = shlex.quote(str(launch.home)), shlex.quote(f"{launch.home}.{made_by}")
     raise EmbeddedError(
         f"the data was made by PostgreSQL {made_by}, and the programs found are PostgreSQL "
         f"{launch.major}; nothing was changed",
@@ -133,8 +133,12 @@ def check_major(launch: Launch) -> None:
   PGPASSFILE={shlex.quote(str(launch.home / PASSWORDS[ADMIN]))} {new}/pg_dump -Fc -h {HOST} \
     -p {read_port(launch.home) or "<port>"} -U {ADMIN} -d {DATABASE} -f callflow.dump
   {old}/pg_ctl stop -D {shlex.quote(str(cluster))}    # as the owner of that directory
-  mv {shlex.quote(str(launch.home))} {aside}
-  callflow status    # makes a new one and says how to connect; then pg_restore callflow.dump
+  mv {home} {aside}
+  callflow status    # makes a new one, with empty tables that are in the dump's way
+  export PGHOST={HOST} PGUSER={OWNER} PGPASSFILE={home}/{PASSWORDS[OWNER]}
+  export PGPORT=$(cat {home}/port)
+  {new}/dropdb {DATABASE} && {new}/createdb {DATABASE}
+  {new}/pg_restore --single-transaction -d {DATABASE} callflow.dump
 (pg_upgrade --old-datadir … --new-datadir … --old-bindir {old} --new-bindir {new} does it too.)""",
     )
 
