@@ -133,6 +133,9 @@ def merge(
             staged = f"SELECT {quoted(keys)} FROM {quoted_table(records.stage)}"
             changes.record(connection, source, log, _keys(connection, staged, {}), now)
         return written
+    differing = [
+        _find_differing(connection, pair, given, looked_up=looked_up, many=many) for pair in pairs
+    ]
     written = Written()
     if deleted:
         theirs, arrays = is_one_of(deleted, keys)
@@ -141,18 +144,19 @@ def merge(
             written.rows += sum(found.values())
         written.deleted = sum(found.values())  # of the records' own table, which comes last
     changed: set[Key] = set()  # records of which a child changed
-    for pair in reversed(children):
+    for pair, their in reversed([*zip(children, differing[1:], strict=True)]):
+        if not looked_up and _are_all_staged(connection, pair, their, given):
+            continue
         if _any(connection, _lost(pair, records, looked_up=looked_up), given):
             found = _remove(connection, pair.current, _is_lost(pair, records), given, keys)
             written.rows += sum(found.values())
             changed |= found.keys()
     own: set[Key] = set()
-    for pair in pairs:
-        differing = _find_differing(connection, pair, given, looked_up=looked_up, many=many)
-        if differing is None:
+    for pair, their in zip(pairs, differing, strict=True):
+        if their is None:
             continue
         inserted, updated, of = _upsert(
-            connection, pair, differing, keys if children or is_logged else []
+            connection, pair, their, keys if children or is_logged else []
         )
         written.rows += inserted + updated
         if pair is records:
@@ -306,12 +310,32 @@ def _differing(pair: TablePair, *, looked_up: bool) -> str:
         )"""
 
 
+def _are_all_staged(
+    connection: Connection, pair: TablePair, differing: "_Differing | None", given: dict[str, Any]
+) -> bool:
+    """Whether each current row has a staged one with its key, going by their numbers.
+
+    Each staged row that is not new has one current row, and no two have the same.
+    """
+    if differing is not None and differing.new is None:
+        return False
+    new = 0 if differing is None else differing.new
+    query = f"""
+        SELECT (SELECT count(*) FROM {quoted_table(pair.current)} WHERE source = :source)
+            = (SELECT count(*) FROM {quoted_table(pair.stage)}) - :new"""
+    return bool(connection.scalar(text(query), {**given, "new": new}))
+
+
 @dataclass(frozen=True, slots=True)
 class _Differing:
-    """The query for the staged rows that are new or differ, to write them, and its parameters."""
+    """The query for the staged rows that are new or differ, to write them, and its parameters.
+
+    `new` is how many of them are new; None: that was not counted.
+    """
 
     query: str
     given: dict[str, Any]
+    new: int | None = None
 
 
 def _find_differing(
@@ -329,10 +353,12 @@ def _find_differing(
     planned to find its first rows quickly. Usually there are none, and such a plan takes longer.)
     """
     query = _differing(pair, looked_up=looked_up)
-    count, places = connection.execute(
+    count, new, places = connection.execute(
         text(f"""
-        SELECT count(*), CAST(array_agg(place) AS text)
-        FROM (SELECT place, row_number() OVER () AS nth FROM ({query}) AS differing) AS found
+        SELECT count(*), count(*) FILTER (WHERE is_new), CAST(array_agg(place) AS text)
+        FROM (
+            SELECT place, is_new, row_number() OVER () AS nth FROM ({query}) AS differing
+        ) AS found
         WHERE nth <= {many + 1}
         """),
         given,
@@ -343,7 +369,7 @@ def _find_differing(
         return _Differing(query, given)
     there = "staged.ctid = ANY (CAST(:places AS tid[]))"
     return _Differing(
-        f"{_differing(pair, looked_up=True)} AND {there}", {**given, "places": places}
+        f"{_differing(pair, looked_up=True)} AND {there}", {**given, "places": places}, new
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import Connection, Table
+from sqlalchemy import Connection, Table, func, select
 from sqlalchemy.exc import DBAPIError
 
 from etl.errors import (
@@ -178,7 +178,7 @@ def _watermarks(connection: Connection, context: RunContext, result: Result) -> 
     stream, previous = context.job.stream, context.previous.watermarks
     if stream.modified is None:
         return None
-    newest = runs.watermarks(
+    newest = _newest_listed(result) or runs.watermarks(
         connection, result.seen, context.job.source, stream.modified, stream.scope
     )
     marks: dict[str, datetime | None] = {}
@@ -193,6 +193,18 @@ def _watermarks(connection: Connection, context: RunContext, result: Result) -> 
     return marks
 
 
+def _newest_listed(result: Result) -> dict[str, datetime] | None:
+    """Return the newest time that the scan saw, if that is the newest one of the rows it staged.
+
+    So it is where the list came newest first, and each record in it once.
+    """
+    scan, (name, *others) = result.scan, result.scan.scopes or ("",)
+    listed = sum(scope.received - scope.unkeyed for scope in scan.scopes.values())
+    if others or not _came_newest_first(scan) or listed != result.staged or scan.newest is None:
+        return None
+    return {name: scan.newest} if runs.FIRST <= scan.newest < runs.LAST else None
+
+
 def _came_newest_first(scan: Scan) -> bool:
     """Whether the list came newest first; a list of one time only proves nothing."""
     return scan.newest_first and scan.newest != scan.oldest
@@ -201,14 +213,20 @@ def _came_newest_first(scan: Scan) -> bool:
 def set_hint_bits(context: RunContext, run: Run) -> None:
     """Read what was written, so that its hint bits are set while its pages are fresh.
 
-    Otherwise the next reader rewrites those pages; with data checksums that is WAL: 68 MB for
-    200,000 rows were seen in a run without changes. The run is committed, so errors do not matter
-    any more.
+    Otherwise the next reader rewrites those pages. With data checksums that is WAL: 68 MB for
+    200,000 rows were seen in a run without changes. Without them it is not, and the next run, which
+    reads them anyway, sets the bits. The run is committed, so errors do not matter any more.
     """
     if run.rows_written:
         with contextlib.suppress(DBAPIError, StoppedError):
-            for pair in context.tables:
-                context.database.read(runs.count, run.source, pair.current)
+            context.database.read(_read_if_logged, context)
+
+
+def _read_if_logged(connection: Connection, context: RunContext) -> None:
+    settings = ("data_checksums", "wal_log_hints")
+    if "on" in connection.execute(select(*map(func.current_setting, settings))).one():
+        for pair in context.tables:
+            runs.count(connection, context.job.source, pair.current)
 
 
 def record_failure(

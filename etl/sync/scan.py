@@ -45,7 +45,7 @@ AHEAD = 2
 """Pages that are fetched ahead beyond a batch, so that the provider is asked for more while a batch
 is copied."""
 
-ROOM = 3 << 20
+ROOM = 2 << 20
 """Bytes of answers whose pages may wait while the next page is fetched. In memory, decoded pages
 take up to three times that, in every run of a process."""
 

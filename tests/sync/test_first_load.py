@@ -20,6 +20,8 @@ from etl.sync.selection import select
 from tests.postgres import ask
 from tests.sync import truth
 
+LATER = "2026-01-01T00:00:00Z"
+
 Load = Callable[[dict[int, float]], Run]
 
 
@@ -100,6 +102,22 @@ def test_a_record_that_comes_twice_is_loaded_once_by_way_of_staging(
     assert run.pages == 3 + 3
     check(run, warehouse, full_sandbox)
     assert was_staged(warehouse)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_the_watermark_is_the_newest_time_that_is_kept(
+    load: Load, full_sandbox: Sandbox, warehouse: str, again: bool
+) -> None:
+    """Also where the list starts with a record that comes again as its last one, which counts."""
+    last, *_ = full_sandbox.twilio.channels.records()
+    if again:
+        full_sandbox.twilio.channels.add({**last, "date_updated": LATER}, key="again")
+    run = load({})
+    assert run.status == "complete"
+    [(kept,)] = ask(warehouse, "SELECT max(date_updated) FROM twilio.channels")
+    assert run.watermark_after == kept
+    [(came_newest_first,)] = ask(warehouse, "SELECT newest_first FROM etl.streams")
+    assert came_newest_first
 
 
 def test_rejects_are_kept_while_the_list_is_loaded(
