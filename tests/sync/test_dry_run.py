@@ -12,7 +12,7 @@ import pytest
 from etl.errors import StoppedError
 from etl.load.lease import acquire
 from etl.load.runs import Run
-from etl.providers import STREAMS
+from etl.providers.catalog import STREAMS
 from etl.sandbox.exchange import json_response
 from etl.sandbox.faults import Fault
 from etl.sandbox.server import Sandbox

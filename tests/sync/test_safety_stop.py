@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from etl.config.redact import Redactor
 from etl.load.named import Listing, Named
 from etl.load.unlisted import Missing
-from etl.providers import STREAMS
+from etl.providers.catalog import STREAMS
 from etl.providers.declare import name_sql
 from etl.sandbox import alibaba_data, twilio_data
 from etl.sandbox.server import Sandbox
