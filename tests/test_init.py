@@ -183,7 +183,7 @@ def at_terminal(
     try:
         for prompt, answer in answers:
             # What is typed before echo is off would be shown; getpass empties the queue as well.
-            while not re_prompt(shown[start:], prompt):
+            while not waits_at(shown[start:], prompt):
                 assert more(), shown
             start = len(shown)
             os.write(terminal, answer.encode())
@@ -194,7 +194,7 @@ def at_terminal(
     return shown, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def re_prompt(text: str, prompt: str) -> bool:
+def waits_at(text: str, prompt: str) -> bool:
     """Return whether a line that starts with `prompt` waits for an answer."""
     last = text.rpartition("\n")[2]
     return last.startswith(prompt) and last.endswith(": ")
@@ -236,11 +236,11 @@ def test_on_a_terminal_it_asks_writes_and_checks(
 
 @pytest.mark.slow
 def test_ctrl_c_or_the_end_of_input_leaves_nothing(tmp_path: Path) -> None:
-    begun = [("Provider", "1\n"), ("Name", "\n"), ("account_id", "a\n"), ("client_id", "b\n")]
-    shown, code = at_terminal(["init"], tmp_path, [*begun, ("client_secret", "\x03")])
+    started = [("Provider", "1\n"), ("Name", "\n"), ("account_id", "a\n"), ("client_id", "b\n")]
+    shown, code = at_terminal(["init"], tmp_path, [*started, ("client_secret", "\x03")])
     assert (code, list(tmp_path.iterdir())) == (130, [])
     assert "stopped by a signal; nothing was written" in shown
-    shown, code = at_terminal(["init"], tmp_path, [*begun[:2], ("account_id", "\x04")])
+    shown, code = at_terminal(["init"], tmp_path, [*started[:2], ("account_id", "\x04")])
     assert (code, list(tmp_path.iterdir())) == (2, [])
     assert "no more input; nothing was written" in shown
     assert "Traceback" not in shown

@@ -71,7 +71,10 @@ def interview(person: Person, path: Path, providers: tuple[Provider, ...]) -> li
     """
     warehouse = f"{path.stem}_warehouse"
     require_new(path.parent / Entry("warehouse", warehouse, {}, {}).file("url"))
-    person.say(f"This makes {path}. Ctrl-C ends it; nothing is written before the last answer.\n")
+    person.say(
+        f"To make {path}, answer a few questions. Nothing is written before the last answer;"
+        " press Ctrl-C to stop.\n"
+    )
     provider = _provider(person, providers)
     name = _name(person, path, provider)
     person.say(f"\n{provider.setup}\nRights: {provider.rights.replace('`', '')}.\n")
