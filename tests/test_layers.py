@@ -2,6 +2,7 @@
 
 import ast
 import builtins
+import importlib
 import re
 import subprocess
 import sys
@@ -109,6 +110,19 @@ def test_extract_knows_no_tables_and_no_sql(module: str) -> None:
            "etl.status", "etl.sync", "etl.transform", "etl.warehouse")
         for other in ours(module)
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("module", [*those("etl.extract"), "etl.daemon.webhook"])
+def test_what_asks_others_uses_only_the_public_interface_of_its_libraries(module: str) -> None:
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Attribute):
+            continue
+        owner = node.value.id if isinstance(node.value, ast.Name) else ""
+        assert owner == "self" or not node.attr.startswith("_") or node.attr.endswith("__"), (
+            f"{module}, line {node.lineno}: {node.attr}"
+        )
+        if owner in ("httpx", "httpcore"):
+            assert node.attr in importlib.import_module(owner).__all__, f"{owner}.{node.attr}"
 
 
 @pytest.mark.parametrize("module", those("etl.extract"))

@@ -189,7 +189,11 @@ def test_a_daemon_says_what_to_install_and_ends_although_nobody_receives(
 
     with receiving() as receiver:
         receiver.status = 503
-        env = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
+        env = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
+            "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
+            "OTEL_BSP_SCHEDULE_DELAY": "100",
+        }
         daemon = start(sandbox, daemon="telemetry = true", env=env)
         until(lambda: len(receiver.headers) > 3, "it has tried several times", daemon)
         receiver.status = 200
@@ -197,4 +201,4 @@ def test_a_daemon_says_what_to_install_and_ends_although_nobody_receives(
     daemon.ran(2, source="zoom_demo", status="complete")  # nobody receives any more
     daemon.kill(15)
     assert daemon.ended() == 0
-    assert [each["level"] for each in daemon.events("export")] in (["warning"], ["warning"] * 2)
+    assert len(daemon.events("export")) in (1, 2), daemon.output  # one for each outage
