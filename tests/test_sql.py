@@ -241,9 +241,9 @@ def test_a_statement_without_rows_is_not_run(engine: Engine, tmp_path: Path) -> 
         ),
         ('SELECT * FROM "zoom" . "flow"', r"did you mean zoom\.flows\?"),
         ("SELECT * FROM flex_flow AS f", r"did you mean twilio\.flex_flows\?"),
-        ("SELECT * FROM nothing_like_it", "a table is named with its schema"),
+        ("SELECT * FROM nothing_like_it", "name a table with its schema"),
         ("SELECT flow_nam FROM zoom.flows", r"\nHINT: .*flow_name"),
-        ("SELECT '投诉' :: int", r"\(22P02\) → fix the query\nLINE 1: "),
+        ("SELECT '投诉' :: int", r"\(22P02\) → correct the query at the mark\nLINE 1: "),
     ],
 )
 def test_errors_are_shown_as_psql_shows_them(engine: Engine, asked: str, expected: str) -> None:

@@ -184,7 +184,10 @@ def _advice(connection: Connection, error: PsycopgError, query: str, denied: str
             return "`callflow sql` only reads"
         case "57014":
             return "narrow the query if it took longer than the role's statement_timeout"
-    return "fix the query"
+        case "42703":
+            return "docs/tables.md lists the columns of each table; SELECT * shows them too"
+    place = " at the mark" if error.diag.statement_position else ""
+    return f"correct the query{place}"
 
 
 _NAME = re.compile(r'\s*((?:"(?:[^"]|"")+")|[^\W\d][\w$]*)\s*(\.)?')
@@ -225,7 +228,7 @@ def _perhaps_meant(connection: Connection, query: str, position: int) -> str:
             ]
     if near:
         return f"did you mean {' or '.join(near[:3])}?"
-    return "fix the query; a table is named with its schema, as in zoom.flows"
+    return "name a table with its schema, as in zoom.flows; docs/tables.md lists them"
 
 
 # --- psql ----------------------------------------------------------------------------------------

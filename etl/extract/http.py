@@ -200,7 +200,7 @@ class Http:
             # from None: the text of this one quotes the header, which may be the secret
             raise _bad_header() from None
         except httpx.TransportError as error:
-            raise self._no_answer(error, request.url.host) from error
+            raise self._no_answer(error, request.url.netloc.decode()) from error
         log.debug(
             "%s: %s %s → HTTP %d, %d bytes in %.3f s%s",
             self.where,
