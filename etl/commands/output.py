@@ -1,11 +1,14 @@
 """Where the output of a command goes: results to stdout, everything else to stderr."""
 
 import sys
+from collections.abc import Sequence
+from datetime import UTC, tzinfo
 
 from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
+from etl.commands.grid import Column, Row, fitting, hanging, header, lines, measured
 from etl.config.redact import harmless
 
 
@@ -20,6 +23,14 @@ def stderr() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
+def zone(console: Console) -> tzinfo | None:
+    """Return the zone of the times that `console` shows: None, this machine's, on a terminal.
+
+    Elsewhere it is UTC, so that what a program reads is the same on every machine.
+    """
+    return None if console.is_terminal else UTC
+
+
 def print_lines(console: Console, markup: str, indent: int = 4) -> None:
     """Print lines of rich's markup; on a terminal, break long ones between words and indent.
 
@@ -27,13 +38,18 @@ def print_lines(console: Console, markup: str, indent: int = 4) -> None:
     """
     for line in markup.split("\n"):
         text = Text.from_markup(line, emoji=False)
-        if not console.is_terminal or text.cell_len <= console.width:
-            console.print(text)
-            continue
-        first, *rest = text.wrap(console, max(console.width - indent, 20))
-        console.print(first)
-        for each in rest:
-            console.print(Text(" " * indent) + each)
+        width = console.width if console.is_terminal else text.cell_len
+        console.print(*hanging(text, width, indent), sep="\n")
+
+
+def print_rows(console: Console, columns: Sequence[Column], rows: Sequence[Row]) -> None:
+    """Print rows in as many of `columns` as fit the terminal, under their titles."""
+    if not rows:
+        return
+    shown = fitting(measured(columns, rows), console.width)
+    console.print(header(shown))
+    for row in rows:
+        console.print(*lines(shown, row, console.width), sep="\n")
 
 
 def note(text: str) -> None:

@@ -1,16 +1,18 @@
 """`callflow sync`: run streams once, now."""
 
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 from etl.commands import lines
 from etl.commands.access import warehouse
 from etl.commands.output import note, print_lines, stderr, stdout
-from etl.commands.progress import run_jobs
+from etl.commands.progress import print_runs, run_jobs
 from etl.commands.signals import stopping
 from etl.config.redact import Redactor
 from etl.config.settings import Settings
 from etl.load.lease import process_name
+from etl.load.runs import Run
 from etl.status import documents
 from etl.sync.job import Job
 from etl.sync.selection import exit_code, select
@@ -25,12 +27,16 @@ def run(
     accept_deletes: bool,
     with_migrate: bool,
     as_json: bool,
+    clock: Callable[[], float] = time.monotonic,
 ) -> int:
-    """Run the streams that are named, all without `names`; print each run, return the exit code."""
+    """Run the streams that are named, all without `names`; print each run, return the exit code.
+
+    `clock` counts seconds.
+    """
     units = select(settings, names)
     for warning in settings.warnings:
         note(warning)
-    done = []
+    started = clock()
     with (
         warehouse(settings, redact, allow_behind=with_migrate, notes=True) as engine,
         stopping() as stopped,
@@ -41,11 +47,20 @@ def run(
                 redact=redact)
             for source, stream in units
         ]  # fmt: skip
-        for each in run_jobs(jobs, stderr(), quiet=as_json):
-            done.append(each)
-            if as_json:
-                sys.stdout.write(documents.run_json(each) + "\n")
-                sys.stdout.flush()
-            else:
-                print_lines(stdout(), lines.run_line(each))
+        results, messages = stdout(), stderr()
+        runs = run_jobs(jobs, results, messages, quiet=as_json)
+        if as_json:
+            done = [_write(each) for each in runs]
+        else:
+            done = print_runs(results, [job.name for job in jobs], runs)
+    if len(done) > 1 and not as_json:
+        sys.stdout.flush()
+        print_lines(messages, lines.totals(done, clock() - started))
     return exit_code(done)
+
+
+def _write(run: Run) -> Run:
+    """Write a run to stdout as JSON; return it."""
+    sys.stdout.write(documents.run_json(run) + "\n")
+    sys.stdout.flush()
+    return run

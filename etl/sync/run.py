@@ -28,7 +28,7 @@ from etl.sync.context import RunContext, Tally, look_around
 from etl.sync.details import complete_records, drop_outdated
 from etl.sync.finish import Result, record_end, record_failure, set_hint_bits, translate_run_errors
 from etl.sync.first_load import load_directly
-from etl.sync.job import Job
+from etl.sync.job import Job, Reached
 from etl.sync.lease import release_lease, take_lease
 from etl.sync.plan import Plan, choose_plan
 from etl.sync.resume import prepare_staging
@@ -96,6 +96,7 @@ def _stage_and_merge(context: RunContext, plan: Plan, running: RunningScan | Non
     if plan.mode == "incremental" and reading.may_have_moved:
         plan = tally.plan = Plan("full", reading.why_unproven(job.redact))
         reading = read(context, plan, known.keys, earlier=reading.scans)
+    job.on_progress(Reached("proving", reading.last.received))
     starts, scope = reading.proof.starts, job.stream.scope
     drop_outdated(context, starts)
     staged = database.write(stage.deduplicate, context.tables, starts, scope)
@@ -109,6 +110,7 @@ def _stage_and_merge(context: RunContext, plan: Plan, running: RunningScan | Non
         if details is not None:
             verdict = Verdict(noted=verdict.noted, found=verdict.found, incomplete_because=details)
     records = sum(staged.values())
+    job.on_progress(Reached("merging", records))
     return database.write(_merge, context, plan, known, reading, verdict, records)
 
 
