@@ -44,8 +44,11 @@ def run(settings: Settings, redact: Redactor, names: Sequence[str]) -> int:
         mark = "[green]ok  [/green]" if finding.there else "[yellow]none[/yellow]"
         mark = mark if finding.good else "[red]FAIL[/red]"
         text = escape(harmless(finding.text))
-        line = f"{mark} {escape(finding.subject):<{width}}  {text}"
-        print_lines(results, line, indent if indent <= results.width // 2 else 5)
+        subject = escape(finding.subject)
+        if indent <= results.width // 2:
+            print_lines(results, f"{mark} {subject:<{width}}  {text}", indent)
+        else:
+            print_lines(results, f"{mark} {subject}\n     {text}", 5)
         good &= finding.good
     return 0 if good else 1
 

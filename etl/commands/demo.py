@@ -186,13 +186,19 @@ def _print_how_to_connect(results: Console, server: embedded.Server) -> None:
     results.print(
         f"""[bold]Connect[/bold]
   psql      PGPASSFILE={escape(shlex.quote(str(password_file)))} \\
-              {escape(psql)} -h {server.host} -p {server.port} -U {READER} {DATABASE}
-  BI tool   PostgreSQL, host {server.host}, port {server.port}, database {DATABASE},
-            user {READER} (read-only), password: the last field of that file
-
-Postgres keeps running; `{program} stop` shuts it down, the data stays.
-For your own accounts, run `{program} init`, fill in callflow.toml,
-then run `check` and `sync`."""
+              {escape(psql)} -h {server.host} -p {server.port} -U {READER} {DATABASE}"""
+    )
+    print_lines(
+        results,
+        f"  BI tool   PostgreSQL, host {server.host}, port {server.port}, database {DATABASE},"
+        f" user {READER} (read-only), password: the last field of that file\n",
+        indent=12,
+    )
+    print_lines(
+        results,
+        f"""Postgres keeps running; `{program} stop` shuts it down, the data stays.
+For your own accounts, run `{program} init`, fill in callflow.toml, then run `check` and `sync`.""",
+        indent=2,
     )
 
 

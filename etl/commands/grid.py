@@ -49,15 +49,19 @@ def measured(columns: Sequence[Column], rows: Sequence[Row]) -> list[Column]:
     ]
 
 
-def fitting(columns: Sequence[Column], width: int) -> list[Column]:
-    """Return the first of `columns`, as many as fit into `width`; one at least."""
-    taken, found = -_GAP, list(columns[:1])
-    for count, column in enumerate(columns, 1):
-        taken += _GAP + _width(column)
-        if taken > width:
-            break
-        found = list(columns[:count])
-    return found
+def fitting(columns: Sequence[Column], width: int) -> Sequence[Column]:
+    """Return the first of `columns`, as many as fit into `width`; one at least.
+
+    One that takes more than half is narrowed to two fifths, unless all fit: one long name must not
+    cost all other rows their columns.
+    """
+    if _end(columns) > width:
+        columns = [
+            replace(each, width=width * 2 // 5) if each.width > width // 2 else each
+            for each in columns
+        ]
+    counts = (count for count in range(len(columns), 1, -1) if _end(columns[:count]) <= width)
+    return columns[: next(counts, 1)]
 
 
 def header(columns: Sequence[Column]) -> Text:
@@ -68,17 +72,35 @@ def header(columns: Sequence[Column]) -> Text:
 
 
 def lines(columns: Sequence[Column], row: Row, width: int) -> Iterator[Text]:
-    """Yield the lines of `row`: its cells in `columns`, then the rest in words, then its notes."""
-    shown = len(columns)
-    line = _aligned(columns, row.cells)
+    """Yield the lines of `row`: its cells in `columns`, then the rest in words, then its notes.
+
+    A first value that is too long for its column has a line to itself.
+    """
+    shown, cells = len(columns), row.cells
+    if cell_len(cells[0].text) > _width(columns[0]):
+        yield Text(harmless(cells[0].text), cells[0].style)
+        cells = [Cell(""), *cells[1:]]
+    line = _aligned(columns, cells)
     while shown > 1 and line.cell_len > width:
         shown -= 1
-        line = _aligned(columns[:shown], row.cells)
-    yield line
-    said = ", ".join(cell.words for cell in row.cells[shown:] if cell.words)
-    for text, style in ((said, ""), *row.notes):
+        line = _aligned(columns[:shown], cells)
+    if line:
+        yield line
+    said = [cell.words for cell in row.cells[shown:] if cell.words]
+    for text, style in (*((each, "") for each in _joined(said, width - 4)), *row.notes):
         if text:
             yield from below(Text(harmless(text), style), width)
+
+
+def _joined(phrases: Sequence[str], width: int) -> Iterator[str]:
+    """Yield phrases joined by commas, in lines of up to `width` cells that break between them."""
+    line = ""
+    for phrase in phrases:
+        if line and cell_len(f"{line}, {phrase}") >= width:
+            yield f"{line},"
+            line = ""
+        line = f"{line}, {phrase}" if line else phrase
+    yield line
 
 
 def below(text: Text, width: int, indent: int = 4) -> Iterator[Text]:
@@ -119,18 +141,19 @@ def hanging(text: Text, width: int, indent: int = 4) -> Iterator[Text]:
 
 def _aligned(columns: Sequence[Column], cells: Sequence[Cell]) -> Text:
     """Return cells in their columns; one that is too wide moves the next ones as far as needed."""
-    line, end = Text(), 0
+    line, start = Text(), 0
     for column, cell in zip(columns, cells, strict=False):
         text = harmless(cell.text)
-        room = max(_width(column) - cell_len(text), 0)
-        gap = end - line.cell_len if line else 0
-        before = gap + room if column.right else gap
-        if line:
-            before = max(before, 1)
+        room = _width(column) - cell_len(text) if column.right else 0
+        before = max(start + room - line.cell_len, 1 if line else 0)
         line.append(" " * before).append(text, cell.style)
-        end += _width(column) + _GAP
+        start += _width(column) + _GAP
     line.rstrip()
     return line
+
+
+def _end(columns: Sequence[Column]) -> int:
+    return sum(_width(column) + _GAP for column in columns) - _GAP
 
 
 def _width(column: Column) -> int:

@@ -68,7 +68,9 @@ def run_columns(names: Iterable[str]) -> list[Column]:
     return [
         Column("stream", max(map(len, names), default=0)),
         Column("status", len("incomplete")),
-        *(Column(title, 7, right=True) for title in ("records", "new", "changed")),
+        Column("records", right=True),
+        Column("new", 5, right=True),
+        Column("changed", right=True),
         Column("gone", right=True),
         Column("took", 6, right=True),
         Column("unchanged", right=True),
@@ -85,11 +87,11 @@ def run_row(run: Run) -> Row:
         Cell(run_word(run), style=colour),
         _count(run.records, f"{run.records:,} read"),
         *(_count(counts.pop(word, 0), word) for word in ("new", "changed", "gone")),
-        Cell(_seconds(run), _seconds(run)),
+        Cell(_took(run)),
         _count(counts.pop("unchanged", 0)),
         _count(run.requests),
     ]
-    return Row(cells, ((_words(counts), "yellow"), (run.error or "", colour)))
+    return Row(cells, ((_words(counts), "yellow"), (_without(_name(run), run.error), colour)))
 
 
 PAST = [
@@ -110,7 +112,7 @@ def past_row(run: Run, zone: tzinfo | None) -> Row:
     counts = _counts(run)
     cells = [
         Cell(local_time(run.started_at, zone)),
-        Cell(_name(run)),
+        Cell(_name(run), _name(run)),
         Cell(run_word(run), run_word(run), colour),
         Cell(_took(run), f"took {_took(run)}"),
         Cell(run.mode, run.mode),
@@ -118,7 +120,7 @@ def past_row(run: Run, zone: tzinfo | None) -> Row:
         _count(run.records, _number(run.records, "record")),
         *(_count(counts.pop(word, 0), word) for word in ("new", "changed", "unchanged", "gone")),
     ]
-    return Row(cells, ((_words(counts), "yellow"), (run.error or "", colour)))
+    return Row(cells, ((_words(counts), "yellow"), (_without(_name(run), run.error), colour)))
 
 
 def totals(runs: Sequence[Run], seconds: float) -> str:
@@ -165,6 +167,11 @@ def _count(count: int, words: str = "") -> Cell:
 
 def _error(run: Run, colour: str) -> str:
     return f"\n    [{colour}]{escape(harmless(run.error))}[/{colour}]" if run.error else ""
+
+
+def _without(name: str, error: str | None) -> str:
+    """Return an error without the name of the stream, which the row above it has."""
+    return (error or "").removeprefix(f"{name}: ").removeprefix(f"{name}, ")
 
 
 def _name(run: Run) -> str:
@@ -237,7 +244,8 @@ def stream_row(stream: StreamHealth, now: datetime, zone: tzinfo | None) -> Row:
         Cell(facts[2], facts[2] and f"last full scan {facts[2]}"),
         Cell(mark, mark and f"watermark {mark}"),
     ]
-    return Row(cells, tuple(_notes(stream)))
+    notes = [(_without(stream.name, text), style) for text, style in _notes(stream)]
+    return Row(cells, notes)
 
 
 def _notes(stream: StreamHealth) -> Iterator[tuple[str, str]]:

@@ -38,8 +38,8 @@ def print_lines(console: Console, markup: str, indent: int = 4) -> None:
     """
     for line in markup.split("\n"):
         text = Text.from_markup(line, emoji=False)
-        width = console.width if console.is_terminal else text.cell_len
-        console.print(*hanging(text, width, indent), sep="\n")
+        shown = hanging(text, console.width, indent) if console.is_terminal else [text]
+        console.print(*shown, sep="\n")
 
 
 def print_rows(console: Console, columns: Sequence[Column], rows: Sequence[Row]) -> None:
@@ -54,4 +54,4 @@ def print_rows(console: Console, columns: Sequence[Column], rows: Sequence[Row])
 
 def note(text: str) -> None:
     """Print a note to stderr: something to know that is no error."""
-    stderr().print(f"note: {escape(harmless(text))}")
+    print_lines(stderr(), f"note: {escape(harmless(text))}")

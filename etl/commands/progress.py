@@ -25,13 +25,17 @@ _ORDINALS = {2: "2nd", 3: "3rd"}
 class ProgressBars:
     """Shows what each running stream does and how far it is: bars on a terminal, else nothing."""
 
-    def __init__(self, console: Console, *, quiet: bool = False) -> None:
+    def __init__(self, console: Console, names: Sequence[str], *, quiet: bool = False) -> None:
+        longest = max(map(len, names), default=0)
         self._progress = Progress(
             TextColumn(
                 "{task.description}", markup=False,
-                table_column=Column(no_wrap=True, overflow="ellipsis"),
+                table_column=Column(min_width=min(longest, 30), no_wrap=True, overflow="ellipsis"),
             ),
-            TextColumn("{task.fields[phase]}", table_column=Column(no_wrap=True)),
+            TextColumn(
+                "{task.fields[phase]}",
+                table_column=Column(min_width=len("2nd reading"), no_wrap=True),
+            ),
             BarColumn(bar_width=None, table_column=Column(min_width=10, max_width=40)),
             TextColumn(
                 "{task.fields[count]}", justify="right", table_column=Column(no_wrap=True)
@@ -96,7 +100,8 @@ def run_jobs(
     by_name = {job.name: job for job in jobs}
     units = [(job.settings, job.stream) for job in jobs]
     console = results if results.is_terminal else messages
-    with ProgressBars(console, quiet=quiet) as bars, ThreadPoolExecutor(8) as executor:
+    bars = ProgressBars(console, list(by_name), quiet=quiet)
+    with bars, ThreadPoolExecutor(8) as executor:
         yield from run_all(units, partial(_run, by_name, bars), executor)
 
 
