@@ -178,7 +178,10 @@ def test_without_a_terminal_sync_prints_a_plain_line_per_stream(cli: Cli) -> Non
 
 
 @pytest.mark.slow
-def test_on_a_terminal_sync_shows_bars(config: Path) -> None:
+def test_on_a_terminal_runs_appear_above_the_bars_as_they_end(
+    config: Path, sandbox: Sandbox
+) -> None:
+    came, go = hold(sandbox)
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "etl", "sync"],
@@ -197,12 +200,17 @@ def test_on_a_terminal_sync_shows_bars(config: Path) -> None:
             if not part:
                 break
             seen += part
+            if seen.count(b"complete") == len(STREAMS) - 1 and came.is_set():
+                go.set()  # all others are shown, although this one has not ended
     finally:
+        go.set()
         os.close(ours)
     assert process.wait(60) == 0
-    text = seen.decode()
-    assert "━" in text
-    assert text.count("complete") == len(STREAMS)
+    text = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", seen.decode())
+    bars, _, shown = text.partition("zoom_demo.flows             complete")
+    assert bars.count("complete") == len(STREAMS) - 1
+    assert re.search("zoom_demo.flows +reading .*━.* 100/120", bars)
+    assert f"{len(STREAMS)} streams: 1,800 records, 1,800 new, 0 changed, 0 gone (" in shown
 
 
 def test_one_failing_source_does_not_hold_up_the_others(

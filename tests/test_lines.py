@@ -1,7 +1,6 @@
 """Runs and streams as a person reads them in a terminal of 80 columns."""
 
 import io
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -130,9 +129,8 @@ def test_runs_are_a_table_whose_numbers_end_below_their_titles() -> None:
     title, _, last = table([most, few], 120)
     assert title.endswith("took  unchanged  requests")
     assert last.endswith("12.3 s         58         2")
-    assert re.sub(
-        " +", " ", table([replace(few, finished_at=NOON + timedelta(seconds=3700))], 80)[1]
-    ) == ("zoom.contact_flows complete 60 0 1 1 1h 1m 58 2")
+    long = replace(few, finished_at=NOON + timedelta(seconds=3700))
+    assert " ".join(table([long], 80)[1].split()) == "zoom.contact_flows complete 60 0 1 1 1h 1m 58"
 
 
 @pytest.mark.parametrize("width", [40, 80, 120, 200])
@@ -260,7 +258,7 @@ def test_changes_are_a_table_below_each_flow() -> None:
     assert found[3].startswith('    name            "aaa')
     assert found[-1] == "    step Menu 菜单  is new"
     assert all(cell_len(line) <= 80 for line in found)
-    assert len(max(line.plain for line in change_table(rows, UTC, 200))) > 100
+    assert max(len(line.plain) for line in change_table(rows, UTC, 200)) > 100
 
 
 def test_a_bar_names_what_its_run_does() -> None:

@@ -52,6 +52,7 @@ def test_a_table_as_wide_as_the_console_is_the_widest_there_is() -> None:
 
 
 def test_numbers_stand_at_the_right_and_null_is_not_an_empty_text() -> None:
+    rows: list[Sequence[Any]]
     rows = [["n", "cost", "note", "b"], [1, Decimal("0.50"), "", True], [1000, None, None, None]]
     assert shown(80, *rows) == [
         "     n   cost   note   b",
