@@ -202,6 +202,7 @@ def test_on_a_terminal_runs_appear_above_the_bars_as_they_end(
             seen += part
             if seen.count(b"complete") == len(STREAMS) - 1 and came.is_set():
                 go.set()  # all others are shown, although this one has not ended
+        assert go.is_set()
     finally:
         go.set()
         os.close(ours)
