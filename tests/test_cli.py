@@ -175,6 +175,12 @@ def test_without_a_terminal_sync_prints_a_plain_line_per_stream(cli: Cli) -> Non
     assert "twilio_demo.channels" in done.stdout
     assert "1,200 new" in done.stdout
     assert "\x1b" not in done.stdout + done.stderr
+    assert re.fullmatch(rf"{len(STREAMS)} streams: 1,800 records, .* s\)\n", done.stderr)
+    coloured = cli("sync", "zoom_demo", FORCE_COLOR="1")
+    assert coloured.stdout.startswith(
+        "zoom_demo.flows            \x1b[32mcomplete  \x1b[0m 120 unch"
+    )
+    assert (len(coloured.stdout.splitlines()), coloured.stderr) == (1, "")
 
 
 @pytest.mark.slow

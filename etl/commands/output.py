@@ -1,8 +1,10 @@
 """Where the output of a command goes: results to stdout, everything else to stderr."""
 
+import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, tzinfo
+from typing import TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -14,13 +16,27 @@ from etl.config.redact import harmless
 
 def stdout() -> Console:
     """Return the console for results; outside a terminal lines are never broken."""
-    width = None if sys.stdout.isatty() else 10_000
-    return Console(highlight=False, soft_wrap=True, width=width, emoji=False)
+    return _console(sys.stdout, is_stderr=False)
 
 
 def stderr() -> Console:
     """Return the console for messages."""
-    return Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+    return _console(sys.stderr, is_stderr=True)
+
+
+def _console(stream: TextIO, *, is_stderr: bool) -> Console:
+    # To rich FORCE_COLOR makes a terminal of a pipe; here it only colours what goes into it.
+    terminal = stream.isatty()
+    coloured = not terminal and os.environ.get("FORCE_COLOR")
+    return Console(
+        stderr=is_stderr,
+        force_terminal=terminal,
+        color_system="standard" if coloured else "auto",
+        width=None if terminal else 10_000,
+        highlight=False,
+        soft_wrap=True,
+        emoji=False,
+    )
 
 
 def zone(console: Console) -> tzinfo | None:
