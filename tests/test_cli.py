@@ -176,10 +176,19 @@ def test_without_a_terminal_sync_prints_a_plain_line_per_stream(cli: Cli) -> Non
     assert "twilio_demo.channels" in done.stdout
     assert "1,200 new" in done.stdout
     assert "\x1b" not in done.stdout + done.stderr
+    assert re.fullmatch(rf"{len(STREAMS)} streams: 1,800 records, .* s\)\n", done.stderr)
+    coloured = cli("sync", "zoom_demo", FORCE_COLOR="1")
+    assert coloured.stdout.startswith(
+        "zoom_demo.flows            \x1b[32mcomplete  \x1b[0m 120 unch"
+    )
+    assert (len(coloured.stdout.splitlines()), coloured.stderr) == (1, "")
 
 
 @pytest.mark.slow
-def test_on_a_terminal_sync_shows_bars(config: Path) -> None:
+def test_on_a_terminal_runs_appear_above_the_bars_as_they_end(
+    config: Path, sandbox: Sandbox
+) -> None:
+    came, go = hold(sandbox)
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "etl", "sync"],
@@ -198,12 +207,18 @@ def test_on_a_terminal_sync_shows_bars(config: Path) -> None:
             if not part:
                 break
             seen += part
+            if seen.count(b"complete") == len(STREAMS) - 1 and came.is_set():
+                go.set()  # all others are shown, although this one has not ended
+        assert go.is_set()
     finally:
+        go.set()
         os.close(ours)
     assert process.wait(60) == 0
-    text = seen.decode()
-    assert "━" in text
-    assert text.count("complete") == len(STREAMS)
+    text = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", seen.decode())
+    bars, _, shown = text.partition("zoom_demo.flows             complete")
+    assert bars.count("complete") == len(STREAMS) - 1
+    assert re.search("zoom_demo.flows +reading .*━.* 100/120", bars)
+    assert f"{len(STREAMS)} streams: 1,800 records, 1,800 new, 0 changed, 0 gone (" in shown
 
 
 def test_one_failing_source_does_not_hold_up_the_others(

@@ -369,7 +369,7 @@ def test_show_prints_everything_about_a_flow(cli: Cli, synced: Synced) -> None:
         rf"\n  id          {synced.dead_end}\n",
         r"\n  status      published, live\n",
         r"\nEntry points\n  phone     \+\d+\n",
-        r"\nFindings\n  dead end at .+ \(since \d{4}-\d\d-\d\d \d\d:\d\d, .+\)\n",
+        r"\nFindings\n  dead end at .+; since \d{4}-\d\d-\d\d \d\d:\d\d UTC, .+\n",
         r"\nSteps\n┌─+┐\n│ +1 INCOMING_CALL +│\n",
     ):
         assert re.search(expected, done.stdout), expected

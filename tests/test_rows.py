@@ -5,6 +5,7 @@ import io
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -25,7 +26,8 @@ def shown(width: int, *rows: Sequence[Any]) -> list[str]:
 def test_rows_that_fit_are_a_table_and_wide_characters_keep_its_columns() -> None:
     lines = shown(80, ["name", "n"], ["投诉受理 – 贵宾专线", 1], [":x: [b]", None], ["a", True])
     assert [line.split() for line in lines] == [
-        ["name", "n"], ["─" * 27], ["投诉受理", "–", "贵宾专线", "1"], [":x:", "[b]"], ["a", "yes"]
+        ["name", "n"], ["─" * 28], ["投诉受理", "–", "贵宾专线", "1"], [":x:", "[b]", "NULL"],
+        ["a", "yes"]
     ]  # fmt: skip
     assert cell_len(lines[2].partition("1")[0]) == lines[4].index("yes")
 
@@ -47,6 +49,21 @@ def test_a_table_as_wide_as_the_console_is_the_widest_there_is() -> None:
     (line,) = [line for line in shown(80, ["a", "b"], row) if "x" in line]
     assert line == f"  {row[0]}   {row[1]}"
     assert shown(79, ["a", "b"], row)[1:] == [f"a  {row[0]}", f"b  {row[1]}"]
+
+
+def test_numbers_stand_at_the_right_and_null_is_not_an_empty_text() -> None:
+    rows: list[Sequence[Any]]
+    rows = [["n", "cost", "note", "b"], [1, Decimal("0.50"), "", True], [1000, None, None, None]]
+    assert shown(80, *rows) == [
+        "     n   cost   note   b",
+        " ───────────────────────────",
+        "     1   0.50          yes",
+        "  1000   NULL   NULL   NULL",
+    ]
+    assert shown(10, *rows) == [
+        "── 1 ──", "n     1", "cost  0.50", "note", "b     yes",
+        "── 2 ──", "n     1000", "cost  NULL", "note  NULL", "b     NULL",
+    ]  # fmt: skip
 
 
 def test_nothing_controls_the_terminal() -> None:

@@ -128,16 +128,19 @@ def test_runs_are_yielded_before_all_have_ended() -> None:
     go = threading.Event()
 
     def run_unit(unit: Unit) -> Run:
-        if unit[0].name == "z":
+        if unit[0].name == "z" or unit[1].name == "phone_numbers":
             assert go.wait(30)
         return run_of(unit)
 
     with ThreadPoolExecutor(2) as executor:
-        units = of(zoom(), alibaba(streams=("contact_flows",)))
+        units = of(zoom(), alibaba(streams=("contact_flows", "phone_numbers")))
         runs = run_all(units, run_unit, executor)
-        assert next(runs).source == "a"
+        assert next(runs).stream == "contact_flows"  # the next one of its account runs on
         go.set()
-        assert [run.source for run in runs] == ["z"]
+        assert {(run.source, run.stream) for run in runs} == {
+            ("z", "flows"),
+            ("a", "phone_numbers"),
+        }
 
 
 def test_an_error_that_is_no_run_is_raised() -> None:

@@ -37,12 +37,18 @@ class Finding:
 
 def run(settings: Settings, redact: Redactor, names: Sequence[str]) -> int:
     """Print one line for each finding; return the exit code."""
-    good = True
-    for finding in check(settings, select(settings, names), os.environ, redact):
+    good, results, units = True, stdout(), select(settings, names)
+    width = max(len(name) for name in ("warehouse", *map(name_of, units)))
+    indent = 7 + width
+    for finding in check(settings, units, os.environ, redact):
         mark = "[green]ok  [/green]" if finding.there else "[yellow]none[/yellow]"
         mark = mark if finding.good else "[red]FAIL[/red]"
         text = escape(harmless(finding.text))
-        print_lines(stdout(), f"{mark} {escape(finding.subject):<26} {text}", indent=5)
+        subject = escape(finding.subject)
+        if indent <= results.width // 2:
+            print_lines(results, f"{mark} {subject:<{width}}  {text}", indent)
+        else:
+            print_lines(results, f"{mark} {subject}\n     {text}", 5)
         good &= finding.good
     return 0 if good else 1
 

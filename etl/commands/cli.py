@@ -410,9 +410,9 @@ def main() -> None:
 def _report(error: CallflowError, shared: Shared, style: str = "[red]") -> None:
     from rich.markup import escape
 
-    from etl.commands.output import stderr
+    from etl.commands.output import print_lines, stderr
     from etl.config.redact import Redactor
 
     redact = shared.redact or Redactor()
     text = escape(redact.message(str(error), keep="\n", typed=isinstance(error, ConfigError)))
-    stderr().print(f"{style}callflow:{style and '[/red]'} {text}")
+    print_lines(stderr(), f"{style}callflow:{style and '[/red]'} {text}")

@@ -29,8 +29,9 @@ def runs(
 ) -> None:
     """Show the last runs, newest first, and what went wrong.
 
-    Prints start (UTC), stream, mode, status and duration, then the requests and what became of the
-    records; after a failure also what to do now. --json prints every column of etl.runs.
+    Prints start, stream, mode, status and duration, the requests and what became of the records;
+    after a failure also what to do now. On a terminal times are in your time zone and in UTC,
+    elsewhere in UTC. --json prints every column of etl.runs.
 
     Exits 0 whatever became of the runs, 2 if nothing has that name.
     """
@@ -69,8 +70,9 @@ def changes(
 ) -> None:
     """Show who changed what in the flows, newest first.
 
-    Prints when callflow saw it (UTC), the flow, who made it and when, and each value, old → new.
-    What was there when a list was first read is no change. --json prints rows of callflow.changes.
+    Prints when callflow saw it, the flow, who made it and when, and each value, old → new. What was
+    there when a list was first read is no change. On a terminal times are in your time zone and in
+    UTC, elsewhere in UTC. --json prints rows of callflow.changes.
     """
     settings, redact = load(context, path)
     with importing():

@@ -16,9 +16,9 @@ from rich.markup import escape
 from rich.text import Text
 from sqlalchemy import Engine, text
 
-from etl.commands import drawing, lines, sql
+from etl.commands import drawing, sql
 from etl.commands.output import print_lines, stderr, stdout
-from etl.commands.progress import run_jobs
+from etl.commands.progress import print_runs, run_jobs
 from etl.commands.questions import DRAWN, QUESTIONS
 from etl.commands.rows import print_table
 from etl.commands.signals import stopping
@@ -152,11 +152,8 @@ def _sync_three_times(
 def _sync(title: str, screen: Screen, jobs: Sequence[Job]) -> list[Run]:
     screen.results.print()
     print_lines(screen.results, f"[bold]{title}[/bold]", indent=0)
-    runs = []
-    for each in run_jobs(jobs, screen.messages):
-        print_lines(screen.results, "  " + lines.run_line(each))
-        runs.append(each)
-    return runs
+    runs = run_jobs(jobs, screen.results, screen.messages)
+    return print_runs(screen.results, [job.name for job in jobs], runs, indent=2)
 
 
 def _change(sandbox: Sandbox) -> str:
@@ -189,13 +186,19 @@ def _print_how_to_connect(results: Console, server: embedded.Server) -> None:
     results.print(
         f"""[bold]Connect[/bold]
   psql      PGPASSFILE={escape(shlex.quote(str(password_file)))} \\
-              {escape(psql)} -h {server.host} -p {server.port} -U {READER} {DATABASE}
-  BI tool   PostgreSQL, host {server.host}, port {server.port}, database {DATABASE},
-            user {READER} (read-only), password: the last field of that file
-
-Postgres keeps running; `{program} stop` shuts it down, the data stays.
-For your own accounts, run `{program} init`, fill in callflow.toml,
-then run `check` and `sync`."""
+              {escape(psql)} -h {server.host} -p {server.port} -U {READER} {DATABASE}"""
+    )
+    print_lines(
+        results,
+        f"  BI tool   PostgreSQL, host {server.host}, port {server.port}, database {DATABASE},"
+        f" user {READER} (read-only), password: the last field of that file\n",
+        indent=12,
+    )
+    print_lines(
+        results,
+        f"""Postgres keeps running; `{program} stop` shuts it down, the data stays.
+For your own accounts, run `{program} init`, fill in callflow.toml, then run `check` and `sync`.""",
+        indent=2,
     )
 
 

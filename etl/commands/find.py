@@ -5,7 +5,7 @@ from rich.markup import escape
 from sqlalchemy import Connection
 
 from etl.commands import flow_lines
-from etl.commands.output import stderr
+from etl.commands.output import print_lines, stderr
 from etl.errors import ConfigError
 from etl.status import flows
 from etl.status.drawing import short
@@ -36,9 +36,9 @@ def one_flow(connection: Connection, wanted: str, source: str | None, where: str
         )
     messages = stderr()
     what = escape(f"{where}: {short(wanted, 80)!r} can mean {len(found):,} flows")
-    messages.print(f"[red]callflow:[/red] {what} → give one of these keys, or --source")
+    print_lines(messages, f"[red]callflow:[/red] {what} → give one of these keys, or --source")
     for flow in found[:_MOST]:
-        messages.print(flow_lines.candidate_line(flow), soft_wrap=True)  # keys are to be copied
+        print_lines(messages, flow_lines.candidate_line(flow))
     if len(found) > _MOST:
         messages.print(f"  and {len(found) - _MOST:,} more")
     raise typer.Exit(2)

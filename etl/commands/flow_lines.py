@@ -5,15 +5,19 @@ line in characters that a terminal shows.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
+from functools import partial
 from typing import Any
 
+from rich.cells import cell_len
 from rich.markup import escape
+from rich.text import Text
 
-from etl.status.changed import by_editor, change_line, minute, seen_at_once
+from etl.commands.grid import below, hanging
+from etl.status.changed import by_editor, change_line, change_parts, minute, seen_at_once
 from etl.status.drawing import plain, short, words
 from etl.status.flows import Content, Flow, Row, contact_kind
-from etl.status.words import span
+from etl.status.words import local_time, span
 
 _MOST = 20
 """How many versions, entry points or findings are shown; --json has all of them."""
@@ -34,6 +38,28 @@ def change_lines(rows: Sequence[Row]) -> Iterator[str]:
             if said:
                 yield escape(f"    {said}")
             yield from (escape(f"    {change_line(row)}") for row in made)
+
+
+def change_table(rows: Sequence[Row], zone: tzinfo | None, width: int) -> Iterator[Text]:
+    """Yield the same for a terminal: in columns, with times in `zone` and in UTC."""
+    say = partial(local_time, zone=zone)
+    groups = list(seen_at_once(rows))
+    seen = max((cell_len(say(group[0]["observed_at"])) for group in groups), default=0)
+    source = max(len("source"), *(len(group[0]["source"]) for group in groups))
+    parts = {id(row): change_parts(row, max(30, width // 3)) for row in rows}
+    widest = max((cell_len(what) for what, _ in parts.values()), default=0)
+    room = min(widest, width // 2 - 6)
+    yield Text(f"{'seen':<{seen}}  {'source':<{source}}  flow", "dim")
+    for group in groups:
+        first = group[0]
+        about = f"{say(first['observed_at']):<{seen}}  {first['source']:<{source}}  {_name(first)}"
+        yield from hanging(Text(about, "bold"), width)
+        for said, made in by_editor(group, say):
+            if said:
+                yield from below(Text(said), width)
+            for what, change in (parts[id(row)] for row in made):
+                space = " " * max(room - cell_len(what), 0)
+                yield from hanging(Text(f"    {what}{space}  {change}"), width, room + 6)
 
 
 def difference_title(flow: Flow, since: datetime | None, until: datetime | None) -> str:
@@ -60,14 +86,17 @@ def _name(row: Row) -> str:
 
 
 # --- one flow ------------------------------------------------------------------------------------
-def header(of: Content) -> Iterator[str]:
-    """Yield lines about a flow: its name, whether it is gone, its source, status and times."""
+def header(of: Content, zone: tzinfo | None) -> Iterator[str]:
+    """Yield lines about a flow: its name, whether it is gone, its source, status and times.
+
+    They are in `zone` and in UTC.
+    """
     flow = of.flow
     name = escape(short(flow["name"] or "", 200) or "(no name)")
     yield f"[bold]{name}[/bold]"
     if of.gone_at:
         yield (
-            f"  [red]It is gone: callflow saw that at {minute(of.gone_at)} UTC."
+            f"  [red]It is gone: callflow saw that at {local_time(of.gone_at, zone)}."
             " This is its last content.[/red]"
         )
     account = f", account {flow['account_id']}" if flow["account_id"] else ""
@@ -79,10 +108,10 @@ def header(of: Content) -> Iterator[str]:
     if kinds:
         yield _fact("kind", ", ".join(kinds))
     if flow["modified_at"] or flow["modified_by"]:
-        yield _fact("modified", _at_by(flow))
+        yield _fact("modified", _at_by(flow, zone))
     if flow["created_at"]:
-        yield _fact("created", f"{minute(flow['created_at'])} UTC")
-    yield _fact("unchanged", f"since {minute(flow['valid_from'])} UTC")
+        yield _fact("created", local_time(flow["created_at"], zone))
+    yield _fact("unchanged", f"since {local_time(flow['valid_from'], zone)}")
     if flow["description"]:
         yield _fact("about", flow["description"])
 
@@ -104,20 +133,20 @@ def _fact(label: str, text: str) -> str:
     return escape(f"  {label:<{_LABEL}}{short(text, 400)}")
 
 
-def _at_by(row: Row) -> str:
-    when = f"{minute(row['modified_at'])} UTC" if row["modified_at"] else ""
+def _at_by(row: Row, zone: tzinfo | None) -> str:
+    when = local_time(row["modified_at"], zone) if row["modified_at"] else ""
     return " by ".join(filter(None, (when, short(row["modified_by"] or "", 60))))
 
 
-def parts(of: Content, now: datetime) -> Iterator[str]:
+def parts(of: Content, now: datetime, zone: tzinfo | None) -> Iterator[str]:
     """Yield lines about the entry points, references, versions and findings of a flow."""
     names = {row["step_id"]: row["name"] or "" for row in of.steps}
     for title, rows, say in (
         ("Entry points", of.entry_points, _entry_point),
         ("Uses", of.uses, lambda row: _use(row, names)),
         ("Used by", of.used_by, _user),
-        ("Versions", of.versions, _version),
-        ("Findings", of.findings, lambda row: _finding(row, names, of.gone_at or now)),
+        ("Versions", of.versions, lambda row: _version(row, zone)),
+        ("Findings", of.findings, lambda row: _finding(row, names, of.gone_at or now, zone)),
     ):
         if rows:
             yield ""
@@ -152,19 +181,20 @@ def _user(row: Row) -> str:
     return f"{short(row['name'] or row['flow_id'], 60)} at {short(row['step_id'], 60)}"
 
 
-def _version(row: Row) -> str:
+def _version(row: Row, zone: tzinfo | None) -> str:
     number = "" if row["version_number"] is None else str(row["version_number"])
     about = short(row["description"] or "", 60)
-    said = f"{number:>4}  {short(row['status'] or 'unknown', 20):<11}{_at_by(row)}"
+    said = f"{number:>4}  {short(row['status'] or 'unknown', 20):<11}{_at_by(row, zone)}"
     return f"{said}{f'  {about}' if about else ''}"
 
 
-def _finding(row: Row, names: Mapping[str, str], now: datetime) -> str:
+def _finding(row: Row, names: Mapping[str, str], now: datetime, zone: tzinfo | None) -> str:
     step = row["step_id"]
     where = f" at {short(names.get(step) or step, 60)}" if step else ""
     detail = f": {short(row['detail'], 120)}" if row["detail"] else ""
     lasted = span(max((now - row["valid_from"]) / timedelta(seconds=1), 0), 2)
-    return f"{words(row['finding'])}{where}{detail} (since {minute(row['valid_from'])}, {lasted})"
+    since = f"since {local_time(row['valid_from'], zone)}, {lasted}"
+    return f"{words(row['finding'])}{where}{detail}; {since}"
 
 
 def flow_json(of: Content) -> dict[str, Any]:

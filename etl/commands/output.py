@@ -1,24 +1,51 @@
 """Where the output of a command goes: results to stdout, everything else to stderr."""
 
 import logging
+import os
 import sys
+from collections.abc import Sequence
+from datetime import UTC, tzinfo
+from typing import TextIO
 
 from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
+from etl.commands.grid import Column, Row, fitting, hanging, header, lines, measured
 from etl.config.redact import Redactor, harmless
 
 
 def stdout() -> Console:
     """Return the console for results; outside a terminal lines are never broken."""
-    width = None if sys.stdout.isatty() else 10_000
-    return Console(highlight=False, soft_wrap=True, width=width, emoji=False)
+    return _console(sys.stdout, is_stderr=False)
 
 
 def stderr() -> Console:
     """Return the console for messages."""
-    return Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+    return _console(sys.stderr, is_stderr=True)
+
+
+def _console(stream: TextIO, *, is_stderr: bool) -> Console:
+    # To rich FORCE_COLOR makes a terminal of a pipe; here it only colours what goes into it.
+    terminal = stream.isatty()
+    coloured = not terminal and os.environ.get("FORCE_COLOR")
+    return Console(
+        stderr=is_stderr,
+        force_terminal=terminal,
+        color_system="standard" if coloured else "auto",
+        width=None if terminal else 10_000,
+        highlight=False,
+        soft_wrap=True,
+        emoji=False,
+    )
+
+
+def zone(console: Console) -> tzinfo | None:
+    """Return the zone of the times that `console` shows: None, this machine's, on a terminal.
+
+    Elsewhere it is UTC, so that what a program reads is the same on every machine.
+    """
+    return None if console.is_terminal else UTC
 
 
 def print_lines(console: Console, markup: str, indent: int = 4) -> None:
@@ -28,19 +55,24 @@ def print_lines(console: Console, markup: str, indent: int = 4) -> None:
     """
     for line in markup.split("\n"):
         text = Text.from_markup(line, emoji=False)
-        if not console.is_terminal or text.cell_len <= console.width:
-            console.print(text)
-            continue
-        first, *rest = text.wrap(console, max(console.width - indent, 20))
-        console.print(first)
-        for each in rest:
-            console.print(Text(" " * indent) + each)
+        shown = hanging(text, console.width, indent) if console.is_terminal else [text]
+        console.print(*shown, sep="\n")
+
+
+def print_rows(console: Console, columns: Sequence[Column], rows: Sequence[Row]) -> None:
+    """Print rows in as many of `columns` as fit the terminal, under their titles."""
+    if not rows:
+        return
+    shown = fitting(measured(columns, rows), console.width)
+    console.print(header(shown))
+    for row in rows:
+        console.print(*lines(shown, row, console.width), sep="\n")
 
 
 def note(text: str) -> None:
     """Print a note to stderr: something to know that is no error. Not after --quiet."""
     if not quiet():
-        stderr().print(f"note: {escape(harmless(text))}")
+        print_lines(stderr(), f"note: {escape(harmless(text))}")
 
 
 def quiet() -> bool:

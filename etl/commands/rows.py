@@ -5,7 +5,9 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 from rich import box
@@ -22,26 +24,32 @@ from etl.status import documents
 def print_table(console: Console, rows: Iterator[Sequence[Any]], title: str = "") -> int:
     """Print rows as a table; return how many there were.
 
-    If a row is wider than the console, each column of each row gets a line.
+    Columns of numbers are aligned to the right. If a row is wider than the console, each column of
+    each row gets a line.
     """
-    header = [Text(harmless(name)) for name in next(rows)]
-    body = [[Text(harmless(_cell(value), keep="\n")) for value in row] for row in rows]
+    header, found = [Text(harmless(name)) for name in next(rows)], list(rows)
+    body = [[_cell(value) for value in row] for row in found]
     lines = [header, *body]
     widths = (max(max(map(cell_len, line[n].plain.split("\n"))) for line in lines)
               for n in range(len(header)))  # fmt: skip
     if sum(width + 3 for width in widths) + 1 <= console.width:
-        _print_grid(console, header, body, title)
+        right = [_are_numbers(column) for column in zip(*found, strict=True)]
+        _print_grid(console, header, body, right, title)
     else:
         _print_records(console, header, body, title)
     return len(body)
 
 
 def _print_grid(
-    console: Console, header: Sequence[Text], body: Sequence[Sequence[Text]], title: str
+    console: Console,
+    header: Sequence[Text],
+    body: Sequence[Sequence[Text]],
+    right: Sequence[bool],
+    title: str,
 ) -> None:
     grid = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
-    for name in header:
-        grid.add_column(name, overflow="fold")
+    for name, is_right in zip_longest(header, right):
+        grid.add_column(name, overflow="fold", justify="right" if is_right else "left")
     for row in body:
         grid.add_row(*row)
     console.print(grid)
@@ -108,14 +116,21 @@ def without_control(line: str) -> str:
     )
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any) -> Text:
+    """Return a value as it is shown; NULL is a word, and an empty text is empty."""
     if value is None:
-        return ""
+        return Text("NULL", "dim")
     if isinstance(value, bool):
-        return "yes" if value else "no"
+        return Text("yes" if value else "no")
     if isinstance(value, datetime):
-        return value.isoformat(sep=" ", timespec="seconds").removesuffix(":00")
-    return values.as_text(value)
+        return Text(value.isoformat(sep=" ", timespec="seconds").removesuffix(":00"))
+    return Text(harmless(values.as_text(value), keep="\n"))
+
+
+def _are_numbers(column: Sequence[Any]) -> bool:
+    found = [value for value in column if value is not None]
+    numbers = (isinstance(value, int | float | Decimal) for value in found)
+    return bool(found) and all(numbers) and not any(isinstance(value, bool) for value in found)
 
 
 def _csv_field(value: Any) -> str:

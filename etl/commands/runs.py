@@ -4,7 +4,7 @@ import sys
 
 from etl.commands import lines
 from etl.commands.access import warehouse
-from etl.commands.output import print_lines, stderr, stdout
+from etl.commands.output import print_lines, print_rows, stderr, stdout, zone
 from etl.config.redact import Redactor
 from etl.config.settings import Settings
 from etl.errors import ConfigError
@@ -31,11 +31,15 @@ def run(
                 advice=perhaps([name], list(names)),
             )
         found = queries.last_runs(engine, wanted, redact, limit)
-    for each in found:
-        if as_json:
+    results = stdout()
+    if as_json:
+        for each in found:
             sys.stdout.write(documents.run_json(each) + "\n")
-        else:
-            print_lines(stdout(), lines.past_run_lines(each))
+    elif results.is_terminal:
+        print_rows(results, lines.PAST, [lines.past_row(each, zone(results)) for each in found])
+    else:
+        for each in found:
+            print_lines(results, lines.past_run_lines(each))
     sys.stdout.flush()  # if stdout is broken, fail here, before the note on stderr
     if not found:
         stderr().print("No run is recorded.")

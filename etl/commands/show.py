@@ -11,7 +11,7 @@ from etl.commands import drawing, flow_lines
 from etl.commands.access import reading
 from etl.commands.find import one_flow
 from etl.commands.moments import as_moment
-from etl.commands.output import note, print_lines, stdout
+from etl.commands.output import note, print_lines, stdout, zone
 from etl.commands.rows import write_objects
 from etl.config.files import write_all_new
 from etl.config.redact import Redactor
@@ -57,11 +57,13 @@ def run(
     if as_json:
         write_objects([flow_lines.flow_json(content)])
     else:
+        results = stdout()
+        times = zone(results)
         for line in (
-            *flow_lines.header(content),
-            *flow_lines.parts(content, min(moment or now, now)),
+            *flow_lines.header(content, times),
+            *flow_lines.parts(content, min(moment or now, now), times),
         ):
-            print_lines(stdout(), line)
+            print_lines(results, line, indent=14)
         _print_inside(content, drawn)
     sys.stdout.flush()
     for each in written:

@@ -6,7 +6,7 @@ from rich.markup import escape
 
 from etl.commands import lines
 from etl.commands.access import warehouse
-from etl.commands.output import note, print_lines, stderr, stdout
+from etl.commands.output import note, print_lines, print_rows, stderr, stdout, zone
 from etl.config.load import no_sources
 from etl.config.redact import Redactor, harmless
 from etl.config.settings import Settings
@@ -17,11 +17,17 @@ def run(settings: Settings, redact: Redactor, *, as_json: bool) -> None:
     """Print the state of every stream, then who leads."""
     with warehouse(settings, redact, to_read=True) as engine:
         overview = queries.status(engine, settings, redact)
-    for stream in overview.streams:
-        if as_json:
+    results = stdout()
+    if as_json:
+        for stream in overview.streams:
             sys.stdout.write(documents.stream_json(stream) + "\n")
-        else:
-            print_lines(stdout(), lines.stream_line(stream))
+    elif results.is_terminal:
+        rows = [lines.stream_row(each, overview.at, zone(results)) for each in overview.streams]
+        print_rows(results, lines.STREAMS, rows)
+    else:
+        width = max([26, *(len(stream.name) for stream in overview.streams)])
+        for stream in overview.streams:
+            print_lines(results, lines.stream_line(stream, width))
     sys.stdout.flush()  # if stdout is broken, fail here, before the notes on stderr
     leader = f"{overview.leader} leads" if overview.leader else "none leads"
     stderr().print(f"daemon: {escape(harmless(leader))}")

@@ -1,18 +1,20 @@
 """`callflow sync`: run streams once, now."""
 
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from etl.commands import lines, outlook_lines
 from etl.commands.access import warehouse
 from etl.commands.output import note, print_lines, shows_progress, stderr, stdout
-from etl.commands.progress import run_jobs
+from etl.commands.progress import print_runs, run_jobs
 from etl.commands.signals import stopping
 from etl.config.redact import Redactor
 from etl.config.settings import Settings
 from etl.errors import ConfigError
 from etl.load.lease import process_name
+from etl.load.runs import Run
 from etl.status import documents
 from etl.sync.job import Job
 from etl.sync.outlook import Outlook
@@ -29,11 +31,12 @@ def run(
     dry_run: bool,
     with_migrate: bool,
     as_json: bool,
+    clock: Callable[[], float] = time.monotonic,
 ) -> int:
     """Run the streams that are named, all without `names`; print each run, return the exit code.
 
     Before rows are deleted because of `accept_deletes`, prints which. Raises ConfigError for a
-    `dry_run` that should migrate.
+    `dry_run` that should migrate. `clock` counts seconds.
     """
     if dry_run and with_migrate:
         raise ConfigError(
@@ -44,8 +47,8 @@ def run(
     units = select(settings, names)
     for warning in settings.warnings:
         note(warning)
-    done = []
-    messages = stderr()
+    started = clock()
+    results, messages = stdout(), stderr()
     outlooks = {name_of(unit): Outlook(dry_run) for unit in units}
 
     def on_outlook(name: str, outlook: Outlook) -> None:
@@ -66,17 +69,30 @@ def run(
                 on_outlook=partial(on_outlook, name_of((source, stream))))
             for source, stream in units
         ]  # fmt: skip
-        for each in run_jobs(jobs, messages, quiet=as_json or not shows_progress()):
-            done.append(each)
-            outlook = outlooks[f"{each.source}.{each.stream}"]
-            if as_json:
-                sys.stdout.write(documents.run_json(each, outlook) + "\n")
-                sys.stdout.flush()
-                continue
-            print_lines(stdout(), lines.run_line(each))
-            for line in outlook_lines.foreseen(outlook) if dry_run else ():
-                print_lines(stdout(), line, indent=10)
+        quiet = as_json or not shows_progress()
+        runs = run_jobs(jobs, results, messages, quiet=quiet)
+        if as_json:
+            done = [_write(each, outlooks[f"{each.source}.{each.stream}"]) for each in runs]
+        else:
+            names = [job.name for job in jobs]
+            done = print_runs(results, names, runs, lambda run: _foreseen(run, outlooks))
+    if len(done) > 1 and not as_json:
+        sys.stdout.flush()
+        print_lines(messages, lines.totals(done, clock() - started))
     if dry_run:
         sys.stdout.flush()  # if stdout is broken, fail here, before the note on stderr
         note("this was a dry run; nothing was written")
     return exit_code(done)
+
+
+def _foreseen(run: Run, outlooks: Mapping[str, Outlook]) -> Iterator[str]:
+    """Yield what a dry run would have done; nothing of another run."""
+    outlook = outlooks[f"{run.source}.{run.stream}"]
+    return outlook_lines.foreseen(outlook) if outlook.dry_run else iter(())
+
+
+def _write(run: Run, outlook: Outlook) -> Run:
+    """Write a run to stdout as JSON; return it."""
+    sys.stdout.write(documents.run_json(run, outlook) + "\n")
+    sys.stdout.flush()
+    return run

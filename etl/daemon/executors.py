@@ -27,7 +27,7 @@ class Order:
     """One run to start, and what it depends on.
 
     `leader` is the lead of the daemon that orders it. `stop` asks the run to end; `heard` is called
-    whenever its provider has answered.
+    whenever its provider has answered, and when it goes on to another phase.
     """
 
     unit: Unit
@@ -72,7 +72,7 @@ def _start(run: Callable[[Job], Run], order: Order) -> "Future[Run]":
     job = Job(
         order.engine, stream, source, order.leader.holder, leader=order.leader,
         stopped=order.stop.is_set, clock=order.clock,
-        on_page=lambda records, total: order.heard(), redact=order.redact,
+        on_progress=lambda reached: order.heard(), redact=order.redact,
     )  # fmt: skip
     order.heard()
     return Threads().submit(run, job)

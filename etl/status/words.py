@@ -1,5 +1,8 @@
 """Lengths of time, schedules and runs in words. Pure."""
 
+from contextlib import suppress
+from datetime import UTC, datetime, tzinfo
+
 from etl.config.settings import Schedule
 from etl.load.runs import Run
 from etl.status.timetable import EVERY
@@ -16,6 +19,20 @@ def span(seconds: float, parts: int = 4) -> str:
         if count:
             found.append(f"{count}{unit}")
     return " ".join(found[:parts]) or "0s"
+
+
+def local_time(time: datetime, zone: tzinfo | None) -> str:
+    """Return an aware time to the minute in `zone` and in UTC: "2026-11-17 14:05 CET (13:05 UTC)".
+
+    Where the zone has the time of UTC: "2026-11-17 13:05 UTC". None is this machine's zone.
+    """
+    there = utc = time.astimezone(UTC)
+    with suppress(ValueError, OverflowError):  # in the years 1 and 9999
+        there = utc.astimezone(zone)
+    if not there.utcoffset():
+        return f"{utc:%Y-%m-%d %H:%M} UTC"
+    beside = f"{utc:%H:%M}" if utc.date() == there.date() else f"{utc:%m-%d %H:%M}"
+    return f"{there:%Y-%m-%d %H:%M} {there.tzname()} ({beside} UTC)"
 
 
 def in_words(schedule: Schedule) -> str:

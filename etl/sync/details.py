@@ -29,6 +29,7 @@ from etl.extract.page import Page, Wanted
 from etl.load import details, stage
 from etl.providers.declare import Detail, Parts, zone_of
 from etl.sync.context import RunContext
+from etl.sync.job import Reached
 from etl.sync.prefetch import prefetch
 from etl.sync.scan import stage_records
 from etl.warehouse import tables
@@ -78,7 +79,7 @@ def complete_records(
         known = database.read(_known_parts, job.source, detail.parts, wanted)
         wanted = [Wanted(each.key, each.listed, known.get(each.key, ())) for each in wanted]
     failed: list[Key] = []
-    ordinal = stage.FETCHED
+    asked, ordinal = 0, stage.FETCHED
     because: Mapping[Key, CallflowError] = {}
     context.http.budget.allow(job.settings.scan_deadline.total_seconds())
     fetched = _fetch(context, detail, wanted)
@@ -90,6 +91,8 @@ def complete_records(
             because = because or errors
             database.write(_stage, context, detail, found, ordinal, scope)
             ordinal += len(found)
+            asked += len(group)
+            job.on_progress(Reached("completing", asked, len(wanted)))
     if failed:
         database.write(details.keep_as_they_were, job.source, records, failed)
     staged = database.write(_finish, context, detail.parts)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import Engine
 
@@ -17,6 +17,23 @@ from etl.providers.declare import Stream, open_http
 if TYPE_CHECKING:
     from etl.extract.http import Http
     from etl.sync.outlook import Outlook
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """How far a run has come, for those who watch it.
+
+    `phase`   "reading" the list; "completing" records that it does not hold whole, one by one;
+              "proving" that all of it was seen; "merging" what differs into the tables.
+    `records` read or completed so far, each counted once. In one phase of one scan they only grow.
+    `total`   how many there will be, never fewer than `records`; None if that is not known.
+    `scan`    which scan of the list is under way: 1, 2, …
+    """
+
+    phase: Literal["reading", "completing", "proving", "merging"]
+    records: int
+    total: int | None = None
+    scan: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +50,7 @@ class Job:
                      deleted with `accept_deletes`. Called in the thread of the run.
     `leader`         lease of the daemon that starts the run; without it nothing is started, and
                      nothing is recorded. None for a run of no daemon.
-    `on_page`        called with the records read so far and the list's length, if the API counts.
+    `on_progress`    called for each page that was read, and where another phase starts.
     `stopped`        called twice a second, from another thread: should the run end?
     `clock`, `sleep` count seconds, as those of `time` do; `now` gives the time in UTC.
     `redact`         takes the secrets of the whole configuration out of quoted text; those of
@@ -51,7 +68,7 @@ class Job:
     dry_run: bool = False
     on_outlook: "Callable[[Outlook], None]" = lambda outlook: None
     leader: Lease | None = None
-    on_page: Callable[[int, int | None], None] = lambda records, total: None
+    on_progress: Callable[[Reached], None] = lambda reached: None
     stopped: Callable[[], bool] = lambda: False
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep

@@ -58,6 +58,7 @@ class Scan:
     """What one scan of the whole list saw.
 
     `start`        ordinal, within the run, of its first record.
+    `number`       which scan of the run it is: 1, 2, …
     `reject`       why the first of the rejected records was rejected, for a message.
     `newest_first` whether its records came in the order of their modification, newest first.
     `newest`, `oldest`
@@ -67,6 +68,7 @@ class Scan:
     """
 
     start: int = 0
+    number: int = 1
     pages: int = 0
     received: int = 0
     rejected: int = 0
@@ -113,11 +115,17 @@ class Scan:
         """Return the ordinal, within the run, of the record that comes next."""
         return self.start + self.received
 
-    @property
-    def total(self) -> int | None:
-        """Return the length of all scopes started so far by the API's count; None without one."""
-        totals = [scope.total for scope in self.scopes.values() if scope.total is not None]
-        return sum(totals) if len(totals) == len(self.scopes) else None
+    def reached(self, scopes: int) -> tuple[int, int | None]:
+        """Return how many records it has seen, and how many it will have; None: not known.
+
+        A record that came twice counts once if the API counts the list. `scopes` are all that are
+        to be scanned: before the last one has started, the length of the list is not known, nor is
+        the number of changes where only those are asked for.
+        """
+        parts = self.scopes.values()
+        seen = sum(len(part.keys) + part.unkeyed if part.keys else part.received for part in parts)
+        totals = [part.total for part in parts if part.total is not None and not part.partial]
+        return seen, max(seen, sum(totals)) if len(totals) == scopes else None
 
 
 @dataclass(frozen=True, slots=True)

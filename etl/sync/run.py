@@ -33,7 +33,7 @@ from etl.sync.details import complete_records, drop_outdated
 from etl.sync.finish import Result, record_end, record_failure, set_hint_bits, translate_run_errors
 from etl.sync.first_load import load_directly
 from etl.sync.foresee import foresee, look_ahead
-from etl.sync.job import Job
+from etl.sync.job import Job, Reached
 from etl.sync.lease import release_lease, take_lease
 from etl.sync.outlook import Outlook
 from etl.sync.plan import Plan, choose_plan
@@ -105,6 +105,7 @@ def _stage_and_merge(context: RunContext, plan: Plan, running: RunningScan | Non
     if plan.mode == "incremental" and reading.may_have_moved:
         plan = tally.plan = Plan("full", reading.why_unproven(job.redact))
         reading = read(context, plan, known.keys, earlier=reading.scans)
+    job.on_progress(Reached("proving", reading.last.received))
     starts, scope = reading.proof.starts, job.stream.scope
     with job.span("stage"):
         drop_outdated(context, starts)
@@ -120,6 +121,7 @@ def _stage_and_merge(context: RunContext, plan: Plan, running: RunningScan | Non
         if details is not None:
             verdict = replace(verdict, deleted=(), incomplete_because=details)
     records, outlook = sum(staged.values()), look_ahead(context, verdict)
+    job.on_progress(Reached("merging", records))
     with job.span("merge"):
         return database.write(_merge, context, plan, known, reading, verdict, records, outlook)
 

@@ -19,6 +19,7 @@ from etl.load.stage import TablePair
 from etl.providers.declare import request as requested
 from etl.providers.declare import zone_of
 from etl.sync.context import RunContext
+from etl.sync.job import Reached
 from etl.sync.plan import Plan
 from etl.sync.prefetch import prefetch
 from etl.sync.proof import Known, Proof, Scan, prove
@@ -119,7 +120,7 @@ def read(
     while True:
         if running is None:
             start = scans[-1].end if scans else 0
-            running = start_scan(context, plan, request, Scan(start=start))
+            running = start_scan(context, plan, request, Scan(start, len(scans) + 1))
         with job.span("extract"):
             _stage(context, plan, running)
         scans.append(running.scan)
@@ -153,7 +154,8 @@ def batches(
     since, pages_before = job.clock(), scan.pages
     context.http.budget.allow(job.settings.scan_deadline.total_seconds())
     try:
-        pages = job.stream.pages(context.http, requested(job.settings, job.stream, request))
+        asked = requested(job.settings, job.stream, request)
+        pages = job.stream.pages(context.http, asked)
         ahead = prefetch(
             _with_bytes(pages, context.http.budget),
             depth=depth,
@@ -168,7 +170,7 @@ def batches(
                         yield batch
                         batch.clear()
                     rows = job.stream.transform(part, scan.end)
-                    _count(context, request, scan, part, rows, more=number > 0)
+                    _count(context, asked, scan, part, rows, more=number > 0)
                     batch.append((replace(part, records=[]), rows))
                     del rows
                 is_alone = part.part
@@ -203,7 +205,7 @@ def _count(
         modified = 2 + tables.data_columns(records).index(stream.modified)
         scan.order([row[modified] for row in found])
     context.tally.pages += not more
-    job.on_page(scan.received, scan.total)
+    job.on_progress(Reached("reading", *scan.reached(len(request.scopes)), scan.number))
 
 
 def _with_bytes(pages: Iterator[Page], budget: Budget) -> Iterator[tuple[Page, int]]:

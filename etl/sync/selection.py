@@ -3,7 +3,8 @@
 import difflib
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, as_completed
+from concurrent.futures import Executor
+from queue import SimpleQueue
 
 from etl.config.settings import Settings, Source
 from etl.errors import ConfigError
@@ -71,7 +72,7 @@ def host(source: Source) -> str:
 def run_all(
     units: Sequence[Unit], run_unit: Callable[[Unit], Run], executor: Executor
 ) -> Iterator[Run]:
-    """Run the units and yield their runs as they end.
+    """Run the units and yield each run as it ends; raise what `run_unit` raises when all ended.
 
     Accounts run side by side, the streams of one in turn: a provider's limits are per account.
     """
@@ -79,11 +80,20 @@ def run_all(
     for unit in units:
         accounts.setdefault(account(unit[0]), []).append(unit)
 
-    def run_account(group: Sequence[Unit]) -> list[Run]:
-        return [run_unit(unit) for unit in group]
+    ended: SimpleQueue[Run | None] = SimpleQueue()
 
-    for future in as_completed([executor.submit(run_account, each) for each in accounts.values()]):
-        yield from future.result()
+    def run_account(group: Sequence[Unit]) -> None:
+        try:
+            for unit in group:
+                ended.put(run_unit(unit))
+        finally:
+            ended.put(None)
+
+    futures = [executor.submit(run_account, each) for each in accounts.values()]
+    for _ in futures:
+        yield from iter(ended.get, None)
+    for future in futures:
+        future.result()
 
 
 def exit_code(runs: Mapping[str, Run] | Iterable[Run]) -> int:

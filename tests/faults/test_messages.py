@@ -37,7 +37,7 @@ from etl.sandbox.exchange import JSON, Request, Response, json_response
 from etl.sandbox.faults import Fault
 from etl.sandbox.wire import Clock, serving
 from etl.status import documents, queries
-from etl.sync.job import Job
+from etl.sync.job import Job, Reached
 from etl.sync.run import run_stream
 from etl.sync.selection import select
 from tests.daemon.processes import Process, free_port, until
@@ -454,7 +454,7 @@ def test_zooms_daily_limit_in_a_403_is_one_too(
 def test_a_bug_in_one_run_is_the_failure_of_that_run(
     kind: type[Exception], settings: Settings, engine: Engine
 ) -> None:
-    def bug(records: int, total: int | None) -> None:
+    def bug(reached: Reached) -> None:
         raise kind(f"{ZOOM} {OBEYED}")
 
     def rows(request: Request, words: str) -> Response:
@@ -465,7 +465,7 @@ def test_a_bug_in_one_run_is_the_failure_of_that_run(
     emulator.shape = rows
     with serving(emulator):
         source = source.model_copy(update={"base_url": emulator.url})
-        run = run_stream(Job(engine, stream, source, "test:1:unknown", on_page=bug))
+        run = run_stream(Job(engine, stream, source, "test:1:unknown", on_progress=bug))
     word = "memory" if kind is MemoryError else "internal"
     assert (run.status, run.error_kind) == ("failed", word)
     assert run.error is not None

@@ -28,7 +28,7 @@ from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from etl.load import lease
 from etl.load.runs import Run
-from etl.sync.job import Job
+from etl.sync.job import Job, Reached
 from etl.sync.run import run_stream
 from etl.warehouse.embedded import find_binaries
 from tests.postgres import running
@@ -111,9 +111,9 @@ class Driver:
         """Run once; return None if the process died in it."""
         simulation, outcome, pages = self.simulation, self.outcome, 0
 
-        def on_page(records: int, total: int | None) -> None:
+        def on_progress(reached: Reached) -> None:
             nonlocal pages
-            pages += 1
+            pages += reached.phase == "reading"
 
         simulation.begin_run()
         self.checker.before_run()
@@ -125,7 +125,7 @@ class Driver:
             self._holder(),
             accept_deletes=self.accept,
             full=full,
-            on_page=on_page,
+            on_progress=on_progress,
             clock=lambda: FAST,
             sleep=lambda seconds: simulation.clock.advance(1),  # the real length is random
             now=simulation.now,

@@ -24,7 +24,7 @@ from etl.load.lease import process_name
 from etl.load.runs import Run
 from etl.providers.catalog import STREAMS
 from etl.providers.declare import Stream
-from etl.sync.job import Job
+from etl.sync.job import Job, Reached
 from etl.sync.run import run_stream
 from etl.warehouse.connect import connect
 
@@ -324,6 +324,10 @@ def _run_streams(spec: RunSpec, line: Pipe | None) -> None:
             with lock:
                 line.send((kind, value))
 
+    def heard(reached: Reached) -> None:
+        if hook and reached.phase == "reading":
+            hook.page()
+
     def run(units: Sequence[tuple[Source, str]]) -> None:
         for source, name in units:
             report("started", time.monotonic())
@@ -334,7 +338,7 @@ def _run_streams(spec: RunSpec, line: Pipe | None) -> None:
                     source,
                     process_name(),
                     full=spec.full,
-                    on_page=lambda records, total: hook.page() if hook else None,
+                    on_progress=heard,
                 )
             )
             report("ended", (time.monotonic(), ended))

@@ -60,7 +60,7 @@ def run_here(
             stream_of(source, stream),
             source,
             f"{host}:{2**22 + 1}:{place}",  # above the kernel's highest process id
-            on_page=lambda records, total: on_page(),
+            on_progress=lambda reached: on_page() if reached.phase == "reading" else None,
             clock=clock,
         )
     )

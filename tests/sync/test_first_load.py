@@ -14,7 +14,7 @@ from etl.load.runs import Run
 from etl.sandbox.faults import Fault, altered
 from etl.sandbox.server import Sandbox
 from etl.sync.first_load import FAST, HELD
-from etl.sync.job import Job
+from etl.sync.job import Job, Reached
 from etl.sync.run import run_stream
 from etl.sync.selection import select
 from tests.postgres import ask
@@ -36,13 +36,13 @@ def load(engine: Engine, full_sandbox: Sandbox, tmp_path: Path) -> Load:
     def run(slow: dict[int, float]) -> Run:
         now = pages = 0.0
 
-        def on_page(records: int, total: int | None) -> None:
+        def on_page(reached: Reached) -> None:
             nonlocal now, pages
             pages += 1
             now += slow.get(int(pages), 0.01)
 
         one_by_one = replace(stream, batch=1)
-        job = Job(engine, one_by_one, source, "test:1:x", on_page=on_page, clock=lambda: now)
+        job = Job(engine, one_by_one, source, "test:1:x", on_progress=on_page, clock=lambda: now)
         return run_stream(job)
 
     return run

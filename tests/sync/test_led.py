@@ -11,6 +11,7 @@ from etl.load import lead
 from etl.load import lease as leases
 from etl.load.lease import Lease
 from etl.sandbox.server import Sandbox
+from etl.sync.job import Reached
 from tests.postgres import ask
 
 DAEMON, OTHER, PERSON = (f"{name}:1:elsewhere" for name in ("daemon", "other", "person"))
@@ -90,13 +91,13 @@ def test_a_run_under_way_whose_daemon_is_deposed_writes_nothing(
     led = take(engine, DAEMON)
     pages: list[int] = []
 
-    def deposed(records: int, total: int | None) -> None:
+    def deposed(reached: Reached) -> None:
         if not pages:
             depose(engine)
-        pages.append(records)
+        pages.append(reached.records)
 
     with pytest.raises(StoppedError, match="does not lead any more"):
-        run(name, leader=led, holder=DAEMON, on_page=deposed, full=True)
+        run(name, leader=led, holder=DAEMON, on_progress=deposed, full=True)
     assert pages
     assert (ask(engine.url, content), recorded(engine)) == before
     again = run(name, holder=PERSON, full=True)  # the stream is free at once
@@ -109,12 +110,12 @@ def test_a_run_that_failed_without_the_lead_is_not_recorded(
     """It does not change what the next leader's run has recorded of the stream either."""
     led = take(engine, DAEMON)
 
-    def deposed(records: int, total: int | None) -> None:
+    def deposed(reached: Reached) -> None:
         depose(engine)
         raise ContractError("an answer that makes no sense")
 
     with pytest.raises(StoppedError):
-        sync(full_sandbox)("zoom_demo.flows", leader=led, holder=DAEMON, on_page=deposed)
+        sync(full_sandbox)("zoom_demo.flows", leader=led, holder=DAEMON, on_progress=deposed)
     assert recorded(engine) == ([], [])
 
 
