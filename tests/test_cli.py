@@ -148,7 +148,8 @@ def test_sync_prints_one_json_object_per_stream_and_nothing_else(
     assert (first.returncode, second.returncode, first.stderr) == (0, 0, "")
     runs = runs_of(first)
     assert {name: run["status"] for name, run in runs.items()} == dict.fromkeys(STREAMS, "complete")
-    assert set(runs["zoom_demo.flows"]) == set(Run.__dataclass_fields__)
+    fields = {*Run.__dataclass_fields__, "missing", "missing_total"}
+    assert set(runs["zoom_demo.flows"]) == fields
     assert runs["twilio_demo.channels"]["inserted"] == 1200
     for done, unchanged in ((second, 1000), (third, 1200)):
         again = runs_of(done)["twilio_demo.channels"]
@@ -964,7 +965,8 @@ def test_an_output_that_cannot_be_written_is_reported_in_one_line(
 @pytest.mark.slow
 @pytest.mark.fault(63)
 def test_an_output_that_is_closed_is_no_error(config: Path) -> None:
-    for words, errors in (("status", "daemon: none leads\n"), ("--help", "")):
+    unread = "note: 8 streams were never synced; `callflow sync` does it now\n"
+    for words, errors in (("status", f"no daemon is running\n{unread}"), ("--help", "")):
         done = shell(config, f"callflow {words} >&-")
         assert (done.returncode, done.stderr) == (0, errors)
     assert shell(config, "callflow status <&- >&- 2>&-").returncode == 0
@@ -1003,7 +1005,8 @@ def test_ctrl_c_while_it_starts_ends_it_without_a_traceback(config: Path, import
                 break
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()
-    assert process.returncode == -signal.SIGINT, rest
+    # 130 where Python has its handler: between two imports.
+    assert process.returncode in (-signal.SIGINT, 130), rest
     assert "Traceback" not in rest
 
 

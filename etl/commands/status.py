@@ -29,8 +29,11 @@ def run(settings: Settings, redact: Redactor, *, as_json: bool) -> None:
         for stream in overview.streams:
             print_lines(results, lines.stream_line(stream, width))
     sys.stdout.flush()  # if stdout is broken, fail here, before the notes on stderr
-    leader = f"{overview.leader} leads" if overview.leader else "none leads"
-    stderr().print(f"daemon: {escape(harmless(leader))}")
+    leader = f"daemon: {overview.leader} leads" if overview.leader else "no daemon is running"
+    stderr().print(escape(harmless(leader)))
+    if unread := [each.name for each in overview.streams if each.state == "never run"]:
+        which = f"{unread[0]} was" if len(unread) == 1 else f"{len(unread)} streams were"
+        note(f"{which} never synced; `callflow sync` does it now")
     if not overview.streams:
         stderr().print("No source is configured, and none was ever synced.")
     if error := no_sources(settings):

@@ -16,7 +16,7 @@ from etl.providers.catalog import STREAMS
 from etl.sandbox.exchange import json_response
 from etl.sandbox.faults import Fault
 from etl.sandbox.server import Sandbox
-from etl.sync.job import Job
+from etl.sync.job import Job, Reached
 from etl.sync.outlook import Outlook
 from etl.sync.run import run_stream
 from etl.warehouse import tables
@@ -252,12 +252,12 @@ def test_a_dry_run_keeps_the_place_of_a_scan_that_was_killed(
     run = sync(full_sandbox)
     stream = replace(STREAMS["twilio.channels"], batch=1)
 
-    def end_at_the_last_page(records: int, total: int | None) -> None:
-        if records > 2000:
+    def end_at_the_last_page(reached: Reached) -> None:
+        if reached.records > 2000:
             raise StoppedError("killed")
 
     with pytest.raises(StoppedError):  # as slow as this clock shows, the list is staged
-        run(name, stream=stream, clock=lambda: 0.0, on_page=end_at_the_last_page)
+        run(name, stream=stream, clock=lambda: 0.0, on_progress=end_at_the_last_page)
     assert ask(warehouse, "SELECT staged FROM etl.checkpoints") == [(2000,)]
     dry, outlook = Ahead(lambda **given: run(name, **given), warehouse)(stream=stream)
     assert (dry.status, outlook.new.total) == ("complete", 2300)
