@@ -108,31 +108,6 @@ def runs_of(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, Any]]
     return {f"{run['source']}.{run['stream']}": run for run in lines}
 
 
-@pytest.mark.slow
-def test_help_names_every_command(cli: Cli) -> None:
-    done = cli("--help")
-    assert done.returncode == 0
-    for command in (
-        "demo",
-        "init",
-        "check",
-        "sync",
-        "status",
-        "runs",
-        "changes",
-        "show",
-        "diff",
-        "export",
-        "forget",
-        "migrate",
-        "sandbox",
-        "sql",
-        "grant",
-    ):
-        assert f"\n  {command} " in done.stdout
-        assert cli(command, "--help").returncode == 0
-
-
 @pytest.mark.parametrize("words", [["sink"], ["sync", "--fast"], ["sync", "zoom_demo.flow"]])
 def test_wrong_usage_exits_2(cli: Cli, words: list[str]) -> None:
     done = cli(*words)

@@ -11,7 +11,7 @@ from etl.config.lines import Key, key_lines
 LOOKS = ["a = 1", "[t9]", "# x", "{", "]", ",", "=", "é", "\n"]
 """What a text may hold that looks like keys, tables and comments; others are added below."""
 BASIC = st.lists(
-    st.sampled_from([*LOOKS, r"\\\\", r"\"", "'", "'''", '"', '""', "\\\n"]), max_size=6
+    st.sampled_from([*LOOKS, r"\\", r"\"", r'\"""', "'", "'''", '"', '""', "\\\n"]), max_size=6
 )
 LITERAL = st.lists(st.sampled_from([*LOOKS, "\\", "'", "''", '"', '"""']), max_size=6)
 

@@ -11,12 +11,12 @@ import typer
 
 
 def of_sources(context: typer.Context, incomplete: str) -> list[str]:
-    """Return the names of the configured sources that start with `incomplete`."""
-    return [name for name in _sources(context) if name.startswith(incomplete)]
+    """Return the names of the configured sources; typer takes those that start as was typed."""
+    return list(_sources(context))
 
 
 def of_streams(context: typer.Context, incomplete: str) -> list[str]:
-    """Return the names of sources that start with `incomplete`; after a dot, those of streams."""
+    """Return the names of the configured sources; after one and a dot, those of its streams."""
     source, dot, _ = incomplete.partition(".")
     if not dot:
         return of_sources(context, incomplete)
@@ -24,8 +24,7 @@ def of_streams(context: typer.Context, incomplete: str) -> list[str]:
 
     table = _sources(context).get(source)
     provider = table.get("provider") if isinstance(table, dict) else None
-    streams = [name for each in PROVIDERS if each.name == provider for name in each.names]
-    return [name for s in streams if (name := f"{source}.{s}").startswith(incomplete)]
+    return [f"{source}.{name}" for p in PROVIDERS if p.name == provider for name in p.names]
 
 
 def _sources(context: typer.Context) -> Mapping[str, Any]:

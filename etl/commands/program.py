@@ -126,9 +126,9 @@ def _wanted(parameter: Any) -> str:
 
 
 def commands(context: typer.Context, incomplete: str) -> list[str]:
-    """Return the names of the commands that start with `incomplete`."""
+    """Return the names of all commands; typer takes those that start as was typed."""
     program: Any = context.find_root().command
-    return [name for name in program.commands if name.startswith(incomplete)]
+    return list(program.commands)
 
 
 def print_help(context: typer.Context, name: str | None) -> None:
