@@ -569,6 +569,7 @@ def test_the_daemon_notifies_systemd_and_is_watched_for_longer_than_a_beat_may_t
     # and the embedded Postgres may take as long to start.
     assert daemon["WatchdogSec"] == ["3min"]
     assert daemon["TimeoutStartSec"] == ["1h"]  # a migration
+    assert daemon["LimitCORE"] == ["0"]
     assert "AF_UNIX" in daemon["RestrictAddressFamilies"][0]
 
 
