@@ -113,7 +113,8 @@ def overview(
 def reach(context: Context) -> Reach | None:
     """Return how clients connect to the warehouse; None until it was reached.
 
-    None also if libpq cannot read the URL; whoever connects by it says so. The role is that of `read_url`, or the reader of the embedded Postgres.
+    None also if libpq cannot read the URL; a command that connects by it says so. The role is that
+    of `read_url`, or the reader of the embedded Postgres.
     """
     if context.engines is None:
         return None
