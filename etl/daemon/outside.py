@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
+from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import Connection, make_url
 
@@ -112,7 +113,8 @@ def overview(
 def reach(context: Context) -> Reach | None:
     """Return how clients connect to the warehouse; None until it was reached.
 
-    The role is that of `read_url`, or the reader of the embedded Postgres.
+    None also if libpq cannot read the URL; a command that connects by it says so. The role is that
+    of `read_url`, or the reader of the embedded Postgres.
     """
     if context.engines is None:
         return None
@@ -121,7 +123,10 @@ def reach(context: Context) -> Reach | None:
     if warehouse.read_url is not None:
         url = make_url(warehouse.read_url.get_secret_value())
     libpq = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    given = {name: str(value) for name, value in conninfo_to_dict(libpq).items() if value}
+    try:
+        given = {name: str(value) for name, value in conninfo_to_dict(libpq).items() if value}
+    except ProgrammingError:
+        return None
     is_ours = warehouse.url is None
     role = given.get("user") if warehouse.read_url else READER if is_ours else None
     return Reach(

@@ -403,18 +403,19 @@ def of_source(engine: Engine, source: str, redact: Redactor) -> SourceFlows:
         return SourceFlows(
             flows,
             [dict(row._mapping) for row in gone],
-            _newest(connection, source),
+            newest(connection, MOST_CHANGES, source),
             {row[0]: row[1] for row in faults},
         )
 
 
-def _newest(connection: Connection, source: str) -> list[Row]:
-    """Return the newest changes of a source; read the whole log only if the last month has few."""
-    month = now(connection) - timedelta(days=30)
-    found = changes(connection, month, MOST_CHANGES, source=source)
-    if len(found) == MOST_CHANGES:
-        return found
-    return changes(connection, EVER, MOST_CHANGES, source=source)
+def newest(connection: Connection, limit: int, source: str | None = None) -> list[Row]:
+    """Return the newest changes, of one source or of all; read no more of the log than it takes."""
+    today = now(connection)
+    for days in (1, 30):
+        found = changes(connection, today - timedelta(days=days), limit, source=source)
+        if len(found) == limit:
+            return found
+    return changes(connection, EVER, limit, source=source)
 
 
 def story(engine: Engine, key: str, redact: Redactor) -> FlowStory | None:

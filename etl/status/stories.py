@@ -80,7 +80,7 @@ def latest(engine: Engine, limit: int, redact: Redactor) -> list[Row]:
     Raises WarehouseError, also after 3 seconds without a result.
     """
     with flows.brief(engine, redact) as connection:
-        return flows.changes(connection, flows.EVER, limit)
+        return flows.newest(connection, limit)
 
 
 def of_stream(engine: Engine, source: str, stream: str, redact: Redactor) -> StreamStory:
@@ -95,7 +95,7 @@ def of_stream(engine: Engine, source: str, stream: str, redact: Redactor) -> Str
         missing, count = _missing(connection, source, stream)
         rejected = tables.rejects.c
         found = _rejects(connection, redact, rejected.source == source, rejected.stream == stream)
-        changes = flows.changes(connection, flows.EVER, MOST_CHANGES, source=source)
+        changes = flows.newest(connection, MOST_CHANGES, source)
     return StreamStory(last, missing, count, found, changes)
 
 

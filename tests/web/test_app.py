@@ -14,12 +14,13 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from etl.daemon.web.app import API_RUNS
 from etl.errors import WarehouseError
+from etl.status.health import Reach
 from tests.web import fleet
 from tests.web.running import running
 
 TOKEN = "s3cret:token"  # a colon, as HTTP Basic must let it through
 CLOSED = ("/", "/api/status", "/metrics", "/style.css", "/source/zoom_eu", "/flow?key=zoom_eu/f1",
-          "/nowhere")  # fmt: skip
+          "/streams/zoom_eu/flows", "/runs/zoom_eu.flows-0", "/nowhere")  # fmt: skip
 READY = fleet.ALL_WELL
 
 
@@ -140,7 +141,7 @@ def test_a_request_without_a_host_is_not_answered(version: bytes, status: bytes)
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/healthz", "/readyz", "/metrics", "/api/status", *CLOSED[4:6]]
+    "path", ["/", "/healthz", "/readyz", "/metrics", "/api/status", *CLOSED[4:8]]
 )
 def test_only_get_and_head_are_answered(path: str) -> None:
     with running(READY) as client:
@@ -268,6 +269,19 @@ def test_the_status_is_the_overview() -> None:
     assert streams["twilio_main.channels"]["fresh"] is True
     assert streams["zoom_eu.flows"]["good"] is True
     assert "runs" not in failed
+
+
+def test_the_status_links_to_the_pages_of_the_streams_and_says_how_to_connect() -> None:
+    reach = Reach("db.example", "5432", "callflow", "bi")
+    view = replace(READY, public_url="https://callflow.example", reach=reach)
+    with running(view) as client:
+        shown = client.get("/api/status").json()
+    urls = [each["url"] for each in shown["streams"]]
+    assert urls[0] == "https://callflow.example/streams/alibaba_sh/contact_flows"
+    assert shown["reach"] == {"host": "db.example", "port": "5432", "database": "callflow",
+                              "role": "bi", "embedded": False}  # fmt: skip
+    with running(READY) as client:
+        assert client.get("/api/status").json()["streams"][0]["url"] is None
 
 
 def test_the_status_adds_the_runs_when_asked() -> None:
