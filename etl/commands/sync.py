@@ -11,7 +11,7 @@ from etl.commands.progress import run_jobs
 from etl.commands.signals import stopping
 from etl.config.redact import Redactor
 from etl.config.settings import Settings
-from etl.errors import ConfigError
+from etl.errors import ConfigError, OutputError
 from etl.load.lease import process_name
 from etl.status import documents
 from etl.sync.job import Job
@@ -50,8 +50,15 @@ def run(
 
     def on_outlook(name: str, outlook: Outlook) -> None:
         outlooks[name] = outlook
-        for line in outlook_lines.deletes(name, outlook, partial(redact.name, limit=80)):
-            print_lines(messages, line, indent=8)
+        try:
+            for line in outlook_lines.deletes(name, outlook, partial(redact.name, limit=80)):
+                print_lines(messages, line, indent=8)
+        except OSError as error:
+            raise OutputError(
+                f"stderr cannot be written, so nothing was deleted: {error.strerror}",
+                where=name,
+                advice="let stderr lead to a terminal or a file, then run again",
+            ) from error
 
     with (
         warehouse(
