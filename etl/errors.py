@@ -21,7 +21,7 @@
     │   ├── SchemaError           behind on migrations, or not ours
     │   └── LeaseLostError        another run took the lease over; nothing more is written
     ├── QueryError                a query of the user's that Postgres refuses          exit 2
-    ├── OutputError               stdout cannot be written to                          exit 1
+    ├── OutputError               stdout or stderr cannot be written to                exit 1
     ├── HungError                 a run made no progress, and is given up              exit 1
     ├── ShortageError             the process is out of memory                         exit 1
     ├── InternalError             a bug                                                exit 1
@@ -204,7 +204,7 @@ class QueryError(CallflowError):
 
 
 class OutputError(CallflowError):
-    """Stdout cannot be written to, such as a file on a full disk."""
+    """Stdout or stderr cannot be written to, such as a file on a full disk."""
 
     kind = "output"
 

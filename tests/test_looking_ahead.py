@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -152,6 +154,22 @@ def test_what_is_deleted_by_order_is_printed_before_it_is_committed(
     assert said[0] == "zoom_demo.flows: 20 records will be deleted\n"
     assert [line.strip() for line in said[1:3]] == ['"Flow 0" (flow-0000)', '"Flow 1" (flow-0001)']
     assert (json.loads(out)["deleted"], command.returncode) == (20, 0)
+
+
+def test_nothing_is_deleted_if_it_cannot_be_printed(
+    cli: Cli, sandbox: Sandbox, warehouse: str, tmp_path: Path
+) -> None:
+    cli("sync", "zoom_demo")
+    delete(sandbox, 20)
+    env = {**os.environ, "CALLFLOW_CONFIG": str(tmp_path / "callflow.toml")}
+    words = ["sync", "zoom_demo", "--accept-deletes"]
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "etl", *words], env=env, stdout=subprocess.PIPE, stderr=full,
+            text=True, check=False,
+        )  # fmt: skip
+    assert "stderr cannot be written, so nothing was deleted: No space left" in done.stdout
+    assert ask(warehouse, "SELECT count(*) FROM zoom.flows") == [(60,)]
 
 
 def test_of_what_is_deleted_by_order_a_hundred_are_named_and_the_rest_counted(

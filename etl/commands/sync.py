@@ -12,7 +12,7 @@ from etl.commands.progress import print_runs, run_jobs
 from etl.commands.signals import stopping
 from etl.config.redact import Redactor
 from etl.config.settings import Settings
-from etl.errors import ConfigError
+from etl.errors import ConfigError, OutputError
 from etl.load.lease import process_name
 from etl.load.runs import Run
 from etl.status import documents
@@ -53,8 +53,15 @@ def run(
 
     def on_outlook(name: str, outlook: Outlook) -> None:
         outlooks[name] = outlook
-        for line in outlook_lines.deletes(name, outlook, partial(redact.name, limit=80)):
-            print_lines(messages, line, indent=8)
+        try:
+            for line in outlook_lines.deletes(name, outlook, partial(redact.name, limit=80)):
+                print_lines(messages, line, indent=8)
+        except OSError as error:
+            raise OutputError(
+                f"stderr cannot be written, so nothing was deleted: {error.strerror}",
+                where=name,
+                advice="let stderr lead to a terminal or a file, then run again",
+            ) from error
 
     with (
         warehouse(
