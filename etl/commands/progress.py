@@ -36,7 +36,7 @@ class ProgressBars:
                 "{task.fields[phase]}",
                 table_column=Column(min_width=len("2nd reading"), no_wrap=True),
             ),
-            BarColumn(bar_width=None, table_column=Column(min_width=10, max_width=40)),
+            BarColumn(bar_width=None, table_column=Column(min_width=10, ratio=1)),
             TextColumn(
                 "{task.fields[count]}", justify="right", table_column=Column(no_wrap=True)
             ),
