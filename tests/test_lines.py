@@ -115,7 +115,8 @@ AWKWARD = (
 
 def table(runs: Sequence[Run], width: int) -> list[str]:
     console = console_of(width)
-    print_runs(console, [f"{each.source}.{each.stream}" for each in runs], runs)
+    names = [f"{each.source}.{each.stream}" for each in runs]
+    assert list(print_runs(console, names, runs)) == runs
     return shown(console)
 
 

@@ -116,18 +116,16 @@ def _run(jobs: Mapping[str, Job], bars: ProgressBars, unit: Unit) -> Run:
 
 def print_runs(
     console: Console, names: Sequence[str], runs: Iterable[Run], indent: int = 0
-) -> list[Run]:
-    """Print each run as it ends, of streams with these names; return all of them."""
-    done: list[Run] = []
+) -> Iterator[Run]:
+    """Print each run of `runs` as it ends, and yield it; the streams have these names."""
     margin, width = " " * indent, console.width - indent
     columns = grid.fitting(lines.run_columns(names), width)
-    for run in runs:
+    longest = max([26, *map(len, names)])
+    for number, run in enumerate(runs):
         if console.is_terminal:
-            shown = [] if done else [grid.header(columns)]
+            shown = [] if number else [grid.header(columns)]
             shown += grid.lines(columns, lines.run_row(run), width)
             console.print(*(Text(margin) + line for line in shown), sep="\n")
         else:
-            longest = max(26, *map(len, names))
             print_lines(console, margin + lines.run_line(run, longest))
-        done.append(run)
-    return done
+        yield run

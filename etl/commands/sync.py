@@ -37,6 +37,7 @@ def run(
     for warning in settings.warnings:
         note(warning)
     started = clock()
+    done: list[Run] = []
     with (
         warehouse(settings, redact, allow_behind=with_migrate, notes=True) as engine,
         stopping() as stopped,
@@ -49,18 +50,14 @@ def run(
         ]  # fmt: skip
         results, messages = stdout(), stderr()
         runs = run_jobs(jobs, results, messages, quiet=as_json)
-        if as_json:
-            done = [_write(each) for each in runs]
-        else:
-            done = print_runs(results, [job.name for job in jobs], runs)
+        if not as_json:
+            runs = print_runs(results, [job.name for job in jobs], runs)
+        for each in runs:
+            done.append(each)
+            if as_json:
+                sys.stdout.write(documents.run_json(each) + "\n")
+                sys.stdout.flush()
     if len(done) > 1 and not as_json:
         sys.stdout.flush()
         print_lines(messages, lines.totals(done, clock() - started))
     return exit_code(done)
-
-
-def _write(run: Run) -> Run:
-    """Write a run to stdout as JSON; return it."""
-    sys.stdout.write(documents.run_json(run) + "\n")
-    sys.stdout.flush()
-    return run
