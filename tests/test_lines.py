@@ -16,6 +16,7 @@ from etl.commands import grid, lines
 from etl.commands.flow_lines import change_table
 from etl.commands.lines import run_line, stream_line
 from etl.commands.output import print_lines, print_rows
+from etl.commands.output import zone as zone_of
 from etl.commands.progress import phase, print_runs
 from etl.load.runs import Run
 from etl.status.health import Leftover, StreamHealth
@@ -114,7 +115,8 @@ AWKWARD = (
 
 def table(runs: Sequence[Run], width: int) -> list[str]:
     console = console_of(width)
-    print_runs(console, [f"{each.source}.{each.stream}" for each in runs], runs)
+    names = [f"{each.source}.{each.stream}" for each in runs]
+    assert list(print_runs(console, names, runs)) == runs
     return shown(console)
 
 
@@ -226,6 +228,11 @@ def test_a_time_is_said_in_the_zone_of_the_user_and_in_utc(
     time: datetime, zone: tzinfo, expected: str
 ) -> None:
     assert local_time(time, zone) == expected
+
+
+def test_only_a_terminal_is_in_the_zone_of_this_machine() -> None:
+    assert zone_of(console_of()) is None
+    assert zone_of(console_of(terminal=False)) is UTC
 
 
 def test_the_last_line_counts_everything_together() -> None:

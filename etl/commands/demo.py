@@ -153,7 +153,7 @@ def _sync(title: str, screen: Screen, jobs: Sequence[Job]) -> list[Run]:
     screen.results.print()
     print_lines(screen.results, f"[bold]{title}[/bold]", indent=0)
     runs = run_jobs(jobs, screen.results, screen.messages)
-    return print_runs(screen.results, [job.name for job in jobs], runs, indent=2)
+    return list(print_runs(screen.results, [job.name for job in jobs], runs, indent=2))
 
 
 def _change(sandbox: Sandbox) -> str:

@@ -1,6 +1,6 @@
 """Run streams for a person who watches."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -36,7 +36,7 @@ class ProgressBars:
                 "{task.fields[phase]}",
                 table_column=Column(min_width=len("2nd reading"), no_wrap=True),
             ),
-            BarColumn(bar_width=None, table_column=Column(min_width=10, max_width=40)),
+            BarColumn(bar_width=None, table_column=Column(min_width=10, ratio=1)),
             TextColumn(
                 "{task.fields[count]}", justify="right", table_column=Column(no_wrap=True)
             ),
@@ -115,28 +115,17 @@ def _run(jobs: Mapping[str, Job], bars: ProgressBars, unit: Unit) -> Run:
 
 
 def print_runs(
-    console: Console,
-    names: Sequence[str],
-    runs: Iterable[Run],
-    more: Callable[[Run], Iterable[str]] = lambda run: (),
-    indent: int = 0,
-) -> list[Run]:
-    """Print each run as it ends, of streams with these names; return all of them.
-
-    `more` gives further lines about a run, in the markup of rich.
-    """
-    done: list[Run] = []
+    console: Console, names: Sequence[str], runs: Iterable[Run], indent: int = 0
+) -> Iterator[Run]:
+    """Print each run of `runs` as it ends, and yield it; the streams have these names."""
     margin, width = " " * indent, console.width - indent
     columns = grid.fitting(lines.run_columns(names), width)
-    for run in runs:
+    longest = max([26, *map(len, names)])
+    for number, run in enumerate(runs):
         if console.is_terminal:
-            shown = [] if done else [grid.header(columns)]
+            shown = [] if number else [grid.header(columns)]
             shown += grid.lines(columns, lines.run_row(run), width)
             console.print(*(Text(margin) + line for line in shown), sep="\n")
         else:
-            longest = max(26, *map(len, names))
             print_lines(console, margin + lines.run_line(run, longest))
-        for line in more(run):
-            print_lines(console, line, indent=10)
-        done.append(run)
-    return done
+        yield run

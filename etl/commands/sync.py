@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from etl.commands import lines, outlook_lines
@@ -48,6 +48,7 @@ def run(
     for warning in settings.warnings:
         note(warning)
     started = clock()
+    done: list[Run] = []
     results, messages = stdout(), stderr()
     outlooks = {name_of(unit): Outlook(dry_run) for unit in units}
 
@@ -76,13 +77,18 @@ def run(
                 on_outlook=partial(on_outlook, name_of((source, stream))))
             for source, stream in units
         ]  # fmt: skip
-        quiet = as_json or not shows_progress()
-        runs = run_jobs(jobs, results, messages, quiet=quiet)
-        if as_json:
-            done = [_write(each, outlooks[f"{each.source}.{each.stream}"]) for each in runs]
-        else:
-            names = [job.name for job in jobs]
-            done = print_runs(results, names, runs, lambda run: _foreseen(run, outlooks))
+        runs = run_jobs(jobs, results, messages, quiet=as_json or not shows_progress())
+        if not as_json:
+            runs = print_runs(results, [job.name for job in jobs], runs)
+        for each in runs:
+            done.append(each)
+            outlook = outlooks[f"{each.source}.{each.stream}"]
+            if as_json:
+                sys.stdout.write(documents.run_json(each, outlook) + "\n")
+                sys.stdout.flush()
+            elif dry_run:
+                for line in outlook_lines.foreseen(outlook):
+                    print_lines(results, line, indent=10)
     if len(done) > 1 and not as_json:
         sys.stdout.flush()
         print_lines(messages, lines.totals(done, clock() - started))
@@ -90,16 +96,3 @@ def run(
         sys.stdout.flush()  # if stdout is broken, fail here, before the note on stderr
         note("this was a dry run; nothing was written")
     return exit_code(done)
-
-
-def _foreseen(run: Run, outlooks: Mapping[str, Outlook]) -> Iterator[str]:
-    """Yield what a dry run would have done; nothing of another run."""
-    outlook = outlooks[f"{run.source}.{run.stream}"]
-    return outlook_lines.foreseen(outlook) if outlook.dry_run else iter(())
-
-
-def _write(run: Run, outlook: Outlook) -> Run:
-    """Write a run to stdout as JSON; return it."""
-    sys.stdout.write(documents.run_json(run, outlook) + "\n")
-    sys.stdout.flush()
-    return run
