@@ -272,7 +272,7 @@ def texts(picture: str) -> str:
 
 @pytest.mark.slow
 def test_an_svg_shows_steps_events_and_what_is_wrong(capfd: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("pygraphviz")
+    pytest.importorskip("pygraphviz", exc_type=ImportError)
     picture = graphviz.svg(IVR)
     assert capfd.readouterr() == ("", "")
     shown = texts(picture)
@@ -286,7 +286,7 @@ def test_an_svg_shows_steps_events_and_what_is_wrong(capfd: pytest.CaptureFixtur
 
 @pytest.mark.slow
 def test_the_legend_has_only_what_occurs() -> None:
-    pytest.importorskip("pygraphviz")
+    pytest.importorskip("pygraphviz", exc_type=ImportError)
     shown = texts(graphviz.svg(Drawing("x", (Step("1", "PLAY", "One"), Step("2", "PLAY", "Two")),
                                     (Link("1", "ok", "2"),))))  # fmt: skip
     assert "start" in shown
@@ -297,7 +297,7 @@ def test_the_legend_has_only_what_occurs() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", AWKWARD)
 def test_an_svg_shows_any_name_and_refers_to_nothing_outside(name: str) -> None:
-    pytest.importorskip("pygraphviz")
+    pytest.importorskip("pygraphviz", exc_type=ImportError)
     picture = graphviz.svg(named(name))
     root = ET.fromstring(picture)
     first = fold(name, 10, 2, cell_len)[0].rstrip("…")
@@ -342,11 +342,18 @@ def test_without_pygraphviz_the_error_says_what_to_install(tmp_path: Path) -> No
 def test_a_picture_that_cannot_be_drawn_says_what_to_do(
     draw: Callable[[], str], words: str
 ) -> None:
-    pytest.importorskip("pygraphviz")
+    pytest.importorskip("pygraphviz", exc_type=ImportError)
     with pytest.raises(ConfigError) as error:
         draw()
     assert re.search(words, str(error.value))
     assert "Traceback" not in str(error.value)
+
+
+def test_a_library_that_the_system_lacks_is_not_looked_for_in_the_package() -> None:
+    said = "ImportError: libXext.so.6: cannot open shared object file: No such file or directory"
+    assert "apt install libglib2.0-0 libxext6 libxrender1" in graphviz.repair(said)
+    assert "pip" not in graphviz.repair(said)
+    assert graphviz.repair("SyntaxError").startswith("pip install --force-reinstall")
 
 
 # --- HTML ----------------------------------------------------------------------------------------

@@ -485,7 +485,7 @@ def test_show_answers_as_of_a_moment(cli: Cli, synced: Synced) -> None:
 def test_pictures_are_written_whole_and_never_over_a_file(
     cli: Cli, synced: Synced, tmp_path: Path
 ) -> None:
-    pytest.importorskip("pygraphviz")
+    pytest.importorskip("pygraphviz", exc_type=ImportError)
     svg, html = tmp_path / "flow.svg", tmp_path / "flow.html"
     done = cli("show", synced.hostile, "--svg", "flow.svg", "--html", "flow.html", "--mask")
     assert (done.returncode, done.stderr) == (0, "note: wrote flow.svg\nnote: wrote flow.html\n")

@@ -70,9 +70,17 @@ def graphviz(dot: str, seconds: float = 30.0) -> str:
         raise ConfigError(
             f"Graphviz failed: {short(said[-1], 200)}",
             where="picture",
-            advice="pip install --force-reinstall '/path/to/callflow[pictures]'; if that does not"
-            " help, take the list of steps instead",
+            advice=repair(said[-1]),
         ) from None
+
+
+def repair(said: str) -> str:
+    """Return what to do about what Python said last before it ended."""
+    way = "pip install --force-reinstall '/path/to/callflow[pictures]'"
+    if "cannot open shared object file" in said:  # the wheel leaves a few to the system
+        way = "install the libraries of the system that Graphviz needs"
+        way += " (Debian, Ubuntu: sudo apt install libglib2.0-0 libxext6 libxrender1)"
+    return f"{way}; if that does not help, take the list of steps instead"
 
 
 def apart(code: str, text: str, seconds: float) -> str:

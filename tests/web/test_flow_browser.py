@@ -41,7 +41,7 @@ def opened(
     complaints: list[str] = []
     requests: list[str] = []
     if picture:
-        pytest.importorskip("pygraphviz")
+        pytest.importorskip("pygraphviz", exc_type=ImportError)
         given["draw"] = partial(graphviz.svg, seconds=60)
     token = given.get("token")
     with ExitStack() as stack:

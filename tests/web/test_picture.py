@@ -18,7 +18,7 @@ __all__ = ["browser"]  # the fixture
 def test_a_flow_can_be_read_and_its_page_asks_for_nothing(
     browser: Browser, viewport: object, scheme: str
 ) -> None:
-    pytest.importorskip("pygraphviz")
+    pytest.importorskip("pygraphviz", exc_type=ImportError)
     context = browser.new_context(viewport=viewport, color_scheme=scheme)  # type: ignore[arg-type]
     try:
         page = context.new_page()
