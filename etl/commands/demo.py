@@ -5,7 +5,8 @@ import shlex
 import shutil
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,16 +15,15 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
-from etl.commands import drawing, sql
+from etl.commands import diff, drawing, lines, sql
 from etl.commands.output import print_lines, stderr, stdout
 from etl.commands.progress import print_runs, run_jobs
-from etl.commands.questions import DRAWN, QUESTIONS
+from etl.commands.questions import CHANGED, DRAWN, QUESTIONS
 from etl.commands.rows import print_table
 from etl.commands.signals import stopping
 from etl.config import load as config
-from etl.config.redact import Redactor
 from etl.config.settings import Settings, redactor
 from etl.load.lease import process_name
 from etl.load.runs import Run
@@ -73,47 +73,63 @@ def show(
     *,
     data_dir: Path | None,
     env: Mapping[str, str],
+    clock: Callable[[], float] = time.monotonic,
 ) -> int:
     """Run the demo and return the exit code of its syncs. The database stays.
 
-    Raises EmbeddedError if no Postgres can be started, StoppedError if `stopped` is set.
+    `clock` counts seconds. Raises EmbeddedError if no Postgres can be started, StoppedError if
+    `stopped` is set.
     """
+    results, started = screen.results, clock()
     server = embedded.start(data_dir or embedded.default_data_dir(), env=env)
     for note in server.notes:
         screen.messages.print(f"note: {escape(note)}")
-    screen.results.print(f"PostgreSQL {server.major} runs on {server.host}:{server.port}.")
+    runs_on = f"PostgreSQL {server.major} runs on {server.host}:{server.port}"
+    results.print(f"{runs_on} ({clock() - started:.1f} s).")
     with serve(Sizes(sample.flows, sample.channels), sample.seed) as sandbox:
         settings = _settings(sandbox, env)
         redact = redactor(settings)
         with translate_errors("demo", redact):
-            _create_database(server)
+            since = clock()
+            if _create_database(server):
+                results.print(
+                    "The demo ran here before; its database was dropped, it starts again."
+                )
             engine = connect(server.url(DATABASE))
             try:
                 migrate.upgrade(server.url(DATABASE))
+                with engine.begin() as connection:
+                    grant.let_read(connection, READER)
+                ready = "The tables are there, and a sandbox plays the providers' APIs"
+                results.print(f"{ready} ({clock() - since:.1f} s).")
                 holder = process_name()
                 jobs = [
                     Job(engine, stream, source, holder, stopped=stopped.is_set, redact=redact)
                     for source, stream in select(settings, [])
                 ]
-                runs = _sync_three_times(screen, sandbox, engine, jobs, stopped)
+                runs = _sync_three_times(screen, sandbox, engine, jobs, stopped, clock)
                 for title, question in QUESTIONS.items():
-                    print_table(screen.results, sql.ask(engine, question, redact), title)
-                _draw_a_flow(screen.results, engine, redact)
-                with engine.begin() as connection:
-                    grant.let_read(connection, READER)
+                    print_table(results, sql.ask(engine, question, redact), title)
+                with flows.snapshot(engine, redact, "demo") as connection:
+                    _compare_a_flow(results, connection)
+                    _draw_a_flow(results, connection)
             finally:
                 engine.dispose()
-    _print_how_to_connect(screen.results, server)
+    _print_how_to_connect(results, server, data_dir)
+    results.print(f"\nThe demo took {clock() - started:.1f} s.")
     return exit_code(runs)
 
 
-def _create_database(server: embedded.Server) -> None:
-    """Create the demo's database, empty, in place of an earlier one."""
+def _create_database(server: embedded.Server) -> bool:
+    """Create the demo's database, empty; return whether it takes the place of an earlier one."""
     engine = connect(server.url())
     try:
         with engine.execution_options(isolation_level="AUTOCOMMIT").begin() as alone:
+            there = text("SELECT EXISTS (SELECT FROM pg_database WHERE datname = :name)")
+            was_there = bool(alone.scalar(there, {"name": DATABASE}))
             alone.exec_driver_sql(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)")
             alone.exec_driver_sql(f"CREATE DATABASE {DATABASE}")
+            return was_there
     finally:
         engine.dispose()
 
@@ -134,14 +150,15 @@ def _sync_three_times(
     engine: Engine,
     jobs: Sequence[Job],
     stopped: threading.Event,
+    clock: Callable[[], float],
 ) -> list[Run]:
     """Sync everything, sync after some changes, and sync when nothing has changed."""
-    runs = _sync("First sync: everything is new.", screen, jobs)
+    runs = _sync("First sync: everything is new.", screen, jobs, clock)
     if not stopped.is_set():
-        runs += _sync(f"Someone {_change(sandbox)}. Second sync:", screen, jobs)
+        runs += _sync(f"Someone {_change(sandbox)}. Second sync:", screen, jobs, clock)
     if not stopped.is_set():
         before = _wal(engine)
-        last = _sync("Nothing changed. Third sync:", screen, jobs)
+        last = _sync("Nothing changed. Third sync:", screen, jobs, clock)
         written = sum(run.rows_written for run in last)
         size = (_wal(engine) - before) / 1024
         screen.results.print(f"  It wrote {written} rows and {size:,.0f} kB of WAL in total.\n")
@@ -149,11 +166,14 @@ def _sync_three_times(
     return runs
 
 
-def _sync(title: str, screen: Screen, jobs: Sequence[Job]) -> list[Run]:
+def _sync(title: str, screen: Screen, jobs: Sequence[Job], clock: Callable[[], float]) -> list[Run]:
+    started = clock()
     screen.results.print()
     print_lines(screen.results, f"[bold]{title}[/bold]", indent=0)
     runs = run_jobs(jobs, screen.results, screen.messages)
-    return list(print_runs(screen.results, [job.name for job in jobs], runs, indent=2))
+    done = list(print_runs(screen.results, [job.name for job in jobs], runs, indent=2))
+    print_lines(screen.results, f"  {lines.totals(done, clock() - started)}")
+    return done
 
 
 def _change(sandbox: Sandbox) -> str:
@@ -168,20 +188,30 @@ def _wal(engine: Engine) -> int:
         return int(connection.scalar(text("SELECT pg_current_wal_insert_lsn() - '0/0'")) or 0)
 
 
-def _draw_a_flow(results: Console, engine: Engine, redact: Redactor) -> None:
+def _compare_a_flow(results: Console, connection: Connection) -> None:
+    """Print in what the flow whose inside changed last differs from before; nothing without one."""
+    if key := connection.scalar(text(CHANGED)):
+        flow = flows.find(connection, key)[0]
+        results.print("[bold]What did that flow look like before?[/bold]\n")
+        diff.show(results, *diff.of_moments(connection, flow, None, None))
+        results.print()
+
+
+def _draw_a_flow(results: Console, connection: Connection) -> None:
     """Draw a flow, one with a fault inside if there is one; nothing if no flow has steps."""
-    with flows.snapshot(engine, redact, "demo") as connection:
-        key = connection.scalar(text(DRAWN))
-        content = flows.content(connection, flows.find(connection, key)[0]) if key else None
+    key = connection.scalar(text(DRAWN))
+    content = flows.content(connection, flows.find(connection, key)[0]) if key else None
     if content is not None:
         results.print("[bold]What happens inside a flow, and is anything wrong there?[/bold]\n")
         drawn = drawing.terminal(flows.drawing(content), results.width)
         results.print(Text(drawn.strip("\n") + "\n"), soft_wrap=True)
 
 
-def _print_how_to_connect(results: Console, server: embedded.Server) -> None:
+def _print_how_to_connect(results: Console, server: embedded.Server, data_dir: Path | None) -> None:
     password_file = server.data_dir / embedded.PASSWORDS[READER]
     program = escape(_program())
+    there = shlex.quote(str(data_dir)) if data_dir else ""
+    stop = f"CALLFLOW_WAREHOUSE__DATA_DIR={escape(there)} " if there else ""
     psql = "psql" if shutil.which("psql") else shlex.quote(str(server.bin_dir / "psql"))
     results.print(
         f"""[bold]Connect[/bold]
@@ -196,7 +226,7 @@ def _print_how_to_connect(results: Console, server: embedded.Server) -> None:
     )
     print_lines(
         results,
-        f"""Postgres keeps running; `{program} stop` shuts it down, the data stays.
+        f"""Postgres keeps running; `{stop}{program} stop` shuts it down, the data stays.
 For your own accounts, run `{program} init`, fill in callflow.toml, then run `check` and `sync`.""",
         indent=2,
     )

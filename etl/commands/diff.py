@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from rich.console import Console
 from rich.markup import escape
 from sqlalchemy import Connection
 
@@ -47,24 +48,32 @@ def run(
                 )
             title, found = _of_versions(connection, flow, start, end)
         else:
-            title, found = _of_moments(connection, flow, start, end)
+            title, found = of_moments(connection, flow, start, end)
     if as_json:
         write_objects(found)
         return
-    print_lines(stdout(), title)
+    show(stdout(), title, found)
+
+
+def show(console: Console, title: str, found: Sequence[Row]) -> None:
+    """Print in what a flow differs."""
+    print_lines(console, title)
     for row in found:
-        print_lines(stdout(), escape(f"    {change_line(row)}"), indent=6)
+        print_lines(console, escape(f"    {change_line(row)}"), indent=6)
     if not found and not title.endswith("."):
-        stdout().print("    no difference")
+        console.print("    no difference")
 
 
 _Time = datetime | timedelta | None
 
 
-def _of_moments(
+def of_moments(
     connection: Connection, flow: Flow, start: _Time, end: _Time
 ) -> tuple[str, Sequence[Row]]:
-    """Return a title, and in what a flow differs between two moments."""
+    """Return a title, and in what a flow differs between two moments: by default, its last change.
+
+    Raises ConfigError if `start` is not before `end`.
+    """
     now = flows.now(connection)
     last = now if end is None else resolved(end, now)
     if start is not None:

@@ -3,32 +3,37 @@
 from collections.abc import Mapping
 
 QUESTIONS: Mapping[str, str] = {
-    "Which numbers reach which live flow?": """
-        SELECT address AS number, flow_name AS flow, provider FROM (
-            SELECT *, row_number() OVER (PARTITION BY provider ORDER BY address_key, flow_name) AS n
-            FROM callflow.number_map
-            WHERE is_live AND kind = 'phone' AND address_key IS NOT NULL
+    "Who changed what?": """
+        SELECT concat_ws(' ',
+                CASE WHEN entity <> 'flow' THEN replace(entity, '_', ' ') || ' ' || entity_name END,
+                CASE WHEN field IS NULL THEN change
+                    WHEN field = 'name' THEN 'name: was ' || old_value
+                    ELSE concat(field, ': ', old_value, ' → ', new_value) END) AS change,
+            flow_name AS flow, left(modified_by, 8) || '…' AS by
+        FROM callflow.changes WHERE entity IN ('flow', 'entry_point', 'step')
+        ORDER BY provider, flow_name, entity, change, field""",
+    "Which numbers still reach a flow that is not live?": """
+        SELECT address AS number, flow_name AS flow, status, provider FROM (
+            SELECT *, row_number() OVER (PARTITION BY provider ORDER BY address, flow_name) AS n
+            FROM callflow.entry_points_not_live WHERE kind = 'phone'
         ) AS each WHERE n <= 3 ORDER BY provider, n""",
     "Which numbers are paid for and reach nothing?": """
         SELECT address AS number, name, created_at::date AS created, provider FROM (
             SELECT *, row_number() OVER (PARTITION BY provider ORDER BY created_at, address) AS n
             FROM callflow.unbound_numbers
         ) AS each WHERE n <= 2 ORDER BY provider, n""",
-    "Which entry points lead to a flow that is not live?": """
-        SELECT address, flow_name AS flow, status, provider FROM (
-            SELECT *, row_number() OVER (PARTITION BY provider ORDER BY address, flow_name) AS n
-            FROM callflow.entry_points_not_live
-        ) AS each WHERE n <= 2 ORDER BY provider, n""",
-    "What changed between the two syncs?": """
-        SELECT concat_ws(' ',
-                CASE WHEN entity <> 'flow' THEN replace(entity, '_', ' ') || ' ' || entity_name END,
-                CASE WHEN field IS NULL THEN change
-                    WHEN field = 'name' THEN 'name: was ' || old_value
-                    ELSE concat(field, ': ', old_value, ' → ', new_value) END) AS change,
-            flow_name AS flow, provider
-        FROM callflow.changes WHERE entity IN ('flow', 'entry_point', 'step')
-        ORDER BY provider, flow_name, entity, change, field""",
+    "Which numbers reach which live flow?": """
+        SELECT address AS number, flow_name AS flow, provider FROM (
+            SELECT *, row_number() OVER (PARTITION BY provider ORDER BY address_key, flow_name) AS n
+            FROM callflow.number_map
+            WHERE is_live AND kind = 'phone' AND address_key IS NOT NULL
+        ) AS each WHERE n <= 3 ORDER BY provider, n""",
 }
+
+CHANGED = """
+    SELECT flow_key FROM callflow.changes WHERE entity = 'step'
+    ORDER BY observed_at DESC, flow_key LIMIT 1"""
+"""The flow whose inside was changed last."""
 
 DRAWN = """
     SELECT steps.flow_key FROM callflow.flow_steps AS steps

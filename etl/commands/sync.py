@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from rich.console import Console
+
 from etl.commands import lines, outlook_lines
 from etl.commands.access import warehouse
 from etl.commands.output import note, print_lines, shows_progress, stderr, stdout
@@ -54,15 +56,7 @@ def run(
 
     def on_outlook(name: str, outlook: Outlook) -> None:
         outlooks[name] = outlook
-        try:
-            for line in outlook_lines.deletes(name, outlook, partial(redact.name, limit=80)):
-                print_lines(messages, line, indent=8)
-        except OSError as error:
-            raise OutputError(
-                f"stderr cannot be written, so nothing was deleted: {error.strerror}",
-                where=name,
-                advice="let stderr lead to a terminal or a file, then run again",
-            ) from error
+        _announce(messages, name, outlook, redact)
 
     with (
         warehouse(
@@ -96,3 +90,16 @@ def run(
         sys.stdout.flush()  # if stdout is broken, fail here, before the note on stderr
         note("this was a dry run; nothing was written")
     return exit_code(done)
+
+
+def _announce(messages: Console, name: str, outlook: Outlook, redact: Redactor) -> None:
+    """Print whom the run of the stream `name` is about to delete. Raises OutputError."""
+    try:
+        for line in outlook_lines.deletes(name, outlook, partial(redact.name, limit=80)):
+            print_lines(messages, line, indent=8)
+    except OSError as error:
+        raise OutputError(
+            f"stderr cannot be written, so nothing was deleted: {error.strerror}",
+            where=name,
+            advice="let stderr lead to a terminal or a file, then run again",
+        ) from error
