@@ -204,7 +204,8 @@ def load(
     with importing():
         from etl.config import load as config
         from etl.config.settings import redactor
-    settings = config.load(path, os.environ)
+
+        settings = config.load(path, os.environ)  # imports more where it reads a database's URL
     shared.redact = redact = redactor(settings)
     if sources:
         config.require_sources(settings)
