@@ -349,11 +349,12 @@ def test_a_picture_that_cannot_be_drawn_says_what_to_do(
     assert "Traceback" not in str(error.value)
 
 
-def test_a_library_that_the_system_lacks_is_not_looked_for_in_the_package() -> None:
-    said = "ImportError: libXext.so.6: cannot open shared object file: No such file or directory"
-    assert "apt install libglib2.0-0 libxext6 libxrender1" in graphviz.repair(said)
-    assert "pip" not in graphviz.repair(said)
-    assert graphviz.repair("SyntaxError").startswith("pip install --force-reinstall")
+def test_what_the_system_lacks_is_not_looked_for_in_the_package() -> None:
+    missing = "ImportError: libXext.so.6: cannot open shared object file: No such file or directory"
+    for way in (graphviz.repair(missing, 1), graphviz.repair("it says nothing", -11)):
+        assert "apt install libglib2.0-0 libxext6 libxrender1 libthai-data" in way
+        assert "pip" not in way
+    assert graphviz.repair("SyntaxError", 1).startswith("pip install --force-reinstall")
 
 
 # --- HTML ----------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from math import ceil
+from signal import SIGSEGV
 
 from etl.errors import ConfigError
 from etl.status import picture
@@ -70,16 +71,17 @@ def graphviz(dot: str, seconds: float = 30.0) -> str:
         raise ConfigError(
             f"Graphviz failed: {short(said[-1], 200)}",
             where="picture",
-            advice=repair(said[-1]),
+            advice=repair(said[-1], error.returncode),
         ) from None
 
 
-def repair(said: str) -> str:
-    """Return what to do about what Python said last before it ended."""
+def repair(said: str, code: int) -> str:
+    """Return what to do about a process that said this last, and ended with this code."""
     way = "pip install --force-reinstall '/path/to/callflow[pictures]'"
-    if "cannot open shared object file" in said:  # the wheel leaves a few to the system
-        way = "install the libraries of the system that Graphviz needs"
-        way += " (Debian, Ubuntu: sudo apt install libglib2.0-0 libxext6 libxrender1)"
+    # The wheel leaves a few libraries to the system, and crashes on Thai without the data for it.
+    if "cannot open shared object file" in said or code == -SIGSEGV:
+        way = "install what Graphviz needs of the system"
+        way += " (Debian, Ubuntu: sudo apt install libglib2.0-0 libxext6 libxrender1 libthai-data)"
     return f"{way}; if that does not help, take the list of steps instead"
 
 
