@@ -190,10 +190,11 @@ def _wal(engine: Engine) -> int:
 
 def _compare_a_flow(results: Console, connection: Connection) -> None:
     """Print in what the flow whose inside changed last differs from before; nothing without one."""
-    if key := connection.scalar(text(CHANGED)):
-        flow = flows.find(connection, key)[0]
-        results.print("[bold]What did that flow look like before?[/bold]\n")
-        diff.show(results, *diff.of_moments(connection, flow, None, None))
+    if changed := connection.execute(text(CHANGED)).one_or_none():
+        flow = flows.find(connection, changed.flow_key)[0]
+        before = changed.at - flows.INSTANT
+        results.print("[bold]In what does a flow differ from how it was before?[/bold]\n")
+        diff.show(results, *diff.of_moments(connection, flow, before, None))
         results.print()
 
 

@@ -9,7 +9,7 @@ QUESTIONS: Mapping[str, str] = {
                 CASE WHEN field IS NULL THEN change
                     WHEN field = 'name' THEN 'name: was ' || old_value
                     ELSE concat(field, ': ', old_value, ' → ', new_value) END) AS change,
-            flow_name AS flow, left(modified_by, 8) || '…' AS by
+            flow_name AS flow, coalesce(left(modified_by, 8) || '…', '') AS by
         FROM callflow.changes WHERE entity IN ('flow', 'entry_point', 'step')
         ORDER BY provider, flow_name, entity, change, field""",
     "Which numbers still reach a flow that is not live?": """
@@ -18,7 +18,7 @@ QUESTIONS: Mapping[str, str] = {
             FROM callflow.entry_points_not_live WHERE kind = 'phone'
         ) AS each WHERE n <= 3 ORDER BY provider, n""",
     "Which numbers are paid for and reach nothing?": """
-        SELECT address AS number, name, created_at::date AS created, provider FROM (
+        SELECT address AS number, coalesce(name, '') AS name, created_at::date AS created, provider FROM (
             SELECT *, row_number() OVER (PARTITION BY provider ORDER BY created_at, address) AS n
             FROM callflow.unbound_numbers
         ) AS each WHERE n <= 2 ORDER BY provider, n""",
@@ -31,9 +31,11 @@ QUESTIONS: Mapping[str, str] = {
 }
 
 CHANGED = """
-    SELECT flow_key FROM callflow.changes WHERE entity = 'step'
-    ORDER BY observed_at DESC, flow_key LIMIT 1"""
-"""The flow whose inside was changed last."""
+    SELECT flow_key, min(observed_at) AS at FROM callflow.changes
+    WHERE flow_key = (SELECT flow_key FROM callflow.changes WHERE entity = 'step'
+        ORDER BY observed_at DESC, flow_key LIMIT 1)
+    GROUP BY flow_key"""
+"""The flow whose inside was changed last, and when it was changed first."""
 
 DRAWN = """
     SELECT steps.flow_key FROM callflow.flow_steps AS steps
