@@ -18,7 +18,8 @@ QUESTIONS: Mapping[str, str] = {
             FROM callflow.entry_points_not_live WHERE kind = 'phone'
         ) AS each WHERE n <= 3 ORDER BY provider, n""",
     "Which numbers are paid for and reach nothing?": """
-        SELECT address AS number, coalesce(name, '') AS name, created_at::date AS created, provider FROM (
+        SELECT address AS number, coalesce(name, '') AS name, created_at::date AS created, provider
+        FROM (
             SELECT *, row_number() OVER (PARTITION BY provider ORDER BY created_at, address) AS n
             FROM callflow.unbound_numbers
         ) AS each WHERE n <= 2 ORDER BY provider, n""",

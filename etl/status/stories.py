@@ -3,12 +3,11 @@
 Every text in it that came from outside passed the redactor, or is one of the warehouse's values.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import ColumnElement, Connection, Engine, func, literal_column, select
+from sqlalchemy import ColumnElement, Connection, Engine, func, select
 
 from etl.config.redact import Redactor
 from etl.load.runs import Run
@@ -16,6 +15,7 @@ from etl.providers import PROVIDERS
 from etl.providers.declare import Provider, Stream
 from etl.status import flows, queries
 from etl.status.flows import Row
+from etl.status.missing import Missing, missing
 from etl.warehouse import tables
 from etl.warehouse.model.lists import named as view_named
 
@@ -25,18 +25,6 @@ MOST_REJECTS = 50
 """How many reasons for rejects a page shows."""
 MOST_CHANGES = 20
 """How many changes of its source the page of a stream shows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Missing:
-    """A record that a proven full scan did not list, and that is kept. `since` is UTC.
-
-    `id` is its key without source; `name` "" where it has none, or its table has none.
-    """
-
-    id: str
-    name: str
-    since: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +80,12 @@ def of_stream(engine: Engine, source: str, stream: str, redact: Redactor) -> Str
         return StreamStory()
     last = queries.recent(engine, [(source, stream)], redact)[source, stream]
     with flows.brief(engine, redact) as connection:
-        missing, count = _missing(connection, source, stream)
+        unit = _declared(connection, source, stream)
+        unlisted = [] if unit is None else missing(connection, source, unit[1])
         rejected = tables.rejects.c
         found = _rejects(connection, redact, rejected.source == source, rejected.stream == stream)
         changes = flows.newest(connection, MOST_CHANGES, source)
-    return StreamStory(last, missing, count, found, changes)
+    return StreamStory(last, unlisted[:MOST_MISSING], len(unlisted), found, changes)
 
 
 def of_run(engine: Engine, run_id: str, redact: Redactor) -> RunStory | None:
@@ -141,48 +130,6 @@ def _declared(connection: Connection, source: str, stream: str) -> tuple[Provide
             if provider.name == name and each.name == stream:
                 return provider, each
     return None
-
-
-def _missing(connection: Connection, source: str, stream: str) -> tuple[list[Missing], int]:
-    """Return the records of a stream that were not listed, by how long, and how many there are."""
-    unit = _declared(connection, source, stream)
-    kept = tables.absences.c
-    which = (kept.source == source, kept.stream == stream)
-    count = connection.scalar(select(func.count()).where(*which)) or 0
-    if unit is None or not count:
-        return [], count
-    first = select(kept.key, kept.since).where(*which).order_by(kept.since, kept.key)
-    noted = [(row.key, row.since) for row in connection.execute(first.limit(MOST_MISSING))]
-    records = unit[1].tables[0]
-    columns = tables.key_columns(records)
-    named = next((part.columns.get("name") for part in unit[1].parts if part.table is records), "")
-    names: dict[tuple[str, ...], str] = {}
-    keys = [key for noted_key, _ in noted if (key := _key(noted_key, len(columns)))]
-    if keys and named:
-        row = records.alias("r")
-        same = [
-            row.c[name] == func.any([key[place] for key in keys])
-            for place, name in enumerate(columns)
-        ]
-        query = select(*(row.c[name] for name in columns), literal_column(named).label("name"))
-        for each in connection.execute(query.where(row.c.source == source, *same)):
-            names[tuple(each[:-1])] = each.name or ""
-    found = []
-    for noted_key, since in noted:
-        key = _key(noted_key, len(columns))
-        shown = "/".join(key) if key else noted_key
-        found.append(Missing(shown, names.get(key or (), ""), since.astimezone(UTC)))
-    return found, count
-
-
-def _key(noted: str, width: int) -> tuple[str, ...] | None:
-    """Return the key that etl.absences holds as a JSON list; None if it is none."""
-    try:
-        key = json.loads(noted)
-    except (ValueError, RecursionError):
-        return None
-    fits = isinstance(key, list) and len(key) == width and all(isinstance(c, str) for c in key)
-    return tuple(key) if fits else None
 
 
 def _rejects(

@@ -4,11 +4,12 @@ from datetime import timedelta
 from typing import Any
 
 from etl.status.health import Overview
-from etl.status.stories import Missing, Rejected, RunStory, StreamStory
+from etl.status.missing import Missing
+from etl.status.stories import Rejected, RunStory, StreamStory
 from tests.web import calls, fleet
 
 MISSING = [
-    Missing(f"FO{number:030x}", name, fleet.ago(hours=2))
+    Missing(f"FO{number:030x}", name, fleet.ago(hours=2), None)
     for number, name in enumerate(("Billing", "Returns", "", "Night line"))
 ]
 REJECTS = [Rejected("no sid, so it has no key", 3, fleet.ago(minutes=40))]

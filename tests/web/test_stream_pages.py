@@ -6,7 +6,8 @@ import pytest
 
 from etl.errors import WarehouseError
 from etl.status.health import Overview
-from etl.status.stories import Missing, Rejected, RunStory, StreamStory
+from etl.status.missing import Missing
+from etl.status.stories import Rejected, RunStory, StreamStory
 from tests.web import calls, fleet
 from tests.web.running import running
 from tests.web.test_page import EVIL, Page, in_order
@@ -35,7 +36,7 @@ def test_a_stream_shows_its_trouble_what_it_misses_its_runs_and_rejects() -> Non
         "Do now: nothing is deleted", "every 15m next in 6m", "2026-03-14 02:34:20 UTC",
         "38m 20s of 1h allowed", "52,310", "Not listed any more, and kept",
         "left 123 records out", "Billing", "FO" + "0" * 30, "2026-03-14 01:12", "(no name)",
-        "and 119 more, in etl.absences", "Last runs", "2026-03-14 03:04:", "incomplete",
+        "and 119 more; callflow show twilio_main.channels --missing lists all", "Last runs", "2026-03-14 03:04:", "incomplete",
         "callflow runs twilio_main.channels has more", "Rejected", "no sid, so it has no key",
         "etl.rejects", "Last changes of twilio_main",
     )  # fmt: skip
@@ -138,7 +139,7 @@ def test_no_text_of_others_is_more_than_text() -> None:
     run = replace(FAILED, error=f"{EVIL} → {EVIL}", reason=EVIL, error_kind=EVIL, run_id=EVIL)
     rejects = [Rejected(EVIL, 1, fleet.NOW)]
     changes = [calls.change("f1", EVIL, old_value=EVIL)]
-    story = StreamStory([run], [Missing(EVIL, EVIL, fleet.NOW)], 1, rejects, changes)
+    story = StreamStory([run], [Missing(EVIL, EVIL, fleet.NOW, None)], 1, rejects, changes)
     pages = [
         shown("/streams/zoom_eu/flows", view=fleet.overview(evil), stream=lambda _: story),
         shown("/runs/x", run=lambda _: RunStory(replace(run, inserted=1), changes, rejects)),
