@@ -36,7 +36,8 @@ def test_a_stream_shows_its_trouble_what_it_misses_its_runs_and_rejects() -> Non
         "Do now: nothing is deleted", "every 15m next in 6m", "2026-03-14 02:34:20 UTC",
         "38m 20s of 1h allowed", "52,310", "Not listed any more, and kept",
         "left 123 records out", "Billing", "FO" + "0" * 30, "2026-03-14 01:12", "(no name)",
-        "and 119 more; callflow show twilio_main.channels --missing lists all", "Last runs", "2026-03-14 03:04:", "incomplete",
+        "and 119 more; callflow show twilio_main.channels --missing lists all",
+        "Last runs", "2026-03-14 03:04:", "incomplete",
         "callflow runs twilio_main.channels has more", "Rejected", "no sid, so it has no key",
         "etl.rejects", "Last changes of twilio_main",
     )  # fmt: skip
