@@ -16,6 +16,8 @@ class _Results(io.FileIO):
         try:
             return super().write(data)
         except BrokenPipeError:
+            # For what is still buffered: from 3.14 on Python would report it at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
             raise
         except OSError as error:
             raise OutputError(
