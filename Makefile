@@ -216,7 +216,7 @@ lock: export SCRIPT = $(re_lock)
 lock:
 	@sh -eu -c "$$SCRIPT"
 
-# With tools of their own environment, because callflow needs none of them.
+# With tools in an environment apart, because callflow needs none of them.
 define with_tool
 work="$$(mktemp -d)"
 trap 'rm -rf "$$work"' EXIT

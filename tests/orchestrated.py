@@ -1,4 +1,4 @@
-"""What the tests of the examples for orchestrators share: one run in an environment of its own."""
+"""What the tests of the examples for orchestrators share: one run in a separate environment."""
 
 import json
 import os

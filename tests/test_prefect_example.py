@@ -1,4 +1,4 @@
-"""examples/prefect: the flow runs, with a server of its own, where there is a Prefect.
+"""examples/prefect: the flow runs, with its own server, where there is a Prefect.
 
 It is no dependency of ours: CALLFLOW_PREFECT_PYTHON names the interpreter of an environment that
 has Prefect 3 and callflow (pip install prefect -e .).

@@ -71,9 +71,9 @@ _SLIPS = (
         'end each text with a quote on its line, as in key = "value"',
     ),
     ("table declaration|array declaration", "write [name] alone on its line, with both brackets"),
-    ("'='|newline", 'write each key on a line of its own, as in key = "value"'),
+    ("'='|newline", 'write each key on its own line, as in key = "value"'),
     ("invalid value", 'put text in straight quotes, as in key = "value"'),
-    ("", 'write each key on a line of its own, with text in quotes, as in key = "value"'),
+    ("", 'write each key on its own line, with text in quotes, as in key = "value"'),
 )
 """Words of a TOML error → what to do about it; the first that fit count."""
 

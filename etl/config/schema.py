@@ -23,7 +23,7 @@ def schema(providers: tuple[Provider, ...]) -> Schema:
     name = next(each.pattern for each in Source.model_fields["name"].metadata)
     sources = {
         "type": "object",
-        "description": "The accounts that are read, each a table with a name of its own.",
+        "description": "The accounts that are read, each a table with its own name.",
         "patternProperties": {name: {"oneOf": [_source(each) for each in providers]}},
         "additionalProperties": False,
     }

@@ -4,7 +4,7 @@ The main thread beats about once a second. In each beat it takes or renews the l
 state of all streams (watch.py), gives up runs that hang (rounds.py), updates what the outside sees
 (outside.py), and notifies systemd that it is alive (notify.py). Everything else has its own
 threads, so nothing waits for anything it does not need: the page is answered from the last
-overview, alerts are sent by another thread, and a database that is away is asked again later.
+overview, alerts are sent by another thread, and a database that is down is asked again later.
 
 State that must survive a restart is in the warehouse, and nowhere else.
 """

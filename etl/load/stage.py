@@ -73,7 +73,7 @@ def _stage_name(source: str, table: str) -> str:
 def pair_of(source: str, current: Table, apart: str = "") -> TablePair:
     """Return `current` with its staging table for `source`.
 
-    `apart`, the id of a dry run, gives that run a staging table of its own.
+    `apart`, the id of a dry run, gives that run its own staging table.
     """
     return _pair(f"{source}__{apart}", current) if apart else _pair_of(source, current)
 

@@ -11,7 +11,7 @@ A run that cannot prove that it saw the whole list still adds and updates rows; 
 moves no watermark, and is not complete. A stream without rows may take a shorter way
 (first_load.py).
 
-A dry run is one transaction that is never committed, on staging tables of its own. It holds the
+A dry run is one transaction that is never committed, on its own staging tables. It holds the
 lease like any other run, reports what it has done (foresee.py), and is rolled back.
 """
 

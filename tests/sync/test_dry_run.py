@@ -77,7 +77,7 @@ class Ahead:
 
 
 def same(dry: Run, real: Run) -> bool:
-    """Return whether two runs say the same but for when they were and what they asked for."""
+    """Return whether two runs say the same except when they were and what they asked for."""
     passing = {"run_id", "started_at", "finished_at", "requests", "retries", "throttled_seconds"}
     one, other = asdict(dry), asdict(real)
     return {**one, **dict.fromkeys(passing)} == {**other, **dict.fromkeys(passing)}
