@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -170,8 +170,10 @@ def _sync(title: str, screen: Screen, jobs: Sequence[Job], clock: Callable[[], f
     started = clock()
     screen.results.print()
     print_lines(screen.results, f"[bold]{title}[/bold]", indent=0)
-    runs = run_jobs(jobs, screen.results, screen.messages)
-    done = list(print_runs(screen.results, [job.name for job in jobs], runs, indent=2))
+    names = [job.name for job in jobs]
+    # If nobody reads what is printed, the runs end before the sandbox does.
+    with closing(run_jobs(jobs, screen.results, screen.messages)) as runs:
+        done = list(print_runs(screen.results, names, runs, indent=2))
     print_lines(screen.results, f"  {lines.totals(done, clock() - started)}")
     return done
 

@@ -1,6 +1,6 @@
 """Run streams for a person who watches."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -90,12 +90,12 @@ def phase(now: Reached) -> str:
 
 def run_jobs(
     jobs: Sequence[Job], results: Console, messages: Console, *, quiet: bool = False
-) -> Iterator[Run]:
+) -> Generator[Run]:
     """Run `jobs` and yield each run as it ends, with progress bars on a terminal.
 
     They are drawn on `results` if that is a terminal, so that what is printed there appears above
-    them, else on `messages`. Accounts run side by side, the streams of one in turn. Raises what
-    `run_stream` raises.
+    them, else on `messages`. Accounts run side by side, the streams of one in turn. To close it
+    waits for those that run. Raises what `run_stream` raises.
     """
     by_name = {job.name: job for job in jobs}
     units = [(job.settings, job.stream) for job in jobs]

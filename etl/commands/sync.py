@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import partial
 
 from rich.console import Console
@@ -71,18 +72,19 @@ def run(
                 on_outlook=partial(on_outlook, name_of((source, stream))))
             for source, stream in units
         ]  # fmt: skip
-        runs = run_jobs(jobs, results, messages, quiet=as_json or not shows_progress())
-        if not as_json:
-            runs = print_runs(results, [job.name for job in jobs], runs)
-        for each in runs:
-            done.append(each)
-            outlook = outlooks[f"{each.source}.{each.stream}"]
-            if as_json:
-                sys.stdout.write(documents.run_json(each, outlook) + "\n")
-                sys.stdout.flush()
-            elif dry_run:
-                for line in outlook_lines.foreseen(outlook):
-                    print_lines(results, line, indent=10)
+        quiet = as_json or not shows_progress()
+        # If nobody reads what is printed, the runs end before the engine is disposed of.
+        with closing(run_jobs(jobs, results, messages, quiet=quiet)) as running:
+            names = [job.name for job in jobs]
+            for each in running if as_json else print_runs(results, names, running):
+                done.append(each)
+                outlook = outlooks[f"{each.source}.{each.stream}"]
+                if as_json:
+                    sys.stdout.write(documents.run_json(each, outlook) + "\n")
+                    sys.stdout.flush()
+                elif dry_run:
+                    for line in outlook_lines.foreseen(outlook):
+                        print_lines(results, line, indent=10)
     if len(done) > 1 and not as_json:
         sys.stdout.flush()
         print_lines(messages, lines.totals(done, clock() - started))
