@@ -30,7 +30,7 @@ from etl.warehouse import embedded, roles
 from etl.warehouse.embedded import Server
 from etl.warehouse.embedded.cluster import cause
 from etl.warehouse.embedded.place import Patience, keep_password
-from etl.warehouse.embedded.process import PORTS, free_ports
+from etl.warehouse.embedded.process import ATTEMPTS, PORTS, free_ports
 from tests.postgres import UNSAFE, Cluster, as_admin, bin_dirs, directory, dsn
 
 ROOT = os.geteuid() == 0
@@ -518,6 +518,31 @@ def test_a_server_that_refuses_to_start_says_why(data_dir: Path, wheel: Path) ->
 
 
 # ------------------------------------------------------------------ secrets
+
+
+def test_a_server_that_ends_once_it_logs_is_started_again_and_then_says_why(
+    data_dir: Path, wheel: Path
+) -> None:
+    """Without its write-ahead log it complains in its own log, not where it is started."""
+    cluster = data_dir / "pgdata"
+    aside = [(each, cluster / "log" / each.name) for each in (cluster / "pg_wal").glob("0*")]
+    before = starts(cluster)
+    for segment, kept in aside:
+        segment.rename(kept)
+    try:
+        with pytest.raises(EmbeddedError, match=r"PANIC: .*checkpoint record"):
+            start(data_dir, wheel)
+    finally:
+        for segment, kept in aside:
+            kept.rename(segment)
+    assert starts(cluster) == before + ATTEMPTS
+    assert query(start(data_dir, wheel), "SELECT 1") == [(1,)]
+
+
+def starts(cluster: Path) -> int:
+    """Count the starts of a server in its logs."""
+    logged = "".join(each.read_text() for each in (cluster / "log").glob("*.log"))
+    return logged.count("starting PostgreSQL")
 
 
 def test_a_lost_password_file_is_replaced(data_dir: Path, wheel: Path) -> None:

@@ -19,6 +19,11 @@ from etl.warehouse.embedded.place import HOST, Deadline, digest, give_to_owner_o
 PORTS = range(15432, 16432)  # below the ephemeral ports, so that the one kept stays free
 
 
+ATTEMPTS = 3
+"""How often a server is started that ends after it began to log. A second attempt has succeeded
+where a killed one had just left its place."""
+
+
 @dataclass(frozen=True)
 class Postmaster:
     """A server's process. `ready`: it takes connections; `port` is 0 until then."""
@@ -36,14 +41,16 @@ def bring_up(launch: Launch, kept: int | None, deadline: Deadline) -> Postmaster
     """
     ports = free_ports(kept, launch.home)
     spawned: int | None = None
+    attempts = 0
     while True:
         found = running(launch.cluster)
         if found and found.ready:
             return found
         if not found and (spawned is None or _command_line(spawned) is None):
-            if spawned is None or _port_was_taken(launch):
+            if spawned is None or _port_was_taken(launch, attempts):
                 port = _next(ports, launch.home)
             spawned = _spawn(launch, port)
+            attempts += 1
         deadline.pause(
             f"Postgres in {launch.home} to be ready",
             f"it may be recovering after a crash: try again; see {launch.home / 'start.log'} and "
@@ -51,23 +58,37 @@ def bring_up(launch: Launch, kept: int | None, deadline: Deadline) -> Postmaster
         )
 
 
-def _port_was_taken(launch: Launch) -> bool:
+def _port_was_taken(launch: Launch, attempts: int) -> bool:
     """Return whether the server that ended needs another port; False if the same one may be tried.
 
-    Raises EmbeddedError when another attempt would fail as well.
+    Raises EmbeddedError when another attempt would fail as well, or enough were made.
     """
     complaint = (launch.home / "start.log").read_text(errors="replace")
     if "could not create any TCP/IP sockets" in complaint:
         return True
     if 'lock file "postmaster.pid"' in complaint:
         remove_stale_lock(launch.cluster)
-    elif "shared memory block" not in complaint:  # left by backends that are about to end
+    elif "shared memory block" in complaint:  # left by backends that are about to end
+        return False
+    elif attempts >= ATTEMPTS or _LOGS not in complaint:
+        said = complaint.partition(_LOGS)[0] + _logged(launch.cluster)
         raise EmbeddedError(
-            f"Postgres did not start: {cause(complaint)}",
+            f"Postgres did not start: {cause(said if _LOGS in complaint else complaint)}",
             where=str(launch.home),
             advice=f"read {launch.home / 'start.log'} and {launch.cluster / 'log'}",
         )
     return False
+
+
+_LOGS = "redirecting log output"
+"""What the server says before it goes on in the files of its directory `log`."""
+
+
+def _logged(cluster: Path) -> str:
+    """Return what the server that started last wrote to its log."""
+    logs = sorted((cluster / "log").glob("*.log"), key=lambda path: path.stat().st_mtime)
+    text = logs[-1].read_text(errors="replace") if logs else ""
+    return text.rpartition("starting PostgreSQL")[2]
 
 
 def _spawn(launch: Launch, port: int) -> int:
