@@ -44,7 +44,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Keep a Postgres warehouse in step with the call flows of Zoom Contact Center, Twilio "
-    "Flex and Alibaba Cloud CCC.",
+    "and Alibaba Cloud CCC.",
 )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "": (
         ("callflow demo", "Try everything; it needs no account."),
-        ("callflow init", "Set up a source of your own."),
+        ("callflow init", "Set up your first source."),
         ("callflow help sync", "Say more about one command."),
         ("callflow -c eu.toml sync", "Use another configuration file."),
     ),
@@ -26,6 +26,7 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "sync": (
         ("callflow sync", "Run every stream once."),
         ("callflow sync zoom_eu.flows old_desk", "Run one stream, and one source."),
+        ("callflow sync --dry-run --full zoom_eu", "Look at what a run would write."),
         ("callflow sync --full --json >runs.jsonl", "Read whole lists; keep the results."),
     ),
     "status": (
@@ -44,6 +45,7 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "show": (
         ('callflow show "Main IVR"', "Draw a flow as it is."),
         ('callflow show "Main IVR" --at 2026-11-17', "Draw it as it was then."),
+        ("callflow show zoom_eu.flows --missing", "Name the flows that are not listed any more."),
     ),
     "diff": (
         ('callflow diff "Main IVR"', "Show what its last change was."),
