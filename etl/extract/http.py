@@ -98,6 +98,7 @@ class Http:
         self._clock = seam.clock
         self._id_header = seam.request_id
         self._max_body = max_body
+        self._closed = False
         self._next_start = self._deadline = seam.clock()
         self._origin = _origin(httpx.URL(self.base_url))
         self._way = Way(httpx.URL(self.base_url), seam.route, self._left)
@@ -126,7 +127,8 @@ class Http:
         self.close()
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection; of a request that is under way in another thread, when it ends."""
+        self._closed = True
         self._client.close()
 
     def call(
@@ -203,6 +205,9 @@ class Http:
             raise _bad_header() from None
         except httpx.TransportError as error:
             raise self._no_answer(error, request.url.netloc.decode()) from error
+        finally:
+            if self._closed:  # meanwhile: it may have connected after that
+                self._way.transport.close()
         log.debug(
             "%s: %s %s → HTTP %d, %d bytes in %.3f s%s",
             self.where,
