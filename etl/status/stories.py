@@ -11,8 +11,8 @@ from sqlalchemy import ColumnElement, Connection, Engine, func, select
 
 from etl.config.redact import Redactor
 from etl.load.runs import Run
-from etl.providers import PROVIDERS
-from etl.providers.declare import Provider, Stream
+from etl.providers.catalog import STREAMS
+from etl.providers.declare import Stream
 from etl.status import flows, queries
 from etl.status.flows import Row
 from etl.status.missing import Missing, missing
@@ -80,8 +80,8 @@ def of_stream(engine: Engine, source: str, stream: str, redact: Redactor) -> Str
         return StreamStory()
     last = queries.recent(engine, [(source, stream)], redact)[source, stream]
     with flows.brief(engine, redact) as connection:
-        unit = _declared(connection, source, stream)
-        unlisted = [] if unit is None else missing(connection, source, unit[1])
+        declared = _declared(connection, source, stream)
+        unlisted = [] if declared is None else missing(connection, source, declared)
         rejected = tables.rejects.c
         found = _rejects(connection, redact, rejected.source == source, rejected.stream == stream)
         changes = flows.newest(connection, MOST_CHANGES, source)
@@ -110,26 +110,21 @@ def _changes(connection: Connection, run: Run) -> list[Row]:
 
     The log has no run; a source's streams run one after another in the daemon.
     """
-    unit = _declared(connection, run.source, run.stream)
-    if unit is None or run.finished_at is None or not run.inserted + run.updated + run.deleted:
+    declared = _declared(connection, run.source, run.stream)
+    if declared is None or run.finished_at is None or not run.inserted + run.updated + run.deleted:
         return []
-    views = [view_named(part.view) for part in unit[1].parts if part.tracked]
+    views = [view_named(part.view) for part in declared.parts if part.tracked]
     return flows.changes(
         connection, run.started_at, flows.MOST_CHANGES, source=run.source,
         until=run.finished_at, entities=[view.entity for view in views if view.entity],
     )  # fmt: skip
 
 
-def _declared(connection: Connection, source: str, stream: str) -> tuple[Provider, Stream] | None:
+def _declared(connection: Connection, source: str, stream: str) -> Stream | None:
     """Return the declaration of a stream by the provider that etl.streams has for it."""
     rows = tables.streams.c
     query = select(rows.provider).where(rows.source == source, rows.stream == stream)
-    name = connection.scalar(query)
-    for provider in PROVIDERS:
-        for each in provider.streams:
-            if provider.name == name and each.name == stream:
-                return provider, each
-    return None
+    return STREAMS.get(f"{connection.scalar(query)}.{stream}")
 
 
 def _rejects(
