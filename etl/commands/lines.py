@@ -45,7 +45,7 @@ def run_line(run: Run, width: int = 26) -> str:
         nothing = f"{run.records:,} read, nothing written" if run.records else "nothing read"
     line = (
         f"{escape(_name(run)):<{width}} [{colour}]{run_word(run):<10}[/{colour}] "
-        f"{_words(_counts(run)) or nothing} ({_number(run.requests, 'request')}, {_seconds(run)})"
+        f"{_words(_counts(run)) or nothing} ({number(run.requests, 'request')}, {_seconds(run)})"
     )
     return line + _error(run, colour)
 
@@ -57,7 +57,7 @@ def past_run_lines(run: Run) -> str:
         f"{_instant(run.started_at)} {escape(harmless(_name(run))):<26} {run.mode:<11}"
         f" [{colour}]{run_word(run):<10}[/{colour}] {_took(run)}"
     )
-    read = f"{_number(run.requests, 'request')}, {_number(run.records, 'record')}"
+    read = f"{number(run.requests, 'request')}, {number(run.records, 'record')}"
     counts = _words(_counts(run))
     line += f"\n    {read}{': ' if counts else ''}{counts}"
     return line + _error(run, colour)
@@ -116,8 +116,8 @@ def past_row(run: Run, zone: tzinfo | None) -> Row:
         Cell(run_word(run), run_word(run), colour),
         Cell(_took(run), f"took {_took(run)}"),
         Cell(run.mode, run.mode),
-        _count(run.requests, _number(run.requests, "request")),
-        _count(run.records, _number(run.records, "record")),
+        _count(run.requests, number(run.requests, "request")),
+        _count(run.records, number(run.records, "record")),
         *(_count(counts.pop(word, 0), word) for word in ("new", "changed", "unchanged", "gone")),
     ]
     return Row(cells, ((_words(counts), "yellow"), (_without(_name(run), run.error), colour)))
@@ -132,13 +132,13 @@ def totals(runs: Sequence[Run], seconds: float) -> str:
         if words[status]
     ]
     counts = (
-        f"{_number(sum(run.records for run in runs), 'record')}, "
+        f"{number(sum(run.records for run in runs), 'record')}, "
         f"{sum(run.inserted for run in runs):,} new, {sum(run.updated for run in runs):,} changed, "
         f"{sum(run.deleted for run in runs):,} gone"
     )
     took = f"{seconds:.1f} s" if seconds < 60 else span(seconds, 2)
-    requests = _number(sum(run.requests for run in runs), "request")
-    return f"{', '.join([_number(len(runs), 'stream'), *bad])}: {counts} ({requests}, {took})"
+    requests = number(sum(run.requests for run in runs), "request")
+    return f"{', '.join([number(len(runs), 'stream'), *bad])}: {counts} ({requests}, {took})"
 
 
 def _counts(run: Run) -> dict[str, int]:
@@ -190,7 +190,8 @@ def _took(run: Run) -> str:
     return _seconds(run) if _length(run) < 60 else span(_length(run), 2)
 
 
-def _number(count: int, word: str) -> str:
+def number(count: int, word: str) -> str:
+    """Return a count with what is counted: "1 record", "2,300 records"."""
     return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
@@ -200,7 +201,7 @@ def stream_line(stream: StreamHealth, width: int = 26) -> str:
     colour = _colour(stream)
     facts = []
     if stream.rows is not None:
-        facts.append(_number(stream.rows, "row"))
+        facts.append(number(stream.rows, "row"))
     if stream.age is not None:
         facts.append(f"complete {span(stream.age, 2)} ago")
     line = f"{stream.name:<{width}} [{colour}]{_state(stream)}[/{colour}]"
@@ -233,7 +234,7 @@ def stream_row(stream: StreamHealth, now: datetime, zone: tzinfo | None) -> Row:
     full = None if stream.last_full_at is None else (now - stream.last_full_at).total_seconds()
     mark = "" if stream.watermark is None else local_time(stream.watermark, zone)
     facts = (
-        ("" if stream.rows is None else _number(stream.rows, "row")),
+        ("" if stream.rows is None else number(stream.rows, "row")),
         *("" if age is None else f"{span(max(age, 0), 2)} ago" for age in (stream.age, full)),
     )
     cells = [

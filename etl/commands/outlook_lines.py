@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from rich.markup import escape
 
+from etl.commands.lines import number
 from etl.config.redact import harmless
 from etl.load.named import Listing, Named
 from etl.sync.outlook import Outlook
@@ -23,7 +24,7 @@ def deletes(name: str, outlook: Outlook, quote: Callable[[str], str]) -> list[st
     listing = outlook.deleted
     if not listing.total or outlook.dry_run:
         return []
-    title = f"{escape(name)}: {_records(listing.total)} will be deleted"
+    title = f"{escape(name)}: {number(listing.total, 'record')} will be deleted"
     return [title, *_names(listing, len(listing.records), quote)]
 
 
@@ -38,10 +39,10 @@ def foreseen(outlook: Outlook) -> Iterator[str]:
         ("not listed any more; the safety stop keeps them", outlook.missing),
     ):
         if listing.total:
-            yield f"    {_records(listing.total)} {title}"
+            yield f"    {number(listing.total, 'record')} {title}"
             yield from _names(listing, SHOWN)
     if undecided > 0:
-        held = f"{_records(undecided)} not listed any more, but kept for now"
+        held = f"{number(undecided, 'record')} not listed any more, but kept for now"
         known = outlook.confirmed.total - outlook.deleted.total
         yield f"    {held}" + (f"; {known:,} confirmed to be gone" if known else "")
         gone = {each.key for each in outlook.deleted.records}
@@ -63,7 +64,3 @@ def _names(listing: Listing, most: int, quote: Callable[[str], str] = _short) ->
         yield f"        {escape(line + fields)}"
     if listing.total > len(shown):
         yield f"        and {listing.total - len(shown):,} more"
-
-
-def _records(count: int) -> str:
-    return f"{count:,} record{'' if count == 1 else 's'}"
