@@ -80,10 +80,14 @@ def accounts() -> list[Account]:
 
 
 def play(connection: Connection, rng: Random, steps: int) -> Iterator[datetime]:
-    """Merge `steps` random scans into an empty warehouse; yield the instant of each."""
+    """Merge `steps` random scans into an empty warehouse; yield the instant of each.
+
+    The first of them are of every stream once, so that no view is empty by chance.
+    """
     every = accounts()
+    first = rng.sample(every, len(every))
     for step in range(steps):
-        account = rng.choice(every)
+        account = first[step] if step < len(first) else rng.choice(every)
         merge_once(connection, rng, account, at(step))
         yield at(step)
 
