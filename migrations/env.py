@@ -13,11 +13,12 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from etl.errors import SchemaError
-from etl.providers.catalog import PARTS, SCHEMAS
+from etl.providers.catalog import PARTS
 from etl.sync.rebuild import rebuild_changes
 from etl.warehouse import dependents, migrate, tables, views
 from etl.warehouse.connect import connect
 from etl.warehouse.model.definitions import definitions
+from etl.warehouse.names import SCHEMAS
 from etl.warehouse.translate import sqlstate
 
 OURS = set(SCHEMAS)

@@ -10,11 +10,11 @@ from typing import Any
 import yaml
 from sqlalchemy import Table
 
-from etl.providers.catalog import SCHEMAS
 from etl.providers.declare import Provider, Stream
 from etl.warehouse import views
 from etl.warehouse.model.contract import FLOW_KEY, FLOWS, IDENTITY, VIEWS
 from etl.warehouse.model.definition import ViewDefinition
+from etl.warehouse.names import SCHEMAS
 from tests.model_docs import SHOWN, Providers, columns_of, links, parts_of
 
 Entry = dict[str, Any]

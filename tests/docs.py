@@ -19,11 +19,11 @@ from sqlalchemy import Table
 
 from etl.config.settings import Source
 from etl.providers import PROVIDERS
-from etl.providers.catalog import SCHEMAS
 from etl.providers.declare import Provider
 from etl.sandbox.server import EMULATORS, PORTS, Emulated, toml
 from etl.warehouse import tables
 from etl.warehouse.model.questions import QUESTIONS
+from etl.warehouse.names import SCHEMAS
 from tests.dbt_sources import sources
 from tests.faults.table import found, table
 from tests.markdown import prose, rows, type_of

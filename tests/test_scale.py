@@ -18,12 +18,13 @@ from etl import api
 from etl.config.redact import Redactor
 from etl.load import runs
 from etl.load.runs import Run
-from etl.providers.catalog import SCHEMAS, TABLES
+from etl.providers.catalog import TABLES
 from etl.sandbox import data
 from etl.sandbox.server import Sandbox, serve
 from etl.status import queries
 from etl.warehouse import grant, tables, views
 from etl.warehouse.connect import connect
+from etl.warehouse.names import SCHEMAS
 from tests.postgres import ask, dsn
 from tests.warehouse.later import HEAD, UPGRADE, add_migration, later_version, python, said
 from tests.warehouse.test_migrate import opened

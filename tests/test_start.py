@@ -15,8 +15,8 @@ from etl.commands import cli
 OF_THE_DAEMON = {"apscheduler", "etl.daemon", "jinja2", "prometheus_client", "starlette",
                  "structlog", "uvicorn"}  # fmt: skip
 TO_ASK_A_PROVIDER = {"etl.extract.http", "httpcore", "httpx", "tenacity"}
-OTHERS = {"alembic", "etl.sandbox.server", "etl.status.drawing", "termaid"}
-"""What a few commands need, and what only a migration needs."""
+OTHERS = {"alembic", "etl.providers.catalog", "etl.sandbox.server", "etl.status.drawing", "termaid"}
+"""What a few commands need, and what only a migration needs; all providers' tables among it."""
 
 EVERY_LIBRARY = {*OF_THE_DAEMON, *TO_ASK_A_PROVIDER, *OTHERS, "asyncio", "cronsim", "msgspec",
                  "psycopg", "rich", "sqlalchemy"}  # fmt: skip

@@ -3,8 +3,9 @@
 import pytest
 from sqlalchemy import MetaData, Table, make_url
 
-from etl.providers.catalog import SCHEMAS, TABLES
+from etl.providers.catalog import TABLES
 from etl.warehouse import tables
+from etl.warehouse.names import SCHEMAS
 
 KEYS_AND_COLUMNS: dict[str, tuple[str, str]] = {
     "zoom.flows": (

@@ -15,7 +15,7 @@ from etl.load import lead
 from etl.load.lease import is_dead
 from etl.warehouse import embedded, grant, migrate
 from etl.warehouse.connect import connect, database_url, embedded_server, normalise
-from etl.warehouse.rights import suggest_grants
+from etl.warehouse.denied import suggest_grants
 from etl.warehouse.roles import READER
 from etl.warehouse.translate import translate_errors
 

@@ -17,9 +17,8 @@ from etl.providers.declare import open_http, request
 from etl.status import queries
 from etl.sync.available import NEVER, Before, excuse
 from etl.sync.selection import Unit, name_of, select
-from etl.warehouse import embedded, migrate, rights
+from etl.warehouse import denied, embedded, migrate, rights
 from etl.warehouse.connect import connect, database_url
-from etl.warehouse.rights import suggest_grants
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +122,7 @@ def _warehouse(
             return
     engine = connect(database_url(settings, env))
     try:
-        with suggest_grants(engine, "warehouse", redact):
+        with denied.suggest_grants(engine, "warehouse", redact):
             with engine.connect() as connection, connection.begin() as tried:
                 found = _judged(connection)
                 tried.rollback()
@@ -164,7 +163,7 @@ def _judged(connection: Connection) -> str:
     state = migrate.state(connection)
     migrate.require_known(state)
     if missing := rights.missing(connection, migrating=state != "head"):
-        raise WarehouseError(f"{who}: rights are missing", advice=rights.advice(missing))
+        raise WarehouseError(f"{who}: rights are missing", advice=denied.advice(missing))
     if state == "behind":
         raise SchemaError(f"{who}: the schema is behind", advice="run `callflow migrate`")
     if state == "empty":

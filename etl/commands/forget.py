@@ -26,7 +26,7 @@ from etl.load.lease import is_dead, process_name
 from etl.providers import PROVIDERS, named
 from etl.providers.declare import Stream, scopes, streams_of
 from etl.sync.selection import name_of_scope
-from etl.warehouse.rights import suggest_grants
+from etl.warehouse.denied import suggest_grants
 
 _SESSION = """SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '5s';
               SET LOCAL idle_in_transaction_session_timeout = '60s'"""

@@ -8,7 +8,7 @@ from etl.config.settings import Settings
 from etl.sync.rebuild import rebuild_changes as rebuild
 from etl.warehouse import migrate
 from etl.warehouse.connect import connect, database_url
-from etl.warehouse.rights import suggest_grants
+from etl.warehouse.denied import suggest_grants
 
 
 def run(settings: Settings, redact: Redactor, *, rebuild_changes: bool) -> None:

@@ -12,7 +12,7 @@ from etl.config.settings import Settings
 from etl.errors import CallflowError
 from etl.warehouse import migrate
 from etl.warehouse.connect import connect, database_url
-from etl.warehouse.rights import suggest_grants
+from etl.warehouse.denied import suggest_grants
 from etl.warehouse.translate import translate_errors
 
 _SESSION = """SET LOCAL statement_timeout = '5s'; SET LOCAL lock_timeout = '3s';

@@ -33,7 +33,7 @@ from etl.sync.job import Job
 from etl.sync.lease import require_lead
 from etl.sync.plan import Plan
 from etl.sync.proof import Scan
-from etl.warehouse.rights import suggest_grants
+from etl.warehouse.denied import suggest_grants
 
 _LONG = timedelta(days=32).total_seconds()  # no limit of a provider is reset later
 

@@ -12,8 +12,8 @@ from sqlalchemy.exc import DBAPIError
 
 from etl.errors import ConfigError
 from etl.providers import PROVIDERS
-from etl.providers.catalog import SCHEMAS
-from etl.warehouse.rights import DENIED, name_of
+from etl.warehouse.denied import DENIED
+from etl.warehouse.names import SCHEMAS, name_of
 from etl.warehouse.translate import sqlstate
 
 READABLE = (*(provider.name for provider in PROVIDERS), "callflow")

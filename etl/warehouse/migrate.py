@@ -15,9 +15,9 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
 from etl.errors import SchemaError
-from etl.providers.catalog import SCHEMAS
 from etl.warehouse.connect import connect
-from etl.warehouse.rights import name_of, suggest_grants
+from etl.warehouse.denied import suggest_grants
+from etl.warehouse.names import SCHEMAS, name_of
 from etl.warehouse.tables import REVISION
 from etl.warehouse.translate import sqlstate
 

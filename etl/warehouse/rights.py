@@ -3,23 +3,15 @@
 The role of `warehouse.url` need only own our schemas: docs/deploy.md, "Database rights".
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import psycopg
-from psycopg import sql
-from sqlalchemy import Connection, Engine, Table, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Connection, Table, text
 from sqlalchemy.schema import CreateColumn, CreateTable
 
-from etl.config.redact import Redactor
-from etl.errors import WarehouseError
-from etl.providers.catalog import SCHEMAS, TABLES
+from etl.providers.catalog import TABLES
 from etl.warehouse import tables
-from etl.warehouse.translate import sqlstate, translate_errors
-
-DENIED = "42501"
+from etl.warehouse.names import SCHEMAS, name_of
 
 _APPENDED = ("SELECT", "INSERT")
 _KEPT = (*_APPENDED, "UPDATE")
@@ -184,42 +176,3 @@ def _nothing(table: Table) -> Iterator[str]:
         yield f"UPDATE {name} SET {column} = {column} WHERE false"
     if "DELETE" in rights:
         yield f"DELETE FROM {name} WHERE false"
-
-
-def advice(statements: Iterable[str]) -> str:
-    """Return what to do about missing rights."""
-    return f"an administrator has to run, in this database: {' '.join(statements)}"
-
-
-@contextmanager
-def suggest_grants(
-    engine: Engine, where: str, redact: Redactor | None = None, *, migrating: bool = False
-) -> Iterator[None]:
-    """Translate errors, as `translate_errors`; name a missing right with the SQL that gives it.
-
-    Raises WarehouseError.
-    """
-    try:
-        with translate_errors(where, redact, engine):
-            yield
-    except WarehouseError as error:
-        cause = error.__cause__
-        if not isinstance(cause, DBAPIError | psycopg.Error) or sqlstate(cause) != DENIED:
-            raise
-        statements: list[str] = []
-        with (
-            suppress(WarehouseError),  # what went wrong first says more
-            translate_errors(where),
-            engine.begin() as connection,
-        ):
-            role = connection.scalar(text("SELECT current_user"))
-            statements = missing(connection, migrating=migrating)
-        if not statements:
-            raise
-        what = f"the role {role!r} lacks rights: {error.what}"
-        raise type(error)(what, where=error.where, advice=advice(statements)) from error
-
-
-def name_of(*parts: str | None) -> str:
-    """Return a name as SQL has it, quoted."""
-    return sql.Identifier(*(part or "" for part in parts)).as_string()

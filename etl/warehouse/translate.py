@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from etl.config.redact import Redactor
 from etl.errors import SchemaError, WarehouseError
-from etl.providers.catalog import SCHEMAS
+from etl.warehouse.names import SCHEMAS
 from etl.warehouse.session import MULE, not_unicode
 from etl.warehouse.tables import metadata
 

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Table, text
 from sqlalchemy.exc import DBAPIError
 
 from etl.errors import SchemaError
-from etl.providers.catalog import PARTS, SCHEMAS, TABLES
+from etl.providers.catalog import PARTS, TABLES
 from etl.warehouse import tables
 from etl.warehouse.model.contract import HISTORY
 from etl.warehouse.model.definition import (
@@ -23,6 +23,7 @@ from etl.warehouse.model.definition import (
     literal,
 )
 from etl.warehouse.model.definitions import AllParts, definitions
+from etl.warehouse.names import SCHEMAS
 from etl.warehouse.translate import sqlstate
 
 CHANGED_RESULT = "42P13"

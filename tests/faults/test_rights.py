@@ -12,11 +12,11 @@ import pytest
 from psycopg import sql
 from sqlalchemy import make_url
 
-from etl.providers.catalog import SCHEMAS
 from etl.sandbox.server import Sandbox
 from etl.warehouse import grant
 from etl.warehouse.connect import connect
 from etl.warehouse.embedded import find_binaries
+from etl.warehouse.names import SCHEMAS
 from tests.daemon.processes import Process, free_port
 from tests.faults.conftest import Done, a_role, as_role, commands, name_in, write_config
 from tests.postgres import Cluster, dsn

@@ -9,9 +9,8 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import ProgrammingError
 
 from etl.errors import ConfigError
-from etl.providers.catalog import SCHEMAS
 from etl.warehouse import grant
-from etl.warehouse.rights import name_of
+from etl.warehouse.names import SCHEMAS, name_of
 
 
 @pytest.fixture

@@ -20,9 +20,10 @@ from sqlalchemy import Connection, text
 
 from etl.errors import SchemaError, WarehouseError
 from etl.load import stage
-from etl.providers.catalog import SCHEMAS, TABLES
+from etl.providers.catalog import TABLES
 from etl.warehouse import migrate, rights, tables, views
 from etl.warehouse.connect import connect
+from etl.warehouse.names import SCHEMAS
 from tests.postgres import dsn
 from tests.warehouse.later import (
     HEAD,
