@@ -64,7 +64,7 @@ def fill(connection: Connection, pairs: Sequence[stage.TablePair], sql: str) -> 
     """Stage the rows that `sql` makes."""
     stage.prepare(connection, pairs)
     connection.exec_driver_sql(sql)
-    stage.deduplicate(connection, pairs, {}, None)
+    stage.deduplicate(connection, pairs, {}, None, "date_updated")
 
 
 def merged(

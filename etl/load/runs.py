@@ -1,11 +1,11 @@
 """The record of each run (etl.runs), and what it leaves for the next one (etl.streams)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, case, func, literal, select
+from sqlalchemy import ColumnElement, Connection, Table, and_, case, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from etl.warehouse.tables import runs, streams
@@ -156,23 +156,14 @@ def count(connection: Connection, source: str, table: Table) -> int:
     return connection.execute(query).scalar_one()
 
 
-def watermarks(
-    connection: Connection, seen: Table, source: str, modified: str, scope: str | None
-) -> dict[str, datetime]:
-    """Return scope → newest time (UTC) in the column `modified`; scopes without one are left out.
+def newest_of(times: Iterable[datetime | None]) -> datetime | None:
+    """Return the newest of `times`; those outside of FIRST and LAST do not count."""
+    return max((time for time in times if time and FIRST <= time < LAST), default=None)
 
-    `seen` is the table of what the run saw: a staging table, or a current one, of which only rows
-    of `source` count. `scope` is the column that names the scope; without it the only scope is "".
-    Times outside of FIRST and LAST do not count.
-    """
-    time_sent = seen.c[modified]
-    newest = func.max(time_sent).filter(time_sent >= FIRST, time_sent < LAST)
-    of: Any = seen.c[scope] if scope else literal("")
-    query = select(of, newest).select_from(seen).group_by(of)
-    if "source" in seen.c:
-        query = query.where(seen.c.source == source)
-    rows = connection.execute(query)
-    return {name: time.astimezone(UTC) for name, time in rows if time is not None}
+
+def newest_in(times: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Return the aggregate that finds in a column what `newest_of` finds in a list."""
+    return func.max(times).filter(times >= FIRST, times < LAST)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ the ordinal of its record in the run, then the columns of its current table exce
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
@@ -30,12 +30,14 @@ from sqlalchemy import (
     delete,
     func,
     literal,
+    null,
     select,
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.exc import OperationalError
 
+from etl.load.runs import newest_in
 from etl.warehouse import tables
 
 FETCHED = 1 << 62
@@ -52,6 +54,16 @@ _COPY_TYPES: Mapping[type, str] = {
     JSONB: "jsonb",
     Text: "text",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """What is staged of one scope: how many `records`, each once, and the `newest` of their
+    modification times (UTC); None: no record has one, or none that can be true.
+    """
+
+    records: int
+    newest: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,12 +203,13 @@ def deduplicate(
     pairs: Sequence[TablePair],
     starts: Mapping[str, int],
     scope: str | None,
-) -> dict[str, int]:
-    """Keep the last version of each staged record; return how many records are left per scope.
+    modified: str | None,
+) -> dict[str, Staged]:
+    """Keep the last version of each staged record; return what is left per scope.
 
     `pairs` starts with the records' own table, whose column `scope` names their scope; without one
-    the only scope is "". Records of a scope with an ordinal below `starts[scope]` are dropped. The
-    planner's statistics are fresh afterwards.
+    the only scope is "". `modified` is its column of modification times. Records of a scope with an
+    ordinal below `starts[scope]` are dropped. The planner's statistics are fresh afterwards.
 
     Each statement reads a table once, however often records repeat. (One DELETE with both
     conditions, joined by OR, would be planned as a search per row.)
@@ -210,21 +223,22 @@ def deduplicate(
         columns = ", ".join(f'"{name}"' for name in tables.key_columns(pair.current))
         connection.execute(text(f'ANALYZE "{pair.stage.schema}"."{pair.stage.name}" ({columns})'))
     of: ColumnElement[str] = records.stage.c[scope] if scope else literal("")
-    counts = select(of, func.count()).select_from(records.stage).group_by(of)
+    newest = newest_in(records.stage.c[modified]) if modified else null()
+    left = select(of, func.count(), newest).select_from(records.stage).group_by(of)
     each = [records.stage.c[name] for name in keys]
     own = [records.stage.c[name] for name in keys if name != scope]
     # To sort digests takes half as long as to sort the keys. Keys that share one are looked into.
     digests = func.count(_digest(own).distinct())
-    found = connection.execute(counts.add_columns(digests)).all()
-    if any(count > distinct for _, count, distinct in found):
+    found = connection.execute(left.add_columns(digests)).all()
+    if any(count > distinct for _, count, _, distinct in found):
         repeated = select(*each).group_by(*each).having(func.count() > 1)
         last = repeated.add_columns(func.max(records.stage.c.ord).label("ord")).cte("last")
         last = last.prefix_with("MATERIALIZED")
         for pair in reversed(pairs):
             same = [pair.stage.c[name] == last.c[name] for name in keys]
             connection.execute(delete(pair.stage).where(*same, pair.stage.c.ord < last.c.ord))
-        return dict(connection.execute(counts).all())
-    return {name: count for name, count, _ in found}
+        found = connection.execute(left.add_columns(func.count())).all()
+    return {name: Staged(count, time and time.astimezone(UTC)) for name, count, time, _ in found}
 
 
 def _digest(keys: Sequence[ColumnElement[Any]]) -> ColumnElement[int]:

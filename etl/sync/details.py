@@ -27,6 +27,7 @@ from etl.errors import (
 from etl.extract.decode import Packed
 from etl.extract.page import Page, Wanted
 from etl.load import details, stage
+from etl.load.stage import Staged
 from etl.providers.declare import Detail, Parts, zone_of
 from etl.sync.context import RunContext
 from etl.sync.job import Reached
@@ -60,9 +61,9 @@ def drop_outdated(context: RunContext, starts: Mapping[str, int]) -> None:
 
 
 def complete_records(
-    context: RunContext, staged: dict[str, int]
-) -> tuple[dict[str, int], CallflowError | None]:
-    """Complete the staged records; return how many are staged per scope, and why some are not.
+    context: RunContext, staged: dict[str, Staged]
+) -> tuple[dict[str, Staged], CallflowError | None]:
+    """Complete the staged records; return what is staged per scope, and why some are not.
 
     Nothing happens for a stream whose list holds whole records. Raises LeaseLostError, StoppedError
     and what Postgres raises.
@@ -120,8 +121,8 @@ def _stage(
         details.take_listed(connection, context.tables[0], ordinal, detail.fills)
 
 
-def _finish(connection: Connection, context: RunContext, parts: Parts | None) -> dict[str, int]:
-    """Add the parts that were not fetched again; return how many records are staged per scope."""
+def _finish(connection: Connection, context: RunContext, parts: Parts | None) -> dict[str, Staged]:
+    """Add the parts that were not fetched again; return what is staged per scope."""
     pairs = {pair.current.fullname: pair for pair in context.tables}
     if parts is not None:
         of, source = pairs[parts.table.fullname], context.job.source
@@ -137,7 +138,8 @@ def _finish(connection: Connection, context: RunContext, parts: Parts | None) ->
                 pairs[inside.fullname],
                 pairs[shown.fullname],
             )
-    return stage.deduplicate(connection, context.tables, {}, context.job.stream.scope)
+    stream = context.job.stream
+    return stage.deduplicate(connection, context.tables, {}, stream.scope, stream.modified)
 
 
 def _fetch(context: RunContext, detail: Detail, wanted: Sequence[Wanted]) -> Iterator[Answer]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import Connection, Table, func, select
+from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import DBAPIError
 
 from etl.errors import (
@@ -25,6 +25,7 @@ from etl.load import runs
 from etl.load.lease import Lease
 from etl.load.merge import Written
 from etl.load.runs import Marks, Outcome, Run, Status
+from etl.load.stage import Staged
 from etl.load.transaction import StopWatcher, brief_transaction
 from etl.providers.declare import on_absent, scopes
 from etl.sync.available import IN_A_ROW, Before, ended, excuse
@@ -43,18 +44,16 @@ class Result:
     """What a run that came to its end did, as its last transaction knows it.
 
     `scan`   the last scan.
-    `staged` records that it saw, each once.
+    `staged` scope → the records that it saw, each once.
     `now`    instant of the changes (UTC).
-    `seen`   the table of what it saw: the staging table, or the current one.
     `incomplete_because` why it may have missed something; None if it saw everything.
     """
 
     plan: Plan
     scan: Scan
-    staged: int
+    staged: Mapping[str, Staged]
     written: Written
     now: datetime
-    seen: Table
     incomplete_because: CallflowError | None
 
 
@@ -65,20 +64,21 @@ def record_end(connection: Connection, context: RunContext, result: Result) -> R
         result = replace(result, incomplete_because=excused)
     because, written, is_full = result.incomplete_because, result.written, _is_full(result)
     rows = context.rows + written.inserted - written.deleted
+    staged = sum(each.records for each in result.staged.values())
     run = replace(
         _run_so_far(context.job, context.tally),
         status="complete",
         mode=result.plan.mode,
         reason=result.plan.reason,
-        records=result.staged + sum(scope.unkeyed for scope in result.scan.scopes.values()),
+        records=staged + sum(scope.unkeyed for scope in result.scan.scopes.values()),
         rejected=result.scan.rejected,
         warnings=result.scan.warnings,
         inserted=written.inserted,
         updated=written.updated,
         deleted=written.deleted,
-        unchanged=result.staged - written.inserted - written.updated,
+        unchanged=staged - written.inserted - written.updated,
         rows_written=written.rows,
-        absent=rows - result.staged if is_full else 0,
+        absent=rows - staged if is_full else 0,
     )
     outcome = Outcome(rows, result.now if written.rows else None)
     if because is not None:
@@ -86,7 +86,7 @@ def record_end(connection: Connection, context: RunContext, result: Result) -> R
         return runs.finish(connection, run, outcome, context.job.settings.provider)
     outcome = replace(
         outcome,
-        marks=_watermarks(connection, context, result),
+        marks=_watermarks(context, result),
         read_at=run.started_at,
         full=is_full,
         newest_first=_came_newest_first(result.scan) if is_full else None,
@@ -168,7 +168,7 @@ def _run_so_far(job: Job, tally: Tally) -> Run:
     )
 
 
-def _watermarks(connection: Connection, context: RunContext, result: Result) -> Marks | None:
+def _watermarks(context: RunContext, result: Result) -> Marks | None:
     """Return the watermarks of a proven run; None if the list has no modification times.
 
     A scope that was read in several answers which are not anchored to each other keeps its previous
@@ -178,12 +178,9 @@ def _watermarks(connection: Connection, context: RunContext, result: Result) -> 
     stream, previous = context.job.stream, context.previous.watermarks
     if stream.modified is None:
         return None
-    newest = _newest_listed(result) or runs.watermarks(
-        connection, result.seen, context.job.source, stream.modified, stream.scope
-    )
     marks: dict[str, datetime | None] = {}
     for name, scope in result.scan.scopes.items():
-        times = [newest.get(name)]
+        times = [result.staged[name].newest if name in result.staged else None]
         if result.plan.mode == "incremental":
             times.append(previous.get(name))
         if stream.changes != "since" or scope.anchored or scope.pages == 1:
@@ -191,18 +188,6 @@ def _watermarks(connection: Connection, context: RunContext, result: Result) -> 
         elif name in previous:
             marks[name] = previous[name]
     return marks
-
-
-def _newest_listed(result: Result) -> dict[str, datetime] | None:
-    """Return the newest time that the scan saw, if that is the newest one of the rows it staged.
-
-    So it is where the list came newest first, and each record in it once.
-    """
-    scan, (name, *others) = result.scan, result.scan.scopes or ("",)
-    listed = sum(scope.received - scope.unkeyed for scope in scan.scopes.values())
-    if others or not _came_newest_first(scan) or listed != result.staged or scan.newest is None:
-        return None
-    return {name: scan.newest} if runs.FIRST <= scan.newest < runs.LAST else None
 
 
 def _came_newest_first(scan: Scan) -> bool:

@@ -12,6 +12,7 @@ before it is proven.
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import islice
 from typing import Any
 
@@ -23,6 +24,7 @@ from etl.extract.page import EVERYTHING
 from etl.load import runs, stage
 from etl.load.merge import Written
 from etl.load.runs import Run
+from etl.load.stage import Staged, TablePair
 from etl.load.transaction import ROLL_BACK, RollBack
 from etl.sync.context import RunContext
 from etl.sync.finish import Result, record_end
@@ -30,6 +32,7 @@ from etl.sync.plan import Plan
 from etl.sync.proof import Scan, prove
 from etl.sync.scan import Batch, RunningScan, keep_rejects, rejects_of, rows_of, start_scan
 from etl.transform.rows import Reject
+from etl.warehouse import tables
 
 FAST = 20.0
 """Pages a second from which on a list is fast, going by its first batch. One that fits into a batch
@@ -43,12 +46,14 @@ HELD = 1000
 class _Load:
     """The rows of a scan on their way into the table.
 
-    `rejects` are those that are not written yet. `was_read` says that rows were taken: they are
-    gone then. `is_over` says that all of them were.
+    `rejects` are those that are not written yet, `newest` the newest modification times so far, by
+    scope. `was_read` says that rows were taken: they are gone then. `is_over` says that all of them
+    were.
     """
 
     running: RunningScan
     rejects: list[Reject] = field(default_factory=list)
+    newest: dict[str, datetime] = field(default_factory=dict)
     was_read: bool = False
     is_over: bool = False
 
@@ -103,17 +108,34 @@ def _load(connection: Connection, context: RunContext, plan: Plan, load: _Load) 
     proof = prove([scan], {}, counted=False, where=job.name)
     if isinstance(proof.incomplete_because, PageTokenError):
         return ROLL_BACK
-    rows = sum(scope.received - scope.unkeyed for scope in scan.scopes.values())
+    loaded = {
+        name: Staged(scope.received - scope.unkeyed, load.newest.get(name))
+        for name, scope in scan.scopes.items()
+    }
+    rows = sum(scope.records for scope in loaded.values())
     written = Written(inserted=rows, rows=rows)
-    result = Result(plan, scan, rows, written, now, pair.current, proof.incomplete_because)
+    result = Result(plan, scan, loaded, written, now, proof.incomplete_because)
     return record_end(connection, context, result)
 
 
 def _rows(context: RunContext, load: _Load) -> Iterator[tuple[Any, ...]]:
     """Yield the rows of all batches, or of those up to one with which HELD rejects are held."""
+    modified = context.job.stream.modified
     for batch in load.running.batches:
         load.rejects += rejects_of(batch)
+        if modified is not None:
+            _note_newest(load.newest, batch, context.tables[0], modified)
         yield from rows_of(batch, context.tables[0])
         if len(load.rejects) >= HELD:
             return
     load.is_over = True
+
+
+def _note_newest(newest: dict[str, datetime], batch: Batch, pair: TablePair, modified: str) -> None:
+    """Note the newest times in the column `modified` of a batch's rows, by scope."""
+    place = 2 + tables.data_columns(pair.current).index(modified)
+    for page, rows in batch:
+        times = [row[place] for row in rows.tables[pair.current.fullname]]
+        found = runs.newest_of([*times, newest.get(page.scope)])
+        if found is not None:
+            newest[page.scope] = found

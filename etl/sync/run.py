@@ -16,6 +16,7 @@ lease like any other run, reports what it has done (foresee.py), and is rolled b
 """
 
 import uuid
+from collections.abc import Mapping
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -27,6 +28,7 @@ from etl.errors import CallflowError, StoppedError, internal
 from etl.load import checkpoint, merge, runs, stage, unlisted
 from etl.load import lease as leases
 from etl.load.runs import Run
+from etl.load.stage import Staged
 from etl.load.transaction import LeasedConnection, StopWatcher, never_committed
 from etl.sync.context import RunContext, Tally, look_around
 from etl.sync.details import complete_records, drop_outdated
@@ -106,10 +108,12 @@ def _stage_and_merge(context: RunContext, plan: Plan, running: RunningScan | Non
         plan = tally.plan = Plan("full", reading.why_unproven(job.redact))
         reading = read(context, plan, known.keys, earlier=reading.scans)
     job.on_progress(Reached("proving", reading.last.received))
-    starts, scope = reading.proof.starts, job.stream.scope
+    starts, stream = reading.proof.starts, job.stream
     with job.span("stage"):
         drop_outdated(context, starts)
-        staged = database.write(stage.deduplicate, context.tables, starts, scope)
+        staged = database.write(
+            stage.deduplicate, context.tables, starts, stream.scope, stream.modified
+        )
         staged, details = complete_records(context, staged)
     verdict = Verdict(incomplete_because=details)
     if plan.mode == "full" and reading.is_proven and details is None:
@@ -120,10 +124,10 @@ def _stage_and_merge(context: RunContext, plan: Plan, running: RunningScan | Non
         staged, details = complete_records(context, staged)
         if details is not None:
             verdict = replace(verdict, deleted=(), incomplete_because=details)
-    records, outlook = sum(staged.values()), look_ahead(context, verdict)
+    records, outlook = sum(e.records for e in staged.values()), look_ahead(context, verdict)
     job.on_progress(Reached("merging", records))
     with job.span("merge"):
-        return database.write(_merge, context, plan, known, reading, verdict, records, outlook)
+        return database.write(_merge, context, plan, known, reading, verdict, staged, outlook)
 
 
 def _merge(
@@ -133,13 +137,14 @@ def _merge(
     known: Known,
     reading: Reading,
     verdict: Verdict,
-    staged: int,
+    staged: Mapping[str, Staged],
     outlook: Outlook,
 ) -> Run:
     """Write what differs, what becomes of unlisted records, and the run: all of it or nothing."""
     job, pairs, stream = context.job, context.tables, context.job.stream
     if job.dry_run:  # until it is rolled back, no other run may wait for the rows it has locked
         leases.renew(connection, context.database.lease)
+    records = sum(each.records for each in staged.values())
     now = runs.instant(connection, context.previous.latest)
     written = merge.merge(
         connection,
@@ -147,8 +152,8 @@ def _merge(
         pairs,
         verdict.deleted,
         now,
-        looked_up=staged * merge.FEW < context.rows,
-        many=min(staged // merge.FEW, merge.MANY),
+        looked_up=records * merge.FEW < context.rows,
+        many=min(records // merge.FEW, merge.MANY),
         log=context.log,
     )
     unlisted.note(
@@ -161,7 +166,7 @@ def _merge(
         unreadable=known.unreadable,
     )
     because = reading.proof.incomplete_because or verdict.incomplete_because
-    result = Result(plan, reading.last, staged, written, now, pairs[0].stage, because)
+    result = Result(plan, reading.last, staged, written, now, because)
     run = record_end(connection, context, result)
     if job.dry_run:
         foresee(connection, context, outlook, now)

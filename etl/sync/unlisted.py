@@ -15,6 +15,7 @@ from etl.errors import CallflowError, CredentialsError, IncompleteError, Provide
 from etl.extract.page import Lookup
 from etl.load import merge, stage
 from etl.load.named import Listing, Named, listing
+from etl.load.stage import Staged
 from etl.load.unlisted import unlisted_before
 from etl.providers.declare import name_sql, on_absent
 from etl.sync.context import RunContext
@@ -169,10 +170,11 @@ def weigh(
 
 def stage_found(
     connection: Connection, context: RunContext, records: Sequence[object], ordinal: int
-) -> dict[str, int]:
-    """Stage records that exist although they are not listed; return staged records per scope."""
+) -> dict[str, Staged]:
+    """Stage records that exist although they are not listed; return what is staged per scope."""
     stage_records(connection, context, records, ordinal)
-    return stage.deduplicate(connection, context.tables, {}, context.job.stream.scope)
+    stream = context.job.stream
+    return stage.deduplicate(connection, context.tables, {}, stream.scope, stream.modified)
 
 
 def is_suspicious(

@@ -28,11 +28,12 @@ class Kind:
     tables: tuple[Table, ...]
     transform: Callable[[Page, int], Rows]
     scope: str | None = None
+    modified: str | None = None
 
 
 def kind_of(name: str) -> Kind:
     stream = STREAMS[name]
-    return Kind(stream.tables, stream.transform, stream.scope)
+    return Kind(stream.tables, stream.transform, stream.scope, stream.modified)
 
 
 FLOWS, CHANNELS = kind_of("zoom.flows"), kind_of("twilio.channels")
@@ -51,7 +52,7 @@ def pairs_of(source: str, kind: Kind) -> list[TablePair]:
 
 def scan(
     connection: Connection, source: str, kind: Kind, *pages: Sequence[Any], scope: str = "ccc"
-) -> dict[str, int]:
+) -> dict[str, stage.Staged]:
     """Stage `pages` of records, each in a separate transaction, and deduplicate them."""
     pairs = pairs_of(source, kind)
     with connection.begin():
@@ -64,7 +65,7 @@ def scan(
                 stage.copy(connection, pair.stage, rows.tables[pair.current.fullname])
         start += len(records)
     with connection.begin():
-        return stage.deduplicate(connection, pairs, {}, kind.scope)
+        return stage.deduplicate(connection, pairs, {}, kind.scope, kind.modified)
 
 
 def load(

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, select, text
 
-from etl.load import rejects, runs, unlisted
+from etl.extract.page import Page
+from etl.load import rejects, runs, stage, unlisted
 from etl.load.runs import Outcome, Progress, Run
+from etl.load.stage import Staged
 from etl.load.unlisted import unlisted_before
 from etl.providers.catalog import TABLES
 from etl.transform.rows import Reject
@@ -140,21 +142,24 @@ def test_an_instant_is_later_than_every_previous_one(connection: Connection, zon
         assert runs.instant(connection, ahead) == ahead + timedelta(microseconds=1)
 
 
-@pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Shanghai"])
-def test_the_watermark_is_the_newest_time_of_what_is_staged(
-    connection: Connection, zone: str
-) -> None:
-    times = ["2022-02-15T09:27:15.000001Z", "2022-02-15T09:27:15Z", None, "never",
-             "9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z"]  # fmt: skip
-    page = [{"sid": f"CH{n}", "date_updated": time} for n, time in enumerate(times)]
+TIMES = ["2022-02-15T09:27:15.000001Z", "2022-02-15T09:27:15Z", None, "never",
+         "9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z"]  # fmt: skip
+
+
+def staged(connection: Connection, zone: str, page: list[Any]) -> dict[str, Staged]:
+    """Return what is staged of a page of channels, as a session in another time zone sees it."""
     scan(connection, "s", CHANNELS, page)
     with connection.begin():
         connection.execute(text(f"SET TIME ZONE '{zone}'"))
-        found = runs.watermarks(
-            connection, pairs_of("s", CHANNELS)[0].stage, "s", "date_updated", None
-        )
-    assert found == {"": datetime(2022, 2, 15, 9, 27, 15, 1, tzinfo=UTC)}
-    assert found[""].utcoffset() == timedelta(0)
+        return stage.deduplicate(connection, pairs_of("s", CHANNELS), {}, None, "date_updated")
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Shanghai"])
+def test_the_newest_time_of_what_is_staged_is_found(connection: Connection, zone: str) -> None:
+    page = [{"sid": f"CH{n}", "date_updated": time} for n, time in enumerate(TIMES)]
+    found = staged(connection, zone, page)[""]
+    assert found.newest == datetime(2022, 2, 15, 9, 27, 15, 1, tzinfo=UTC)
+    assert found.newest.utcoffset() == timedelta(0)
 
 
 @pytest.mark.fault(37)
@@ -163,37 +168,33 @@ def test_the_watermark_is_the_newest_time_of_what_is_staged(
 def test_times_that_stand_for_never_are_no_watermark(
     connection: Connection, zone: str, time: str | None
 ) -> None:
-    scan(connection, "s", CHANNELS, [{"sid": "CH1", "date_updated": time}])
-    with connection.begin():
-        connection.execute(text(f"SET TIME ZONE '{zone}'"))
-        stage = pairs_of("s", CHANNELS)[0].stage
-        assert runs.watermarks(connection, stage, "s", "date_updated", None) == {}
+    page = [{"sid": "CH1", "date_updated": time}]
+    assert staged(connection, zone, page) == {"": Staged(1, None)}
 
 
-def test_each_scope_has_its_own_watermark(connection: Connection) -> None:
+def test_the_newest_time_in_a_list_is_that_of_a_column(connection: Connection) -> None:
+    page = [{"sid": f"CH{n}", "date_updated": time} for n, time in enumerate(TIMES)]
+    (found,) = scan(connection, "s", CHANNELS, page).values()
+    rows = CHANNELS.transform(Page(page, 1), 0).tables["twilio.channels"]
+    place = 2 + tables.data_columns(TABLES["twilio.channels"]).index("date_updated")
+    assert runs.newest_of(row[place] for row in rows) == found.newest
+    assert runs.newest_of([None]) is runs.newest_of([]) is None
+
+
+def test_each_scope_has_its_own_newest_time(connection: Connection) -> None:
+    pairs = pairs_of("s", CONTACT_FLOWS)
     page = [{"ContactFlowId": n, "UpdatedTime": f"2021-03-08 0{n}:00:00.0"} for n in "123"]
     scan(connection, "s", CONTACT_FLOWS, page, scope="i1")
-    stage = pairs_of("s", CONTACT_FLOWS)[0].stage
+    table = pairs[0].stage
     with connection.begin():
         connection.execute(
-            stage.update().where(stage.c.contact_flow_id == "3").values(instance_id="i2")
+            table.update().where(table.c.contact_flow_id == "3").values(instance_id="i2")
         )
-        found = runs.watermarks(connection, stage, "s", "updated_time", "instance_id")
+        found = stage.deduplicate(connection, pairs, {}, "instance_id", "updated_time")
     assert found == {
-        "i1": datetime(2021, 3, 7, 18, tzinfo=UTC),
-        "i2": datetime(2021, 3, 7, 19, tzinfo=UTC),
+        "i1": Staged(2, datetime(2021, 3, 7, 18, tzinfo=UTC)),
+        "i2": Staged(1, datetime(2021, 3, 7, 19, tzinfo=UTC)),
     }
-
-
-def test_the_watermark_of_a_current_table_is_of_the_source_s_own_rows(
-    connection: Connection,
-) -> None:
-    for source, day in (("s", 1), ("t", 2)):
-        page = [{"sid": "CH1", "date_updated": f"2022-02-0{day}T00:00:00Z"}]
-        load(connection, source, CHANNELS, page, now=at(0))
-    with connection.begin():
-        found = runs.watermarks(connection, TABLES["twilio.channels"], "s", "date_updated", None)
-    assert found == {"": datetime(2022, 2, 1, tzinfo=UTC)}
 
 
 def test_a_run_that_is_recorded_already_stays_as_it_is(connection: Connection) -> None:

@@ -75,7 +75,7 @@ class RunContext:
                 for pair in self.pairs:
                     found = rows.tables[pair.current.fullname]
                     stage.copy(self.connection, pair.stage, found)
-            stage.deduplicate(self.connection, self.pairs, {}, self.job.stream.scope)
+            stage.deduplicate(self.connection, self.pairs, {}, self.job.stream.scope, None)
             absent = merge.unlisted(self.connection, self.run.source, self.pairs[0], [])
             gone = choose(absent)
             written = merge.merge(self.connection, self.run.source, self.pairs, gone, self.now)

@@ -101,7 +101,7 @@ def merge_once(connection: Connection, rng: Random, account: Account, now: datet
                 name = pair.current.fullname
                 rows = [odd(rng, name, row) for row in _unlike(batch, name)]
                 stage.copy(connection, pair.stage, rows)
-        stage.deduplicate(connection, pairs, {}, None)
+        stage.deduplicate(connection, pairs, {}, None, None)
         absent = merge.unlisted(connection, account.source, pairs[0], [])
         gone = [key for key in absent if rng.random() < 0.4]
         stream = STREAMS[f"{account.provider}.{account.stream}"]
