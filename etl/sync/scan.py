@@ -254,6 +254,7 @@ def _stage(context: RunContext, plan: Plan, running: RunningScan) -> None:
 def _stage_batch(
     connection: Connection, context: RunContext, batch: Batch, saved: Checkpoint | None
 ) -> None:
+    stage.commit_soon(connection)
     for pair in context.tables:
         stage.copy(connection, pair.stage, rows_of(batch, pair))
     keep_rejects(connection, context, rejects_of(batch))

@@ -63,7 +63,7 @@ def sync(engine: Engine, tmp_path: Path) -> Starter:
         def run(name: str, **given: Any) -> Run:
             ((settings_of, stream),) = select(settings, [name])
             job = Job(
-                engine,
+                given.pop("engine", engine),
                 given.pop("stream", stream),
                 type(settings_of).model_validate({**settings_of.model_dump(), **source}),
                 given.pop("holder", "test:1:unknown"),
