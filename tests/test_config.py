@@ -25,7 +25,8 @@ from etl.config.example import write_example
 from etl.config.lines import key_lines
 from etl.config.load import find, load, require_sources
 from etl.config.schema import schema
-from etl.config.settings import Schedule, Settings, secrets
+from etl.config.settings import Schedule, Settings, Warehouse, secrets
+from etl.config.values import PLAIN_DSN
 from etl.errors import ConfigError
 from etl.extract.route import Route, route_of
 from etl.providers import PROVIDERS
@@ -254,6 +255,14 @@ PASSWORDS = [
     "%0",
     "%00",
 ]
+
+
+@given(st.from_regex(PLAIN_DSN, fullmatch=True))
+def test_a_plain_warehouse_url_is_what_sqlalchemy_makes_of_it(rest: str) -> None:
+    url = f"postgresql+psycopg://{rest}"
+    assert make_url(url).render_as_string(hide_password=False) == url
+    (read,) = {Warehouse(url=each).url for each in (f"postgres://{rest}", url)}  # type: ignore[arg-type]
+    assert read is not None and read.get_secret_value() == url
 
 
 @pytest.mark.fault(70)

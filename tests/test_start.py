@@ -79,7 +79,10 @@ def test_init_needs_no_library(tmp_path: Path) -> None:
 def test_a_mistake_in_the_configuration_is_reported_before_the_command_is_imported(
     tmp_path: Path,
 ) -> None:
-    (tmp_path / "callflow.toml").write_text("[warehouse]\nurll = 1\n", encoding="utf-8")
+    broken = (
+        '[warehouse]\nurl = "postgresql://callflow:s3cret@db.example:5432/warehouse"\nurll = 1\n'
+    )
+    (tmp_path / "callflow.toml").write_text(broken, encoding="utf-8")
     words = (["sync"], ["status"], ["daemon"], ["check"], ["sql", "SELECT 1"])
     found = imported(tmp_path, *words, code=2)
     unneeded = {"psycopg", "sqlalchemy", *OF_THE_DAEMON, *TO_ASK_A_PROVIDER, *OTHERS}

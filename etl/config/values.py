@@ -40,6 +40,8 @@ _DSN = re.compile(
     r"(?:[^\x00-\x20\x7f@:/?#\[\]]*(?::[^\x00-\x20\x7f@:/?#\[\]]*)?@)?[^\x00-\x20\x7f@#]*",
     re.IGNORECASE | re.DOTALL,
 )
+PLAIN_DSN = re.compile(r"(?:[\w.-]+(?::[\w.-]+)?@)?[\w.-]+(?::[1-9][0-9]{0,3})?/[\w.-]+", re.ASCII)
+"""What most URLs have after postgresql://: nothing is escaped, SQLAlchemy writes it the same."""
 
 
 def problem(message: str) -> PydanticCustomError:
@@ -105,6 +107,8 @@ def _warehouse_url(value: SecretStr) -> SecretStr:
     scheme, _, rest = value.get_secret_value().partition("://")
     if scheme not in ("postgresql", "postgres", "postgresql+psycopg"):
         raise problem("expected a URL that starts with postgresql://")
+    if PLAIN_DSN.fullmatch(rest):
+        return SecretStr(f"postgresql+psycopg://{rest}")
     from sqlalchemy.engine import make_url  # takes as long as all else that reads a configuration
     from sqlalchemy.exc import ArgumentError
 
