@@ -15,7 +15,7 @@ from etl.extract.answer import Answer, instant, words
 from etl.extract.oauth import AccessToken
 from etl.extract.page import EVERYTHING, Lookup, Page, Params, ScanRequest
 from etl.extract.paging import CursorList, Envelope, count, error_code, look_up, pages
-from etl.extract.verdict import Judge, busy, judge_status
+from etl.extract.verdict import IF_IT_STAYS, Judge, busy, judge_status
 
 if TYPE_CHECKING:
     from etl.extract.http import Http
@@ -47,7 +47,7 @@ def _read(body: dict[str, Any], token: str | None, where: str) -> Envelope:
             advice="check that base_url is the API's address",
         )
     if following is not None and not isinstance(following, str):
-        raise ContractError("next_page_token is not a string", where=where)
+        raise ContractError("next_page_token is not a string", where=where, advice=IF_IT_STAYS)
     return Envelope(rows, following or None, total=count(body.get("total_records")))
 
 
@@ -79,7 +79,11 @@ def probe_flows(http: "Http", ask: ScanRequest = EVERYTHING) -> str:
     """Ask for one flow, and return a line about the list. Raise what `flows` would raise."""
     body = http.call("GET", _FLOWS, {"page_size": "1"}, at="a first look")
     if not isinstance(body.get("flows"), list):
-        raise ContractError("the answer holds no list `flows`", where=http.where)
+        raise ContractError(
+            "the answer holds no list `flows`",
+            where=http.where,
+            advice="check that base_url is the API's address",
+        )
     total = count(body.get("total_records"))
     line = f"{'an unknown number of' if total is None else total} flows"
     granted = http.sign.scopes if isinstance(http.sign, AccessToken) else frozenset()
@@ -109,7 +113,9 @@ def judge(token: AccessToken) -> Judge:
         token.accepted()
         _refuse(answer, code)
         judge_status(answer)
-        raise ContractError(f"HTTP {answer.status} with the error {code}: {answer.said}")
+        raise ContractError(
+            f"HTTP {answer.status} with the error {code}: {answer.said}", advice=IF_IT_STAYS
+        )
 
     return verdict
 
@@ -142,7 +148,7 @@ def _refuse(answer: Answer, code: int | None) -> None:
             advice=f"the app needs {_LIST_SCOPES}, the account needs Contact Center",
         )
     if code == 300 and "next_page_token" in answer.params and "token" in message:
-        raise PageTokenError(f"Zoom refuses the page token: {answer.said}")
+        raise PageTokenError(f"Zoom refuses the page token: {answer.said}", advice=IF_IT_STAYS)
     if answer.status == 404 and code == 3201:
         raise MissingError(answer.said)
 

@@ -165,6 +165,7 @@ def test_a_page_token_too_old_says_that_the_scan_can_start_over() -> None:
     zoom.expires_in = 36_000
     error = refused(zoom, PageTokenError)
     assert "page token" in error.what
+    assert "run again" in error.advice
     assert len(to_list(zoom)) == 2
 
 
@@ -256,7 +257,17 @@ def test_wrong_credentials(changes: dict[str, Any]) -> None:
     ],
 )
 def test_odd_answers_of_the_token_endpoint(answer: Any, kind: type[ProviderError]) -> None:
-    assert "access token" in refused(Script(answer), kind).where
+    error = refused(Script(answer), kind)
+    assert "access token" in error.where
+    assert "base_url" not in error.advice
+
+
+def test_an_address_of_tokens_that_is_wrong_is_named() -> None:
+    zoom = filled(1)
+    error = refused(zoom, UnavailableError, token_url="http://127.0.0.1:1/token")
+    assert "cannot connect to 127.0.0.1:1" in error.what
+    assert error.advice.startswith("check token_url and the network")
+    assert not zoom.requests
 
 
 @pytest.mark.parametrize(
