@@ -48,7 +48,8 @@ _BEHIND = timedelta(hours=12) + _SKEW  # no time zone is further west
 _REFUSED = ("Signature", "IncompleteSignature", "InvalidAccessKeyId", "InvalidSecurityToken")
 _FORBIDDEN = ("Forbidden", "NoPermission", "NotAuthorized", "Unauthorized", "AccessDenied")
 _BUSY = ("Throttling", "FlowControl", "TooManyRequests", "RequestThrottled", "LimitExceeded.QPS",
-         "SystemBusy", "ServiceUnavailable", "InternalError", "InternalService")  # fmt: skip
+         "SystemBusy", "ServiceUnavailable", "InternalError", "InternalService",
+         "SignatureNonceUsed")  # fmt: skip
 
 
 def contact_flows(http: "Http", ask: ScanRequest = EVERYTHING) -> Iterator[Page]:

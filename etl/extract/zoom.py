@@ -39,16 +39,24 @@ def _request(http: "Http", token: str | None) -> tuple[str, Params]:
 
 def _read(body: dict[str, Any], token: str | None, where: str) -> Envelope:
     """Read an answer; it is the last one if `next_page_token` is empty, null or missing."""
-    rows, following = body.get("flows"), body.get("next_page_token")
+    rows, following = _rows(body, where), body.get("next_page_token")
+    if following is not None and not isinstance(following, str):
+        raise ContractError("next_page_token is not a string", where=where, advice=IF_IT_STAYS)
+    return Envelope(rows, following or None, total=count(body.get("total_records")))
+
+
+def _rows(body: dict[str, Any], where: str) -> list[Any]:
+    """Return the flows of an answer; it may leave out the list where it counts none."""
+    rows = body.get("flows")
+    if rows is None and count(body.get("total_records")) == 0:
+        return []
     if not isinstance(rows, list):
         raise ContractError(
             "the answer holds no list `flows`",
             where=where,
             advice="check that base_url is the API's address",
         )
-    if following is not None and not isinstance(following, str):
-        raise ContractError("next_page_token is not a string", where=where, advice=IF_IT_STAYS)
-    return Envelope(rows, following or None, total=count(body.get("total_records")))
+    return rows
 
 
 _LIST = CursorList(_request, _read, records=("flows",), id_member="flow_id")
@@ -78,12 +86,7 @@ def look_up_flow(http: "Http", key: tuple[str, ...]) -> Lookup:
 def probe_flows(http: "Http", ask: ScanRequest = EVERYTHING) -> str:
     """Ask for one flow, and return a line about the list. Raise what `flows` would raise."""
     body = http.call("GET", _FLOWS, {"page_size": "1"}, at="a first look")
-    if not isinstance(body.get("flows"), list):
-        raise ContractError(
-            "the answer holds no list `flows`",
-            where=http.where,
-            advice="check that base_url is the API's address",
-        )
+    _rows(body, http.where)
     total = count(body.get("total_records"))
     line = f"{'an unknown number of' if total is None else total} flows"
     granted = http.sign.scopes if isinstance(http.sign, AccessToken) else frozenset()

@@ -1110,7 +1110,7 @@ def test_an_unknown_instance_is_named() -> None:
         (emulated.error(400, "NoPermission", "no"), ForbiddenError),
         (emulated.error(403, "SomethingNew", "no"), ForbiddenError),
         (emulated.error(400, "IncompleteSignature", "no"), CredentialsError),
-        (emulated.error(400, "SignatureNonceUsed", "no"), CredentialsError),
+        (emulated.error(400, "SignatureDoesNotMatch", "no"), CredentialsError),
         (emulated.error(400, "Parameter.Maximum", "no"), ContractError),
         (emulated.error(404, "InvalidAction.NotFound", "no"), ContractError),
         (emulated.not_ok("Parameter.Blank", status=400), ContractError),
@@ -1121,6 +1121,15 @@ def test_an_unknown_instance_is_named() -> None:
 )
 def test_what_is_not_retried(answer: Response, kind: type[ProviderError]) -> None:
     refused(Script(answer), kind)
+
+
+def test_a_request_that_came_twice_is_signed_again() -> None:
+    """A proxy that repeats a request sends its nonce twice."""
+    used = emulated.error(400, "SignatureNonceUsed", "no")
+    script = Script(used, envelope([], 0))
+    assert len(scanned(script)) == 1
+    nonces = {request.headers["x-acs-signature-nonce"] for request in script.requests}
+    assert len(nonces) == 2
 
 
 # --- check ---------------------------------------------------------------------------------------

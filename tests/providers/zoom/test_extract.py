@@ -117,6 +117,8 @@ def test_records_are_passed_on_as_they_are(rows: list[Any]) -> None:
     [
         {},
         {"flows": None},
+        {"flows": None, "total_records": 1},
+        {"flows": {}, "total_records": 0},
         {"flows": {}},
         {"flows": "x"},
         {"next_page_token": ""},
@@ -126,6 +128,12 @@ def test_records_are_passed_on_as_they_are(rows: list[Any]) -> None:
 @pytest.mark.fault(5)
 def test_an_answer_without_flows_is_never_an_empty_list(body: Any) -> None:
     refused(after_token(body), ContractError)
+
+
+@pytest.mark.parametrize("body", [{"flows": None}, {}, {"flows": []}])
+def test_an_answer_that_counts_no_flows_may_leave_out_the_list(body: dict[str, Any]) -> None:
+    with zoom_flows(after_token(body | {"total_records": 0, "next_page_token": ""})) as http:
+        assert [(page.records, page.total) for page in flows(http)] == [([], 0)]
 
 
 @pytest.mark.fault(11)
