@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import re
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -356,6 +357,9 @@ def test_twilio_flows_stay_when_no_look_up_confirms_that_they_are_gone(
     )
     result = run("twilio_demo.flex_flows")
     assert (result.status, result.error_kind, result.deleted) == ("incomplete", "undecided", 0)
+    problem, *advice = str(result.error).split(" → ")  # where status and the page divide it
+    assert re.search(r": 1 record is no longer listed, .* \(.+\); nothing was removed$", problem)
+    assert len(advice) == 1
     sandbox.twilio.faults.clear()
     result = run("twilio_demo.flex_flows")
     assert (result.status, result.deleted) == ("complete", 1)
