@@ -11,7 +11,7 @@
     │   │   ├── MissingError      what was asked for does not exist, says the provider
     │   │   ├── UnreadableError   it exists, but may not be read, says the provider
     │   │   ├── WithdrawnError    it was there once, and is no more, says the provider
-    │   │   └── TooLargeError     an answer larger than callflow reads
+    │   │   └── TooLargeError     a page larger than callflow reads, or than the provider gives
     │   ├── PageTokenError        the page token was refused; the scan can start over
     │   ├── UnreachableRowsError  the list is longer than the API lets anyone page
     │   └── NotAvailableError     the account lacks the list, or it has ended: no failure  exit 0
@@ -124,7 +124,7 @@ class WithdrawnError(ContractError):
 
 
 class TooLargeError(ContractError):
-    """The answer has more bytes or values than callflow reads; fewer records may fit."""
+    """The page is larger than callflow reads, or than the provider gives; fewer records may fit."""
 
 
 class PageTokenError(ProviderError):

@@ -317,10 +317,11 @@ def test_a_refused_connection_and_an_unknown_host() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
-        with plain(url) as http:
+        with plain(url, setting="studio_url") as http:
             place = url.removeprefix("http://")
             error = fails(http, UnavailableError)
             assert f"cannot connect to {place}: Connection refused" in error.what
+            assert error.advice.startswith("check studio_url and the network")
             assert http.budget.requests == 6
     with plain("https://host.invalid") as http:
         assert "cannot resolve host.invalid" in fails(http, UnavailableError).what

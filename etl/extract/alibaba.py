@@ -22,6 +22,7 @@ from etl.errors import (
     CredentialsError,
     ForbiddenError,
     MissingError,
+    TooLargeError,
     UnreachableRowsError,
 )
 from etl.extract.answer import Answer, duration, instant
@@ -30,7 +31,7 @@ from etl.extract.offset_list import Clock, OffsetList, OffsetPage, Order, check_
 from etl.extract.offset_windows import windows
 from etl.extract.page import EVERYTHING, Page, Params, ScanRequest
 from etl.extract.paging import count, exactly
-from etl.extract.verdict import Judge, busy, judge_status
+from etl.extract.verdict import IF_IT_STAYS, Judge, busy, judge_status
 
 if TYPE_CHECKING:
     from etl.extract.http import Http
@@ -47,7 +48,8 @@ _BEHIND = timedelta(hours=12) + _SKEW  # no time zone is further west
 _REFUSED = ("Signature", "IncompleteSignature", "InvalidAccessKeyId", "InvalidSecurityToken")
 _FORBIDDEN = ("Forbidden", "NoPermission", "NotAuthorized", "Unauthorized", "AccessDenied")
 _BUSY = ("Throttling", "FlowControl", "TooManyRequests", "RequestThrottled", "LimitExceeded.QPS",
-         "SystemBusy", "ServiceUnavailable", "InternalError", "InternalService")  # fmt: skip
+         "SystemBusy", "ServiceUnavailable", "InternalError", "InternalService",
+         "SignatureNonceUsed")  # fmt: skip
 
 
 def contact_flows(http: "Http", ask: ScanRequest = EVERYTHING) -> Iterator[Page]:
@@ -157,7 +159,8 @@ def read_page(
     """Return the rows of one page of an instance's list, and how many rows the list has.
 
     `more` are further parameters of the request, `at` names them in messages. `exact` reads the
-    rows if they are as documented. Raise ContractError for an answer that is not that page.
+    rows if they are as documented. Raise ContractError for an answer that is not that page,
+    TooLargeError if pages are smaller than `size`: the next one would start at another row.
     """
     params = {"InstanceId": instance, "PageNumber": str(page), "PageSize": str(size), **more}
     at = f"instance {instance}{at}, page {page} of {size} rows"
@@ -165,13 +168,21 @@ def read_page(
     data = http.call("POST", "/", params, at=at, records=records).get("Data")
     where = f"{http.where}, {at}"
     if not isinstance(data, dict):
-        raise ContractError("the answer holds no object `Data`", where=where)
+        raise ContractError("the answer holds no object `Data`", where=where, advice=IF_IT_STAYS)
     check_echo(data, ("PageNumber", "PageSize"), page, size, LARGEST, where)
     total, rows = count(data.get("TotalCount")), data.get("List")
     if rows is None and total == 0:
         rows = []
     if not isinstance(rows, list) or len(rows) > size:
-        raise ContractError(f"`List` is not a list of at most {size} rows", where=where)
+        raise ContractError(
+            f"`List` is not a list of at most {size} rows", where=where, advice=IF_IT_STAYS
+        )
+    if page == 1 and total is not None and 2 <= len(rows) < min(size, total):
+        raise TooLargeError(
+            f"{len(rows)} of {total} rows came where {size} were asked for",
+            where=where,
+            advice=IF_IT_STAYS,
+        )
     return rows, total
 
 
@@ -202,7 +213,10 @@ def judge(now: Callable[[], datetime]) -> Judge:
             return
         if not isinstance(code, str) or not re.fullmatch(r"[A-Za-z0-9._-]{1,80}", code):
             judge_status(answer)
-            raise ContractError(f"HTTP {answer.status}, but Code is not OK: {answer.said}")
+            raise ContractError(
+                f"HTTP {answer.status}, but Code is not OK: {answer.said}",
+                advice="check that base_url is the API's address",
+            )
         _refuse(answer, code, now)
         code = answer.redact.name(code)
         status = count(body.get("HttpStatusCode")) or 0
@@ -253,8 +267,8 @@ def _refuse(answer: Answer, code: str, now: Callable[[], datetime]) -> None:
 def _wrong_clock(answer: Answer, code: str, now: datetime) -> CredentialsError:
     server = instant(answer.headers.get("date", ""))
     difference = ""
-    if server is not None:
-        minutes = round((now - server).total_seconds() / 60)
+    minutes = round((now - server).total_seconds() / 60) if server is not None else 0
+    if minutes:
         side = "ahead of" if minutes > 0 else "behind"
         difference = f"; this machine's clock is {abs(minutes)} min {side} its"
     return CredentialsError(

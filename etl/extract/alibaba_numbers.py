@@ -19,6 +19,7 @@ from etl.extract.alibaba import LARGEST, counts, of_each_instance, read_page
 from etl.extract.decode import unpacked
 from etl.extract.offset_list import page_from
 from etl.extract.page import EVERYTHING, Page, ScanRequest
+from etl.extract.verdict import IF_IT_STAYS
 
 if TYPE_CHECKING:
     from etl.extract.http import Http
@@ -177,7 +178,7 @@ def _next(http: "Http", instance: str, size: int, here: _Window, seen: Set[Joine
                 f"rows {here.start} and {there.start} of the list are the same, so the page number"
                 " is ignored",
                 where=f"{http.where}, instance {instance}",
-                advice="nothing is deleted; run again, and report it to the provider if it stays",
+                advice=IF_IT_STAYS,
             )
         if there.start in (0, here.end) or not there.rows or there.ids[0] in seen:
             return there

@@ -52,6 +52,7 @@ class Seam:
     `clock`   monotonic seconds; `now` the wall clock, aware, in UTC.
     `budget`  what all requests of the run are paid from; None: each connection has its own.
     `request_id` the header of an answer by which the provider's support finds the request.
+    `setting` the key of the source's settings that holds the address; messages name it.
     """
 
     where: str
@@ -62,6 +63,7 @@ class Seam:
     sleep: Callable[[float], None] = time.sleep
     now: Callable[[], datetime] = utc_now
     request_id: str = "x-request-id"
+    setting: str = "base_url"
     budget: Budget | None = None
 
 
@@ -88,6 +90,7 @@ class Http:
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self.where = seam.where
+        self.setting = seam.setting
         self.redact = seam.redact
         self.now = seam.now
         self.sign = sign
@@ -164,18 +167,25 @@ class Http:
         except Retry as last:
             _let_go(last)
             attempts = retrying.statistics["attempt_number"]
-            raise self.budget.given_up(last, where, attempts) from last.__cause__
+            final = self._with_setting(self.budget.given_up(last, where, attempts))
+            raise final from last.__cause__
         except ProviderError as error:
             _let_go(error)
             error.where = error.where or where
+            self._with_setting(error)
             raise
         if not isinstance(answer, dict):
             raise ContractError(
                 f"the answer is a JSON {_json_type(answer)}, not an object",
                 where=where,
-                advice="check that base_url is the API's address",
+                advice=f"check that {self.setting} is the API's address",
             )
         return answer
+
+    def _with_setting(self, error: ProviderError) -> ProviderError:
+        """Let the advice of `error` name the setting that holds this address."""
+        error.advice = error.advice.replace("base_url", self.setting)
+        return error
 
     def _url(self, target: str, params: Params | None) -> str:
         url = self.base_url + target if target[:1] in ("", "/") else target

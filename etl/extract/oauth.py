@@ -51,7 +51,7 @@ class AccessToken:
     def __init__(self, client: Client, seam: "Seam") -> None:
         self.scopes: frozenset[str] = frozenset()
         self._client = client
-        self._seam = replace(seam, where=f"{seam.where}, access token")
+        self._seam = replace(seam, where=f"{seam.where}, access token", setting="token_url")
         self._token = ""
         self._renew_at = 0.0
         self._suspect = False

@@ -19,6 +19,7 @@ from datetime import datetime, timedelta
 from etl.errors import ContractError, TooLargeError, UnreachableRowsError
 from etl.extract.offset_list import Clock, OffsetList, Order, Version, Window, page_from
 from etl.extract.paging import MAX_EMPTY_PAGES
+from etl.extract.verdict import IF_IT_STAYS
 
 _SMALLEST = 2  # with one row to a page no window could show a row of the previous one again
 _EARLIEST, _LATEST = datetime.min, datetime.max  # noqa: DTZ901 - local times
@@ -169,7 +170,7 @@ def _require_progress(of: OffsetList, before: Window, after: Window) -> None:
             f"rows {before.start} and {after.start} of the list are the same, so the page number is"
             " ignored",
             where=of.where,
-            advice="nothing is deleted; run again, and report it to the provider if it stays",
+            advice=IF_IT_STAYS,
         )
 
 
@@ -196,7 +197,7 @@ def _unproven(
             raise ContractError(
                 f"the list counts {window.total} rows, but {empty} pages in a row are empty",
                 where=f"{of.where}, page {number}",
-                advice="nothing is deleted; run again, and report it to the provider if it stays",
+                advice=IF_IT_STAYS,
             )
     return window.total
 

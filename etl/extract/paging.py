@@ -228,11 +228,11 @@ def look_up(
     except MissingError:
         return Lookup("gone")
     except UnreadableError as error:
-        return Lookup("unreadable", reason=str(error))
+        return Lookup("unreadable", reason=error.what)
     except CredentialsError:
         raise
     except ProviderError as error:
-        return Lookup("undecided", reason=str(error))
+        return Lookup("undecided", reason=error.what)
     except UnicodeError as error:
         return Lookup("unasked", reason=http.redact(str(error)))
     if any(member and body.get(member) != part for part, member in zip(key, members, strict=True)):

@@ -15,6 +15,7 @@ from etl.extract.page import Params
 
 _MAX_REFUSAL = 1024 * 1024  # bytes of an answer that is not 2xx and is still read as JSON
 _PIECE = 1024 * 1024
+_LATER = "try again later; check the network, and any proxy on the way"
 
 
 def read_body(response: httpx.Response, most: int) -> bytearray:
@@ -40,7 +41,9 @@ def read_body(response: httpx.Response, most: int) -> bytearray:
                     advice="check that base_url is the API's address",
                 )
     except zlib.error as error:
-        raise Retry(UnavailableError("the answer's compression is damaged")) from error
+        raise Retry(
+            UnavailableError("the answer's compression is damaged", advice=_LATER)
+        ) from error
     return body
 
 
@@ -56,7 +59,7 @@ def _inflated(chunks: Iterable[bytes]) -> Iterable[bytes]:
             if inflate.eof and inflate.unused_data:  # gzip allows several members in a row
                 rest, inflate = inflate.unused_data, zlib.decompressobj(wbits=31)
     if started and not inflate.eof:
-        raise Retry(UnavailableError("the answer broke off"))
+        raise Retry(UnavailableError("the answer broke off", advice=_LATER))
 
 
 def read_answer(

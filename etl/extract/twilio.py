@@ -17,7 +17,7 @@ from etl.extract.answer import Answer
 from etl.extract.page import EVERYTHING, Lookup, Page, Params, ScanRequest
 from etl.extract.paging import CursorList, Envelope, count, error_code, look_up, pages
 from etl.extract.url import same_origin
-from etl.extract.verdict import busy, judge_status
+from etl.extract.verdict import IF_IT_STAYS, busy, judge_status
 
 if TYPE_CHECKING:
     from etl.extract.http import Http
@@ -27,23 +27,27 @@ _PAGE_SIZE = "1000"  # the maximum (Twilio's API reference, "PageSize")
 
 
 def paged(
-    path: str, key: str, *, id_member: str = "sid", page_size: str = _PAGE_SIZE
+    path: str,
+    key: str,
+    *,
+    id_member: str = "sid",
+    page_size: str = _PAGE_SIZE,
+    setting: str = "base_url",
 ) -> CursorList:
     """Describe the list at `path` with its records in `key`: its pages lead to one another by URL.
 
-    `meta.next_page_url` is null on the last page (Twilio's docs, "Paging"). The URL is followed as
-    it is, but only if it leads to `path` under the base URL, because the credentials go with it.
-    `id_member` tells one record from another; `page_size` is the most that the list allows.
+    `meta.next_page_url` is null on the last page (Twilio's docs, "Paging"); see `next_page`.
+    `id_member` tells one record from another; `page_size` is the most that the list allows;
+    `setting` is the key of the source's settings that holds the address.
     """
 
     def request(http: "Http", url: str | None) -> tuple[str, Params | None]:
         if url is None:
             return path, {"PageSize": page_size}
-        same_origin(url, http.base_url, path, http.redact)
-        return url, None
+        return next_page(http, url, path), None
 
     def read(body: dict[str, Any], url: str | None, where: str) -> Envelope:
-        rows, next_url = _envelope(body, key, where)
+        rows, next_url = _envelope(body, key, where, setting)
         return Envelope(rows, next_url, odd=another_page(url, body["meta"].get("page")))
 
     return CursorList(request, read, records=(key,), id_member=id_member, resumable=True)
@@ -88,6 +92,19 @@ def probe_channels(http: "Http", ask: ScanRequest = EVERYTHING) -> str:
     return probe(http, _CHANNELS, "channels")
 
 
+def next_page(http: "Http", url: str, path: str) -> str:
+    """Return the whole URL of a list's next page; `url` may leave out the origin.
+
+    It is followed as it is, but only if it leads to `path` under the base URL, because the
+    credentials go with it. Raise ContractError if it leads elsewhere.
+    """
+    if url.startswith("/"):
+        origin = urllib.parse.urlsplit(http.base_url)
+        url = f"{origin.scheme}://{origin.netloc}{url}"
+    same_origin(url, http.base_url, path, http.redact, http.setting)
+    return url
+
+
 def another_page(url: str | None, page: Any) -> str:
     """Say how the `page` that an answer names differs from the one that `url` asks for; or ""."""
     asked = 0 if url is None else _page_of(url)
@@ -104,7 +121,9 @@ def _page_of(url: str) -> int | None:
     return int(text) if re.fullmatch("[0-9]{1,9}", text) else None
 
 
-def _envelope(body: dict[str, Any], key: str, where: str) -> tuple[list[Any], str | None]:
+def _envelope(
+    body: dict[str, Any], key: str, where: str, setting: str
+) -> tuple[list[Any], str | None]:
     """Return the rows and the next page's URL, None on the last page.
 
     The rows are in the documented member `key`; only if there is none, in the one that `meta.key`
@@ -112,17 +131,23 @@ def _envelope(body: dict[str, Any], key: str, where: str) -> tuple[list[Any], st
     """
     meta = body.get("meta")
     if not isinstance(meta, dict) or "next_page_url" not in meta:
-        raise ContractError("the answer does not say whether there is a next page", where=where)
+        raise ContractError(
+            "the answer does not say whether there is a next page",
+            where=where,
+            advice=IF_IT_STAYS,
+        )
     rows = body.get(key if key in body else str(meta.get("key")))
     if not isinstance(rows, list):
         raise ContractError(
             f"the answer holds no list `{key}`",
             where=where,
-            advice="check that base_url is the API's address",
+            advice=f"check that {setting} is the API's address",
         )
     next_url = meta["next_page_url"]
     if next_url is not None and (not isinstance(next_url, str) or not next_url):
-        raise ContractError("next_page_url is neither a URL nor null", where=where)
+        raise ContractError(
+            "next_page_url is neither a URL nor null", where=where, advice=IF_IT_STAYS
+        )
     return rows, next_url
 
 
@@ -145,14 +170,13 @@ def judge(answer: Answer) -> None:
     if answer.status < 300 and (code is None or "meta" in answer.body or "sid" in answer.body):
         return
     if code == 21481:
-        raise PageTokenError(f"Twilio refuses the page token: {answer.said}")
+        raise PageTokenError(f"Twilio refuses the page token: {answer.said}", advice=IF_IT_STAYS)
     if code in _BUSY or (code not in (20404, 21481) and answer.slow_down):
         raise busy(answer)
     if code == 20404 and answer.status == 404:
         raise MissingError(
             f"Twilio does not have it: {answer.said}",
-            advice="check that the account has this product; flex flows and channels belong to"
-            " Flex's legacy messaging, whose end Twilio has announced for 2026-06-01",
+            advice="check that the account has this product",
         )
     if answer.status == 410:
         raise WithdrawnError(
@@ -176,4 +200,6 @@ def judge(answer: Answer) -> None:
             advice="check account_sid with auth_token, or api_key_sid with api_key_secret",
         )
     judge_status(answer)
-    raise ContractError(f"HTTP {answer.status} with the error {code}: {answer.said}")
+    raise ContractError(
+        f"HTTP {answer.status} with the error {code}: {answer.said}", advice=IF_IT_STAYS
+    )

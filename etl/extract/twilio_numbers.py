@@ -4,15 +4,14 @@ An `Http` for it has the account in its base URL, as all addresses of this API d
 key signs. Its lists have no `meta`; they name the next page by a relative URI.
 """
 
-import urllib.parse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from etl.errors import ContractError
 from etl.extract.page import EVERYTHING, Lookup, Page, Params, ScanRequest
 from etl.extract.paging import CursorList, Envelope, pages
-from etl.extract.twilio import another_page, look_up_sid, probe
-from etl.extract.url import same_origin
+from etl.extract.twilio import another_page, look_up_sid, next_page, probe
+from etl.extract.verdict import IF_IT_STAYS
 
 if TYPE_CHECKING:
     from etl.extract.http import Http
@@ -43,16 +42,17 @@ def _request(http: "Http", uri: str | None) -> tuple[str, Params | None]:
     """Return what to ask for: `uri` leads to the account's list, or it is not followed."""
     if uri is None:
         return _PATH, {"PageSize": "1000"}
-    origin = urllib.parse.urlsplit(http.base_url)
-    url = f"{origin.scheme}://{origin.netloc}{uri}" if uri.startswith("/") else uri
-    same_origin(url, http.base_url, _PATH, http.redact)
-    return url, None
+    return next_page(http, uri, _PATH), None
 
 
 def _read(body: dict[str, Any], uri: str | None, where: str) -> Envelope:
     """Return the envelope of an answer: `next_page_uri` is null on the last page."""
     if "next_page_uri" not in body:
-        raise ContractError("the answer does not say whether there is a next page", where=where)
+        raise ContractError(
+            "the answer does not say whether there is a next page",
+            where=where,
+            advice=IF_IT_STAYS,
+        )
     rows, following = body.get(_KEY), body["next_page_uri"]
     if not isinstance(rows, list):
         raise ContractError(
@@ -61,7 +61,9 @@ def _read(body: dict[str, Any], uri: str | None, where: str) -> Envelope:
             advice="check that api_url is the API's address",
         )
     if following is not None and (not isinstance(following, str) or not following):
-        raise ContractError("next_page_uri is neither a URI nor null", where=where)
+        raise ContractError(
+            "next_page_uri is neither a URI nor null", where=where, advice=IF_IT_STAYS
+        )
     return Envelope(rows, following, odd=another_page(uri, body.get("page")))
 
 

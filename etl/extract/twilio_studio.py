@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, Final
 from etl.errors import ContractError, MissingError
 from etl.extract.decode import unpacked, whole
 from etl.extract.page import EVERYTHING, Lookup, Page, ScanRequest, Wanted
-from etl.extract.paging import pages
+from etl.extract.paging import CursorList, pages
 from etl.extract.twilio import look_up_sid, paged, probe
 
 if TYPE_CHECKING:
     from etl.extract.http import Http
 
-_FLOWS = paged("/v2/Flows", "flows")
+_SETTING = "studio_url"
+_FLOWS = paged("/v2/Flows", "flows", setting=_SETTING)
 
 _PUBLISHED: Final = "published"
 _AGAIN: Final = "nothing is deleted, and the next run reads it"
@@ -74,7 +75,7 @@ def _listed(http: "Http", path: str) -> tuple[dict[int, dict[str, Any]], list[An
     found: dict[int, dict[str, Any]] = {}
     unreadable: list[Any] = []
     try:
-        for page in pages(http, paged(path, "revisions", id_member="revision")):
+        for page in pages(http, _revisions(path)):
             for sent in page.records:
                 record = unpacked(sent)
                 number = whole(record.get("revision")) if isinstance(record, dict) else None
@@ -92,6 +93,10 @@ def _listed(http: "Http", path: str) -> tuple[dict[int, dict[str, Any]], list[An
     if not found:
         raise ContractError("Twilio names no revision of the flow", where=http.where, advice=_AGAIN)
     return found, unreadable
+
+
+def _revisions(path: str) -> CursorList:
+    return paged(path, "revisions", id_member="revision", setting=_SETTING)
 
 
 def _require_listed(wanted: Wanted, newest: int, found: dict[str, Any] | None) -> None:

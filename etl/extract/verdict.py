@@ -8,6 +8,9 @@ from etl.extract.answer import Answer
 ATTEMPTS = 6
 """Requests in total for one answer, unless a verdict allows fewer."""
 
+IF_IT_STAYS = "nothing is deleted; run again, and report it to the provider if it stays"
+"""The advice about an answer that only the provider can explain."""
+
 
 Judge = Callable[[Answer], None]
 """Returns for a good answer; raises `Retry` or a ProviderError for any other."""

@@ -15,7 +15,7 @@ from etl.extract.answer import Answer, instant, words
 from etl.extract.oauth import AccessToken
 from etl.extract.page import EVERYTHING, Lookup, Page, Params, ScanRequest
 from etl.extract.paging import CursorList, Envelope, count, error_code, look_up, pages
-from etl.extract.verdict import Judge, busy, judge_status
+from etl.extract.verdict import IF_IT_STAYS, Judge, busy, judge_status
 
 if TYPE_CHECKING:
     from etl.extract.http import Http
@@ -39,16 +39,24 @@ def _request(http: "Http", token: str | None) -> tuple[str, Params]:
 
 def _read(body: dict[str, Any], token: str | None, where: str) -> Envelope:
     """Read an answer; it is the last one if `next_page_token` is empty, null or missing."""
-    rows, following = body.get("flows"), body.get("next_page_token")
+    rows, following = _rows(body, where), body.get("next_page_token")
+    if following is not None and not isinstance(following, str):
+        raise ContractError("next_page_token is not a string", where=where, advice=IF_IT_STAYS)
+    return Envelope(rows, following or None, total=count(body.get("total_records")))
+
+
+def _rows(body: dict[str, Any], where: str) -> list[Any]:
+    """Return the flows of an answer; it may leave out the list where it counts none."""
+    rows = body.get("flows")
+    if rows is None and count(body.get("total_records")) == 0:
+        return []
     if not isinstance(rows, list):
         raise ContractError(
             "the answer holds no list `flows`",
             where=where,
             advice="check that base_url is the API's address",
         )
-    if following is not None and not isinstance(following, str):
-        raise ContractError("next_page_token is not a string", where=where)
-    return Envelope(rows, following or None, total=count(body.get("total_records")))
+    return rows
 
 
 _LIST = CursorList(_request, _read, records=("flows",), id_member="flow_id")
@@ -78,8 +86,7 @@ def look_up_flow(http: "Http", key: tuple[str, ...]) -> Lookup:
 def probe_flows(http: "Http", ask: ScanRequest = EVERYTHING) -> str:
     """Ask for one flow, and return a line about the list. Raise what `flows` would raise."""
     body = http.call("GET", _FLOWS, {"page_size": "1"}, at="a first look")
-    if not isinstance(body.get("flows"), list):
-        raise ContractError("the answer holds no list `flows`", where=http.where)
+    _rows(body, http.where)
     total = count(body.get("total_records"))
     line = f"{'an unknown number of' if total is None else total} flows"
     granted = http.sign.scopes if isinstance(http.sign, AccessToken) else frozenset()
@@ -109,7 +116,9 @@ def judge(token: AccessToken) -> Judge:
         token.accepted()
         _refuse(answer, code)
         judge_status(answer)
-        raise ContractError(f"HTTP {answer.status} with the error {code}: {answer.said}")
+        raise ContractError(
+            f"HTTP {answer.status} with the error {code}: {answer.said}", advice=IF_IT_STAYS
+        )
 
     return verdict
 
@@ -142,7 +151,7 @@ def _refuse(answer: Answer, code: int | None) -> None:
             advice=f"the app needs {_LIST_SCOPES}, the account needs Contact Center",
         )
     if code == 300 and "next_page_token" in answer.params and "token" in message:
-        raise PageTokenError(f"Zoom refuses the page token: {answer.said}")
+        raise PageTokenError(f"Zoom refuses the page token: {answer.said}", advice=IF_IT_STAYS)
     if answer.status == 404 and code == 3201:
         raise MissingError(answer.said)
 

@@ -71,13 +71,15 @@ def keep_unchanged(
     """Complete the staged rows whose record has not changed; return the records to be fetched.
 
     A record is new, or has changed, if a column of its `fingerprint` is unlike that of its current
-    row. Returned are those that are not fetched yet, in the order of the list: the key of each, and
-    what the list shows as its fingerprint. `fills` are the columns that the list does not fill; if
-    there are none, an unchanged record keeps its row as it is.
+    row; if the list shows none of them, it may have changed. Returned are those that are not
+    fetched yet, in the order of the list: the key of each, and what the list shows as its
+    fingerprint. `fills` are the columns that the list does not fill; if there are none, an
+    unchanged record keeps its row as it is.
     """
     join_by_hash(connection)
     same = f"({quoted(fingerprint, 'staged.')}) IS NOT DISTINCT FROM "
     same += f"({quoted(fingerprint, 'current.')})"
+    same += f" AND num_nonnulls({quoted(fingerprint, 'staged.')}) > 0"
     _take_current(connection, source, records, same, {}, fills)
     keys = tables.key_columns(records.current)
     found = connection.execute(

@@ -201,6 +201,7 @@ def open_http(
         sleep=sleep,
         now=now,
         request_id=stream.request_id,
+        setting=stream.origin,
         budget=Budget(clock, sleep),
     )
     sign, judge = stream.auth(source, seam)

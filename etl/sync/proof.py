@@ -202,6 +202,7 @@ def _shortfall(scans: Sequence[Scope], name: str, known: Known, where: str) -> I
         what = what if scope.anchored else "the list moved while it was read"
     elif scope.total is None:
         what = f"the list came in {scope.pages} pages, but does not say how many rows it has"
+        advice = "nothing is removed without that count; report it to the provider if it stays"
     elif seen == scope.total:
         what = f"{seen} rows were returned, but they moved between the pages"
     else:

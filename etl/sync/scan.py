@@ -183,8 +183,11 @@ def batches(
         scan.incomplete_because = error
         unread = scan.pages == pages_before and isinstance(error, ContractError | MissingError)
         if request.resume is not None and unread:
-            text = f"the kept page token is not accepted any more: {error}"
-            scan.incomplete_because = PageTokenError(text)
+            scan.incomplete_because = PageTokenError(
+                f"the kept page token is not accepted any more: {error.what}",
+                where=error.where,
+                advice=error.advice,
+            )
     if batch:
         yield batch
 

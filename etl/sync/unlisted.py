@@ -219,9 +219,10 @@ def _quoted(record: Named, redact: Redactor) -> str:
 def _undecided(answers: Sequence[tuple[Key, Lookup]], where: str) -> IncompleteError:
     open_ = ("unasked", "undecided", "unreadable")
     left = [answer for _, answer in answers if answer.state in open_]
+    count = "1 record is" if len(left) == 1 else f"{len(left)} records are"
     return IncompleteError(
-        f"{len(left)} records are no longer listed, but the provider does not confirm that they "
-        f"are gone ({left[0].reason}); they are kept",
+        f"{count} no longer listed, and the provider does not confirm a deletion"
+        f" ({left[0].reason}); nothing was removed",
         kind="undecided",
         where=where,
         advice="let these credentials read single records, or wait for the next run",
@@ -245,7 +246,7 @@ def _look_up(context: RunContext, keys: Sequence[Key]) -> Iterator[tuple[Key, Lo
         try:
             yield key, look_up(context.http, key)
         except CredentialsError as error:
-            refused = Lookup("unasked", reason=str(error))
+            refused = Lookup("unasked", reason=error.what)
             yield key, refused
         except ProviderError as error:
-            yield key, Lookup("undecided", reason=str(error))
+            yield key, Lookup("undecided", reason=error.what)

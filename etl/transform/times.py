@@ -17,7 +17,7 @@ _MONTHS: Final = (
 )  # fmt: skip
 _RFC_2822: Final = re.compile(
     rf"(?:({'|'.join(_DAYS)}), )?([0-9]{{1,2}}) ({'|'.join(_MONTHS)}) ([0-9]{{4}})"
-    r" ([0-9]{2}):([0-9]{2}):([0-9]{2}) ([+-])([0-9]{2})([0-5][0-9])"
+    r" ([0-9]{2}):([0-9]{2}):([0-9]{2}) (?:([+-])([0-9]{2})([0-5][0-9])|GMT|UT)"
 )
 _LATEST: Final = 253_402_300_800_000  # milliseconds up to the year 10000
 
@@ -25,16 +25,16 @@ _LATEST: Final = 253_402_300_800_000  # milliseconds up to the year 10000
 def rfc_2822(value: Any) -> datetime | None:
     """Read `Thu, 30 Jul 2015 23:19:04 +0000`, or an ISO 8601 time; None for all else.
 
-    The zone is a number, and not -0000, which says that none is known; a day of the week has to be
-    that of the date (RFC 2822, 3.3).
+    The zone is a number, GMT or UT; -0000 is Universal Time too. A day of the week has to be that
+    of the date (RFC 2822, 3.3 and 4.3).
     """
     found = _RFC_2822.fullmatch(value) if isinstance(value, str) else None
     if found is None:
         return moment(value)
     day, date, month, year, hour, minute, second, sign, hours, minutes = found.groups()
-    if (sign, hours, minutes) == ("-", "00", "00") or int(hours) > 23:
+    offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
+    if offset >= timedelta(days=1):
         return None
-    offset = timedelta(hours=int(hours), minutes=int(minutes))
     zone = timezone(-offset if sign == "-" else offset)
     try:
         when = datetime(

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import re
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -193,6 +194,17 @@ def test_a_list_that_never_adds_up_is_incomplete(
     assert (result.deleted, count(warehouse)) == (0, 250)
 
 
+def test_a_list_without_its_count_is_incomplete(sync: Starter, sandbox: Sandbox) -> None:
+    fill(sandbox, 250)
+    no_count = altered(lambda page: page.pop("total_records"))
+    sandbox.zoom.faults.append(
+        Fault(path="/v2/contact_center/flows", times=None, response=no_count)
+    )
+    result = sync(sandbox)(ZOOM)
+    assert (result.status, result.error_kind) == ("incomplete", "incomplete_scan")
+    assert "does not say how many rows it has → nothing is removed" in str(result.error)
+
+
 @pytest.mark.fault(14)
 def test_a_scan_that_misses_a_row_is_not_taken_for_whole(
     sync: Starter, sandbox: Sandbox, warehouse: str
@@ -345,6 +357,9 @@ def test_twilio_flows_stay_when_no_look_up_confirms_that_they_are_gone(
     )
     result = run("twilio_demo.flex_flows")
     assert (result.status, result.error_kind, result.deleted) == ("incomplete", "undecided", 0)
+    problem, *advice = str(result.error).split(" → ")  # where status and the page divide it
+    assert re.search(r": 1 record is no longer listed, .* \(.+\); nothing was removed$", problem)
+    assert len(advice) == 1
     sandbox.twilio.faults.clear()
     result = run("twilio_demo.flex_flows")
     assert (result.status, result.deleted) == ("complete", 1)

@@ -17,6 +17,9 @@ EAST = timezone(timedelta(hours=5, minutes=30))
         ("30 Jul 2015 23:19:04 +0000", datetime(2015, 7, 30, 23, 19, 4, tzinfo=UTC)),
         ("Sat, 1 Aug 2015 01:02:03 +0530", datetime(2015, 8, 1, 1, 2, 3, tzinfo=EAST)),
         ("Fri, 31 Jul 2015 19:19:04 -0400", datetime(2015, 7, 31, 23, 19, 4, tzinfo=UTC)),
+        ("Thu, 30 Jul 2015 23:19:04 -0000", datetime(2015, 7, 30, 23, 19, 4, tzinfo=UTC)),
+        ("Thu, 30 Jul 2015 23:19:04 GMT", datetime(2015, 7, 30, 23, 19, 4, tzinfo=UTC)),
+        ("30 Jul 2015 23:19:04 UT", datetime(2015, 7, 30, 23, 19, 4, tzinfo=UTC)),
         ("2016-08-01T22:10:40Z", datetime(2016, 8, 1, 22, 10, 40, tzinfo=UTC)),
     ],
 )
@@ -28,9 +31,9 @@ def test_a_time_of_rfc_2822_is_read(sent: str, when: datetime) -> None:
     "sent",
     [
         "Thu, 30 Jul 2015 23:19:04",
-        "Thu, 30 Jul 2015 23:19:04 GMT",
+        "Thu, 30 Jul 2015 23:19:04 GMT+1",
         "Thu, 30 Jul 2015 23:19:04 EST",
-        "Thu, 30 Jul 2015 23:19:04 -0000",
+        "Thu, 30 Jul 2015 23:19:04 gmt",
         "Thu, 30 Jul 2015 23:19:04 +2400",
         "Thu, 30 Jul 2015 23:19:04 +0060",
         "Thu, 30 Jul 2015 23:19 +0000",

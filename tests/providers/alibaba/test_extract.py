@@ -5,6 +5,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -291,6 +292,31 @@ def test_a_first_page_that_says_a_smaller_size_is_read() -> None:
     """The document's example says 10 rows per page, whatever was asked for."""
     script = Script(envelope([flow("a", f"{START}.0")], 1, PageSize=10))
     assert [page.total for page in scanned(script)] == [1]
+
+
+def smaller_pages(most: int, echo: dict[str, Any]) -> Fault:
+    """Make page 1 as short as if no page held more than `most` rows."""
+
+    def shortened(request: Request, honest: Response) -> Response:
+        if int(request.params["PageSize"]) <= most:
+            return honest
+        body = json.loads(honest.body)
+        body["Data"].update(List=body["Data"]["List"][:most], **echo)
+        return json_response(200, body)
+
+    return Fault(times=None, response=shortened)
+
+
+@pytest.mark.parametrize("echo", [{"PageSize": 50}, {}, {"PageSize": None}])
+@pytest.mark.parametrize("ask", [EVERYTHING, after(START)])
+def test_smaller_pages_than_asked_for_are_read_all_the_same(
+    ask: ScanRequest, echo: dict[str, Any]
+) -> None:
+    fake = filled(230)
+    fake.faults.append(smaller_pages(50, echo))
+    pages = scanned(fake, ask)
+    assert set(ids(pages)) == set(fake.flows["ccc-sandbox"].keys())
+    assert all((page.anchored, page.total) == (True, 230) for page in pages)
 
 
 @pytest.mark.fault(12)
@@ -1059,10 +1085,14 @@ def test_a_wrong_clock_is_measured(off: int, difference: str) -> None:
 
 
 @pytest.mark.fault(66)
-def test_a_wrong_clock_without_a_date_is_reported_all_the_same() -> None:
+@pytest.mark.parametrize("date", ["yesterday", ""])
+def test_a_wrong_clock_that_cannot_be_measured_is_reported_all_the_same(date: str) -> None:
+    """The Date may be that of a proxy, which has the same clock as this machine."""
     body = {"Code": "InvalidTimeStamp.Expired", "Message": "x"}
-    answer = json_response(400, body, {"Date": "yesterday"})
-    assert "InvalidTimeStamp.Expired" in refused(Script(answer), CredentialsError).what
+    date = date or format_datetime(datetime.now(UTC), usegmt=True)
+    answer = json_response(400, body, {"Date": date})
+    what = refused(Script(answer), CredentialsError).what
+    assert what == "Alibaba Cloud refuses the time of the request: InvalidTimeStamp.Expired"
 
 
 @pytest.mark.fault(8)
@@ -1080,7 +1110,7 @@ def test_an_unknown_instance_is_named() -> None:
         (emulated.error(400, "NoPermission", "no"), ForbiddenError),
         (emulated.error(403, "SomethingNew", "no"), ForbiddenError),
         (emulated.error(400, "IncompleteSignature", "no"), CredentialsError),
-        (emulated.error(400, "SignatureNonceUsed", "no"), CredentialsError),
+        (emulated.error(400, "SignatureDoesNotMatch", "no"), CredentialsError),
         (emulated.error(400, "Parameter.Maximum", "no"), ContractError),
         (emulated.error(404, "InvalidAction.NotFound", "no"), ContractError),
         (emulated.not_ok("Parameter.Blank", status=400), ContractError),
@@ -1091,6 +1121,15 @@ def test_an_unknown_instance_is_named() -> None:
 )
 def test_what_is_not_retried(answer: Response, kind: type[ProviderError]) -> None:
     refused(Script(answer), kind)
+
+
+def test_a_request_that_came_twice_is_signed_again() -> None:
+    """A proxy that repeats a request sends its nonce twice."""
+    used = emulated.error(400, "SignatureNonceUsed", "no")
+    script = Script(used, envelope([], 0))
+    assert len(scanned(script)) == 1
+    nonces = {request.headers["x-acs-signature-nonce"] for request in script.requests}
+    assert len(nonces) == 2
 
 
 # --- check ---------------------------------------------------------------------------------------

@@ -230,17 +230,25 @@ def test_a_masked_number_that_two_pages_show_is_one() -> None:
 
 
 class Pages(Script):
-    """Pages through fixed rows."""
+    """Pages through fixed rows, with no more than `most` on a page."""
 
-    def __init__(self, rows: list[dict[str, Any]]) -> None:
+    def __init__(self, rows: list[dict[str, Any]], most: int = 100) -> None:
         super().__init__()
         self.rows = rows
+        self.most = most
 
     def handle(self, request: Request) -> Response:
         page, size = (int(request.params[name]) for name in ("PageNumber", "PageSize"))
+        size = min(size, self.most)
         found = self.rows[(page - 1) * size : page * size]
         self.answers = [envelope(found, len(self.rows))]
         return super().handle(request)
+
+
+@pytest.mark.parametrize("most", [10, 50])
+def test_smaller_pages_than_asked_for_are_read_all_the_same(most: int) -> None:
+    pages = scanned(Pages([row(number) for number in range(230)], most))
+    assert set(numbers(pages)) == {row(number)["Number"] for number in range(230)}
 
 
 # --- rows ----------------------------------------------------------------------------------------

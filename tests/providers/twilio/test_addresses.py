@@ -1,5 +1,6 @@
 """Twilio's address configurations: how the list is read, and what its records become."""
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -7,12 +8,12 @@ from urllib.parse import urlsplit
 import pytest
 
 from etl.errors import ContractError
-from etl.extract.page import Lookup
+from etl.extract.page import EVERYTHING, Lookup
 from etl.extract.twilio_addresses import addresses, look_up_address, probe_addresses
 from etl.providers.catalog import STREAMS
 from etl.providers.declare import open_http
 from etl.sandbox.exchange import json_response
-from etl.sandbox.faults import html
+from etl.sandbox.faults import html, redirect
 from etl.sandbox.twilio import Twilio, not_found
 from etl.sandbox.wire import serving
 from etl.transform.rows import Rows
@@ -75,11 +76,37 @@ def test_the_list_is_followed_on_its_own_origin_only() -> None:
             source = twilio_source(script, base_url=other.base_url, conversations_url=url)
             with (
                 open_http(source, STREAMS["twilio.addresses"]) as http,
-                pytest.raises(ContractError, match="the next page is on another host"),
+                pytest.raises(ContractError, match="the next page is on another host") as caught,
             ):
                 list(addresses(http))
     assert len(script.requests) == 1
     assert not stranger.requests
+    assert caught.value.advice == "nothing was sent there; check conversations_url"
+
+
+@pytest.mark.parametrize(
+    ("of", "setting"),
+    [
+        ("channels", "base_url"),
+        ("studio_flows", "studio_url"),
+        ("addresses", "conversations_url"),
+        ("phone_numbers", "api_url"),
+    ],
+)
+@pytest.mark.parametrize(
+    "answer",
+    [{"meta": {"next_page_url": None}, "next_page_uri": None}, [], html(200), html(404), "302"],
+)
+def test_advice_names_the_setting_of_the_product_s_address(
+    answer: Any, of: str, setting: str
+) -> None:
+    answer = redirect("/elsewhere") if answer == "302" else answer
+    with (
+        twilio_lists(Script(answer), of=of) as http,
+        pytest.raises(ContractError) as caught,
+    ):
+        list(STREAMS[f"twilio.{of}"].pages(http, EVERYTHING))
+    assert re.findall(r"\w+_url", caught.value.advice) == [setting]
 
 
 @pytest.mark.fault(30)

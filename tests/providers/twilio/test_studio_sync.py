@@ -123,6 +123,22 @@ def test_a_renamed_flow_is_renamed_even_where_its_fingerprint_is_the_same(
     assert stored(url) == expected(twilio)
 
 
+def test_a_flow_of_which_the_list_shows_no_fingerprint_is_read_in_every_run(
+    sync: Sync, twilio: Twilio, url: str
+) -> None:
+    def leave_out(page: Any) -> None:
+        for flow in page["flows"]:
+            for member in ("revision", "status", "date_updated"):
+                flow.pop(member)
+
+    add(twilio, 1, ("published", HELLO))
+    twilio.faults.append(Fault("/v2/Flows", response=altered(leave_out), times=None))
+    sync()
+    add(twilio, 1, ("published", HELLO), ("published", CHANGED))
+    assert sync().status == "complete"
+    assert ask(url, "SELECT live_revision FROM twilio.studio_flows") == [(2,)]
+
+
 def test_what_leaves_a_flow_leaves_its_tables_for_the_history(
     sync: Sync, twilio: Twilio, url: str
 ) -> None:

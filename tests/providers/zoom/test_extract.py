@@ -117,6 +117,8 @@ def test_records_are_passed_on_as_they_are(rows: list[Any]) -> None:
     [
         {},
         {"flows": None},
+        {"flows": None, "total_records": 1},
+        {"flows": {}, "total_records": 0},
         {"flows": {}},
         {"flows": "x"},
         {"next_page_token": ""},
@@ -126,6 +128,12 @@ def test_records_are_passed_on_as_they_are(rows: list[Any]) -> None:
 @pytest.mark.fault(5)
 def test_an_answer_without_flows_is_never_an_empty_list(body: Any) -> None:
     refused(after_token(body), ContractError)
+
+
+@pytest.mark.parametrize("body", [{"flows": None}, {}, {"flows": []}])
+def test_an_answer_that_counts_no_flows_may_leave_out_the_list(body: dict[str, Any]) -> None:
+    with zoom_flows(after_token(body | {"total_records": 0, "next_page_token": ""})) as http:
+        assert [(page.records, page.total) for page in flows(http)] == [([], 0)]
 
 
 @pytest.mark.fault(11)
@@ -165,6 +173,7 @@ def test_a_page_token_too_old_says_that_the_scan_can_start_over() -> None:
     zoom.expires_in = 36_000
     error = refused(zoom, PageTokenError)
     assert "page token" in error.what
+    assert "run again" in error.advice
     assert len(to_list(zoom)) == 2
 
 
@@ -256,7 +265,17 @@ def test_wrong_credentials(changes: dict[str, Any]) -> None:
     ],
 )
 def test_odd_answers_of_the_token_endpoint(answer: Any, kind: type[ProviderError]) -> None:
-    assert "access token" in refused(Script(answer), kind).where
+    error = refused(Script(answer), kind)
+    assert "access token" in error.where
+    assert "base_url" not in error.advice
+
+
+def test_an_address_of_tokens_that_is_wrong_is_named() -> None:
+    zoom = filled(1)
+    error = refused(zoom, UnavailableError, token_url="http://127.0.0.1:1/token")
+    assert "cannot connect to 127.0.0.1:1" in error.what
+    assert error.advice.startswith("check token_url and the network")
+    assert not zoom.requests
 
 
 @pytest.mark.parametrize(
