@@ -151,6 +151,27 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_place_where_nothing_can_be_written_is_reported_before_the_first_question(
+    tmp_path: Path,
+) -> None:
+    for path, said in (
+        (tmp_path / "nowhere" / "callflow.toml", r"callflow.toml: cannot be written: No such file"),
+        (tmp_path / "a_file" / "callflow.toml", "callflow.toml: cannot be written: Not a dir"),
+        (tmp_path / "callflow.toml", "secrets/callflow_warehouse_url: cannot be written: Not a di"),
+    ):
+        (tmp_path / "a_file").touch()
+        (tmp_path / "secrets").touch()
+        with pytest.raises(ConfigError, match=said):
+            answers(path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_so_is_a_directory_that_is_read_only(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(ConfigError, match=r"callflow\.toml: cannot be written: Permission denied"):
+        answers(tmp_path / "callflow.toml")
+
+
 # --- on a terminal -------------------------------------------------------------------------------
 def at_terminal(
     words: Sequence[str], cwd: Path, answers: Sequence[tuple[str, str]], **env: str
@@ -186,7 +207,7 @@ def at_terminal(
             while not waits_at(shown[start:], prompt):
                 assert more(), shown
             start = len(shown)
-            os.write(terminal, answer.encode())
+            os.write(terminal, os.fsencode(answer))
         while more():
             pass
     finally:
@@ -244,6 +265,17 @@ def test_ctrl_c_or_the_end_of_input_leaves_nothing(tmp_path: Path) -> None:
     assert (code, list(tmp_path.iterdir())) == (2, [])
     assert "no more input; nothing was written" in shown
     assert "Traceback" not in shown
+
+
+@pytest.mark.slow
+def test_a_secret_that_is_no_text_is_asked_for_again(tmp_path: Path) -> None:
+    started = [("Provider", "1\n"), ("Name", "\n"), ("account_id", "a\n"), ("client_id", "b\n")]
+    bad = os.fsdecode(b"se\xe9cret\n")
+    shown, code = at_terminal(
+        ["init"], tmp_path, [*started, ("client_secret", bad), ("client_secret", "\x03")]
+    )
+    assert (code, list(tmp_path.iterdir())) == (130, []), shown
+    assert "expected printable ASCII without spaces" in shown
 
 
 def test_with_no_input_or_an_existing_file_a_terminal_is_not_asked(tmp_path: Path) -> None:

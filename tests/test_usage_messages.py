@@ -3,9 +3,12 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
+from etl.commands.cli import app
 from tests.warm import Warm
 
 ZOOM = """\
@@ -87,13 +90,15 @@ VARIABLES = [
 ]  # fmt: skip
 
 
-def answer(warm: Warm, place: Path, text: str | None, words: str, env: Mapping[str, str]) -> str:
+def answer(
+    warm: Warm, place: Path, text: str | None, words: Sequence[str], env: Mapping[str, str]
+) -> str:
     """Return what the command says; it exits 2 and prints no result."""
     if text is not None:
         (place / "callflow.toml").write_text(text)
         (place / "callflow.toml").chmod(0o600)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CALLFLOW_")}
-    done = warm.run(words.split(), env={**kept, **env}, cwd=place)
+    done = warm.run(words, env={**kept, **env}, cwd=place)
     assert (done.returncode, done.stdout) == (2, "")
     return done.stderr
 
@@ -102,7 +107,7 @@ def answer(warm: Warm, place: Path, text: str | None, words: str, env: Mapping[s
 def test_it_says_what_where_and_what_to_do(
     warm: Warm, tmp_path: Path, text: str | None, words: str, what: str, where: str, todo: str
 ) -> None:
-    said = answer(warm, tmp_path, text, words, {})
+    said = answer(warm, tmp_path, text, words.split(), {})
     assert said.startswith("callflow: ")
     for part in (what, where, todo):
         assert part in said
@@ -112,6 +117,36 @@ def test_it_says_what_where_and_what_to_do(
 def test_so_it_does_of_variables(
     warm: Warm, tmp_path: Path, name: str, value: str, what: str, where: str, todo: str
 ) -> None:
-    said = answer(warm, tmp_path, ZOOM, "sync", {name: value})
+    said = answer(warm, tmp_path, ZOOM, ["sync"], {name: value})
     for part in (what, where, todo):
         assert part in said
+
+
+def test_so_it_does_of_bytes_that_are_no_text(warm: Warm, tmp_path: Path) -> None:
+    bad = os.fsdecode(b"Caf\xe9")
+    for words in (
+        ["show", bad],
+        ["diff", bad],
+        ["runs", bad],
+        ["sync", "z", bad],
+        ["forget", bad, "--yes"],
+        ["grant", bad],
+        ["grant", "bi", "--writes", bad],
+        ["changes", "--by", bad],
+        ["sql", f"SELECT '{bad}'"],
+    ):
+        said = answer(warm, tmp_path, ZOOM, words, {})
+        assert said.startswith(f"callflow: {words[0]}: ")
+        assert "what was given is not UTF-8 → set the encoding of this terminal" in said
+
+
+def test_no_path_is_looked_at_before_its_command_does() -> None:
+    """Else a file that may not be read is answered without the reason."""
+    program: Any = get_command(app)
+    checked = {
+        (name, each.name)
+        for name, command in program.commands.items()
+        for each in command.params
+        if each.type_descriptor.annotation is Path and each.type_descriptor.parameter_info.readable
+    }
+    assert not checked
