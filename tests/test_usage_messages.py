@@ -56,6 +56,9 @@ ROWS: Sequence[tuple[str | None, str, str, str, str]] = [
     (ZOOM + "[sources.z]\n", "sync", "twice", "line 6", "each table once"),
     (ZOOM + 'x = "a\n', "sync", "Illegal character", "line 6", "end each text with a quote"),
     (ZOOM + 'x = "C:\\users"\n', "sync", "hex value", "line 6", "a backslash in text twice"),
+    (ZOOM + "x = True\n", "sync", "Invalid value", "line 6, column 5", "true and false in lower"),
+    (ZOOM + "x\u00a0= 1\n", "sync", "Expected '='", "line 6, column 2", "put a plain space"),
+    ("schedule = '15m'\n", "sync", "expected a table", "schedule (line 1)", "such as [schedule]"),
     (ZOOM + "x = [\n", "sync", "end of document", "line 7", "close what is open"),
     # keys and values
     ("", "sync", "no sources", "callflow.toml", "uncomment a [sources.…] table"),
@@ -150,3 +153,28 @@ def test_no_path_is_looked_at_before_its_command_does() -> None:
         if each.type_descriptor.annotation is Path and each.type_descriptor.parameter_info.readable
     }
     assert not checked
+
+
+def test_no_variable_is_suggested_that_only_starts_alike(warm: Warm, tmp_path: Path) -> None:
+    for name in ("CALLFLOW_DEBUG", "CALLFLOW_ZOOM__CLIENT_SECRET", "CALLFLOW_SOURCES__Z"):
+        said = answer(warm, tmp_path, ZOOM, ["sync"], {name: "x"})
+        assert f"${name}: unknown variable; expected CALLFLOW_TABLE__KEY, or" in said
+        assert "did you mean" not in said
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        ("a b\n", "expected printable ASCII without spaces"),
+        ("…", "is still the placeholder; expected the client secret"),
+    ],
+)
+def test_what_a_file_holds_is_a_problem_of_the_key_that_names_it(
+    warm: Warm, tmp_path: Path, held: str, said: str
+) -> None:
+    (tmp_path / "held").write_text(held, encoding="utf-8")
+    (tmp_path / "held").chmod(0o600)
+    text = ZOOM.replace('client_secret = "c"', 'client_secret_file = "held"')
+    shown = answer(warm, tmp_path, text, ["sync"], {})
+    assert f"sources.z.client_secret_file (line 5): in that file: {said}" in shown
+    assert "for example" not in shown
