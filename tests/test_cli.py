@@ -228,6 +228,15 @@ def test_a_database_that_is_down_is_named(cli: Cli) -> None:
         assert "canary" not in done.stderr
 
 
+@pytest.mark.parametrize("option", ["sslmod=require", "sslmode=on", "options=-c%20nope%3D1"])
+def test_a_wrong_option_of_the_url_is_not_taken_for_a_server_that_is_down(
+    cli: Cli, warehouse: str, option: str
+) -> None:
+    done = cli("status", CALLFLOW_WAREHOUSE__URL=f"{warehouse.partition('?')[0]}?{option}")
+    assert done.returncode == 1
+    assert done.stderr.endswith("→ correct what follows the question mark in warehouse.url\n")
+
+
 @pytest.mark.fault(48)
 def test_a_read_only_database_is_reported_as_such(cli: Cli, warehouse: str) -> None:
     name = warehouse.rpartition("/")[2].split("?")[0]
