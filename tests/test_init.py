@@ -1,12 +1,10 @@
 """`callflow init`: the questions on a terminal, what it writes, and what it leaves alone."""
 
 import os
-import pty
-import select
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +18,7 @@ from etl.providers.twilio.source import TwilioSource
 from etl.sandbox import data
 from etl.sandbox.server import Sandbox, serve
 from tests.providers.toy import TOY
+from tests.terminal import at_terminal
 
 AC, SK = "AC" + 32 * "0", "SK" + 32 * "f"
 SECRET = "canary-Zq7-secret"
@@ -173,54 +172,6 @@ def test_so_is_a_directory_that_is_read_only(tmp_path: Path) -> None:
 
 
 # --- on a terminal -------------------------------------------------------------------------------
-def at_terminal(
-    words: Sequence[str], cwd: Path, answers: Sequence[tuple[str, str]], **env: str
-) -> tuple[str, int]:
-    """Run `callflow WORDS…` on a terminal; type each answer when its prompt is there.
-
-    Return all that the terminal showed, and the exit code.
-    """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("CALLFLOW_")}
-    child, terminal = pty.fork()
-    if child == 0:
-        os.chdir(cwd)
-        os.execve(
-            sys.executable,
-            [sys.executable, "-m", "etl", *words],
-            {**kept, "PYTHONPATH": str(Path(__file__).parents[1]), "TERM": "dumb", **env},
-        )
-    shown, start = "", 0
-
-    def more() -> bool:
-        nonlocal shown
-        assert select.select([terminal], [], [], 60)[0], shown
-        try:
-            part = os.read(terminal, 65536)
-        except OSError:  # Linux says so when the other side has closed
-            return False
-        shown += part.decode()
-        return bool(part)
-
-    try:
-        for prompt, answer in answers:
-            # What is typed before echo is off would be shown; getpass empties the queue as well.
-            while not waits_at(shown[start:], prompt):
-                assert more(), shown
-            start = len(shown)
-            os.write(terminal, os.fsencode(answer))
-        while more():
-            pass
-    finally:
-        os.close(terminal)
-    return shown, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def waits_at(text: str, prompt: str) -> bool:
-    """Return whether a line that starts with `prompt` waits for an answer."""
-    last = text.rpartition("\n")[2]
-    return last.startswith(prompt) and last.endswith(": ")
-
-
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
     with serve(data.Sizes(3, 3), seed=3) as running:

@@ -387,9 +387,6 @@ def main() -> None:
             code = app(obj=shared, prog_name="callflow", standalone_mode=False)
         finally:
             sys.stdout.flush()  # if Python did it at exit, it would print a traceback
-    except typer.Abort:  # Ctrl-C, or the end of input, instead of an answer
-        typer.echo("Aborted!", err=True)
-        sys.exit(1)
     except TyperException as error:
         _report(usage_error(error), shared)
         sys.exit(2)
