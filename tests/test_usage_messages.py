@@ -1,6 +1,8 @@
 """What a wrong command line or configuration is answered with: what, where, what to do now."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -178,3 +180,17 @@ def test_what_a_file_holds_is_a_problem_of_the_key_that_names_it(
     shown = answer(warm, tmp_path, text, ["sync"], {})
     assert f"sources.z.client_secret_file (line 5): in that file: {said}" in shown
     assert "for example" not in shown
+
+
+@pytest.mark.slow
+def test_a_directory_that_was_removed_has_no_configuration(tmp_path: Path) -> None:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("CALLFLOW_")}
+    done = subprocess.run(
+        ["sh", "-c", 'mkdir x && cd x && rmdir ../x && exec "$0" -m etl sync', sys.executable],
+        cwd=tmp_path,
+        env=kept,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "no callflow.toml in this directory, which was removed → `callflow init`" in done.stderr
