@@ -946,6 +946,14 @@ def test_an_output_that_cannot_be_written_is_reported_in_one_line(
     )
 
 
+@full
+@pytest.mark.slow
+def test_messages_that_cannot_be_written_leave_the_exit_code(config: Path) -> None:
+    commands = ("status", "sync --jsn", "sync nope", "runs")
+    codes = [shell(config, f"callflow {each} 2>/dev/full").returncode for each in commands]
+    assert codes == [0, 2, 2, 0]
+
+
 @pytest.mark.slow
 @pytest.mark.fault(63)
 def test_an_output_that_is_closed_is_no_error(config: Path) -> None:
