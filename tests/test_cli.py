@@ -228,6 +228,15 @@ def test_a_database_that_is_down_is_named(cli: Cli) -> None:
         assert "canary" not in done.stderr
 
 
+@pytest.mark.parametrize("option", ["sslmod=require", "sslmode=on", "options=-c%20nope%3D1"])
+def test_a_wrong_option_of_the_url_is_not_taken_for_a_server_that_is_down(
+    cli: Cli, warehouse: str, option: str
+) -> None:
+    done = cli("status", CALLFLOW_WAREHOUSE__URL=f"{warehouse.partition('?')[0]}?{option}")
+    assert done.returncode == 1
+    assert done.stderr.endswith("→ correct what follows the question mark in warehouse.url\n")
+
+
 @pytest.mark.fault(48)
 def test_a_read_only_database_is_reported_as_such(cli: Cli, warehouse: str) -> None:
     name = warehouse.rpartition("/")[2].split("?")[0]
@@ -935,6 +944,14 @@ def test_an_output_that_cannot_be_written_is_reported_in_one_line(
             " → free space, or write elsewhere"
         ],
     )
+
+
+@full
+@pytest.mark.slow
+def test_messages_that_cannot_be_written_leave_the_exit_code(config: Path) -> None:
+    commands = ("status", "sync --jsn", "sync nope", "runs")
+    codes = [shell(config, f"callflow {each} 2>/dev/full").returncode for each in commands]
+    assert codes == [0, 2, 2, 0]
 
 
 @pytest.mark.slow

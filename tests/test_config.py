@@ -410,7 +410,7 @@ def test_data_dir_is_relative_to_the_file_and_in_the_environment_to_here(
         ('[daemon]\npublic_url = "http://u:p@h"', "expected http[s]://host[:port], without user, "),
         ('[daemon]\npublic_url = "http://0x7f.1"', "expected a host name, or an IP address writte"),
         ("[warehose]\nurl = 1", "warehose (line 1): unknown key; did you mean warehouse?"),
-        ("warehouse = 1", "warehouse (line 1): expected a table, such as [sources.zoom_eu] or"),
+        ("warehouse = 1", "warehouse (line 1): expected a table, such as [warehouse]"),
         ("sources = [1]", "sources (line 1): expected a table, such as [sources.zoom_eu]"),
         ("[[sources]]\nx = 1", "sources (line 1): expected a table, such as [sources.z"),
         ("[sources]\nname = 3", "sources.name (line 2): expected a table, such as [sources.zoom_"),

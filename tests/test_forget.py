@@ -32,6 +32,7 @@ from etl.warehouse.connect import connect
 from etl.warehouse.translate import translate_errors
 from tests.postgres import ask, dsn
 from tests.sync.truth import STREAMS
+from tests.terminal import at_terminal
 from tests.warm import Warm
 from tests.web import fleet
 from tests.web.running import running
@@ -320,6 +321,23 @@ def test_it_asks_on_a_terminal_and_nowhere_else(
     assert re.search(rf"zoom\.flows +{rows} rows moved to history", yes.stdout)
     assert yes.stdout.endswith("zoom_demo is forgotten.\n")
     assert count(warehouse, "zoom.flows") == 0
+
+
+@pytest.mark.slow
+def test_ctrl_c_is_an_answer_that_changes_nothing(sync: Sync, path: Path, warehouse: str) -> None:
+    sync("zoom_demo")
+    take_out(path, "zoom_demo")
+    rows = count(warehouse, "zoom.flows")
+    for typed, code, said in (
+        ("\x03", 130, "stopped by a signal; nothing was changed"),
+        ("\x04", 1, "Nothing was changed."),
+        ("perhaps\n", 1, "Nothing was changed."),
+    ):
+        shown, ended = at_terminal(
+            ["forget", "zoom_demo"], path.parent, [("Forget it?", typed)], CALLFLOW_CONFIG=str(path)
+        )
+        assert (ended, count(warehouse, "zoom.flows")) == (code, rows), shown
+        assert said in shown
 
 
 def test_the_page_and_the_api_report_it(sync: Sync, path: Path, warehouse: str) -> None:

@@ -1,12 +1,10 @@
 """`callflow init`: the questions on a terminal, what it writes, and what it leaves alone."""
 
 import os
-import pty
-import select
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +18,7 @@ from etl.providers.twilio.source import TwilioSource
 from etl.sandbox import data
 from etl.sandbox.server import Sandbox, serve
 from tests.providers.toy import TOY
+from tests.terminal import at_terminal
 
 AC, SK = "AC" + 32 * "0", "SK" + 32 * "f"
 SECRET = "canary-Zq7-secret"
@@ -151,55 +150,28 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_place_where_nothing_can_be_written_is_reported_before_the_first_question(
+    tmp_path: Path,
+) -> None:
+    for path, said in (
+        (tmp_path / "nowhere" / "callflow.toml", r"callflow.toml: cannot be written: No such file"),
+        (tmp_path / "a_file" / "callflow.toml", "callflow.toml: cannot be written: Not a dir"),
+        (tmp_path / "callflow.toml", "secrets/callflow_warehouse_url: cannot be written: Not a di"),
+    ):
+        (tmp_path / "a_file").touch()
+        (tmp_path / "secrets").touch()
+        with pytest.raises(ConfigError, match=said):
+            answers(path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_so_is_a_directory_that_is_read_only(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(ConfigError, match=r"callflow\.toml: cannot be written: Permission denied"):
+        answers(tmp_path / "callflow.toml")
+
+
 # --- on a terminal -------------------------------------------------------------------------------
-def at_terminal(
-    words: Sequence[str], cwd: Path, answers: Sequence[tuple[str, str]], **env: str
-) -> tuple[str, int]:
-    """Run `callflow WORDS…` on a terminal; type each answer when its prompt is there.
-
-    Return all that the terminal showed, and the exit code.
-    """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("CALLFLOW_")}
-    child, terminal = pty.fork()
-    if child == 0:
-        os.chdir(cwd)
-        os.execve(
-            sys.executable,
-            [sys.executable, "-m", "etl", *words],
-            {**kept, "PYTHONPATH": str(Path(__file__).parents[1]), "TERM": "dumb", **env},
-        )
-    shown, start = "", 0
-
-    def more() -> bool:
-        nonlocal shown
-        assert select.select([terminal], [], [], 60)[0], shown
-        try:
-            part = os.read(terminal, 65536)
-        except OSError:  # Linux says so when the other side has closed
-            return False
-        shown += part.decode()
-        return bool(part)
-
-    try:
-        for prompt, answer in answers:
-            # What is typed before echo is off would be shown; getpass empties the queue as well.
-            while not waits_at(shown[start:], prompt):
-                assert more(), shown
-            start = len(shown)
-            os.write(terminal, answer.encode())
-        while more():
-            pass
-    finally:
-        os.close(terminal)
-    return shown, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def waits_at(text: str, prompt: str) -> bool:
-    """Return whether a line that starts with `prompt` waits for an answer."""
-    last = text.rpartition("\n")[2]
-    return last.startswith(prompt) and last.endswith(": ")
-
-
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
     with serve(data.Sizes(3, 3), seed=3) as running:
@@ -244,6 +216,17 @@ def test_ctrl_c_or_the_end_of_input_leaves_nothing(tmp_path: Path) -> None:
     assert (code, list(tmp_path.iterdir())) == (2, [])
     assert "no more input; nothing was written" in shown
     assert "Traceback" not in shown
+
+
+@pytest.mark.slow
+def test_a_secret_that_is_no_text_is_asked_for_again(tmp_path: Path) -> None:
+    started = [("Provider", "1\n"), ("Name", "\n"), ("account_id", "a\n"), ("client_id", "b\n")]
+    bad = os.fsdecode(b"se\xe9cret\n")
+    shown, code = at_terminal(
+        ["init"], tmp_path, [*started, ("client_secret", bad), ("client_secret", "\x03")]
+    )
+    assert (code, list(tmp_path.iterdir())) == (130, []), shown
+    assert "expected printable ASCII without spaces" in shown
 
 
 def test_with_no_input_or_an_existing_file_a_terminal_is_not_asked(tmp_path: Path) -> None:

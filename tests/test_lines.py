@@ -3,7 +3,7 @@
 import io
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -222,6 +222,8 @@ def test_chinese_is_broken_between_its_characters_and_stays_in_the_line() -> Non
         (NOON + timedelta(hours=9), ZoneInfo("Asia/Shanghai"),
          "2026-11-22 05:00 CST (11-21 21:00 UTC)"),
         (datetime.max.replace(tzinfo=UTC), ZoneInfo("Asia/Shanghai"), "9999-12-31 23:59 UTC"),
+        (datetime.max.replace(tzinfo=timezone(timedelta(hours=-12))), BERLIN,
+         "9999-12-31 23:59 UTC-12:00"),
     ],
 )  # fmt: skip
 def test_a_time_is_said_in_the_zone_of_the_user_and_in_utc(

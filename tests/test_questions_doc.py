@@ -69,3 +69,11 @@ def test_each_query_answers(synced: str, title: str, body: str) -> None:
 
 def test_every_question_is_in_the_document() -> None:
     assert [title for title, _ in SECTIONS][: len(QUESTIONS)] == [each.asked for each in QUESTIONS]
+
+
+def test_what_was_never_live_is_no_answer_to_what_is_live_now(synced: str) -> None:
+    (body,) = (body for title, body in SECTIONS if title.startswith("What is live now"))
+    (query,) = queries(body)
+    with psycopg.connect(dsn(synced)) as connection:
+        rows = connection.execute(query.encode()).fetchall()
+    assert {(bool(was), bool(live)) for *_, was, live in rows} <= {(True, False), (False, True)}

@@ -1,11 +1,16 @@
 """What a wrong command line or configuration is answered with: what, where, what to do now."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
+from etl.commands.cli import app
 from tests.warm import Warm
 
 ZOOM = """\
@@ -53,6 +58,9 @@ ROWS: Sequence[tuple[str | None, str, str, str, str]] = [
     (ZOOM + "[sources.z]\n", "sync", "twice", "line 6", "each table once"),
     (ZOOM + 'x = "a\n', "sync", "Illegal character", "line 6", "end each text with a quote"),
     (ZOOM + 'x = "C:\\users"\n', "sync", "hex value", "line 6", "a backslash in text twice"),
+    (ZOOM + "x = True\n", "sync", "Invalid value", "line 6, column 5", "true and false in lower"),
+    (ZOOM + "x\u00a0= 1\n", "sync", "Expected '='", "line 6, column 2", "put a plain space"),
+    ("schedule = '15m'\n", "sync", "expected a table", "schedule (line 1)", "such as [schedule]"),
     (ZOOM + "x = [\n", "sync", "end of document", "line 7", "close what is open"),
     # keys and values
     ("", "sync", "no sources", "callflow.toml", "uncomment a [sources.…] table"),
@@ -87,13 +95,15 @@ VARIABLES = [
 ]  # fmt: skip
 
 
-def answer(warm: Warm, place: Path, text: str | None, words: str, env: Mapping[str, str]) -> str:
+def answer(
+    warm: Warm, place: Path, text: str | None, words: Sequence[str], env: Mapping[str, str]
+) -> str:
     """Return what the command says; it exits 2 and prints no result."""
     if text is not None:
         (place / "callflow.toml").write_text(text)
         (place / "callflow.toml").chmod(0o600)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CALLFLOW_")}
-    done = warm.run(words.split(), env={**kept, **env}, cwd=place)
+    done = warm.run(words, env={**kept, **env}, cwd=place)
     assert (done.returncode, done.stdout) == (2, "")
     return done.stderr
 
@@ -102,7 +112,7 @@ def answer(warm: Warm, place: Path, text: str | None, words: str, env: Mapping[s
 def test_it_says_what_where_and_what_to_do(
     warm: Warm, tmp_path: Path, text: str | None, words: str, what: str, where: str, todo: str
 ) -> None:
-    said = answer(warm, tmp_path, text, words, {})
+    said = answer(warm, tmp_path, text, words.split(), {})
     assert said.startswith("callflow: ")
     for part in (what, where, todo):
         assert part in said
@@ -112,6 +122,75 @@ def test_it_says_what_where_and_what_to_do(
 def test_so_it_does_of_variables(
     warm: Warm, tmp_path: Path, name: str, value: str, what: str, where: str, todo: str
 ) -> None:
-    said = answer(warm, tmp_path, ZOOM, "sync", {name: value})
+    said = answer(warm, tmp_path, ZOOM, ["sync"], {name: value})
     for part in (what, where, todo):
         assert part in said
+
+
+def test_so_it_does_of_bytes_that_are_no_text(warm: Warm, tmp_path: Path) -> None:
+    bad = os.fsdecode(b"Caf\xe9")
+    for words in (
+        ["show", bad],
+        ["diff", bad],
+        ["runs", bad],
+        ["sync", "z", bad],
+        ["forget", bad, "--yes"],
+        ["grant", bad],
+        ["grant", "bi", "--writes", bad],
+        ["changes", "--by", bad],
+        ["sql", f"SELECT '{bad}'"],
+    ):
+        said = answer(warm, tmp_path, ZOOM, words, {})
+        assert said.startswith(f"callflow: {words[0]}: ")
+        assert "what was given is not UTF-8 → set the encoding of this terminal" in said
+
+
+def test_no_path_is_looked_at_before_its_command_does() -> None:
+    """Else a file that may not be read is answered without the reason."""
+    program: Any = get_command(app)
+    checked = {
+        (name, each.name)
+        for name, command in program.commands.items()
+        for each in command.params
+        if each.type_descriptor.annotation is Path and each.type_descriptor.parameter_info.readable
+    }
+    assert not checked
+
+
+def test_no_variable_is_suggested_that_only_starts_alike(warm: Warm, tmp_path: Path) -> None:
+    for name in ("CALLFLOW_DEBUG", "CALLFLOW_ZOOM__CLIENT_SECRET", "CALLFLOW_SOURCES__Z"):
+        said = answer(warm, tmp_path, ZOOM, ["sync"], {name: "x"})
+        assert f"${name}: unknown variable; expected CALLFLOW_TABLE__KEY, or" in said
+        assert "did you mean" not in said
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        ("a b\n", "expected printable ASCII without spaces"),
+        ("…", "is still the placeholder; expected the client secret"),
+    ],
+)
+def test_what_a_file_holds_is_a_problem_of_the_key_that_names_it(
+    warm: Warm, tmp_path: Path, held: str, said: str
+) -> None:
+    (tmp_path / "held").write_text(held, encoding="utf-8")
+    (tmp_path / "held").chmod(0o600)
+    text = ZOOM.replace('client_secret = "c"', 'client_secret_file = "held"')
+    shown = answer(warm, tmp_path, text, ["sync"], {})
+    assert f"sources.z.client_secret_file (line 5): in that file: {said}" in shown
+    assert "for example" not in shown
+
+
+@pytest.mark.slow
+def test_a_directory_that_was_removed_has_no_configuration(tmp_path: Path) -> None:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("CALLFLOW_")}
+    done = subprocess.run(
+        ["sh", "-c", 'mkdir x && cd x && rmdir ../x && exec "$0" -m etl sync', sys.executable],
+        cwd=tmp_path,
+        env=kept,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "no callflow.toml in this directory, which was removed → `callflow init`" in done.stderr

@@ -80,7 +80,10 @@ def demo(
     ] = 5000,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the invented data.")] = 1,
     data_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where the embedded Postgres keeps its data.")
+        Path | None,
+        typer.Option(
+            metavar="DIR", readable=False, help="Where the embedded Postgres keeps its data."
+        ),
     ] = None,
 ) -> None:
     """Show everything, without credentials and without a network.
@@ -96,9 +99,9 @@ def demo(
 
 @app.command(cls=Command)
 def init(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")] = Path(
-        "callflow.toml"
-    ),
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE", readable=False, help="The file to write.")
+    ] = Path("callflow.toml"),
     no_input: Annotated[
         bool, typer.Option("--no-input", help="Ask nothing; write a commented file to fill in.")
     ] = False,
@@ -287,7 +290,11 @@ def sandbox(
     path: Annotated[
         Path | None,
         typer.Option(
-            "--config", "-c", metavar="FILE", help="Write the callflow.toml there instead."
+            "--config",
+            "-c",
+            metavar="FILE",
+            readable=False,
+            help="Write the callflow.toml there instead.",
         ),
     ] = None,
 ) -> None:
@@ -380,9 +387,6 @@ def main() -> None:
             code = app(obj=shared, prog_name="callflow", standalone_mode=False)
         finally:
             sys.stdout.flush()  # if Python did it at exit, it would print a traceback
-    except typer.Abort:  # Ctrl-C, or the end of input, instead of an answer
-        typer.echo("Aborted!", err=True)
-        sys.exit(1)
     except TyperException as error:
         _report(usage_error(error), shared)
         sys.exit(2)

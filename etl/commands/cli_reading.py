@@ -82,7 +82,10 @@ def changes(
     )
 
 
-_Picture = Annotated[Path | None, typer.Option(metavar="FILE", help="Also write a picture of it.")]
+_Picture = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", readable=False, help="Also write a picture of it."),
+]
 
 
 def show(
@@ -92,7 +95,8 @@ def show(
     at: At = None,
     svg: _Picture = None,
     html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also write a page with its picture.")
+        Path | None,
+        typer.Option(metavar="FILE", readable=False, help="Also write a page with its picture."),
     ] = None,
     mask: Annotated[
         bool,
@@ -172,7 +176,10 @@ class Format(StrEnum):
 def export(
     context: typer.Context,
     directory: Annotated[
-        Path, typer.Argument(metavar="DIR", help="The directory to make, with a file per view.")
+        Path,
+        typer.Argument(
+            metavar="DIR", readable=False, help="The directory to make, with a file per view."
+        ),
     ],
     form: Annotated[
         Format,

@@ -19,7 +19,7 @@ from etl.commands.output import note, stderr, stdout
 from etl.config.redact import Redactor
 from etl.config.settings import Settings
 from etl.config.values import did_you_mean
-from etl.errors import ConfigError
+from etl.errors import ConfigError, StoppedError
 from etl.load import lead, leftovers, runs, stage
 from etl.load import lease as leases
 from etl.load.lease import is_dead, process_name
@@ -79,7 +79,10 @@ def run(settings: Settings, redact: Redactor, name: str, *, yes: bool) -> None:
 
 
 def _confirm(left: Left) -> None:
-    """Ask on the terminal whether to forget `left`. Raises ConfigError if there is no terminal."""
+    """Ask on the terminal whether to forget `left`; exit with 1 unless the answer is yes.
+
+    Raises ConfigError if there is no terminal, StoppedError when Ctrl-C is the answer.
+    """
     if not sys.stdin.isatty():
         raise ConfigError(
             "it asks first, and standard input is not a terminal",
@@ -92,7 +95,14 @@ def _confirm(left: Left) -> None:
         messages.print(f"  {table:<36} {count:>10,} row{'s' if count > 1 else ''}")
     if not left.rows:
         messages.print("  no rows; only the bookkeeping for its next run would be removed")
-    if not typer.confirm("Forget it?", err=True):
+    sys.stderr.write("Forget it? [y/N]: ")
+    sys.stderr.flush()
+    try:
+        answer = sys.stdin.readline()
+    except KeyboardInterrupt:
+        messages.print()
+        raise StoppedError("stopped by a signal; nothing was changed") from None
+    if answer.strip().lower() not in ("y", "yes"):
         messages.print("Nothing was changed.")
         raise typer.Exit(1)
 

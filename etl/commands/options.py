@@ -25,6 +25,7 @@ ConfigPath = Annotated[
         "--config",
         "-c",
         metavar="FILE",
+        readable=False,
         help="The configuration file. Default: $CALLFLOW_CONFIG, else ./callflow.toml.",
     ),
 ]

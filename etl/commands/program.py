@@ -1,6 +1,7 @@
 """How the command line is read and its help is laid out; what the commands are is in `cli`."""
 
 import difflib
+import re
 from typing import Any
 
 import typer
@@ -13,6 +14,8 @@ from etl.errors import ConfigError
 
 _FLAGS = ("-v", "--verbose", "-q", "--quiet")
 _WITH_VALUE = ("-c", "--config", "--log-level")
+_UNDECODED = re.compile("[\udc80-\udcff]")
+"""What Python makes of bytes of the command line that are not text (PEP 383)."""
 
 
 class Program(TyperGroup):
@@ -60,6 +63,20 @@ class Command(TyperCommand):
                 pieces.append(name if each.required else f"[{name}]")
         return pieces
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the words. Raises ConfigError for one that is not UTF-8, unless it is a path."""
+        left = super().parse_args(ctx, args)
+        for each in self.params:
+            given = ctx.params.get(each.name)
+            for value in given if isinstance(given, list) else [given]:
+                if isinstance(value, str) and _UNDECODED.search(value):
+                    raise ConfigError(
+                        f"{_named(each)}: what was given is not UTF-8",
+                        where=self.name or "command line",
+                        advice="set the encoding of this terminal to UTF-8 and type it again",
+                    )
+        return left
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments and the options."""
         arguments = [each for each in self.get_params(ctx) if each.param_type_name == "argument"]
@@ -101,7 +118,7 @@ def usage_error(error: TyperException) -> ConfigError:
         close: list[str] = sorted(getattr(error, "possibilities", None) or [])
         advice = f"did you mean {close[0]}?" if close else advice
     elif parameter is not None:
-        name = parameter.opts[0] if parameter.param_type_name == "option" else _metavar(parameter)
+        name = _named(parameter)
         given = error.message and not error.message.startswith("Missing")
         what = f"{name}: expected {_wanted(parameter)}" if given else f"{name} is missing"
     else:
@@ -172,6 +189,11 @@ def _options(command: Any, ctx: Any) -> list[tuple[str, str]]:
             value = "" if each.is_flag else f" {_metavar(each)}"
             found.append((names + value, _said(each)))
     return found
+
+
+def _named(parameter: Any) -> str:
+    option = parameter.param_type_name == "option"
+    return str(parameter.opts[0]) if option else _metavar(parameter)
 
 
 def _metavar(parameter: Any) -> str:

@@ -17,7 +17,7 @@ from etl.config import load as config
 from etl.config.check import A_NAME, from_text, is_name, refusal
 from etl.config.draft import is_secret
 from etl.config.example import Entry, write_answers
-from etl.config.files import require_new
+from etl.config.files import require_new, require_writable
 from etl.config.redact import harmless
 from etl.config.settings import Source, Table, Warehouse, redactor
 from etl.config.values import did_you_mean
@@ -66,11 +66,15 @@ def run(path: Path) -> int:
 def interview(person: Person, path: Path, providers: tuple[Provider, ...]) -> list[Entry]:
     """Ask for one source and the warehouse; return the tables of callflow.toml, the source last.
 
-    Writes nothing. Raises what `person` raises, and ConfigError if the file for the warehouse's URL
-    is there already.
+    Writes nothing. Raises what `person` raises, and ConfigError if no file can be written there, or
+    if the file for the warehouse's URL is there already.
     """
     warehouse = f"{path.stem}_warehouse"
-    require_new(path.parent / Entry("warehouse", warehouse, {}, {}).file("url"))
+    url_file = path.parent / Entry("warehouse", warehouse, {}, {}).file("url")
+    require_writable(path.parent, whose=path)
+    if os.path.lexists(url_file.parent):
+        require_writable(url_file.parent, whose=url_file)
+    require_new(url_file)
     person.say(
         f"To make {path}, answer a few questions. Nothing is written before the last answer;"
         " press Ctrl-C to stop.\n"
@@ -181,4 +185,8 @@ def _ask(prompt: str) -> str:
 
 
 def _hidden(prompt: str) -> str:
-    return getpass.getpass(f"{prompt}: ", sys.stderr)
+    try:
+        return getpass.getpass(f"{prompt}: ", sys.stderr)
+    except UnicodeDecodeError:  # as of a terminal in another encoding; no secret takes this answer
+        _say("")
+        return "\ufffd"

@@ -27,11 +27,24 @@ class _Results(io.FileIO):
             ) from error
 
 
+class _Messages(io.FileIO):
+    """The file behind stderr. What a full disk does not take is lost: nothing else would say so."""
+
+    def write(self, data: Any, /) -> int:
+        """Write as FileIO does. Raises BrokenPipeError if the reader has gone."""
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise
+        except OSError:  # the exit code still says what became of the command
+            return memoryview(data).nbytes
+
+
 def open_streams() -> None:
     """Make the standard streams accept any text, even if the caller has closed them.
 
     A character that their encoding lacks is written as an escape. From now on stdout raises
-    OutputError.
+    OutputError, and stderr no error of a disk.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -43,9 +56,16 @@ def open_streams() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout = io.TextIOWrapper(
-            io.BufferedWriter(_Results(sys.stdout.fileno(), "w", closefd=False)),
-            encoding=sys.stdout.encoding,
-            errors=sys.stdout.errors,
-            line_buffering=sys.stdout.line_buffering or sys.stdout.write_through,
-        )
+        sys.stdout = _over(sys.stdout, _Results)
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr = _over(sys.stderr, _Messages)
+
+
+def _over(stream: io.TextIOWrapper, kind: type[io.FileIO]) -> io.TextIOWrapper:
+    """Return a stream like this one over a file of that kind."""
+    return io.TextIOWrapper(
+        io.BufferedWriter(kind(stream.fileno(), "w", closefd=False)),
+        encoding=stream.encoding,
+        errors=stream.errors,
+        line_buffering=stream.line_buffering or stream.write_through,
+    )

@@ -44,7 +44,7 @@ def _prepare(path: Key, table: dict[str, Any], model: type[Table], draft: Draft)
             with contextlib.suppress(ConfigError):
                 table[name] = str(draft.path(value, key))
         if any(isinstance(item, str) and PLACEHOLDER.fullmatch(item) for item in _listed(value)):
-            draft.problem(key, f"is still the placeholder; expected {info.description}")
+            draft.content_problem(key, f"is still the placeholder; expected {info.description}")
         elif name == "ca_file" and isinstance(value, str) and value:
             _look_at_certificates(Path(table[name]), key, draft)
     for name, message in model.conflicts(table).items():
@@ -235,14 +235,12 @@ def _explain(error: ErrorDetails, at: Key, models: Mapping[Key, type[Table]], dr
             value = value[part]
         message += f", not {_TYPES.get(type(value), 'a date or a time')}"
     suggested = message.endswith("?")
-    draft.problem(
-        key, message if suggested else f"{message}; for example {draft.example(key, info)}"
-    )
+    draft.content_problem(key, message, "" if suggested else draft.example(key, info))
 
 
 def _no_table(key: Key) -> str:
-    named = f"[{dotted(key)}]" if len(key) == 3 else "[sources.zoom_eu] or [warehouse]"
-    return f"expected a table, such as {named}"
+    own = len(key) == 3 or key[0] in TABLES
+    return f"expected a table, such as {f'[{dotted(key)}]' if own else '[sources.zoom_eu]'}"
 
 
 def _provider_problem(key: Key, draft: Draft) -> str:

@@ -37,6 +37,7 @@ class Draft:
     `variables` the variable that a key's value is from; its name is as it was given.
     `problems`  what is wrong with a key, in words that hold no value.
     `unread`    secrets whose file could not be read; they get no other message.
+    `from_file` secrets that are what a file holds.
     `warnings`  what should be changed although nothing is refused for it.
     """
 
@@ -47,6 +48,7 @@ class Draft:
     variables: dict[Key, str] = field(default_factory=dict)
     problems: dict[Key, str] = field(default_factory=dict)
     unread: set[Key] = field(default_factory=set)
+    from_file: set[Key] = field(default_factory=set)
     warnings: list[str] = field(default_factory=list)
 
     def problem(self, key: Key, message: str) -> None:
@@ -79,6 +81,13 @@ class Draft:
         """Return the names of the streams of the source at `source`, whose provider is known."""
         provider = self.tree["sources"][source[1]]["provider"]
         return self.providers[provider].names
+
+    def content_problem(self, key: Key, message: str, example: str = "") -> None:
+        """Keep a problem of a value; of one from a file, as a problem of the key of that file."""
+        if key in self.from_file:
+            self.problem((*key[:-1], key[-1] + "_file"), f"in that file: {message}")
+        else:
+            self.problem(key, f"{message}; for example {example}" if example else message)
 
     def place(self, key: Key) -> str:
         """Return where a person finds the key: the variable, the line, or its table's line."""

@@ -1,5 +1,6 @@
 """Files that the configuration names: read at once, up to a limit, as UTF-8; and new ones."""
 
+import errno
 import io
 import os
 import stat
@@ -77,6 +78,15 @@ def require_new(path: Path, *, advice: str = _ANOTHER) -> None:
     with _said_of(path, advice):
         if os.path.lexists(path):
             raise FileExistsError
+
+
+def require_writable(directory: Path, *, whose: Path) -> None:
+    """Raise ConfigError about the new file `whose` if none can be made in `directory`."""
+    with _said_of(whose, _ANOTHER):
+        if not stat.S_ISDIR(directory.stat().st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 @contextmanager

@@ -91,8 +91,12 @@ def no_sources(settings: Settings) -> ConfigError | None:
     if settings.path:
         advice = "uncomment a [sources.…] table there and fill it in"
         return ConfigError("no sources", where=str(settings.path), advice=advice)
+    try:
+        here = str(Path.cwd())
+    except OSError:
+        here = "this directory, which was removed"
     return ConfigError(
-        f"no configuration: no --config, no $CALLFLOW_CONFIG, no callflow.toml in {Path.cwd()}",
+        f"no configuration: no --config, no $CALLFLOW_CONFIG, no callflow.toml in {here}",
         advice="`callflow init` writes a callflow.toml; `callflow demo` needs none",
     )
 

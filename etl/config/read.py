@@ -1,5 +1,6 @@
 """callflow.toml and the CALLFLOW_ variables → the tables of a draft. A variable wins."""
 
+import difflib
 import re
 import tomllib
 from collections.abc import Collection, Mapping
@@ -9,7 +10,6 @@ from typing import Any
 from etl.config.draft import TABLES, Draft, keys_of
 from etl.config.files import read_text
 from etl.config.lines import Key, key_lines
-from etl.config.values import did_you_mean
 from etl.errors import ConfigError
 
 _NOT_SETTINGS = re.compile("CALLFLOW_(CONFIG|PG_BIN|PG_USER|TRACEBACK|TEST_.*)")
@@ -55,12 +55,19 @@ def _syntax_error(message: str, text: str, file: Path, draft: Draft) -> ConfigEr
         lines[number - 1].rstrip(),
     )
     said = message.removesuffix(at[0]) if at else message
+    if _UNSEEN.match(lines[number - 1], column - 1):
+        advice = "put a plain space, or nothing, in place of the character at the mark"
+    else:
+        advice = next(each for words, each in _SLIPS if re.search(words, said, re.IGNORECASE))
     return ConfigError(
         f"not valid TOML: {said}\n  {shape}\n  {' ' * (column - 1)}^",
         where=f"{file}, line {number}, column {column}",
-        advice=next(advice for words, advice in _SLIPS if re.search(words, said, re.IGNORECASE)),
+        advice=advice,
     )
 
+
+_UNSEEN = re.compile(r"[^\S \t\r\n]|[\u200b-\u200f\u2060\ufeff]")
+"""A blank that is none to TOML, such as one that was copied from a web page."""
 
 _SLIPS = (
     (r"\(at end of document\)|unclosed", "close what is open: text by its quotes, a list by ]"),
@@ -72,7 +79,10 @@ _SLIPS = (
     ),
     ("table declaration|array declaration", "write [name] alone on its line, with both brackets"),
     ("'='|newline", 'write each key on its own line, as in key = "value"'),
-    ("invalid value", 'put text in straight quotes, as in key = "value"'),
+    (
+        "invalid value",
+        'put text in straight quotes, as in key = "value"; true and false in lower case',
+    ),
     ("", 'write each key on its own line, with text in quotes, as in key = "value"'),
 )
 """Words of a TOML error → what to do about it; the first that fit count."""
@@ -115,7 +125,10 @@ def _unknown_variable(variable: str, name: str) -> str:
     )
     known += [meant] if meant.count("__") > 1 and meant != variable else []
     wanted = "unknown variable; expected CALLFLOW_TABLE__KEY, or CALLFLOW_SOURCES__NAME__KEY"
-    return wanted + did_you_mean(variable, known)
+    # Without what all have in common, which would make them all alike.
+    own = {each.removeprefix("CALLFLOW_"): each for each in known}
+    close = difflib.get_close_matches(name[:100], own, n=1)
+    return wanted + (f"; did you mean {own[close[0]]}?" if close else "")
 
 
 def _variable_key(name: str, parts: Collection[str]) -> Key | None:

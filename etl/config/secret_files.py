@@ -30,6 +30,7 @@ def read_secrets(draft: Draft) -> list[Key]:
                 continue
             try:
                 table[name] = _secret(given, file_key, draft)
+                draft.from_file.add(key)
             except ConfigError as error:
                 draft.problem(file_key, f"{error.what}; expected a file that holds only the secret")
                 draft.unread.add(key)

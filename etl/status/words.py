@@ -24,9 +24,13 @@ def span(seconds: float, parts: int = 4) -> str:
 def local_time(time: datetime, zone: tzinfo | None) -> str:
     """Return an aware time to the minute in `zone` and in UTC: "2026-11-17 14:05 CET (13:05 UTC)".
 
-    Where the zone has the time of UTC: "2026-11-17 13:05 UTC". None is this machine's zone.
+    Where the zone has the time of UTC: "2026-11-17 13:05 UTC". None is this machine's zone. A time
+    that has no year in UTC stays as it is: "9999-12-31 23:59 UTC-12:00".
     """
-    there = utc = time.astimezone(UTC)
+    try:
+        there = utc = time.astimezone(UTC)
+    except OverflowError:
+        return f"{time:%Y-%m-%d %H:%M %Z}"
     with suppress(ValueError, OverflowError):  # in the years 1 and 9999
         there = utc.astimezone(zone)
     if not there.utcoffset():

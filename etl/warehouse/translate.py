@@ -42,7 +42,11 @@ _NOT_TAKEN = (
     "check user, password and database of warehouse.url; the server answers, but refuses them"
 )
 _HOST = "correct the host in warehouse.url, or check the name service"
+_OPTION = "correct what follows the question mark in warehouse.url"
 _REFUSALS = (
+    ("invalid connection option", _OPTION),
+    ("invalid sslmode value", _OPTION),
+    ("unrecognized configuration parameter", _OPTION),
     ("password authentication failed", _ADVICE["28P01"]),
     ("SASL authentication failed", _ADVICE["28P01"]),
     ("no password supplied", "put the password into warehouse.url"),

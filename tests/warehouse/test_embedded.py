@@ -480,8 +480,40 @@ def test_a_cluster_of_another_major_version_is_refused_and_left_alone(
     made_by = (data_dir / "pgdata" / "PG_VERSION").read_text().strip()
     assert f"made by PostgreSQL {made_by}" in caught.value.what
     assert caught.value.where == str(data_dir / "pgdata")
-    for word in ("CALLFLOW_PG_BIN=", "pg_dump -Fc", "pg_upgrade"):
+    for word in ("CALLFLOW_PG_BIN=", "pg_dump -Fc", "pg_upgrade", "PGUSER=callflow_admin",
+                 "createdb -O callflow callflow"):  # fmt: skip
         assert word in caught.value.advice
+
+
+def test_the_documented_dump_and_restore_keep_a_schema_of_another_role(
+    data_dir: Path, wheel: Path, tmp_path: Path
+) -> None:
+    server = start(data_dir, wheel)
+    query(server, "CREATE SCHEMA kept; CREATE TABLE kept.rows AS SELECT 1 AS n")
+    with as_admin(server, "callflow") as connection:
+        connection.execute(
+            "CREATE ROLE dbt; CREATE SCHEMA analytics AUTHORIZATION dbt; SET ROLE dbt;"
+            "CREATE TABLE analytics.model AS SELECT 2 AS n"
+        )
+    text = (REPOSITORY / "docs/operate.md").read_text(encoding="utf-8")
+    section = text.partition("## Back up and restore the embedded Postgres\n")[2]
+    found = re.findall(r"(?m)^\$ ((?:export |\$BIN/).*)$", section.partition("\n## ")[0])
+    assert [re.findall(r"\w+", each)[:2] for each in found] == [
+        ["export", "PGHOST"], ["BIN", "pg_dump"], ["BIN", "dropdb"], ["BIN", "pg_restore"]
+    ]  # fmt: skip
+    done = subprocess.run(
+        ["sh", "-euc", "\n".join(found)],
+        env={**os.environ, "BIN": str(wheel), "DIR": str(data_dir)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert query(server, "SELECT n FROM kept.rows") == [(1,)]
+    owner = "SELECT tableowner::text FROM pg_tables WHERE schemaname = 'analytics'"
+    assert query(server, owner) == [("dbt",)]
+    with as_admin(server, "callflow") as connection:
+        connection.execute("DROP SCHEMA kept, analytics CASCADE; DROP ROLE dbt")
 
 
 def test_a_directory_that_is_not_ours_is_refused_and_left_alone(place: Path, wheel: Path) -> None:

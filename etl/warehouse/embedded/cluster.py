@@ -135,9 +135,9 @@ def check_major(launch: Launch) -> None:
   {old}/pg_ctl stop -D {shlex.quote(str(cluster))}    # as the owner of that directory
   mv {home} {aside}
   callflow status    # makes a new one, with empty tables that are in the dump's way
-  export PGHOST={HOST} PGUSER={OWNER} PGPASSFILE={home}/{PASSWORDS[OWNER]}
+  export PGHOST={HOST} PGUSER={ADMIN} PGPASSFILE={home}/{PASSWORDS[ADMIN]}
   export PGPORT=$(cat {home}/port)
-  {new}/dropdb {DATABASE} && {new}/createdb {DATABASE}
+  {new}/dropdb {DATABASE} && {new}/createdb -O {OWNER} {DATABASE}
   {new}/pg_restore --single-transaction -d {DATABASE} callflow.dump
 (pg_upgrade --old-datadir … --new-datadir … --old-bindir {old} --new-bindir {new} does it too.)""",
     )
