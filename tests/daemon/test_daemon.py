@@ -241,6 +241,17 @@ def test_a_daily_limit_pauses_the_account_until_it_is_reset(
     assert not again.runs(source="zoom_demo")
 
 
+def test_what_was_paused_continues_when_the_pause_is_over(start: Start, sandbox: Sandbox) -> None:
+    reset = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=5)
+    limit = zoom.too_many_today(reset.isoformat())
+    sandbox.zoom.faults.append(Fault(path=ZOOM_LIST, times=None, response=limit))
+    daemon = start(sandbox, every="30d")
+    daemon.ran(source="zoom_demo", status="failed")
+    until(lambda: daemon.stream("zoom_demo.flows").get("state") == "throttled", "it is reported")
+    planned = datetime.fromisoformat(daemon.stream("zoom_demo.flows")["next_run_at"])
+    assert abs(planned - reset) < timedelta(minutes=1)
+
+
 def test_a_run_that_hangs_is_given_up_and_the_rest_goes_on(
     start: Start, sandbox: Sandbox, warehouse: str
 ) -> None:
