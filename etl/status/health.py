@@ -34,6 +34,8 @@ CALM = ("not available", "ended", "not configured")
 """States of which nothing more has to be done once they are known."""
 OLD = timedelta(seconds=15)
 """Maximum age of an overview; a healthy daemon makes one every second or two."""
+WHEN_OLD = "check that the database server answers; if it does, restart the daemon"
+"""What to do when there is no newer one: the daemon may wait for a server that hangs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +158,7 @@ class Overview:
         if age <= OLD:
             return self
         what = f"the daemon last looked at the streams {span(age.total_seconds(), 2)} ago"
-        advice = "check that the database server answers; if it does, restart the daemon"
-        return replace(self, role="none", database=f"{what} → {advice}")
+        return replace(self, role="none", database=f"{what} → {WHEN_OLD}")
 
     @property
     def ready(self) -> bool:
