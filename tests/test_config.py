@@ -400,6 +400,10 @@ def test_data_dir_is_relative_to_the_file_and_in_the_environment_to_here(
         ),
         ('[daemon]\ntelemetry = "perhaps"', "daemon.telemetry (line 2): expected true or false"),
         (
+            '[daemon]\nalert_webhook = "ftp://x/?sig=1"',
+            "alert_webhook (line 2): expected https://host[:port][/path][?query], without user or",
+        ),
+        (
             '[daemon]\nalert_webhook = "http://x/"',
             "alert_webhook (line 2): http:// is for loopback",
         ),

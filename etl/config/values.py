@@ -52,6 +52,8 @@ def problem(message: str) -> PydanticCustomError:
 def _web_url(text: str, *, query: bool = False) -> str:
     match = _URL.fullmatch(text)
     if not match or (match[5] and not query) or not 0 < int(match[3] or 1) < 65536:
+        if query:
+            raise problem("expected https://host[:port][/path][?query], without user or fragment")
         raise problem("expected https://host[:port][/path], without user, query or fragment")
     scheme, host, port, path, rest = match.groups(default="")
     if scheme.lower() == "http" and not is_loopback(host):

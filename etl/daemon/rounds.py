@@ -178,6 +178,7 @@ class Rounds:
             for name, each in self.context.settings.sources.items():
                 if account(each) == account(source):
                     schedule.put_off(self._timer, name, run.retry_at)
+            schedule.bring_forward(self._timer, source.name, run.retry_at)
         elif run.status in ("failed", "busy") and run.error_kind in _PASSING:
             count = self._failures[source.name] = self._failures.get(source.name, 0) + 1
             wait = min(_AGAIN * 2 ** min(count - 1, 10), _AGAIN_AT_MOST)

@@ -34,6 +34,8 @@ CALM = ("not available", "ended", "not configured")
 """States of which nothing more has to be done once they are known."""
 OLD = timedelta(seconds=15)
 """Maximum age of an overview; a healthy daemon makes one every second or two."""
+WHEN_OLD = "check that the database server answers; if it does, restart the daemon"
+"""What to do when there is no newer one: the daemon may wait for a server that hangs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +55,10 @@ class StreamHealth:
     """The state of one stream. Times are UTC, lengths of time are seconds.
 
     `state`         from the last run. "throttled": the provider asked for no requests before
-                    `retry_at`. "not available": the account lacks it, or the credentials the right
-                    to it. "ended": its provider has ended it. "not configured": it was synced once,
-                    but no source has it now.
+                    `retry_at`; also after that, until the run that is planned then has ended. "not
+                    available": the account lacks it, or the credentials the right to it. "ended":
+                    its provider has ended it. "not configured": it was synced once, but no source
+                    has it now.
     `stale`         whether there was no complete run within `stale_after`. What has ended, and what
                     was never available, is never stale.
     `problem`       what is wrong, or why it cannot be read, and `advice` what to do now; None if
@@ -155,8 +158,7 @@ class Overview:
         if age <= OLD:
             return self
         what = f"the daemon last looked at the streams {span(age.total_seconds(), 2)} ago"
-        advice = "check that the database server answers; if it does, restart the daemon"
-        return replace(self, role="none", database=f"{what} → {advice}")
+        return replace(self, role="none", database=f"{what} → {WHEN_OLD}")
 
     @property
     def ready(self) -> bool:
@@ -307,7 +309,8 @@ def _state(known: Recorded, now: datetime) -> State:
         return "good"
     if last == "not_available":
         return "ended" if known.ends else "not available"
-    if retry_at is not None and retry_at > now:
+    goes_on = known.running_since is not None or known.next_run_at is not None
+    if retry_at is not None and (retry_at > now or goes_on):
         return "throttled"
     return "incomplete" if last == "incomplete" else "failed"
 

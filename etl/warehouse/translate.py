@@ -37,7 +37,7 @@ _ADVICE = {
     "57P03": "the server is starting or stopping; try again in a moment",
     "57P05": _RAISE.format("idle_session_timeout"),
 }
-_AWAY = "check that the server runs and that warehouse.url names it; then run again"
+_AWAY = "check that the server runs and that warehouse.url names it"
 _NOT_TAKEN = (
     "check user, password and database of warehouse.url; the server answers, but refuses them"
 )

@@ -160,7 +160,8 @@ def test_a_database_that_is_away_is_waited_for(
 ) -> None:
     with relayed(warehouse, open_=False) as (url, relay):
         daemon = start(sandbox, url=url)
-        daemon.said("no warehouse; waiting for it")
+        # The daemon tries again automatically.
+        assert "run again" not in daemon.said("no warehouse; waiting for it")["error"]
         assert daemon.get("/healthz").status_code == 200
         assert daemon.get("/readyz").status_code == 503
         assert "Postgres" in daemon.status()["database"]
@@ -239,6 +240,17 @@ def test_a_daily_limit_pauses_the_account_until_it_is_reset(
     again = start(sandbox)
     again.ran(3, source="twilio_demo", stream="channels", status="complete")
     assert not again.runs(source="zoom_demo")
+
+
+def test_what_was_paused_continues_when_the_pause_is_over(start: Start, sandbox: Sandbox) -> None:
+    reset = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=5)
+    limit = zoom.too_many_today(reset.isoformat())
+    sandbox.zoom.faults.append(Fault(path=ZOOM_LIST, times=None, response=limit))
+    daemon = start(sandbox, every="30d")
+    daemon.ran(source="zoom_demo", status="failed")
+    until(lambda: daemon.stream("zoom_demo.flows").get("state") == "throttled", "it is reported")
+    planned = datetime.fromisoformat(daemon.stream("zoom_demo.flows")["next_run_at"])
+    assert abs(planned - reset) < timedelta(minutes=1)
 
 
 def test_a_run_that_hangs_is_given_up_and_the_rest_goes_on(

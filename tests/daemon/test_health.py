@@ -97,6 +97,17 @@ def test_the_state_is_what_the_last_run_says(
         assert (found.problem, found.advice) == ("z.flows: the API said no", "ask it nicely")
 
 
+@pytest.mark.parametrize(
+    "known", [{"next_runs": {"z": NOW}}, {"running": {("z", "flows"): NOW - MINUTE}}]
+)
+def test_a_pause_that_is_over_is_no_failure_while_a_daemon_goes_on(known: Any) -> None:
+    over = row(MINUTE, "failed", error=ERROR, retry_at=NOW - MINUTE)
+    assert only(over, **known).state == "throttled"
+    assert only(over).state == "failed"
+    failed_again = row(MINUTE, "failed", error=ERROR)
+    assert only(failed_again, **known).state == "failed"
+
+
 def test_an_error_without_advice() -> None:
     found = only(row(MINUTE, "failed", error="it broke"))
     assert (found.problem, found.advice) == ("it broke", None)

@@ -263,11 +263,13 @@ def test_when_the_database_is_down_it_says_so_once_and_what_was_known() -> None:
     assert "The database has not answered since this process started." in never.text
 
 
-def test_when_the_daemon_hangs_it_says_so_first() -> None:
+def test_when_the_daemon_does_not_report_it_says_so_first() -> None:
     with running(fleet.ALL_WELL, now=lambda: fleet.NOW + timedelta(minutes=5)) as client:
         shown = Page(client.get("/").text)
-    assert shown.titles()[0] == "daemon hangs · callflow"
-    assert "The daemon hangs It last looked at the streams 5m ago" in shown.text
+        advice = client.get("/readyz").text.partition(" → ")[2].splitlines()[0]
+    assert f"Do now: {advice}" in shown.text  # a database that hangs looks the same from here
+    assert shown.titles()[0] == "no report · callflow"
+    assert "The daemon does not report It last looked at the streams 5m ago" in shown.text
     assert "Last known state, from 5m ago 2026-03-14 03:12:38 UTC" in shown.text
 
 

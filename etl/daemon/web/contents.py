@@ -9,7 +9,7 @@ from datetime import datetime
 from urllib.parse import quote, urlencode
 
 from etl.status.causes import Cause, grouped
-from etl.status.health import OLD, Leftover, Overview, Reach, StreamHealth
+from etl.status.health import OLD, WHEN_OLD, Leftover, Overview, Reach, StreamHealth
 from etl.status.words import span
 
 PAGE = 60
@@ -72,11 +72,11 @@ def headline(view: Overview, now: datetime) -> Headline:
     if now - view.at > OLD:
         return Headline(
             "down",
-            "daemon hangs",
-            "The daemon hangs",
+            "no report",
+            "The daemon does not report",
             f"It last looked at the streams {span((now - view.at).total_seconds(), 2)} ago, and"
             " should do so every 2s.",
-            "restart it; what it had not committed is done again",
+            WHEN_OLD,
             trouble,
         )
     if view.database is not None:
