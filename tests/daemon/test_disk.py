@@ -63,13 +63,26 @@ def cramped(clusters: Callable[[Path], Cluster], disk: Path) -> Iterator[str]:
         admin.execute("DROP TABLESPACE cramped")
 
 
+@pytest.fixture
+def connected(cramped: str) -> Iterator[psycopg.Connection]:
+    """Yield a session that was there before the disk was full: a new one may need room."""
+    with psycopg.connect(dsn(cramped), autocommit=True) as connection:
+        yield connection
+
+
 @pytest.mark.fault(49)
 def test_a_full_disk_is_reported_and_everything_goes_on_when_there_is_room_again(
-    start: Start, sandbox: Sandbox, cramped: str, disk: Path, seed: int
+    start: Start,
+    sandbox: Sandbox,
+    cramped: str,
+    connected: psycopg.Connection,
+    disk: Path,
+    seed: int,
 ) -> None:
     daemon = start(sandbox, url=cramped)
     daemon.ran(8, status="complete")
-    before = ask(cramped, "SELECT flow_id FROM zoom.flows ORDER BY 1")
+    flows = "SELECT flow_id FROM zoom.flows ORDER BY 1"
+    before = ask(connected, flows)
     filler = disk / "filler"
     with filler.open("wb") as file, suppress(OSError):  # Postgres frees and takes room meanwhile
         while free := shutil.disk_usage(disk).free:
@@ -80,7 +93,7 @@ def test_a_full_disk_is_reported_and_everything_goes_on_when_there_is_room_again
     failed = daemon.ran(1, source="zoom_demo", status="failed")[0]
     assert "No space left on device" in failed["error"]
     assert "free disk space on the database server" in failed["error"]
-    assert ask(cramped, "SELECT flow_id FROM zoom.flows ORDER BY 1") == before
+    assert ask(connected, flows) == before
     stream = until(
         lambda: found if (found := daemon.stream("zoom_demo.flows"))["state"] == "failed" else None,
         "the page shows it",
@@ -91,6 +104,6 @@ def test_a_full_disk_is_reported_and_everything_goes_on_when_there_is_room_again
     filler.unlink()
     count = "SELECT count(*) FROM zoom.flows"
     until(
-        lambda: ask(cramped, count) == [(len(sandbox.zoom.flows.keys()),)], "all is there", daemon
+        lambda: ask(connected, count) == [(len(sandbox.zoom.flows.keys()),)], "all is there", daemon
     )
     assert "Traceback" not in daemon.output
