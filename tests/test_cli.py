@@ -908,6 +908,16 @@ def test_characters_that_a_terminal_cannot_show_are_escaped(config: Path) -> Non
         assert NAMES[0] in done.stdout
 
 
+@pytest.mark.slow
+def test_json_is_json_also_where_ascii_is_all_that_can_be_shown(config: Path) -> None:
+    names = [*NAMES, "Größe", "😀"]
+    query = f"SELECT unnest(ARRAY{names}) AS name"
+    for encoding in ("ascii", "utf-8"):
+        done = shell(config, f'callflow sql --json "{query}"', PYTHONIOENCODING=encoding)
+        assert done.returncode == 0, done.stderr
+        assert [json.loads(line)["name"] for line in done.stdout.splitlines()] == names, encoding
+
+
 full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
 
 

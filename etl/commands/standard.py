@@ -1,5 +1,6 @@
 """The standard streams of a command: open, whatever the caller left of them, and of any text."""
 
+import codecs
 import io
 import os
 import sys
@@ -43,9 +44,10 @@ class _Messages(io.FileIO):
 def open_streams() -> None:
     """Make the standard streams accept any text, even if the caller has closed them.
 
-    A character that their encoding lacks is written as an escape. From now on stdout raises
-    OutputError, and stderr no error of a disk.
+    A character that their encoding lacks is written as an escape, which JSON knows. From now on
+    stdout raises OutputError, and stderr no error of a disk.
     """
+    codecs.register_error("callflow_escape", _escape)
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             # This takes the lowest free file number, which is the stream's own, so that no
@@ -54,11 +56,18 @@ def open_streams() -> None:
             setattr(sys, name, os.fdopen(nowhere, mode, encoding="utf-8", closefd=False))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors="callflow_escape")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout = _over(sys.stdout, _Results)
     if isinstance(sys.stderr, io.TextIOWrapper):
         sys.stderr = _over(sys.stderr, _Messages)
+
+
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    """Return the escapes, such as \\u00f6, of what cannot be encoded, and where that ends."""
+    assert isinstance(error, UnicodeEncodeError)
+    lacking = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{unit}" for unit in lacking.hex(" ", 2).split()), error.end
 
 
 def _over(stream: io.TextIOWrapper, kind: type[io.FileIO]) -> io.TextIOWrapper:
