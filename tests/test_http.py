@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import monotonic
@@ -639,6 +639,43 @@ def test_one_connection_is_kept_alive() -> None:
         for _ in range(5):
             http.call("GET", "/list")
     assert connections == 1
+
+
+def test_a_client_that_another_thread_closes_at_any_moment_leaves_nothing_open() -> None:
+    """A run that fails closes it while its other thread connects, sends or receives.
+
+    A request looks at the clock before each of these; at one such look the client is closed.
+    """
+    opened: list[socket.socket] = []
+    closed: list[socket.socket] = []
+
+    def talk(connection: socket.socket) -> None:
+        opened.append(connection)
+        connection.settimeout(30)
+        with suppress(ConnectionError):
+            while connection.recv(10_000):
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        closed.append(connection)
+
+    def closes_at(look: int) -> bool:
+        looks = itertools.count(1)
+
+        def clock() -> float:
+            if next(looks) == look:
+                http.close()
+            return 1000.0
+
+        with raw_server(talk) as place:
+            http = scripted_http(f"http://{place}", Time(), clock=clock)
+            with suppress(ProviderError, RuntimeError):
+                http.call("GET", "/list")
+            is_closed = next(looks) > look
+            if not is_closed:
+                http.close()
+        return is_closed
+
+    assert next(look for look in itertools.count(2) if not closes_at(look)) > 8
+    assert opened == closed
 
 
 @pytest.mark.fault(30)
