@@ -3,17 +3,21 @@
 import itertools
 import random
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from etl.errors import StoppedError
+from etl.providers.catalog import STREAMS
 from etl.sandbox import alibaba, alibaba_data, twilio, twilio_data, zoom
 from etl.sandbox.exchange import Response, json_response
 from etl.sandbox.faults import Fault, altered, html, redirect
 from etl.sandbox.server import Sandbox
 from etl.sandbox.wire import serving
 from etl.sandbox.zoom import Zoom
+from etl.sync.job import Reached
 from tests.postgres import ask
 from tests.sync.conftest import Starter
 
@@ -73,6 +77,30 @@ def test_unkeyable_records_are_kept_raw_once_and_nothing_is_removed(
         ]
     )
     assert ask(warehouse, "SELECT watermark FROM etl.streams") == watermark
+
+
+def test_a_resumed_scan_says_why_a_record_was_rejected_before_it_was_killed(
+    sync: Starter, full_sandbox: Sandbox
+) -> None:
+
+    def lose_key(answer: Any) -> None:
+        del answer["flex_chat_channels"][0]["sid"]
+
+    fault = Fault(path="/v1/Channels", nth=1, response=altered(lose_key))
+    full_sandbox.twilio.faults.append(fault)
+    run, stream = sync(full_sandbox), replace(STREAMS["twilio.channels"], batch=1)
+
+    def end_at_the_last_page(reached: Reached) -> None:
+        if reached.records > 2000:
+            raise StoppedError("killed")
+
+    name = "twilio_demo.channels"
+    with pytest.raises(StoppedError):  # as slow as this clock shows, the list is staged
+        run(name, stream=stream, clock=lambda: 0.0, on_progress=end_at_the_last_page)
+    resumed = run(name, stream=stream)
+    assert "goes on after page 2" in str(resumed.reason)
+    assert (resumed.status, resumed.error_kind) == ("incomplete", "rejected_rows")
+    assert "1 record could not be loaded (channel: sid is missing)" in str(resumed.error)
 
 
 @pytest.mark.slow
