@@ -23,6 +23,7 @@ from etl.sync.plan import Plan
 from etl.sync.prefetch import prefetch
 from etl.sync.proof import Scan
 from etl.sync.scan import Reading, stage_records
+from etl.transform.rows import Rows
 from etl.warehouse import tables
 from etl.warehouse.tables import Key
 
@@ -169,10 +170,14 @@ def weigh(
 
 def stage_found(
     connection: Connection, context: RunContext, records: Sequence[object], ordinal: int
-) -> dict[str, int]:
-    """Stage records that exist although they are not listed; return staged records per scope."""
-    stage_records(connection, context, records, ordinal)
-    return stage.deduplicate(connection, context.tables, {}, context.job.stream.scope)
+) -> tuple[dict[str, int], Rows]:
+    """Stage records that exist although they are not listed.
+
+    Return how many records are staged per scope, and the rows of these.
+    """
+    rows = stage_records(connection, context, records, ordinal)
+    staged = stage.deduplicate(connection, context.tables, {}, context.job.stream.scope)
+    return staged, rows
 
 
 def is_suspicious(

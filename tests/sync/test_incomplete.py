@@ -315,6 +315,25 @@ def test_a_flow_that_exists_but_is_not_listed_is_kept_as_the_provider_gives_it(
     assert run(ZOOM).rows_written == 0
 
 
+def test_a_flow_that_is_not_listed_and_cannot_be_loaded_whole_is_incomplete(
+    sync: Starter, sandbox: Sandbox, warehouse: str
+) -> None:
+    fill(sandbox, 30)
+    run = sync(sandbox)
+    run(ZOOM)
+    sandbox.zoom.lists_archived = False
+    odd = [{"entry_name": "no id"}, {"entry_id": "e1"}]
+    sandbox.zoom.flows.update("flow-0004", status="archived", entry_points=odd)
+    sandbox.zoom.flows.delete("flow-0005")
+    for _ in range(2):
+        result = run(ZOOM)
+        assert (result.status, result.error_kind) == ("incomplete", "rejected_rows")
+        assert "entry_id is missing" in str(result.error)
+        assert (result.rejected, result.deleted, count(warehouse)) == (1, 0, 30)
+    sandbox.zoom.flows.update("flow-0004", entry_points=odd[1:])
+    assert (run(ZOOM).status, count(warehouse)) == ("complete", 29)
+
+
 def test_a_twilio_flow_that_jumped_over_a_page_border_is_kept_as_it_is_now(
     sync: Starter, sandbox: Sandbox, warehouse: str
 ) -> None:
