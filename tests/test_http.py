@@ -325,8 +325,9 @@ def test_a_refused_connection_and_an_unknown_host() -> None:
             error = fails(http, UnavailableError)
             assert f"cannot connect to {place}: Connection refused" in error.what
             assert http.budget.requests == 6
-    with plain("https://host.invalid") as http:
-        assert "cannot resolve host.invalid" in fails(http, UnavailableError).what
+    for host in ("host.invalid", "host..invalid", f"{'h' * 64}.invalid"):
+        with plain(f"https://{host}") as http:
+            assert f"cannot resolve {host}" in fails(http, UnavailableError).what
 
 
 @contextmanager

@@ -25,7 +25,10 @@ Resolve = Callable[[str, int], list[str]]
 
 def resolve(host: str, port: int) -> list[str]:
     """Return the addresses of a host, as the system knows them. Raises OSError."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # a label of it is empty, or longer than 63 characters
+        raise socket.gaierror(str(error)) from error
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
