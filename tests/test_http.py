@@ -14,12 +14,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import httpcore
+import httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -37,6 +39,7 @@ from etl.errors import (
 )
 from etl.extract.answer import Answer, asked_wait
 from etl.extract.http import Http
+from etl.extract.transport import Transport
 from etl.extract.url import basic, encode, same_origin
 from etl.sandbox.exchange import JSON, Response, json_response
 from etl.sandbox.faults import Fault, empty, gzip_bomb, html, redirect
@@ -323,8 +326,9 @@ def test_a_refused_connection_and_an_unknown_host() -> None:
             assert f"cannot connect to {place}: Connection refused" in error.what
             assert error.advice.startswith("check studio_url and the network")
             assert http.budget.requests == 6
-    with plain("https://host.invalid") as http:
-        assert "cannot resolve host.invalid" in fails(http, UnavailableError).what
+    for host in ("host.invalid", "host..invalid", f"{'h' * 64}.invalid"):
+        with plain(f"https://{host}") as http:
+            assert f"cannot resolve {host}" in fails(http, UnavailableError).what
 
 
 @contextmanager
@@ -382,6 +386,40 @@ def test_a_slow_drip_meets_the_deadline_of_the_whole_request(head: bytes) -> Non
         seconds = time.monotonic() - started
     assert f"no complete answer from {place} within 0.15 s (6 attempts)" in error.what
     assert 6 * 0.15 <= seconds < 60  # without a deadline it would drip forever
+
+
+@contextmanager
+def silent(host: str, port: int) -> Iterator[None]:
+    """Yield while connections to that address get no answer: its queue is full."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind((host, port))
+        listener.listen(0)
+        for _ in range(3):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex((host, port))
+        yield
+
+
+def test_an_address_that_never_answers_leaves_time_for_the_next_one() -> None:
+    def talk(connection: socket.socket) -> None:
+        connection.recv(10_000)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    def left() -> float:
+        if time.monotonic() > until:
+            raise httpcore.ReadTimeout
+        return until - time.monotonic()
+
+    with raw_server(talk) as place, silent("127.0.0.2", port := int(place.partition(":")[2])):
+        transport = Transport(
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), None, left, anywhere=True,
+            resolve=lambda host, port: ["127.0.0.2", "127.0.0.1"],
+        )  # fmt: skip
+        until = time.monotonic() + 2
+        with httpx.Client(transport=transport, trust_env=False) as client:
+            assert client.get(f"http://two.example:{port}").text == "{}"
 
 
 def test_the_deadline_counts_by_the_clock_that_was_given() -> None:
@@ -640,6 +678,43 @@ def test_one_connection_is_kept_alive() -> None:
         for _ in range(5):
             http.call("GET", "/list")
     assert connections == 1
+
+
+def test_a_client_that_another_thread_closes_at_any_moment_leaves_nothing_open() -> None:
+    """A run that fails closes it while its other thread connects, sends or receives.
+
+    A request looks at the clock before each of these; at one such look the client is closed.
+    """
+    opened: list[socket.socket] = []
+    closed: list[socket.socket] = []
+
+    def talk(connection: socket.socket) -> None:
+        opened.append(connection)
+        connection.settimeout(30)
+        with suppress(ConnectionError):
+            while connection.recv(10_000):
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        closed.append(connection)
+
+    def closes_at(look: int) -> bool:
+        looks = itertools.count(1)
+
+        def clock() -> float:
+            if next(looks) == look:
+                http.close()
+            return 1000.0
+
+        with raw_server(talk) as place:
+            http = scripted_http(f"http://{place}", Time(), clock=clock)
+            with suppress(ProviderError, RuntimeError):
+                http.call("GET", "/list")
+            is_closed = next(looks) > look
+            if not is_closed:
+                http.close()
+        return is_closed
+
+    assert next(look for look in itertools.count(2) if not closes_at(look)) > 8
+    assert opened == closed
 
 
 @pytest.mark.fault(30)

@@ -7,6 +7,7 @@ requests. No message made here shows a header, a query or a body as it was: all 
 
 import logging
 import re
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -102,6 +103,7 @@ class Http:
         self._id_header = seam.request_id
         self._max_body = max_body
         self._closed = False
+        self._under_way = threading.Lock()
         self._next_start = self._deadline = seam.clock()
         self._origin = _origin(httpx.URL(self.base_url))
         self._way = Way(httpx.URL(self.base_url), seam.route, self._left)
@@ -132,7 +134,12 @@ class Http:
     def close(self) -> None:
         """Close the connection; of a request that is under way in another thread, when it ends."""
         self._closed = True
-        self._client.close()
+        # A connection that is being made is nowhere to be found until it is there.
+        if self._under_way.acquire(blocking=False):
+            try:
+                self._client.close()
+            finally:
+                self._under_way.release()
 
     def call(
         self,
@@ -204,11 +211,12 @@ class Http:
         self.budget.requests += 1
         self._deadline = min(started + self._timeout, self.budget.until)
         try:
-            response = self._client.send(request, stream=True)
-            try:
-                data = read_body(response, self._max_body)
-            finally:
-                response.close()
+            with self._under_way:
+                response = self._client.send(request, stream=True)
+                try:
+                    data = read_body(response, self._max_body)
+                finally:
+                    response.close()
             self.budget.received += len(data)
         except httpx.LocalProtocolError:
             # from None: the text of this one quotes the header, which may be the secret
@@ -216,8 +224,8 @@ class Http:
         except httpx.TransportError as error:
             raise self._no_answer(error, request.url.netloc.decode()) from error
         finally:
-            if self._closed:  # meanwhile: it may have connected after that
-                self._way.transport.close()
+            if self._closed:  # meanwhile, which left it to this thread
+                self._client.close()
         log.debug(
             "%s: %s %s → HTTP %d, %d bytes in %.3f s%s",
             self.where,
@@ -281,7 +289,7 @@ class Http:
     def _left(self) -> float:
         """Return the seconds until the deadline of the request under way."""
         left = self._deadline - self._clock()
-        if left <= 0:
+        if left <= 0 or self._closed:
             raise httpcore.ReadTimeout
         return left
 

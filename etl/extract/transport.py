@@ -5,6 +5,7 @@ them. httpcore lets its caller hand in what opens connections (`network_backend`
 ends every wait at the deadline of the whole request, and looks at the address it connected to.
 """
 
+import socket
 import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,18 @@ from etl.config.hosts import is_private
 from etl.errors import ContractError
 
 _KEEP_ALIVE = 5.0  # seconds for which an idle connection is kept, as httpx's own transport does
+
+Resolve = Callable[[str, int], list[str]]
+"""(host, port) → the addresses of the host, the preferred one first. Raises OSError."""
+
+
+def resolve(host: str, port: int) -> list[str]:
+    """Return the addresses of a host, as the system knows them. Raises OSError."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # a label of it is empty, or longer than 63 characters
+        raise socket.gaierror(str(error)) from error
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 class Transport(httpx.BaseTransport):
@@ -33,8 +46,9 @@ class Transport(httpx.BaseTransport):
         left: Callable[[], float],
         *,
         anywhere: bool,
+        resolve: Resolve = resolve,
     ) -> None:
-        self._network = _Network(left, anywhere=anywhere)
+        self._network = _Network(left, resolve, anywhere=anywhere)
         self._pool = httpcore.ConnectionPool(
             ssl_context=tls,
             proxy=_proxy(proxy) if proxy else None,
@@ -157,9 +171,10 @@ class _Stream(httpcore.NetworkStream):
 
 
 class _Network(httpcore.SyncBackend):
-    def __init__(self, left: Callable[[], float], *, anywhere: bool) -> None:
+    def __init__(self, left: Callable[[], float], resolve: Resolve, *, anywhere: bool) -> None:
         self.left = left
         self.peer = ""
+        self._resolve = resolve
         self._anywhere = anywhere
 
     def connect_tcp(
@@ -170,7 +185,7 @@ class _Network(httpcore.SyncBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
-        stream = super().connect_tcp(host, port, self.left(), local_address, socket_options)
+        stream = self._connect(host, port, local_address, socket_options)
         # The address that was connected to, not one looked up before: a name can change in between.
         where = str(stream.get_extra_info("server_addr")[0])
         if not self._anywhere and is_private(where):
@@ -181,3 +196,28 @@ class _Network(httpcore.SyncBackend):
                 " in [network] or for the source",
             )
         return _Stream(stream, self)
+
+    def _connect(
+        self,
+        host: str,
+        port: int,
+        local_address: str | None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None,
+    ) -> httpcore.NetworkStream:
+        """Connect to the first address that answers; each may take its share of the time left.
+
+        Otherwise one that never answers, such as IPv6 where it leads nowhere, would take it all.
+        """
+        try:
+            addresses = self._resolve(host, port)
+        except OSError as error:
+            raise httpcore.ConnectError(str(error)) from error
+        for others in range(len(addresses) - 1, -1, -1):
+            share = self.left() / (others + 1)
+            address = addresses[-1 - others]
+            try:
+                return super().connect_tcp(address, port, share, local_address, socket_options)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+                if not others:
+                    raise
+        raise httpcore.ConnectError(f"{host} has no address")

@@ -3,7 +3,7 @@
 The list is read and proven first. What was fetched is committed every few records, and the next run
 takes it over if this one is killed. A record that cannot be completed keeps its row as it was: also
 one that is listed, but not found. It may have been deleted in between, which the next scan of the
-list shows; no row is deleted for that.
+list shows; no row is deleted for that. And one of which a part cannot be loaded, which is kept raw.
 
 Parts of a record that are stored and never change are not fetched again: they are staged as they
 are, in the transaction that ends all this.
@@ -12,6 +12,8 @@ are, in the transaction that ends all this.
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
+from typing import Final
 
 import msgspec
 from sqlalchemy import Connection
@@ -32,7 +34,9 @@ from etl.providers.declare import Detail, Parts, zone_of
 from etl.sync.context import RunContext
 from etl.sync.job import Reached
 from etl.sync.prefetch import prefetch
-from etl.sync.scan import stage_records
+from etl.sync.proof import Scan
+from etl.sync.scan import count_asked_for, keep_rejects, stage_records
+from etl.transform.rows import Reject, Rows
 from etl.warehouse import tables
 from etl.warehouse.tables import Key
 
@@ -43,8 +47,9 @@ since the last one is lost if the run is killed."""
 ROOM = 8 << 20
 """Bytes of records after which fewer are staged, too: they are held until then."""
 
-Answer = tuple[Key, Packed | CallflowError]
-"""The key of a record, and the record as its JSON text or why it could not be fetched."""
+Answer = tuple[Key, Packed | CallflowError, Sequence[Reject]]
+"""The key of a record, the record as its JSON text or why it could not be fetched whole, and what
+of it no table can hold."""
 
 
 def drop_outdated(context: RunContext, starts: Mapping[str, int]) -> None:
@@ -61,12 +66,12 @@ def drop_outdated(context: RunContext, starts: Mapping[str, int]) -> None:
 
 
 def complete_records(
-    context: RunContext, staged: dict[str, Staged]
+    context: RunContext, staged: dict[str, Staged], scan: Scan
 ) -> tuple[dict[str, Staged], CallflowError | None]:
     """Complete the staged records; return what is staged per scope, and why some are not.
 
-    Nothing happens for a stream whose list holds whole records. Raises LeaseLostError, StoppedError
-    and what Postgres raises.
+    What could not be read of them counts in `scan`. Nothing happens for a stream whose list holds
+    whole records. Raises LeaseLostError, StoppedError and what Postgres raises.
     """
     job, database, records = context.job, context.database, context.tables[0]
     detail = job.stream.detail
@@ -86,11 +91,13 @@ def complete_records(
     fetched = _fetch(context, detail, wanted)
     with closing(prefetch(fetched, depth=1, tick=database.keep_lease)) as answers:
         for scope, group in _groups(answers, job.clock, is_scoped=job.stream.scope is not None):
-            found = [answer for _, answer in group if not isinstance(answer, CallflowError)]
-            errors = {key: each for key, each in group if isinstance(each, CallflowError)}
+            found = [each for _, each, _ in group if not isinstance(each, CallflowError)]
+            errors = {key: each for key, each, _ in group if isinstance(each, CallflowError)}
             failed += errors
             because = because or errors
-            database.write(_stage, context, detail, found, ordinal, scope)
+            rejects = [each for *_, theirs in group for each in theirs]
+            rows = database.write(_stage, context, detail, found, ordinal, scope, rejects)
+            count_asked_for(context, scan, rows)
             ordinal += len(found)
             asked += len(group)
             job.on_progress(Reached("completing", asked, len(wanted)))
@@ -114,11 +121,17 @@ def _stage(
     found: Sequence[Packed],
     ordinal: int,
     scope: str,
-) -> None:
-    """Stage fetched records of one scope, with what the list shows of them."""
-    stage_records(connection, context, found, ordinal, scope)
+    rejects: Sequence[Reject],
+) -> Rows:
+    """Stage fetched records of one scope, with what the list shows of them, and keep `rejects`.
+
+    Return their rows, with the rejects.
+    """
+    rows = stage_records(connection, context, found, ordinal, scope)
     if detail.fills:
         details.take_listed(connection, context.tables[0], ordinal, detail.fills)
+    keep_rejects(connection, context, rejects)
+    return replace(rows, rejects=[*rows.rejects, *rejects])
 
 
 def _finish(connection: Connection, context: RunContext, parts: Parts | None) -> dict[str, Staged]:
@@ -148,16 +161,15 @@ def _fetch(context: RunContext, detail: Detail, wanted: Sequence[Wanted]) -> Ite
     for each in wanted:
         key = each.key
         if refused is not None:
-            yield key, refused
+            yield key, refused, ()
             continue
         try:
-            record = _packed(detail.fetch(context.http, each))
-            yield key, record if _has(context, record, key) else _another(context, key)
+            yield _checked(context, _packed(detail.fetch(context.http, each)), key)
         except (CredentialsError, UnavailableError) as error:
             refused = error
-            yield key, error
+            yield key, error, ()
         except ProviderError as error:
-            yield key, error
+            yield key, error, ()
 
 
 def _packed(record: object) -> Packed:
@@ -169,21 +181,31 @@ def _packed(record: object) -> Packed:
     return Packed(text, 0, len(text))
 
 
-def _has(context: RunContext, record: Packed, key: Key) -> bool:
-    """Whether `record` becomes the row with `key`; without one its staged row would lose values."""
-    stream, own = context.job.stream, context.tables[0].current
-    scope = key[0] if stream.scope else ""
-    rows = stream.transform(Page([record], 1, scope, zone=zone_of(context.job.settings)), 0)
+def _checked(context: RunContext, record: Packed, key: Key) -> Answer:
+    """Return `record` if it becomes the row with `key`, and all that is in it becomes rows.
+
+    Without its row the staged one would lose values. With a part left out it would look complete:
+    the next run would find its fingerprint unchanged, and not ask for it again.
+    """
+    job, own = context.job, context.tables[0].current
+    scope = key[0] if job.stream.scope else ""
+    rows = job.stream.transform(Page([record], 1, scope, zone=zone_of(job.settings)), 0)
     width = len(tables.key_columns(own))
-    return [row[2 : 2 + width] for row in rows.tables[own.fullname]] == [key]
+    if [row[2 : 2 + width] for row in rows.tables[own.fullname]] != [key]:
+        return key, _odd(context, key, _ANOTHER, _AGAIN), ()
+    if rows.rejects:
+        reason = job.redact(rows.rejects[0].reason)
+        return key, _odd(context, key, reason, f"see etl.rejects; {_AGAIN}"), rows.rejects
+    return key, record, ()
 
 
-def _another(context: RunContext, key: Key) -> ContractError:
-    return ContractError(
-        "the provider answered with another record, or with one that has no key",
-        where=f"{context.job.name}, {context.http.redact.name('/'.join(key))}",
-        advice="nothing is deleted; run again, and report it to the provider if it stays",
-    )
+_ANOTHER: Final = "the provider answered with another record, or with one that has no key"
+_AGAIN: Final = "nothing is deleted; run again, and report it to the provider if it stays"
+
+
+def _odd(context: RunContext, key: Key, what: str, advice: str) -> ContractError:
+    where = f"{context.job.name}, {context.http.redact.name('/'.join(key))}"
+    return ContractError(what, where=where, advice=advice)
 
 
 def _groups(

@@ -20,7 +20,7 @@ from psycopg.errors import UniqueViolation
 from sqlalchemy import Connection
 
 from etl.errors import PageTokenError
-from etl.extract.page import EVERYTHING
+from etl.extract.page import EVERYTHING, Page
 from etl.load import runs, stage
 from etl.load.merge import Written
 from etl.load.runs import Run
@@ -76,7 +76,7 @@ def load_directly(context: RunContext, plan: Plan) -> Run | RunningScan | None:
     running = start_scan(context, plan, plan.request, Scan())
     with job.span("extract"):
         first = list(islice(running.batches, 1))
-    is_whole = not first or first[0][-1][0].next_pointer is None
+    is_whole = not first or _is_end(first[0][-1][0])
     again = RunningScan(running.scan, _with_first(first, running.batches))
     if not is_whole and running.scan.pages / (job.clock() - started or 1) < FAST:
         return again
@@ -86,6 +86,11 @@ def load_directly(context: RunContext, plan: Plan) -> Run | RunningScan | None:
         except UniqueViolation:
             return None
     return None if isinstance(result, RollBack) else result
+
+
+def _is_end(page: Page) -> bool:
+    """Whether the list ends with this page; of a part of a page that is not known."""
+    return page.next_pointer is None and not page.part
 
 
 def _with_first(first: list[Batch], rest: Generator[Batch]) -> Generator[Batch]:

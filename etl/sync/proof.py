@@ -157,9 +157,9 @@ def prove(scans: Sequence[Scan], known: Known, *, counted: bool, where: str) -> 
         since = _proven_since(history, known.get(name, ())) if counted else len(history) - 1
         if since is None:
             # A rejected record is missing in every count, and it is the reason that can be fixed.
-            return Proof(_rejected(worst, where) or _shortfall(history, name, known, where))
+            return Proof(rejected(worst, where) or _shortfall(history, name, known, where))
         starts[name] = [scan.start for scan in scans if name in scan.scopes][since]
-    return Proof(_rejected(worst, where), starts)
+    return Proof(rejected(worst, where), starts)
 
 
 def _proven_since(scans: Sequence[Scope], known: Collection[Key]) -> int | None:
@@ -227,7 +227,8 @@ def _alike(one: Scope, other: Scope) -> bool:
     return len(counts) == 1 and one.keys == other.keys
 
 
-def _rejected(scan: Scan, where: str) -> IncompleteError | None:
+def rejected(scan: Scan, where: str) -> IncompleteError | None:
+    """Return that records of the scan could not be loaded; None if all could."""
     if not scan.rejected:
         return None
     count = "1 record" if scan.rejected == 1 else f"{scan.rejected} records"

@@ -82,6 +82,7 @@ class _SavedScan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pages: _Count
     received: _Count
     rejected: _Count
+    reject: str
     warnings: _Count
     newest_first: bool
     newest: _Time | None
@@ -96,6 +97,7 @@ def state_of(scan: Scan) -> dict[str, Any]:
         pages=scan.pages,
         received=scan.received,
         rejected=scan.rejected,
+        reject=scan.reject,
         warnings=scan.warnings,
         newest_first=scan.newest_first,
         newest=scan.newest,
@@ -120,6 +122,7 @@ def scan_of(state: Any) -> Scan | None:
         pages=saved.pages,
         received=saved.received,
         rejected=saved.rejected,
+        reject=saved.reject,
         warnings=saved.warnings,
         newest_first=saved.newest_first,
         newest=saved.newest,

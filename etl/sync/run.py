@@ -39,8 +39,9 @@ from etl.sync.job import Job, Reached
 from etl.sync.lease import release_lease, take_lease
 from etl.sync.outlook import Outlook
 from etl.sync.plan import Plan, choose_plan
+from etl.sync.proof import rejected
 from etl.sync.resume import prepare_staging
-from etl.sync.scan import Reading, RunningScan, read, start_scan
+from etl.sync.scan import Reading, RunningScan, count_asked_for, read, start_scan
 from etl.sync.unlisted import Known, Verdict, judge_unlisted, read_known, settled, stage_found
 
 
@@ -114,16 +115,18 @@ def _stage_and_merge(context: RunContext, plan: Plan, running: RunningScan | Non
         staged = database.write(
             stage.deduplicate, context.tables, starts, stream.scope, stream.modified
         )
-        staged, details = complete_records(context, staged)
+        staged, details = complete_records(context, staged, reading.last)
     verdict = Verdict(incomplete_because=details)
     if plan.mode == "full" and reading.is_proven and details is None:
         with job.span("judge"):
             verdict = judge_unlisted(context, reading.last, known.unlisted)
     if verdict.found:
-        staged = database.write(stage_found, context, verdict.found, reading.last.end)
-        staged, details = complete_records(context, staged)
-        if details is not None:
-            verdict = replace(verdict, deleted=(), incomplete_because=details)
+        staged, rows = database.write(stage_found, context, verdict.found, reading.last.end)
+        count_asked_for(context, reading.last, rows)
+        staged, details = complete_records(context, staged, reading.last)
+        because = details or rejected(reading.last, job.name)
+        if because is not None:
+            verdict = replace(verdict, deleted=(), incomplete_because=because)
     records, outlook = sum(e.records for e in staged.values()), look_ahead(context, verdict)
     job.on_progress(Reached("merging", records))
     with job.span("merge"):

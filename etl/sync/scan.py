@@ -202,13 +202,24 @@ def _count(
     width = len(tables.key_columns(records))
     keys = [row[2 : 2 + width] for row in found] if stream.counted else []
     scan.add(page, rows, len(found), keys, partial=page.scope in request.since, more=more)
-    if rows.rejects and not scan.reject:
-        scan.reject = job.redact(rows.rejects[0].reason)
+    _note_reject(context, scan, rows)
     if stream.changes == "newest first" and stream.modified is not None:
         modified = 2 + tables.data_columns(records).index(stream.modified)
         scan.order([row[modified] for row in found])
     context.tally.pages += not more
     job.on_progress(Reached("reading", *scan.reached(len(request.scopes)), scan.number))
+
+
+def count_asked_for(context: RunContext, scan: Scan, rows: Rows) -> None:
+    """Count in `scan` what could not be read of records that were asked for one by one."""
+    scan.rejected += len(rows.rejects)
+    scan.warnings += rows.warnings
+    _note_reject(context, scan, rows)
+
+
+def _note_reject(context: RunContext, scan: Scan, rows: Rows) -> None:
+    if rows.rejects and not scan.reject:
+        scan.reject = context.job.redact(rows.rejects[0].reason)
 
 
 def _with_bytes(pages: Iterator[Page], budget: Budget) -> Iterator[tuple[Page, int]]:
@@ -271,13 +282,17 @@ def stage_records(
     records: Sequence[object],
     ordinal: int,
     scope: str = "",
-) -> None:
-    """Stage records of one scope that were asked for one by one; the first one has `ordinal`."""
+) -> Rows:
+    """Stage records of one scope that were asked for one by one; the first one has `ordinal`.
+
+    Return their rows, and what of them became none.
+    """
     page = Page(list(records), 1, scope, zone=zone_of(context.job.settings))
     rows = context.job.stream.transform(page, ordinal)
     for pair in context.tables:
         stage.copy(connection, pair.stage, rows.tables[pair.current.fullname])
     keep_rejects(connection, context, rows.rejects)
+    return rows
 
 
 def _may_end_early(context: RunContext, plan: Plan) -> bool:

@@ -24,6 +24,7 @@ from etl.sync.plan import Plan
 from etl.sync.prefetch import prefetch
 from etl.sync.proof import Scan
 from etl.sync.scan import Reading, stage_records
+from etl.transform.rows import Rows
 from etl.warehouse import tables
 from etl.warehouse.tables import Key
 
@@ -170,11 +171,14 @@ def weigh(
 
 def stage_found(
     connection: Connection, context: RunContext, records: Sequence[object], ordinal: int
-) -> dict[str, Staged]:
-    """Stage records that exist although they are not listed; return what is staged per scope."""
-    stage_records(connection, context, records, ordinal)
-    stream = context.job.stream
-    return stage.deduplicate(connection, context.tables, {}, stream.scope, stream.modified)
+) -> tuple[dict[str, Staged], Rows]:
+    """Stage records that exist although they are not listed.
+
+    Return what is staged per scope, and the rows of these.
+    """
+    rows, stream = stage_records(connection, context, records, ordinal), context.job.stream
+    staged = stage.deduplicate(connection, context.tables, {}, stream.scope, stream.modified)
+    return staged, rows
 
 
 def is_suspicious(

@@ -16,6 +16,7 @@ from etl.sandbox.server import Sandbox
 from etl.sync.first_load import FAST, HELD
 from etl.sync.job import Job, Reached
 from etl.sync.run import run_stream
+from etl.sync.scan import PART
 from etl.sync.selection import select
 from tests.postgres import ask
 from tests.sync import truth
@@ -80,6 +81,19 @@ def test_a_list_whose_first_page_is_slow_is_staged_and_read_once(
     run = load({1: 2 / FAST})
     assert run.pages == 3
     check(run, warehouse, full_sandbox)
+    assert was_staged(warehouse)
+
+
+def test_a_page_that_comes_in_parts_is_not_taken_for_the_end_of_the_list(
+    load: Load, full_sandbox: Sandbox, warehouse: str
+) -> None:
+    def enlarge(page: Any) -> None:
+        page["flex_chat_channels"][1] |= {"new": "\ud800" + "x" * PART}
+
+    fault = Fault(path="/v1/Channels", nth=1, response=altered(enlarge))
+    full_sandbox.twilio.faults.append(fault)
+    run = load({1: 2 / FAST})
+    assert (run.status, run.pages, run.inserted) == ("complete", 3, 2300)
     assert was_staged(warehouse)
 
 

@@ -4,17 +4,21 @@ import itertools
 import random
 import re
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from etl.errors import StoppedError
+from etl.providers.catalog import STREAMS
 from etl.sandbox import alibaba, alibaba_data, twilio, twilio_data, zoom
 from etl.sandbox.exchange import Response, json_response
 from etl.sandbox.faults import Fault, altered, html, redirect
 from etl.sandbox.server import Sandbox
 from etl.sandbox.wire import serving
 from etl.sandbox.zoom import Zoom
+from etl.sync.job import Reached
 from tests.postgres import ask
 from tests.sync.conftest import Starter
 
@@ -74,6 +78,30 @@ def test_unkeyable_records_are_kept_raw_once_and_nothing_is_removed(
         ]
     )
     assert ask(warehouse, "SELECT watermark FROM etl.streams") == watermark
+
+
+def test_a_resumed_scan_says_why_a_record_was_rejected_before_it_was_killed(
+    sync: Starter, full_sandbox: Sandbox
+) -> None:
+
+    def lose_key(answer: Any) -> None:
+        del answer["flex_chat_channels"][0]["sid"]
+
+    fault = Fault(path="/v1/Channels", nth=1, response=altered(lose_key))
+    full_sandbox.twilio.faults.append(fault)
+    run, stream = sync(full_sandbox), replace(STREAMS["twilio.channels"], batch=1)
+
+    def end_at_the_last_page(reached: Reached) -> None:
+        if reached.records > 2000:
+            raise StoppedError("killed")
+
+    name = "twilio_demo.channels"
+    with pytest.raises(StoppedError):  # as slow as this clock shows, the list is staged
+        run(name, stream=stream, clock=lambda: 0.0, on_progress=end_at_the_last_page)
+    resumed = run(name, stream=stream)
+    assert "goes on after page 2" in str(resumed.reason)
+    assert (resumed.status, resumed.error_kind) == ("incomplete", "rejected_rows")
+    assert "1 record could not be loaded (channel: sid is missing)" in str(resumed.error)
 
 
 @pytest.mark.slow
@@ -297,6 +325,25 @@ def test_a_flow_that_exists_but_is_not_listed_is_kept_as_the_provider_gives_it(
     assert ask(warehouse, query) == [("archived",)]
     assert count(warehouse) == 29
     assert run(ZOOM).rows_written == 0
+
+
+def test_a_flow_that_is_not_listed_and_cannot_be_loaded_whole_is_incomplete(
+    sync: Starter, sandbox: Sandbox, warehouse: str
+) -> None:
+    fill(sandbox, 30)
+    run = sync(sandbox)
+    run(ZOOM)
+    sandbox.zoom.lists_archived = False
+    odd = [{"entry_name": "no id"}, {"entry_id": "e1"}]
+    sandbox.zoom.flows.update("flow-0004", status="archived", entry_points=odd)
+    sandbox.zoom.flows.delete("flow-0005")
+    for _ in range(2):
+        result = run(ZOOM)
+        assert (result.status, result.error_kind) == ("incomplete", "rejected_rows")
+        assert "entry_id is missing" in str(result.error)
+        assert (result.rejected, result.deleted, count(warehouse)) == (1, 0, 30)
+    sandbox.zoom.flows.update("flow-0004", entry_points=odd[1:])
+    assert (run(ZOOM).status, count(warehouse)) == ("complete", 29)
 
 
 def test_a_twilio_flow_that_jumped_over_a_page_border_is_kept_as_it_is_now(

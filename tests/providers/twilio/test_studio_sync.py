@@ -194,6 +194,45 @@ def test_a_flow_that_cannot_be_read_keeps_its_rows_and_the_next_run_reads_it(
     assert stored(url) == expected(twilio)
 
 
+def without_number(answer: Any) -> None:
+    answer["revisions"].append({"revision": None, "status": "published"})
+
+
+def too_large(answer: Any) -> None:
+    answer["definition"] = "[" + "{}," * 400_000 + "{}]"
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "words"),
+    [
+        ("Revisions", without_number, "revision is missing"),
+        ("Revisions/*", too_large, "it holds too many values"),
+    ],
+)
+def test_a_flow_of_which_a_part_cannot_be_loaded_is_incomplete_until_it_can(
+    sync: Sync, twilio: Twilio, url: str, path: str, change: Callable[[Any], None], words: str
+) -> None:
+    """Else its next runs would find its fingerprint unchanged, and be complete."""
+    add(twilio, 1, ("published", HELLO))
+    add(twilio, 2, ("published", HELLO))
+    sync()
+    before = stored(url)
+    twilio.publish(sid(1), CHANGED)
+    fault = Fault(f"/v2/Flows/{sid(1)}/{path}", response=altered(change), times=None)
+    twilio.faults.append(fault)
+    for _ in range(2):
+        run = sync()
+        assert (run.status, run.error_kind) == ("incomplete", "incomplete_details")
+        assert sid(1) in str(run.error) and words in str(run.error)
+        assert "etl.rejects" in str(run.error)
+        assert (run.rejected, run.rows_written, stored(url)) == (1, 0, before)
+    [(reason,)] = ask(url, "SELECT reason FROM etl.rejects")
+    assert words in reason
+    twilio.faults.remove(fault)
+    assert (sync().status, sync().rows_written) == ("complete", 0)
+    assert stored(url) == expected(twilio)
+
+
 @pytest.mark.parametrize("path", ["Revisions", "Revisions/*"])
 @pytest.mark.parametrize("change", ["publish", "draft", "delete"])
 def test_a_flow_that_changes_during_the_scan_is_right_after_the_next_run(
@@ -320,6 +359,7 @@ def test_whatever_a_definition_is_its_flow_is_stored(
         add(twilio, number, ("published", inside))
     run = sync()
     assert (run.status, run.inserted, run.rejected, run.error) == ("complete", len(ODD), 0, None)
+    assert run.warnings > 0
     texts = dict(ask(url, "SELECT sid, definition FROM twilio.studio_flow_revisions"))
     for number, (name, inside) in enumerate(ODD.items()):
         text = texts[sid(number)]
