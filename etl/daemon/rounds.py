@@ -223,14 +223,13 @@ class Rounds:
         what they had written.
         """
         left = until - self._given.clock()
-        rolled_back = self._rolled_back or []
         if not self._dispatch.wait(left - min(ROLL_BACK, left / 2)):
             self._dispatch.stop()
             now = self.context
             if not self._runner.hears_stop and now.engines is not None:
                 connections.attempt(now.engines.own, now.redact, leases.revoke, now.process)
             self._dispatch.wait(max(0.0, until - 1.0 - self._given.clock()))
-        return len(self._dispatch.running()) + len(rolled_back)
+        return len(self._dispatch.running()) + len(self._rolled_back or ())
 
     def shutdown(self) -> None:
         """End the timer's thread."""

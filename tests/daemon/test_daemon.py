@@ -135,6 +135,7 @@ def test_a_run_that_cannot_finish_before_the_deadline_is_rolled_back(
     daemon.kill(signal.SIGTERM)
     assert daemon.ended() == 0
     go.set()
+    assert daemon.events()[-1]["rolled_back"] >= 1
     assert zoom_rows(warehouse) == 0
     assert ask(warehouse, "SELECT count(*) FROM etl.runs WHERE source = 'zoom_demo'") == [(0,)]
 
