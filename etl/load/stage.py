@@ -165,15 +165,6 @@ def size(connection: Connection, pair: TablePair) -> int:
     return connection.scalar(select(func.count()).select_from(pair.stage)) or 0
 
 
-def commit_soon(connection: Connection) -> None:
-    """Let the COMMIT of the open transaction return before the disk has it.
-
-    It is for transactions that only stage. A crash of the server empties UNLOGGED tables anyway,
-    and a checkpoint that counts other rows than are staged is not used.
-    """
-    connection.execute(select(func.set_config("synchronous_commit", "off", True)))
-
-
 def copy(connection: Connection, table: Table, rows: Iterable[tuple[Any, ...]]) -> None:
     """COPY `rows`, with cells in the order of the columns, into `table` in the open transaction.
 

@@ -42,6 +42,7 @@ _READ_BACK = 10  # seconds
 _SESSION = """SELECT set_config('work_mem', '64MB', true), set_config('jit', 'off', true),
                     set_config('lock_timeout', '{patience}s', true),
                     set_config('idle_in_transaction_session_timeout', '60s', true)"""
+_SOON = ", set_config('synchronous_commit', 'off', true)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,19 +127,25 @@ class StopWatcher:
 
 @contextmanager
 def transaction(
-    connection: Connection, watcher: StopWatcher, *, patience: int = 30, within: bool = False
+    connection: Connection,
+    watcher: StopWatcher,
+    *,
+    patience: int = 30,
+    within: bool = False,
+    soon: bool = False,
 ) -> Iterator[Transaction]:
     """Open a transaction that waits at most `patience` seconds for a lock.
 
-    `within` makes it a savepoint of the transaction that is open. Raises StoppedError when a
-    statement was cancelled because the run should stop.
+    `within` makes it a savepoint of the transaction that is open. `soon` lets its COMMIT return
+    before the disk has it. Raises StoppedError when a statement was cancelled because the run
+    should stop.
     """
     # A new one is on another connection if the server ended this one.
     opened: Transaction = connection.begin_nested() if within else connection.begin()
     raw = connection.connection.driver_connection
     assert isinstance(raw, psycopg.Connection)
     with watcher.watch(raw), opened:
-        connection.exec_driver_sql(_SESSION.format(patience=patience))
+        connection.exec_driver_sql(_SESSION.format(patience=patience) + (_SOON if soon else ""))
         yield opened
 
 
@@ -212,6 +219,18 @@ class LeasedConnection:
         """
         return self._write(lambda: function(self.connection, *args, **kwargs), renew_first=False)
 
+    def stage(
+        self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Like `write_then_renew`, but let the COMMIT return before the disk has it.
+
+        For pages that go into UNLOGGED tables: a crash of the server empties these, and what else
+        it takes, such as rejects, comes again with the pages.
+        """
+        return self._write(
+            lambda: function(self.connection, *args, **kwargs), renew_first=False, soon=True
+        )
+
     def keep_lease(self) -> None:
         """Renew the lease if it is time to. Raises StoppedError when the run is asked to stop."""
         if self.watcher.stopped():
@@ -223,11 +242,13 @@ class LeasedConnection:
             if self.dry:  # or Postgres ends it, as one whose process sleeps
                 self.connection.exec_driver_sql("SELECT")
 
-    def _write(self, function: Callable[[], T], *, renew_first: bool) -> T:
+    def _write(self, function: Callable[[], T], *, renew_first: bool, soon: bool = False) -> T:
         for attempt in itertools.count(1):
             result: list[T] = []  # filled when only the COMMIT is left to do
             try:
-                with transaction(self.connection, self.watcher, within=self.dry) as opened:
+                with transaction(
+                    self.connection, self.watcher, within=self.dry, soon=soon
+                ) as opened:
                     if renew_first:
                         self._renew()
                     returned = function()

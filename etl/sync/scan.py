@@ -260,7 +260,7 @@ def _stage(context: RunContext, plan: Plan, running: RunningScan) -> None:
             staged += len(rows_of(batch, context.tables[0]))
             if keeps and following and running.scan.incomplete_because is None:
                 saved = Checkpoint(settings, following, state_of(running.scan), staged)
-            database.write_then_renew(_stage_batch, context, batch, saved)
+            database.stage(_stage_batch, context, batch, saved)
             if ends_early and _is_nothing_new(context, running.scan, batch):
                 break
 
@@ -268,7 +268,6 @@ def _stage(context: RunContext, plan: Plan, running: RunningScan) -> None:
 def _stage_batch(
     connection: Connection, context: RunContext, batch: Batch, saved: Checkpoint | None
 ) -> None:
-    stage.commit_soon(connection)
     for pair in context.tables:
         stage.copy(connection, pair.stage, rows_of(batch, pair))
     keep_rejects(connection, context, rejects_of(batch))

@@ -88,7 +88,7 @@ def test_what_a_function_returns_and_writes_is_committed(database: LeasedConnect
     assert database.read(notes) == ["one", "two"]
 
 
-@pytest.mark.parametrize("way", ["write", "write_then_renew"])
+@pytest.mark.parametrize("way", ["write", "write_then_renew", "stage"])
 def test_nothing_is_written_without_the_lease(
     database: LeasedConnection, engine: Engine, way: str
 ) -> None:
@@ -111,7 +111,7 @@ def test_the_lease_s_row_is_locked_first_or_only_at_the_end(
     assert not database.write_then_renew(look)
 
 
-@pytest.mark.parametrize("way", ["write", "write_then_renew"])
+@pytest.mark.parametrize("way", ["write", "write_then_renew", "stage"])
 def test_a_function_can_have_its_transaction_rolled_back(
     database: LeasedConnection, way: str
 ) -> None:
