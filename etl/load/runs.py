@@ -158,7 +158,11 @@ def count(connection: Connection, source: str, table: Table) -> int:
 
 def newest_of(times: Iterable[datetime | None]) -> datetime | None:
     """Return the newest of `times`; those outside of FIRST and LAST do not count."""
-    return max((time for time in times if time and FIRST <= time < LAST), default=None)
+    known = [*filter(None, times)]
+    newest = max(known, default=None)
+    if newest is not None and newest >= LAST:
+        newest = max((time for time in known if time < LAST), default=None)
+    return None if newest is None or newest < FIRST else newest
 
 
 def newest_in(times: ColumnElement[Any]) -> ColumnElement[Any]:

@@ -13,7 +13,8 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
+from itertools import chain, islice
+from operator import itemgetter
 from typing import Any
 
 from psycopg.errors import UniqueViolation
@@ -140,7 +141,7 @@ def _note_newest(newest: dict[str, datetime], batch: Batch, pair: TablePair, mod
     """Note the newest times in the column `modified` of a batch's rows, by scope."""
     place = 2 + tables.data_columns(pair.current).index(modified)
     for page, rows in batch:
-        times = [row[place] for row in rows.tables[pair.current.fullname]]
-        found = runs.newest_of([*times, newest.get(page.scope)])
+        times = map(itemgetter(place), rows.tables[pair.current.fullname])
+        found = runs.newest_of(chain(times, [newest.get(page.scope)]))
         if found is not None:
             newest[page.scope] = found
