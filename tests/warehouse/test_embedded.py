@@ -306,6 +306,26 @@ def test_two_warehouses_do_not_take_each_others_port(place: Path) -> None:
     assert ports < set(PORTS)
 
 
+def test_a_server_whose_programs_were_removed_is_started_again(
+    data_dir: Path, wheel: Path, place: Path
+) -> None:
+    """Such as by `make clean`, or with a clone that was deleted while its demo ran."""
+    package = wheel.parent.parent
+    for name in (package.name, f"{package.name}.libs"):
+        shutil.copytree(package.parent / name, place / "packages" / name, symlinks=True)
+    server = start(data_dir, place / "packages" / wheel.relative_to(package.parent))
+    query(server, "CREATE TABLE outlasting AS SELECT 1 AS one")
+    shutil.rmtree(place / "packages")
+    with pytest.raises(psycopg.errors.UndefinedFile):
+        query(server, "DO $$ BEGIN END $$ LANGUAGE plpgsql")
+    again = start(data_dir, wheel)
+    assert (again.pid == server.pid, again.port, again.bin_dir) == (False, server.port, wheel)
+    assert "started again" in again.notes[0]
+    query(again, "DO $$ BEGIN END $$ LANGUAGE plpgsql")
+    assert query(again, "SELECT one FROM outlasting") == [(1,)]
+    assert start(data_dir, wheel).notes == ()
+
+
 def test_stop_where_nothing_is(place: Path) -> None:
     assert embedded.stop(place / "nothing") is False
     assert embedded.exists(place / "nothing") is False

@@ -150,6 +150,25 @@ def running(cluster: Path) -> Postmaster | None:
     return Postmaster(pid, int(lines[3]) if ready else 0, ready)
 
 
+def has_lost_programs(cluster: Path) -> bool:
+    """Whether a server runs whose files were removed, such as those of a deleted environment.
+
+    It takes connections, but can load nothing more: not plpgsql, not the time zones.
+    """
+    if not running(cluster):
+        return False
+    try:
+        # The command line that it was started with, its options in quotes (PostgreSQL's
+        # documentation, "Database File Layout").
+        command = (cluster / "postmaster.opts").read_text(errors="surrogateescape")
+        Path(command.partition(' "')[0]).stat()
+    except FileNotFoundError:
+        return (cluster / "postmaster.opts").exists()
+    except OSError:
+        return False
+    return False
+
+
 def _command_line(pid: int) -> str | None:
     """Return a process's command line, "" while it is ending, None when it is gone or a zombie."""
     if Path("/proc/self/stat").exists():

@@ -154,6 +154,9 @@ def _start_or_attach(launch: Launch, deadline: Deadline) -> Server:
     home = launch.home
     notes: list[str] = []
     passwords, kept = read_passwords(home), read_port(home)
+    if process.has_lost_programs(launch.cluster):
+        process.shut_down(launch.cluster, launch.account, deadline)
+        notes.append("The programs that Postgres ran with were removed, so it was started again.")
     postmaster = process.bring_up(launch, kept, deadline)
     if not logins.in_order(postmaster.port, passwords, deadline):
         postmaster, passwords, notes = logins.set_up(launch, postmaster, passwords, deadline)
