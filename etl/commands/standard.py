@@ -4,7 +4,9 @@ import codecs
 import io
 import os
 import sys
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
 
 from etl.errors import OutputError
 
@@ -29,7 +31,9 @@ class _Results(io.FileIO):
 
 
 class _Messages(io.FileIO):
-    """The file behind stderr. What a full disk does not take is lost: nothing else would say so."""
+    """The file behind stderr. What a full disk does not take is lost, and `lost` says why."""
+
+    lost: OSError | None = None
 
     def write(self, data: Any, /) -> int:
         """Write as FileIO does. Raises BrokenPipeError if the reader has gone."""
@@ -37,8 +41,21 @@ class _Messages(io.FileIO):
             return super().write(data)
         except BrokenPipeError:
             raise
-        except OSError:  # the exit code still says what became of the command
+        except OSError as error:  # the exit code still says what became of the command
+            self.lost = error
             return memoryview(data).nbytes
+
+
+@contextmanager
+def required(stream: TextIO) -> Iterator[None]:
+    """Raise OSError at the end unless all that the block wrote to `stream`, stderr, was written."""
+    file = getattr(getattr(stream, "buffer", None), "raw", None)
+    if isinstance(file, _Messages):
+        file.lost = None
+    yield
+    stream.flush()
+    if isinstance(file, _Messages) and file.lost is not None:
+        raise file.lost
 
 
 def open_streams() -> None:

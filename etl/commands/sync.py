@@ -13,6 +13,7 @@ from etl.commands.access import warehouse
 from etl.commands.output import note, print_lines, shows_progress, stderr, stdout
 from etl.commands.progress import print_runs, run_jobs
 from etl.commands.signals import stopping
+from etl.commands.standard import required
 from etl.config.redact import Redactor
 from etl.config.settings import Settings
 from etl.errors import ConfigError, OutputError
@@ -97,8 +98,9 @@ def run(
 def _announce(messages: Console, name: str, outlook: Outlook, redact: Redactor) -> None:
     """Print whom the run of the stream `name` is about to delete. Raises OutputError."""
     try:
-        for line in outlook_lines.deletes(name, outlook, partial(redact.name, limit=80)):
-            print_lines(messages, line, indent=8)
+        with required(sys.stderr):
+            for line in outlook_lines.deletes(name, outlook, partial(redact.name, limit=80)):
+                print_lines(messages, line, indent=8)
     except OSError as error:
         raise OutputError(
             f"stderr cannot be written, so nothing was deleted: {error.strerror}",

@@ -33,7 +33,10 @@ PASSWORDS = {ADMIN: "admin.pgpass", OWNER: "pgpass", READER: "reader.pgpass"}
 """The file of each role's password."""
 SHARED = Path("/var/lib/callflow")
 """Where data and programs go that the account Postgres runs as could not reach otherwise."""
-ELSEWHERE = "check the rights and the free space there, or set another warehouse.data_dir"
+ELSEWHERE = (
+    "check the rights and the free space there, or set another warehouse.data_dir"
+    " (of the demo: --data-dir)"
+)
 """The advice when something cannot be written."""
 
 
