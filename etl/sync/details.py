@@ -28,6 +28,7 @@ from etl.errors import (
 )
 from etl.extract.decode import Packed
 from etl.extract.page import Page, Wanted
+from etl.extract.verdict import IF_IT_STAYS
 from etl.load import details, stage
 from etl.load.stage import Staged
 from etl.providers.declare import Detail, Parts, zone_of
@@ -192,15 +193,14 @@ def _checked(context: RunContext, record: Packed, key: Key) -> Answer:
     rows = job.stream.transform(Page([record], 1, scope, zone=zone_of(job.settings)), 0)
     width = len(tables.key_columns(own))
     if [row[2 : 2 + width] for row in rows.tables[own.fullname]] != [key]:
-        return key, _odd(context, key, _ANOTHER, _AGAIN), ()
+        return key, _odd(context, key, _ANOTHER, IF_IT_STAYS), ()
     if rows.rejects:
         reason = job.redact(rows.rejects[0].reason)
-        return key, _odd(context, key, reason, f"see etl.rejects; {_AGAIN}"), rows.rejects
+        return key, _odd(context, key, reason, f"see etl.rejects; {IF_IT_STAYS}"), rows.rejects
     return key, record, ()
 
 
 _ANOTHER: Final = "the provider answered with another record, or with one that has no key"
-_AGAIN: Final = "nothing is deleted; run again, and report it to the provider if it stays"
 
 
 def _odd(context: RunContext, key: Key, what: str, advice: str) -> ContractError:
