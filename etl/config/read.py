@@ -1,6 +1,5 @@
 """callflow.toml and the CALLFLOW_ variables → the tables of a draft. A variable wins."""
 
-import difflib
 import re
 import tomllib
 from collections.abc import Collection, Mapping
@@ -10,6 +9,7 @@ from typing import Any
 from etl.config.draft import TABLES, Draft, keys_of
 from etl.config.files import read_text
 from etl.config.lines import Key, key_lines
+from etl.config.values import did_you_mean
 from etl.errors import ConfigError
 
 _NOT_SETTINGS = re.compile("CALLFLOW_(CONFIG|PG_BIN|PG_USER|TRACEBACK|TEST_.*)")
@@ -118,17 +118,12 @@ def _is_foreign(variable: str) -> bool:
 
 
 def _unknown_variable(variable: str, name: str) -> str:
-    known = ["CALLFLOW_CONFIG", "CALLFLOW_PG_BIN"]
-    known += [f"CALLFLOW_{t}__{k}".upper() for t, m in TABLES.items() for k in keys_of(m)]
-    meant = (
-        f"CALLFLOW_SOURCES__{name.partition('__')[2]}"  # as of CALLFLOW_SOURCE__ZOOM_EU__TIMEOUT
-    )
-    known += [meant] if meant.count("__") > 1 and meant != variable else []
+    known = ["CONFIG", "PG_BIN"]
+    known += [f"{t}__{k}".upper() for t, m in TABLES.items() for k in keys_of(m)]
+    meant = f"SOURCES__{name.partition('__')[2]}"  # as of CALLFLOW_SOURCE__ZOOM_EU__TIMEOUT
+    known += [meant] if meant.count("__") > 1 and f"CALLFLOW_{meant}" != variable else []
     wanted = "unknown variable; expected CALLFLOW_TABLE__KEY, or CALLFLOW_SOURCES__NAME__KEY"
-    # Without what all have in common, which would make them all alike.
-    own = {each.removeprefix("CALLFLOW_"): each for each in known}
-    close = difflib.get_close_matches(name[:100], own, n=1)
-    return wanted + (f"; did you mean {own[close[0]]}?" if close else "")
+    return wanted + did_you_mean(name, known, "CALLFLOW_")
 
 
 def _variable_key(name: str, parts: Collection[str]) -> Key | None:

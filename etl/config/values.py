@@ -298,7 +298,10 @@ TimeZone = Annotated[
 ]
 
 
-def did_you_mean(word: Any, known: Collection[str]) -> str:
-    """Return the end of a message: the known word closest to `word`; "" if none is close."""
+def did_you_mean(word: Any, known: Collection[str], prefix: str = "") -> str:
+    """Return the end of a message: the known word closest to `word`; "" if none is close.
+
+    `prefix` is what all of them begin with besides. Compared with it they would be all alike.
+    """
     close = difflib.get_close_matches(str(word)[:100], known, n=1)
-    return f"; did you mean {json.dumps(close[0])[1:-1]}?" if close else ""
+    return f"; did you mean {prefix}{json.dumps(close[0])[1:-1]}?" if close else ""
