@@ -174,12 +174,12 @@ class Http:
         except Retry as last:
             _let_go(last)
             attempts = retrying.statistics["attempt_number"]
-            final = self._with_setting(self.budget.given_up(last, where, attempts))
+            final = self.with_setting(self.budget.given_up(last, where, attempts))
             raise final from last.__cause__
         except ProviderError as error:
             _let_go(error)
             error.where = error.where or where
-            self._with_setting(error)
+            self.with_setting(error)
             raise
         if not isinstance(answer, dict):
             raise ContractError(
@@ -189,8 +189,8 @@ class Http:
             )
         return answer
 
-    def _with_setting(self, error: ProviderError) -> ProviderError:
-        """Let the advice of `error` name the setting that holds this address."""
+    def with_setting(self, error: ProviderError) -> ProviderError:
+        """Let the advice of `error`, which says base_url, name the setting of this address."""
         error.advice = error.advice.replace("base_url", self.setting)
         return error
 

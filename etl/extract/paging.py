@@ -84,10 +84,11 @@ def pages(http: "Http", of: CursorList, ask: ScanRequest = EVERYTHING) -> Iterat
             target, params = of.request(http, pointer)
         except ContractError as error:
             error.where = f"{http.where}, page {max(number - 1, 1)}"
+            http.with_setting(error)
             raise
         at = f"page {number}"
         body = http.call("GET", target, params, at=at, records=records)
-        found = of.read(body, pointer, f"{http.where}, {at}")
+        found = read_envelope(http, of, body, pointer, f"{http.where}, {at}")
         guard.note(found.rows)
         pointer, odd = found.next_pointer, found.odd
         page = Page(
@@ -105,6 +106,17 @@ def pages(http: "Http", of: CursorList, ask: ScanRequest = EVERYTHING) -> Iterat
 def exactly(ask: ScanRequest, zone: tzinfo | None) -> ReadList | None:
     """Return what reads the records of a page at once; `zone` is that of times without one."""
     return None if ask.exact is None else partial(ask.exact, zone=zone)
+
+
+def read_envelope(
+    http: "Http", of: CursorList, body: dict[str, Any], pointer: str | None, where: str
+) -> Envelope:
+    """Return what `of.read` makes of an answer; its errors name the setting of the address."""
+    try:
+        return of.read(body, pointer, where)
+    except ProviderError as error:
+        http.with_setting(error)
+        raise
 
 
 class Guard:

@@ -15,7 +15,15 @@ from etl.errors import (
 )
 from etl.extract.answer import Answer
 from etl.extract.page import EVERYTHING, Lookup, Page, Params, ScanRequest
-from etl.extract.paging import CursorList, Envelope, count, error_code, look_up, pages
+from etl.extract.paging import (
+    CursorList,
+    Envelope,
+    count,
+    error_code,
+    look_up,
+    pages,
+    read_envelope,
+)
 from etl.extract.url import same_origin
 from etl.extract.verdict import IF_IT_STAYS, busy, judge_status
 
@@ -32,13 +40,11 @@ def paged(
     *,
     id_member: str = "sid",
     page_size: str = _PAGE_SIZE,
-    setting: str = "base_url",
 ) -> CursorList:
     """Describe the list at `path` with its records in `key`: its pages lead to one another by URL.
 
     `meta.next_page_url` is null on the last page (Twilio's docs, "Paging"); see `next_page`.
-    `id_member` tells one record from another; `page_size` is the most that the list allows;
-    `setting` is the key of the source's settings that holds the address.
+    `id_member` tells one record from another; `page_size` is the most that the list allows.
     """
 
     def request(http: "Http", url: str | None) -> tuple[str, Params | None]:
@@ -47,7 +53,7 @@ def paged(
         return next_page(http, url, path), None
 
     def read(body: dict[str, Any], url: str | None, where: str) -> Envelope:
-        rows, next_url = _envelope(body, key, where, setting)
+        rows, next_url = _envelope(body, key, where)
         return Envelope(rows, next_url, odd=another_page(url, body["meta"].get("page")))
 
     return CursorList(request, read, records=(key,), id_member=id_member, resumable=True)
@@ -101,7 +107,7 @@ def next_page(http: "Http", url: str, path: str) -> str:
     if url.startswith("/"):
         origin = urllib.parse.urlsplit(http.base_url)
         url = f"{origin.scheme}://{origin.netloc}{url}"
-    same_origin(url, http.base_url, path, http.redact, http.setting)
+    same_origin(url, http.base_url, path, http.redact)
     return url
 
 
@@ -121,9 +127,7 @@ def _page_of(url: str) -> int | None:
     return int(text) if re.fullmatch("[0-9]{1,9}", text) else None
 
 
-def _envelope(
-    body: dict[str, Any], key: str, where: str, setting: str
-) -> tuple[list[Any], str | None]:
+def _envelope(body: dict[str, Any], key: str, where: str) -> tuple[list[Any], str | None]:
     """Return the rows and the next page's URL, None on the last page.
 
     The rows are in the documented member `key`; only if there is none, in the one that `meta.key`
@@ -141,7 +145,7 @@ def _envelope(
         raise ContractError(
             f"the answer holds no list `{key}`",
             where=where,
-            advice=f"check that {setting} is the API's address",
+            advice="check that base_url is the API's address",
         )
     next_url = meta["next_page_url"]
     if next_url is not None and (not isinstance(next_url, str) or not next_url):
@@ -160,7 +164,8 @@ def probe(http: "Http", of: CursorList, noun: str) -> str:
     """Ask for one record of a list, and return a line about it. Raise what reading it raises."""
     path, _ = of.request(http, None)
     body = http.call("GET", path, {"PageSize": "1"}, at="a first look")
-    there_are = "there are" if of.read(body, None, http.where).rows else "there are no"
+    rows = read_envelope(http, of, body, None, http.where).rows
+    there_are = "there are" if rows else "there are no"
     return f"readable, {there_are} {noun}"
 
 

@@ -12,12 +12,7 @@ if TYPE_CHECKING:
     from etl.extract.http import Http
 
 _PATH = "/v1/Configuration/Addresses"
-_ADDRESSES = paged(
-    _PATH,
-    "address_configurations",
-    page_size="50",  # the maximum of this list
-    setting="conversations_url",
-)
+_ADDRESSES = paged(_PATH, "address_configurations", page_size="50")  # the maximum of this list
 _ADDRESS = re.compile(r"[+].*|.*[:@].*|[0-9]*", re.DOTALL)
 
 

@@ -20,8 +20,7 @@ from etl.extract.twilio import look_up_sid, paged, probe
 if TYPE_CHECKING:
     from etl.extract.http import Http
 
-_SETTING = "studio_url"
-_FLOWS = paged("/v2/Flows", "flows", setting=_SETTING)
+_FLOWS = paged("/v2/Flows", "flows")
 
 _PUBLISHED: Final = "published"
 _AGAIN: Final = "nothing is deleted, and the next run reads it"
@@ -96,7 +95,7 @@ def _listed(http: "Http", path: str) -> tuple[dict[int, dict[str, Any]], list[An
 
 
 def _revisions(path: str) -> CursorList:
-    return paged(path, "revisions", id_member="revision", setting=_SETTING)
+    return paged(path, "revisions", id_member="revision")
 
 
 def _require_listed(wanted: Wanted, newest: int, found: dict[str, Any] | None) -> None:

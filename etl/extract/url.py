@@ -27,19 +27,13 @@ def printable(host: str) -> str:
     return re.sub(r"[^a-zA-Z0-9._:…-]", "?", host)[:100] or "a name that cannot be read"
 
 
-def same_origin(
-    url: str,
-    base_url: str,
-    path: str,
-    redact: Redactor | None = None,
-    setting: str = "base_url",
-) -> None:
+def same_origin(url: str, base_url: str, path: str, redact: Redactor | None = None) -> None:
     """Check that a URL taken from an answer leads to `path` under `base_url`, and nowhere else.
 
     It must be absolute, with the scheme, host and port of `base_url`, without user, password and
     fragment; only the query is free. The credentials are sent to wherever the URL leads, so any
     doubt is a ContractError (CWE-918, server-side request forgery). `redact` cleans the host that
-    its message names; `setting` is the key of the source's settings that holds `base_url`.
+    its message names.
     """
     base = urllib.parse.urlsplit(base_url)
     try:
@@ -53,12 +47,12 @@ def same_origin(
     if not same:
         raise ContractError(
             f"the next page is on another host ({printable((redact or Redactor()).name(host))})",
-            advice=f"nothing was sent there; check {setting}",
+            advice="nothing was sent there; check base_url",
         )
     if parts.path != base.path.rstrip("/") + path:
         raise ContractError(
             "the next page is not on the path of the list",
-            advice=f"nothing was sent there; check {setting}",
+            advice="nothing was sent there; check base_url",
         )
 
 
